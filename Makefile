@@ -1,0 +1,56 @@
+# Everything below starts from nothing but python3 (3.11 or newer) and make.
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
+
+# Stamps: what is installed stays until pyproject.toml or constraints.txt changes.
+MADE := $(VENV)/.made
+CORE := $(VENV)/.core
+DEV := $(VENV)/.dev
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:  # one environment, one installer at a time, also under `make -j`
+.PHONY: help demo test lint format nightly clean
+
+help:  ## say what can be made
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+demo: $(CORE)  ## install, then ground the bundled examples with the embedded model
+	$(BIN)/univg demo --out demo-out
+
+test: $(DEV)  ## run the tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+nightly: $(DEV)  ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(DEV)  ## check style, format and types
+	$(BIN)/ruff check --output-format concise .
+	$(BIN)/ruff format --check --output-format concise .
+	$(BIN)/mypy
+
+format: $(DEV)  ## put right what can be put right by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what the targets above made
+	rm -rf $(VENV) demo-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(MADE):
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(CORE): pyproject.toml constraints.txt | $(MADE)
+	@echo "Installing univg into $(VENV); PyTorch is most of it."
+	$(PIP) --editable .
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(MADE)
+	@echo "Installing univg and what its tests need into $(VENV); PyTorch is most of it."
+	$(PIP) --editable '.[dev]'
+	@touch $(CORE) $@

@@ -1,0 +1,79 @@
+"""`univg world`: samples of the procedural world, written where a person can look at them.
+
+DIR/samples.jsonl        one sample a line; image paths are relative to DIR
+DIR/images/*.png
+DIR/contact-sheet.png    the first samples with their boxes drawn
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from univg.apps import CommandError
+from univg.apps.ground import check_writable, unwritable
+from univg.drawing import SheetCell, contact_sheet, fit, save_atomically
+from univg.samples import GroundingSample, write_jsonl
+from univg.world import DEFAULT_DIFFICULTY, FAMILIES, Split, WorldSample, stream
+
+SHEET_CELLS = 60
+"""More samples than anybody looks at would only make a file that no viewer opens."""
+THUMB_PX = 220
+
+
+def run(
+    out: Path,
+    *,
+    n: int = 12,
+    split: Split = "train",
+    seed: int = 0,
+    families: Sequence[str] | None = None,
+    size: int = 448,
+    difficulty: float | None = None,
+) -> None:
+    """Write `n` samples under `out`, the families in turn; what was written on stdout, progress on stderr.
+
+    Errors: `CommandError` for an unknown family or a folder that cannot be written.
+    """
+    unknown = sorted(set(families or ()) - set(FAMILIES))
+    if unknown:
+        raise CommandError(f"no such task family: --family {unknown[0]}: choose from {', '.join(FAMILIES)}")
+    check_writable(out)
+    hardness = DEFAULT_DIFFICULTY if difficulty is None else difficulty
+    samples = islice(stream(split, seed, families, hardness, size), n)
+    cells: list[SheetCell] = []
+    columns = (TextColumn("world"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        (out / "images").mkdir(parents=True, exist_ok=True)
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            bar = progress.add_task("world", total=n)
+            written = write_jsonl(
+                out / "samples.jsonl", _saved(progress.track(samples, task_id=bar, total=n), out, cells)
+            )
+        title = f"{written} samples · {split} · seed {seed} · difficulty {hardness:g}"
+        if written > len(cells):
+            title += f" · the first {len(cells)} shown"
+        sheet = save_atomically(contact_sheet(cells, 2, THUMB_PX, title), out / "contact-sheet.png")
+    except OSError as error:
+        raise unwritable(out, error) from error
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console.print(f"{written} samples  {out / 'samples.jsonl'}")
+    console.print(f"images      {out / 'images'}")
+    console.print(f"to look at  {sheet}")
+
+
+def _saved(samples: Iterable[WorldSample], out: Path, cells: list[SheetCell]) -> Iterator[GroundingSample]:
+    """Write each sample's images before its line, and keep the first few for the contact sheet."""
+    for made in samples:
+        sample = made.sample
+        for name, image in zip(sample.images, made.images, strict=True):
+            save_atomically(image, out / name)
+        if len(cells) < SHEET_CELLS:
+            thumbs = [fit(image, THUMB_PX) for image in made.images]
+            lines = [f"{len(cells) + 1} · {sample.task}", sample.query, sample.thought or "", sample.key]
+            cells.append((thumbs, sample.boxes[0], sample.target_image, lines))
+        yield sample

@@ -1,0 +1,346 @@
+"""Typed configs: a pydantic model, a YAML file over its defaults, ``key=value`` overrides over both.
+
+A config names everything a run may vary. Nothing is guessed and nothing unknown is let through: each fault is
+one line that says which value, where it was written, and what would have been right.
+
+    extends: tiny-base.yaml        # optional: another file, relative to this one, taken first
+    steps: 4000
+    optimizer:
+      lr: 1e-3
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import to_jsonable_python
+
+__all__ = [
+    "PRESETS",
+    "Config",
+    "ConfigError",
+    "Phase",
+    "PretrainConfig",
+    "find_config",
+    "load_config",
+    "save_config",
+]
+
+Keys = tuple[str | int, ...]  # ("optimizer", "lr"), ("stages", 0, "steps")
+C = TypeVar("C", bound="Config")
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used; its text is one line for each fault."""
+
+
+class Config(BaseModel):
+    """Base of every config: immutable, closed to unknown keys, finite numbers only.
+
+    >>> class Optimizer(Config):
+    ...     lr: float = 1e-3
+    >>> load_config(Optimizer, overrides=["lr=5e-6"])
+    Optimizer(lr=5e-06)
+    >>> load_config(Optimizer, overrides=["lrr=1"])
+    Traceback (most recent call last):
+    univg.config.ConfigError: override 'lrr=1': unknown key 'lrr'; did you mean 'lr'?
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+def load_config(cls: type[C], source: str | Path | None = None, overrides: Sequence[str] = ()) -> C:
+    """The config of class `cls`: its defaults, then `source`, then `overrides`, the later winning.
+
+    `source` is a path or a preset's name (:func:`find_config`). An override is ``dotted.key=value`` with a
+    YAML value; a list's entry is named by its index (``stages.0.steps=10``). Mappings merge key by key,
+    everything else is replaced whole.
+
+    Raises ConfigError: a file that cannot be read or parsed, an override without ``=``, an unknown key, a
+    value of a wrong type or out of its bounds.
+    """
+    tree = _Tree(_defaults(cls))
+    if source is not None:
+        tree.read(find_config(source))
+    for override in overrides:
+        tree.override(override)
+    try:
+        return cls.model_validate(tree.values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(cls, tree, fault) for fault in error.errors())) from None
+
+
+def save_config(config: Config, path: str | Path) -> None:
+    """Write all values, defaults included, as YAML that reads back equal; the whole file or nothing."""
+    path = Path(path)
+    text = yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def find_config(source: str | Path) -> Path:
+    """The file behind `source`: a path as it stands, or the bare name of a preset that univg ships.
+
+    Raises ConfigError: no such file; for a bare name, with the nearest preset.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml") or path.name != str(source):
+        raise ConfigError(f"{source}: no such config file")
+    presets = {file.stem: file for folder in _preset_folders() for file in sorted(folder.glob("*.yaml"))}
+    if path.name in presets:
+        return presets[path.name]
+    raise ConfigError(f"no preset named {path.name!r}; {_suggest(path.name, list(presets))}")
+
+
+def _preset_folders() -> Iterator[Path]:
+    package = Path(__file__).resolve().parent
+    yield package / "configs"  # in a wheel
+    yield package.parents[1] / "configs"  # in a checkout
+
+
+class _Tree:
+    """Nested values, and for each of them where it was written, so that a fault can be shown at its place."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+        self._origins: dict[Keys, str] = {}
+
+    def read(self, path: Path, below: tuple[Path, ...] = ()) -> None:
+        """Merge the YAML file at `path`, after the one it extends; `below` is the chain that led here."""
+        if path.resolve() in below:
+            raise ConfigError(f"{path}: extends itself")
+        values, lines = _parse_file(path)
+        base = values.pop("extends", None)
+        if base is not None:
+            place = f"{path}:{lines[('extends',)]}"
+            if not isinstance(base, str):
+                raise ConfigError(f"{place}: 'extends' names one file, relative to this one; got {base!r}")
+            if not (path.parent / base).is_file():
+                raise ConfigError(f"{place}: extends {base!r}: no such config file")
+            self.read(path.parent / base, (*below, path.resolve()))
+        _merge(self.values, values)
+        self._origins.update({keys: f"{path}:{line}" for keys, line in lines.items()})
+
+    def override(self, text: str) -> None:
+        """Set one value from ``dotted.key=value``."""
+        place = f"override {text!r}"
+        dotted, equals, written = text.partition("=")
+        names = dotted.strip().split(".")
+        if not equals or not all(names):
+            raise ConfigError(f"{place}: write it as key=value, with dots between nested keys")
+        try:
+            value = yaml.load(written, Loader=_Loader)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{place}: not a YAML value: {_reason(error)}") from None
+
+        node: Any = self.values
+        keys: Keys = ()
+        for depth, name in enumerate(names):
+            if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
+                key: str | int = int(name)
+            elif isinstance(node, dict):
+                key = name
+            else:
+                raise ConfigError(f"{place}: {_dotted(keys)!r} is {node!r}, which has no {name!r}")
+            keys = (*keys, key)
+            if depth == len(names) - 1:
+                node[key] = value
+            elif isinstance(node, list):
+                node = node[int(name)]
+            else:
+                if name not in node:
+                    self._origins[keys] = place
+                node = node.setdefault(name, {})
+        self._origins[keys] = place
+
+    def origin(self, keys: Keys) -> str:
+        """Where the value at `keys`, or the nearest value around it, was written."""
+        for end in range(len(keys), 0, -1):
+            if keys[:end] in self._origins:
+                return self._origins[keys[:end]]
+        return "config"
+
+
+def _defaults(cls: type[BaseModel]) -> dict[str, Any]:
+    """Those defaults of `cls` that hold others, so that a key given in one leaves its neighbours alone.
+
+    Without it ``optimizer.lr=1`` over a default ``Optimizer(weight_decay=0.1)`` would lose the weight decay.
+    """
+    values: dict[str, Any] = {}
+    for name, field in cls.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        if isinstance(default, BaseModel):
+            values[name] = _defaults(type(default))
+            _merge(values[name], default.model_dump(mode="json", exclude_unset=True))
+        elif isinstance(default, (list, tuple)):
+            values[name] = to_jsonable_python(default)
+    return values
+
+
+def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number. Version 1.1 of the language asks for a dot, and else reads a text."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Its counterpart: quotes a text that _Loader would take for a number."""
+
+
+_FLOAT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+\Z")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+
+
+def _parse_file(path: Path) -> tuple[dict[str, Any], dict[Keys, int]]:
+    """The mapping written at `path` and the line (from 1) of each of its values."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=_Loader)
+        lines = dict(_lines(root, ())) if root is not None else {}
+        values = yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{line}: not YAML: {_reason(error)}") from None
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {_reason(error)}") from None
+    if values is None:
+        return {}, {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a config is a mapping of keys to values, not a {type(values).__name__}")
+    return values, lines
+
+
+def _lines(node: yaml.Node, keys: Keys) -> Iterator[tuple[Keys, int]]:
+    """(keys, line) of every value under `node`; a key written twice, of which YAML keeps one, is a fault."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for name, value in node.value:
+            if name.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{name.value!r} twice", problem_mark=name.start_mark)
+            seen.add(name.value)
+            yield (*keys, name.value), name.start_mark.line + 1
+            yield from _lines(value, (*keys, name.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield (*keys, index), value.start_mark.line + 1
+            yield from _lines(value, (*keys, index))
+
+
+def _reason(error: Exception) -> str:
+    """An error's text on one line."""
+    text = getattr(error, "problem", None) or getattr(error, "strerror", None) or str(error)
+    return " ".join(str(text).split())
+
+
+def _explain(cls: type[BaseModel], tree: _Tree, fault: Any) -> str:
+    """One of pydantic's errors as one line."""
+    keys: Keys = fault["loc"]
+    name = _dotted(keys)
+    if fault["type"] == "extra_forbidden":
+        return f"{tree.origin(keys)}: unknown key {name!r}; {_suggest(name, _known_keys(cls))}"
+    if fault["type"] == "missing":
+        return f"{tree.origin(keys)}: {name!r} has no default and must be given"
+    given = "" if isinstance(fault["input"], dict) else f", got {fault['input']!r}"
+    why = fault["msg"].removeprefix("Value error, ")
+    return " ".join(f"{tree.origin(keys)}: {name}{': ' if name else ''}{why}{given}".split())
+
+
+def _dotted(keys: Keys) -> str:
+    return ".".join(map(str, keys))
+
+
+def _known_keys(cls: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every dotted key of `cls`, those of configs in it included; entries of lists stand as ``0``."""
+    known = []
+    for name, field in cls.model_fields.items():
+        known.append(prefix + name)
+        known += _known_below(field.annotation, f"{prefix}{name}.")
+    return known
+
+
+def _known_below(annotation: Any, prefix: str) -> list[str]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return _known_keys(annotation, prefix)
+    in_list = "0." if getattr(annotation, "__origin__", None) in (list, tuple) else ""
+    return [key for argument in get_args(annotation) for key in _known_below(argument, prefix + in_list)]
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    """The nearest of `known`: one with the same last part wherever it is, else the most alike, else all."""
+    last = name.rpartition(".")[2]
+    near = [key for key in known if key.rpartition(".")[2] == last]
+    near = near or difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(last, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+
+
+class Phase(Config):
+    """A stretch of pretraining on one mixture: "family/style" -> its share (any positive numbers).
+
+    Families are the world's; the style says how the prompt asks and what is answered: `direct`, `simple`,
+    `think` (:mod:`univg.response`), or `describe` (name every thing with its box). "*/direct" stands for
+    every family.
+    """
+
+    name: str
+    steps: int = Field(gt=0)
+    mixture: dict[str, float]
+    rate: float = Field(1.0, gt=0)  # times the learning rates
+    difficulty: tuple[float, float] = (0.0, 0.8)
+
+
+class PretrainConfig(Config):
+    """Base training of the embedded model on the procedural world."""
+
+    seed: int = 0
+    start: str | None = None  # a checkpoint folder, or "embedded-base"; none: random weights
+    prompt_style: Literal["direct", "think"] = "direct"  # what the saved checkpoint is asked for by default
+    phases: tuple[Phase, ...] = (Phase(name="dense", steps=1000, mixture={"referring/describe": 1.0}),)
+    batch: int = Field(48, gt=0)
+    micro_batch: int = Field(16, gt=0)
+    image_px: int = Field(120, ge=32)
+    text: dict[str, int] = {}  # changes to the text model's configuration, e.g. {hidden_size: 256}
+    matrix_lr: float = Field(0.01, gt=0)  # Muon, for the matrices inside the layers
+    lr: float = Field(2e-3, gt=0)  # AdamW, for embeddings, norms, biases and the patch embedding
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: int = Field(100, ge=0)
+    decay: float = Field(0.4, ge=0, le=1)  # the last part of the run in which the rate falls linearly to zero
+    box_weight: float = Field(2.0, gt=0)  # how much more a token inside a box counts
+    dense_weight: float = Field(0.5, ge=0)  # the auxiliary head over image tokens; it is dropped at the end
+    dense_layer: int = Field(2, ge=1)
+    pointed_weight: float = Field(
+        2.0, ge=0
+    )  # the auxiliary head that reads a box before its digits are written
+    box_layer: int = Field(4, ge=1)
+    workers: int = Field(1, ge=0)
+    bf16: bool = True
+    save_every: int = Field(200, gt=0)
+    eval_every: int = Field(500, ge=0)
+    eval_samples: int = Field(16, gt=0)  # a family
+    card_samples: int = Field(100, ge=0)  # a family, for the model card; 0: none is written
+
+
+#: What each file directly in ``configs/`` configures: its stem -> its class. A test loads every one of them.
+PRESETS: dict[str, type[Config]] = {"tiny-base": PretrainConfig, "tiny-think": PretrainConfig}

@@ -1,0 +1,243 @@
+"""Pictures from real files: whatever a camera, phone or scanner wrote becomes one upright 8-bit RGB image.
+
+`open_picture` is the only door through which files become pixels. What cannot become a picture is an
+`ImageFault` that says, on one line, what is wrong, with which file, and what to do.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageMath, ImageOps, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+MAX_MEGAPIXELS = 100.0
+MAX_ASPECT = 200
+"""Qwen2-VL's preprocessing refuses images whose longer side is more than 200 times the shorter one."""
+
+FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO"),
+    *("PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP"),
+)
+"""Raster formats only. Pillow also knows EPS and WMF, which start other programs to be drawn: never those."""
+
+_SIGNATURES = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"RIFF": "WebP",
+}
+
+# What Pillow's readers raise on damaged files, beyond OSError; a reader's own mistake is not ours to explain.
+_DECODE_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError),
+    *(TypeError, AttributeError, OverflowError, RuntimeError),
+)
+
+
+class ImageFault(ValueError):
+    """A file that cannot become a picture.
+
+    `path`, `cause` (what is wrong) and `remedy` (what to do) are kept apart; `str()` joins them on one line.
+
+    >>> print(ImageFault("a.png", "the file is empty", "export or copy it again"))
+    the file is empty: a.png: export or copy it again
+    """
+
+    def __init__(self, path: str | PathLike[str], cause: str, remedy: str) -> None:
+        self.path, self.cause, self.remedy = str(path), cause, remedy
+        super().__init__(f"{one_line(cause)}: {one_line(str(path))}: {one_line(remedy)}")
+
+    def __reduce__(self) -> tuple[type[ImageFault], tuple[str, str, str]]:
+        return type(self), (self.path, self.cause, self.remedy)  # crosses process borders (data loaders)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An upright 8-bit RGB `image`, the `path` it came from, and `notes` on what had to be done to get it."""
+
+    image: Image.Image
+    path: str
+    notes: tuple[str, ...] = ()
+
+
+def one_line(text: str) -> str:
+    r"""`text` with every control character escaped, so that a message stays on one line.
+
+    >>> one_line("a\nb.png")
+    'a\\nb.png'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def open_picture(path: str | PathLike[str], max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
+    """Open an image file as an upright 8-bit RGB picture.
+
+    EXIF rotation is applied; alpha and transparent palettes are laid over white; CMYK, grey, 1-bit and 16-bit
+    images are converted (16 bits are scaled, not cut off); of an animation the first frame is taken, and
+    a note says so.
+
+    Errors: `ImageFault` for a file that is missing, not regular, unreadable, empty, no image, damaged, larger
+    than `max_megapixels` (checked on the header, before any pixel is decoded), or longer than 200:1.
+    """
+    _check_file(path)
+    Image.init()  # registers every reader, so that FORMATS can be filtered by what this Pillow was built with
+    try:
+        with warnings.catch_warnings():
+            # Our own limit is stated in megapixels and enforced below; Pillow's warning would only repeat it.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", UserWarning)  # e.g. corrupt EXIF that stops no decoding
+            with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as opened:
+                _check_size(path, opened.size, max_megapixels)
+                opened.load()
+                notes = _frame_notes(opened)
+                image, more = _to_rgb(_upright(opened))
+    except ImageFault:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, max_megapixels) from error
+    except UnidentifiedImageError as error:
+        raise _unidentified(path) from error
+    except MemoryError as error:
+        raise ImageFault(path, "not enough memory to decode the image", "shrink it first") from error
+    except _DECODE_ERRORS as error:
+        cause = f"the image is damaged or cut off ({_brief(error)})"
+        raise ImageFault(path, cause, "export or download it again") from error
+    return Picture(image, str(path), notes + more)
+
+
+def check_aspect(path: str | PathLike[str], size_wh: tuple[int, int]) -> None:
+    """Raise `ImageFault` if the model cannot take an image of this shape (longer than 200:1)."""
+    long, short = max(size_wh), min(size_wh)
+    if short < 1:
+        raise ImageFault(path, f"the image has no pixels ({size_wh[0]}x{size_wh[1]})", "export it again")
+    if long > MAX_ASPECT * short:
+        size = f"{size_wh[0]}x{size_wh[1]}"
+        cause = f"the image is {size}, longer than {MAX_ASPECT}:1, which the model cannot take"
+        raise ImageFault(path, cause, "crop or split it")
+
+
+def _check_file(path: str | PathLike[str]) -> None:
+    if "://" in str(path):
+        raise ImageFault(path, "this is an address, not a file", "download the image first and give its path")
+    try:
+        found = Path(path).stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise ImageFault(path, "this is a folder, not an image", "name the image files inside it")
+        if not stat.S_ISREG(found.st_mode):
+            raise ImageFault(path, "this is no regular file", "save the image to disk and give that path")
+        if found.st_size == 0:
+            raise ImageFault(path, "the file is empty", "export or download it again")
+        with Path(path).open("rb"):
+            pass
+    except FileNotFoundError as error:
+        raise ImageFault(path, "no such file", "check the path") from error
+    except PermissionError as error:
+        raise ImageFault(path, "no permission to read the file", "change its permissions") from error
+    except OSError as error:
+        raise ImageFault(path, f"the file cannot be read ({_brief(error)})", "check the path") from error
+    except ImageFault:
+        raise
+    except ValueError as error:  # a path with a null byte
+        raise ImageFault(path, "this is no valid path", "check the path") from error
+
+
+def _check_size(path: str | PathLike[str], size_wh: tuple[int, int], max_megapixels: float) -> None:
+    if size_wh[0] * size_wh[1] > max_megapixels * 1e6:
+        raise _too_large(path, max_megapixels, size_wh)
+    check_aspect(path, size_wh)
+
+
+def _too_large(
+    path: str | PathLike[str], max_megapixels: float, size_wh: tuple[int, int] | None = None
+) -> ImageFault:
+    size = f" ({size_wh[0]}x{size_wh[1]})" if size_wh else ""
+    cause = f"the image{size} is larger than {max_megapixels:g} megapixels and was not decoded"
+    return ImageFault(path, cause, "shrink it first")
+
+
+def _unidentified(path: str | PathLike[str]) -> ImageFault:
+    with Path(path).open("rb") as file:
+        head = file.read(16)
+    for signature, name in _SIGNATURES.items():
+        if head.startswith(signature) and (name != "WebP" or head[8:12] in (b"WEBP", b"")):
+            return ImageFault(path, f"the {name} image is damaged or cut off", "export or download it again")
+    remedy = "give a PNG, JPEG, WebP, GIF, BMP or TIFF file"
+    return ImageFault(path, "this is no image that can be read", remedy)
+
+
+def _brief(error: BaseException) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (one_line(text) or type(error).__name__)[:80]
+
+
+def _frame_notes(opened: Image.Image) -> tuple[str, ...]:
+    try:
+        frames = int(getattr(opened, "n_frames", 1))
+    except _DECODE_ERRORS:  # the first frame decoded; what follows it is damaged and not needed
+        return ("several frames, first one used",)
+    if frames < 2:
+        return ()
+    if opened.format == "TIFF":
+        return (f"{frames} pages, first one used",)
+    if opened.format == "MPO":
+        return (f"{frames} pictures in one file, first one used",)
+    return (f"animated, first of {frames} frames used",)
+
+
+def _upright(opened: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(opened)
+    except _DECODE_ERRORS:  # unreadable EXIF says nothing about rotation; the pixels are fine
+        return opened.copy()
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """8-bit RGB of any mode Pillow opens, transparency laid over white."""
+    notes: tuple[str, ...] = ()
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        image, notes = _to_8_bit(image)
+    if image.mode in ("RGBa", "La"):  # premultiplied: only convertible to their own plain kind
+        image = image.convert(image.mode.upper())
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        # A fresh image would also drop `info`, whose transparency key no longer means anything.
+        return Image.alpha_composite(white, rgba).convert("RGB"), notes
+    return image.convert("RGB"), notes
+
+
+def _to_8_bit(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """Grey images of 16 bits, 32 bits or floats -> 8-bit grey, by the range the values are written for."""
+    hole = image.info.get("transparency")
+    wide = image if image.mode in ("I", "F") else image.convert("I")
+    low, high = (float(v) for v in wide.getextrema())  # type: ignore[arg-type]  # one band: two numbers
+    if not (low > float("-inf") and high < float("inf")):
+        raise ValueError("values that are not finite numbers")
+    if image.mode.startswith("I;16") or (image.mode == "I" and low >= 0 and high <= 65535):
+        low, high, note = 0.0, 65535.0, "16-bit grey scaled to 8"
+    elif low >= 0 and high <= 1:
+        low, high, note = 0.0, 1.0, "float grey 0-1 scaled to 8 bits"
+    elif low >= 0 and high <= 255:
+        low, high, note = 0.0, 255.0, "grey values 0-255 taken as they are"
+    else:
+        note = f"grey values {low:g} to {high:g} stretched to 8 bits"
+    scale = 255.0 / (high - low) if high > low else 0.0
+    # Pillow takes "v * scale + offset" as an affine map on wide modes.
+    grey = wide.convert("F").point(lambda v: v * scale + (0.5 - low * scale)).convert("L")
+    if isinstance(hole, int) and image.mode != "F":
+        opaque = ImageMath.lambda_eval(lambda a: a["convert"]((a["v"] != hole) * 255, "L"), v=wide)
+        grey = Image.merge("LA", (grey, opaque))
+    grey.info.pop("transparency", None)
+    return grey, (note,)

@@ -1,0 +1,218 @@
+"""Ask a model which place in several images a question means.
+
+from univg import Grounder
+
+grounder = Grounder.from_pretrained("embedded")
+grounding = grounder.ground(["a.png", "b.png"], "What changed between the images?")
+grounding.thought, grounding.boxes[0].box_px, grounding.boxes[0].image_index
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from univg.boxes import Box, BoxPermille, SizeWH, medoid, unit_to_permille, unit_to_px
+from univg.images import Picture, check_aspect, open_picture
+from univg.models.loading import Loaded, load
+from univg.response import Fault, Frame, ImageRule, PromptStyle, Response, parse, which_image
+
+if TYPE_CHECKING:
+    import torch
+
+    from univg.models.generation import Generation
+    from univg.models.processor import PixelBudget
+
+ImageLike = str | PathLike[str] | Image.Image
+
+
+@dataclass(frozen=True)
+class GroundedBox:
+    """A box on image `image_index` (from 0). `box_px` is in pixels of that image: of a file, as it is seen
+    upright (after its EXIF rotation); of a PIL image, as it stands. `box_unit` is 0-1 and `box_permille`
+    integers 0-1000 of its width and height."""
+
+    image_index: int
+    box_px: Box
+    box_unit: Box
+    box_permille: BoxPermille
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """The answer to a question about images.
+
+    `boxes` is empty when the response holds none that can be used; `fault` then names why, and it may also
+    name a flaw of a response whose box could be used (None: nothing was wrong). `image_rule` says what
+    decided which image the boxes are on: "question", "thought" or "last". `confidence` is None for one
+    sample, else the agreement of the samples, 0-1. `raw` is the response as the model wrote it, `model` the
+    checkpoint's name, `seconds` the time from opening the images to the answer, `notes` what opening them
+    took ("animated, first of 12 frames used").
+    """
+
+    thought: str | None
+    boxes: tuple[GroundedBox, ...]
+    image_rule: ImageRule
+    fault: Fault | None
+    confidence: float | None
+    raw: str
+    model: str
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict for `json.dumps`: the fields by name, boxes as lists of numbers."""
+        return asdict(self)
+
+
+class Grounder:
+    """A loaded model that answers grounding questions. `Grounder.from_pretrained(name)` makes one."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path = "embedded",
+        *,
+        dtype: str | torch.dtype = "auto",
+        device: str | torch.device | None = None,
+        pixel_budget: PixelBudget | None = None,
+        lora: str | Path | None = None,
+        frame: Frame | None = None,
+    ) -> Grounder:
+        """Load a checkpoint: see `univg.models.loading.load` for the arguments and errors."""
+        return cls(load(name, dtype=dtype, device=device, pixel_budget=pixel_budget, lora=lora, frame=frame))
+
+    def ground(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        query: str,
+        *,
+        samples: int = 1,
+        style: PromptStyle | None = None,
+        temperature: float | None = None,
+        max_new_tokens: int = 256,
+        seed: int = 0,
+    ) -> Grounding:
+        """Ground `query` in `images` (paths, or PIL images), given in the order the query speaks of them.
+
+        One sample is decoded greedily. With `samples` = k, k responses are drawn at temperature 1 and the one
+        whose box agrees most with the others (the medoid by IoU) is returned; its `confidence` is that mean
+        IoU with the k - 1 others, where a box on another image, or no box at all, agrees by 0. The same
+        `seed` draws the same. `style` replaces the checkpoint's own way of being asked, `temperature` the one
+        that `samples` implies.
+
+        Errors: ValueError for no image, an empty query or fewer than one sample; ImageFault for a file that
+        is no usable image.
+        """
+        started = time.perf_counter()
+        # Looked at before torch is needed: a mistaken path or question is told at once.
+        pictures = _open(images)
+        if not query.strip():
+            raise ValueError("the question is empty: say what to look for")
+        if samples < 1:
+            raise ValueError(f"samples={samples}: draw at least one")
+        from univg.models.generation import Chat, generate
+
+        style = style or self.loaded.prompt_style
+        chat = Chat.ask([picture.image for picture in pictures], query, style)
+        if temperature is None:
+            temperature = 0.0 if samples == 1 else 1.0
+        [responses] = generate(
+            self.loaded, [chat], max_new_tokens=max_new_tokens, temperature=temperature, n=samples, seed=seed
+        )
+        sizes = [picture.image.size for picture in pictures]
+        readings = [self._read(response, query, style, sizes) for response in responses]
+        chosen, confidence = _most_agreed(readings)
+        reading = readings[chosen]
+        return Grounding(
+            thought=reading.response.thought,
+            boxes=tuple(_grounded(box, reading.image_index, sizes) for box in reading.response.boxes),
+            image_rule=reading.image_rule,
+            fault=reading.response.fault,
+            confidence=confidence,
+            raw=responses[chosen].text,
+            model=self.loaded.name,
+            seconds=time.perf_counter() - started,
+            notes=tuple(f"{picture.path}: {note}" for picture in pictures for note in picture.notes),
+        )
+
+    def _read(
+        self, generation: Generation, query: str, style: PromptStyle, sizes: Sequence[SizeWH]
+    ) -> _Reading:
+        """What the text says and about which image.
+
+        A family that writes pixels of the resized image is read twice: only the thought tells which image is
+        meant, and only the image's resized size tells what its pixels are worth.
+        """
+        response = parse(generation.text, style)
+        index, rule = which_image(len(sizes), None, query, response.thought)
+        if self.loaded.family.frame == "pixel":
+            response = parse(generation.text, style, frame="pixel", size_wh=self.loaded.resized(sizes[index]))
+        if generation.truncated and not response.boxes:
+            response = replace(
+                response, fault="truncated"
+            )  # why there is no box, where the text alone cannot tell
+        return _Reading(response, index, rule)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    response: Response
+    image_index: int
+    image_rule: ImageRule
+
+
+def _open(images: ImageLike | Sequence[ImageLike]) -> list[Picture]:
+    if isinstance(images, (str, PathLike, Image.Image)):
+        images = [images]
+    if not images:
+        raise ValueError("no images: give at least one")
+    return [
+        _as_picture(image, number) if isinstance(image, Image.Image) else open_picture(image)
+        for number, image in enumerate(images, start=1)
+    ]
+
+
+def _as_picture(image: Image.Image, number: int) -> Picture:
+    name = str(getattr(image, "filename", "") or f"image {number}")
+    check_aspect(name, image.size)
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return Picture(image.convert("RGB"), name)
+
+
+def _grounded(box_unit: Box, image_index: int, sizes: Sequence[SizeWH]) -> GroundedBox:
+    return GroundedBox(
+        image_index, unit_to_px(box_unit, sizes[image_index]), box_unit, unit_to_permille(box_unit)
+    )
+
+
+def _most_agreed(readings: Sequence[_Reading]) -> tuple[int, float | None]:
+    """The reading whose first box has the highest mean IoU with those of all other readings, and that mean.
+
+    Boxes on different images share nothing, so each image's own medoid is found and the best of them taken.
+    With no box anywhere, it is the first reading, at confidence 0.
+    """
+    if len(readings) == 1:
+        return 0, None
+    members: dict[int, list[int]] = defaultdict(list)
+    for place, reading in enumerate(readings):
+        if reading.response.boxes:
+            members[reading.image_index].append(place)
+    best, agreement = 0, -1.0
+    for places in members.values():
+        at, mean = medoid([readings[place].response.boxes[0] for place in places])
+        shared = mean * (len(places) - 1) / (len(readings) - 1)
+        if shared > agreement:
+            best, agreement = places[at], shared
+    return best, max(agreement, 0.0)

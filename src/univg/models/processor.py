@@ -1,0 +1,122 @@
+"""The one path from pictures and a chat to tensors, with or without torchvision.
+
+transformers' own `Qwen2VLProcessor` asks for a video processor, and that one asks for torchvision.
+Here a video is a sequence of pictures, so the processor is composed of what is really used: the image
+processor in its Pillow class and the tokenizer. What it saves is the standard layout
+(`preprocessor_config.json`, tokenizer files, `chat_template.jinja`), so plain transformers reads it too.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
+from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
+
+# The ChatML exchange of Qwen2-VL: the images of a turn stand where the chat names them. Written anew here for
+# checkpoints that bring no template; `generation` marks let trainers find the assistant's tokens.
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- if loop.first and message['role'] != 'system' -%}"
+    "{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}"
+    "{%- endif -%}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{%- set body -%}"
+    "{%- if message['content'] is string -%}{{ message['content'] }}"
+    "{%- else -%}{%- for part in message['content'] -%}"
+    "{%- if part['type'] == 'image' -%}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
+    "{%- else -%}{{ part['text'] }}{%- endif -%}"
+    "{%- endfor -%}{%- endif -%}"
+    "{%- endset -%}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{% generation %}{{ body + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}"
+    "{%- else -%}{{ body + '<|im_end|>\\n' }}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
+)
+
+
+@dataclass(frozen=True)
+class PixelBudget:
+    """How many pixels an image may have once resized (smart_resize keeps its shape and rounds to the factor).
+
+    The default is the paper's: 3136 to 401408 pixels in SFT, RL and on MIG-Bench.
+    """
+
+    min_pixels: int = 3136
+    max_pixels: int = 401408
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_pixels <= self.max_pixels:
+            raise ValueError(
+                f"pixel budget: min_pixels={self.min_pixels}, max_pixels={self.max_pixels}: "
+                "give 0 < min_pixels <= max_pixels"
+            )
+
+    def resized(self, size_wh: tuple[int, int], factor: int) -> tuple[int, int]:
+        """(width, height) after the resize that the image processor applies to an image of `size_wh`."""
+        height, width = smart_resize(size_wh[1], size_wh[0], factor, self.min_pixels, self.max_pixels)
+        return width, height
+
+
+class GroundingProcessor(Qwen2VLProcessor):
+    """Image processor and tokenizer of a Qwen2-VL family checkpoint, called as transformers' processors are.
+
+    `processor(images=[[picture, …], …], text=[…], padding=True, return_tensors="pt")` gives `input_ids`,
+    `attention_mask`, `mm_token_type_ids` of shape (batch, tokens), `pixel_values` (patches, patch values)
+    and `image_grid_thw` (images, 3).
+    """
+
+    def __init__(
+        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None
+    ) -> None:
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        return ["image_processor", "tokenizer"]
+
+    @property
+    def factor(self) -> int:
+        """Both sides of a resized image are multiples of this many pixels (28 for Qwen2-VL)."""
+        return int(self.image_processor.patch_size * self.image_processor.merge_size)
+
+    @property
+    def pixel_budget(self) -> PixelBudget:
+        size = self.image_processor.size
+        return PixelBudget(int(size["shortest_edge"]), int(size["longest_edge"]))
+
+    def set_pixel_budget(self, budget: PixelBudget) -> None:
+        self.image_processor.size = {"shortest_edge": budget.min_pixels, "longest_edge": budget.max_pixels}
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **kwargs: Any) -> GroundingProcessor:  # type: ignore[override]
+        """Read a checkpoint's processor from a folder or the hub, whichever class wrote it."""
+        image_processor = Qwen2VLImageProcessorPil.from_pretrained(name, **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **kwargs)
+        return cls(image_processor, tokenizer, chat_template=tokenizer.chat_template or CHAT_TEMPLATE)
+
+    def save_pretrained(
+        self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str]:
+        """Write the standard layout, naming transformers' own classes so that AutoProcessor finds them."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.chat_template = self.chat_template
+        self.tokenizer.save_pretrained(folder)
+        settings = self.image_processor.to_dict()
+        budget = self.pixel_budget
+        settings |= {
+            "image_processor_type": "Qwen2VLImageProcessor",
+            "processor_class": "Qwen2VLProcessor",
+            "min_pixels": budget.min_pixels,
+            "max_pixels": budget.max_pixels,
+            "size": {"shortest_edge": budget.min_pixels, "longest_edge": budget.max_pixels},
+        }
+        path = folder / "preprocessor_config.json"
+        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        return [str(path)]

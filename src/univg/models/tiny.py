@@ -1,0 +1,159 @@
+"""The embedded family: Qwen2-VL, at a size that a laptop's CPU trains.
+
+Nothing here is a mock: `Qwen2VLForConditionalGeneration` with a small configuration, a byte-level tokenizer
+with Qwen2-VL's special tokens and pre-tokenisation (every digit its own token), its chat format, its image
+processor. Saved in the standard layout, so nothing downstream knows that it is tiny.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX, Qwen2Tokenizer
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from univg.models.loading import write_conventions
+from univg.models.processor import CHAT_TEMPLATE, GroundingProcessor, PixelBudget
+from univg.response import PromptStyle
+
+# Qwen2-VL's special tokens, in the order of their ids there.
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+PATCH_SIZE = 10  # 36 tokens for an image of 120 × 120 pixels
+PIXEL_BUDGET = PixelBudget(min_pixels=60 * 60, max_pixels=120 * 120)
+
+
+def build_tokenizer(corpus: Iterable[str] = (), vocab_size: int = 1024) -> Qwen2Tokenizer:
+    """A byte-level BPE tokenizer; merges are learnt from `corpus` (none: plain bytes).
+
+    Any text round-trips. Digits are never merged, so a coordinate is three or four tokens at most.
+    """
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+        min_frequency=3,
+    )
+    bpe.train_from_iterator(corpus, trainer)
+    learnt = json.loads(bpe.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=learnt["vocab"],
+        merges=[tuple(merge) for merge in learnt["merges"]],  # type: ignore[misc]
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
+        model_max_length=32768,
+    )
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": list(SPECIAL_TOKENS)}, replace_extra_special_tokens=False
+    )
+    tokenizer.padding_side = "left"
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def tiny_config(tokenizer: Qwen2Tokenizer, text: Mapping[str, Any] | None = None) -> Qwen2VLConfig:
+    """Qwen2-VL's configuration at 4.5 M parameters. `text` replaces settings of the text model (width, layers…).
+
+    Time, height and width each get high, middle and low rotary frequencies (sections in threes, repeated; Qwen2-VL
+    has one section each). With one section each and few dimensions a head, columns would either not turn at all
+    over six columns (large base) or leave no slow frequency for finding a thing by what it looks like (small base).
+    """
+    settings = {
+        "vocab_size": -(-len(tokenizer) // 16) * 16,
+        "hidden_size": 192,
+        "intermediate_size": 640,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": True,
+        "bos_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [2, 3, 3] * 3},
+    } | dict(text or {})
+    vision = {
+        "depth": 4,
+        "embed_dim": 128,
+        "hidden_size": settings["hidden_size"],
+        "num_heads": 4,
+        "patch_size": PATCH_SIZE,
+        "rope_parameters": {"rope_type": "axial", "rope_theta": 100.0},
+    }
+    ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    return Qwen2VLConfig(
+        text_config=settings,
+        vision_config=vision,
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+
+
+def build_tiny(
+    seed: int = 0,
+    corpus: Iterable[str] = (),
+    pixel_budget: PixelBudget = PIXEL_BUDGET,
+    text: Mapping[str, Any] | None = None,
+) -> tuple[Qwen2VLForConditionalGeneration, GroundingProcessor]:
+    """A tiny Qwen2-VL with random weights (float32) and its processor; the same seed gives the same weights."""
+    tokenizer = build_tokenizer(corpus)
+    image_processor = Qwen2VLImageProcessorPil(
+        patch_size=PATCH_SIZE,
+        merge_size=2,
+        temporal_patch_size=2,
+        size={"shortest_edge": pixel_budget.min_pixels, "longest_edge": pixel_budget.max_pixels},
+    )
+    processor = GroundingProcessor(image_processor, tokenizer, chat_template=CHAT_TEMPLATE)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2VLForConditionalGeneration(tiny_config(tokenizer, text))
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model.eval(), processor
+
+
+def save_tiny(
+    model: Qwen2VLForConditionalGeneration,
+    processor: GroundingProcessor,
+    folder: str | Path,
+    prompt_style: PromptStyle = "think",
+) -> None:
+    """Write the checkpoint in the standard layout: safetensors, tokenizer, image processor, chat template.
+
+    Beside it `univg.json`: how it is to be asked (`prompt_style`) and the pixel budget it was trained with.
+    """
+    model.save_pretrained(folder, safe_serialization=True)
+    processor.save_pretrained(folder)
+    write_conventions(folder, prompt_style, processor.pixel_budget)

@@ -1,0 +1,210 @@
+"""From scenes to samples: what a task family is, and how one sample is drawn.
+
+A family is one function `Studio -> Question`. It composes scenes, asks, knows the exact box and writes the chain
+of thought that a person would have followed. To add one: write the function, put it under `@family(...)` in
+`single_image.py` or `multi_image.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from PIL import Image
+
+from univg.boxes import Box
+from univg.samples import GroundingSample
+from univg.world.render import render
+from univg.world.scene import Scene, Split, Studio, Thing, Unplaceable, place_name
+
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
+DEFAULT_DIFFICULTY = 0.5
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A region of another image of the same question, shown as an image of its own."""
+
+    of: int
+    box: Box
+
+
+@dataclass(frozen=True)
+class Question:
+    """One task before it is drawn. `box` is exact, unit coordinates of image `target`."""
+
+    shots: tuple[Scene | Crop, ...]
+    query: str
+    box: Box
+    target: int
+    thought: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A task family: its composer, how many images it may show, and whether MIG-Bench has it."""
+
+    name: str
+    compose: Callable[[Studio], Question]
+    images: tuple[int, int]
+    in_mig_bench: bool
+
+
+FAMILIES: dict[str, Family] = {}
+
+
+def family(
+    name: str, images: tuple[int, int], in_mig_bench: bool = True
+) -> Callable[[Callable[[Studio], Question]], Callable[[Studio], Question]]:
+    """Register the decorated composer under `name`."""
+
+    def register(compose: Callable[[Studio], Question]) -> Callable[[Studio], Question]:
+        FAMILIES[name] = Family(name, compose, images, in_mig_bench)
+        return compose
+
+    return register
+
+
+@dataclass(frozen=True)
+class WorldSample:
+    """A sample with its pictures, and the scenes they were drawn from (None for a crop)."""
+
+    sample: GroundingSample
+    images: tuple[Image.Image, ...]
+    shots: tuple[Scene | Crop, ...]
+
+
+def make_sample(
+    family_name: str,
+    split: Split = "train",
+    seed: int = 0,
+    index: int = 0,
+    difficulty: float = DEFAULT_DIFFICULTY,
+    size: int = 120,
+) -> WorldSample:
+    """Draw sample `index` of a family: the same arguments give the same pixels and text on every machine.
+
+    `difficulty` 0–1 sets the number and likeness of distractors, object size, overlap and viewpoint change;
+    `size` is the longer side of each image in pixels. Errors: `ValueError` naming the known families or splits.
+    """
+    known = FAMILIES.get(family_name)
+    if known is None:
+        raise ValueError(f"task family {family_name!r}: choose from {', '.join(FAMILIES)}")
+    studio = Studio(split, seed, index, family_name, difficulty)
+    for _ in range(2000):
+        try:
+            question = known.compose(studio)
+        except Unplaceable:
+            continue
+        break
+    else:
+        raise RuntimeError(
+            f"task family {family_name!r}: no layout found in 2000 draws; report this seed: {seed}"
+        )
+    name = f"{split}-{family_name}-{seed}-{index}"
+    sample = GroundingSample(
+        images=tuple(f"images/{name}-{i + 1}.png" for i in range(len(question.shots))),
+        query=question.query,
+        task=family_name,
+        boxes=(question.box,),
+        target_image=question.target,
+        thought=question.thought,
+        source=f"world#{name}",
+        extra={"difficulty": round(difficulty, 6), **question.extra},
+    )
+    return WorldSample(sample, _develop(question.shots, size), question.shots)
+
+
+def stream(
+    split: Split = "train",
+    seed: int = 0,
+    families: Sequence[str] | None = None,
+    difficulty: float = DEFAULT_DIFFICULTY,
+    size: int = 120,
+) -> Iterator[WorldSample]:
+    """Endless samples, the families in turn (default: all)."""
+    names = tuple(families) if families else tuple(FAMILIES)
+    index = 0
+    while True:
+        for name in names:
+            yield make_sample(name, split, seed, index, difficulty, size)
+        index += 1
+
+
+def _develop(shots: Sequence[Scene | Crop], size: int) -> tuple[Image.Image, ...]:
+    pictures: list[Image.Image | None] = [render(s, size) if isinstance(s, Scene) else None for s in shots]
+    for i, shot in enumerate(shots):
+        if isinstance(shot, Crop):
+            source = pictures[shot.of]
+            assert source is not None
+            pictures[i] = source.crop(crop_pixels(shot.box, source.size))
+    return tuple(picture for picture in pictures if picture is not None)
+
+
+def crop_pixels(box: Box, size_wh: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The pixels of a region, at least four each way."""
+    left, top = int(box[0] * size_wh[0]), int(box[1] * size_wh[1])
+    right, bottom = -int(-box[2] * size_wh[0] // 1), -int(-box[3] * size_wh[1] // 1)
+    return left, top, max(right, left + 4), max(bottom, top + 4)
+
+
+# ---- words that families share -------------------------------------------------------------------------------
+
+
+def a(name: object) -> str:
+    text = str(name)
+    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
+
+
+def refer(target: Thing, things: Sequence[Thing]) -> str:
+    """The shortest honest name that fits `target` and no other of `things`: 'plain' is said where it decides."""
+    me = target.identity
+    rivals = [t.identity for t in things if t is not target and t.identity.shape == me.shape]
+    same_colour = [r for r in rivals if r.colour == me.colour]
+    if me.pattern == "plain" and same_colour:
+        return f"plain {me.colour} {me.shape}"
+    return str(me)
+
+
+def shown(scene: Scene) -> str:
+    """'a red circle at the upper left, a blue star at the right', from left to right."""
+    ordered = sorted(scene.things, key=lambda t: sum(scene.box(t)[::2]))
+    return ", ".join(f"{a(t)} at the {place_name(scene.box(t))}" for t in ordered)
+
+
+def name_all(scene: Scene) -> str:
+    """'a red circle, a blue star and a green key', from left to right."""
+    return listing([a(t) for t in sorted(scene.things, key=lambda t: sum(scene.box(t)[::2]))])
+
+
+def ask(
+    studio: Studio, wordings: Mapping[str, Mapping[str, Sequence[str]]], name: str, **values: object
+) -> str:
+    """A wording of the family `name`, of those that the studio's split may show."""
+    return studio.rng.choice(wordings[name]["unseen" if studio.split == "unseen" else "seen"]).format(
+        **values
+    )
+
+
+def shuffled(studio: Studio, scene: Scene) -> Scene:
+    """The scene in another drawing order, so that a place in it tells nothing of who is asked for."""
+    order = list(scene.things)
+    studio.rng.shuffle(order)
+    return replace(scene, things=tuple(order))
+
+
+def listing(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def box_text(box: Box) -> str:
+    """A box as the benchmark's questions write it."""
+    from univg.response import render_response
+
+    return render_response(box, style="direct")

@@ -1,0 +1,236 @@
+"""Families beside MIG-Bench: single-image referring, implicit reasoning, and video with the third frame asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from univg.response import ZERO_SHOT_IMAGE, ZERO_SHOT_VIDEO
+from univg.world.questions import Question, a, capital, family, listing, refer, shown, shuffled
+from univg.world.scene import Identity, Scene, Studio, Thing, Unplaceable, bounds, overlap, place_name
+from univg.world.shapes import COMPOSITES, SIMPLE_SHAPES
+
+REFER = {
+    "seen": (
+        "Locate the {}.",
+        "Find the {}.",
+        "Where is the {}?",
+        "Give the bounding box of the {}.",
+        "The {}.",
+    ),
+    "unseen": (
+        "Can you point out the {} for me?",
+        "I am looking for the {}; box it.",
+        "Mark the spot with the {}.",
+    ),
+}
+
+# What a thing is for: (as training asks, as only the unseen split asks).
+USES: dict[str, tuple[tuple[str, ...], str]] = {
+    "house": (("a place where a family could live", "what keeps a whole family warm in winter"), "someone's home"),
+    "tree": (("what has a trunk and grows leaves", "something birds build their nests in"), "a living plant with bark"),
+    "mug": (("something to drink hot tea from", "what you would pour coffee into"), "what holds a morning drink"),
+    "mushroom": (("what grows on the forest floor after rain", "a fungus with a cap"), "what a forager picks"),
+    "umbrella": (("what keeps you dry in the rain", "something to open when it rains"), "a roof for a wet walk"),
+    "pan": (("what you would fry an egg in", "a tool to cook pancakes with"), "what sizzles on the stove"),
+    "lamp": (("what gives light at night", "something to switch on when it is dark"), "help for reading late"),
+    "car": (("what could drive you to work", "a vehicle with wheels"), "what needs a driver and a road"),
+    "table": (("where you would set down the dinner plates", "furniture to eat at"), "what stands between chairs"),
+    "bucket": (("what carries water to the garden", "something to mop the floor with water from"), "a pail"),
+    "key": (("what opens a locked door", "something that turns in a keyhole"), "what you need when locked out"),
+    "lock": (("what keeps a gate shut against thieves", "something that only a key opens"), "what secures a bicycle"),
+}  # fmt: skip
+
+
+@family("referring", images=(1, 1), in_mig_bench=False)
+def referring(studio: Studio) -> Question:
+    """One image, one description: by attributes, by place among twins, or by an extreme."""
+    kind = studio.rng.choices(("attributes", "twins", "extreme"), (6, 2, 2))[0]
+    target_identity = studio.identity(target=True)
+    n = studio.count()
+    if kind == "twins":
+        others = studio.distractors(target_identity, max(0, n - 2))
+        scene = studio.scene([target_identity, target_identity, *others])
+        target, phrase, why = _tell_twins(studio, scene)
+    else:
+        scene = studio.scene([target_identity, *studio.distractors(target_identity, n - 1)])
+        target = scene.things[0]
+        phrase = refer(target, scene.things)
+        why = f"Only one of them is {a(phrase)}."
+        if kind == "extreme":
+            phrase, why = _extreme(scene, target)
+    scene = shuffled(studio, scene)
+    query = studio.rng.choice(REFER["unseen" if studio.split == "unseen" else "seen"]).format(phrase)
+    box = scene.box(target)
+    thought = studio.rng.choice(
+        (
+            f"The image shows {shown(scene)}. {why} The {phrase} is at the {place_name(box)}.",
+            f"I look for the {phrase}. I see {shown(scene)}. {why} It is at the {place_name(box)}.",
+        )
+    )
+    return Question((scene,), query, box, 0, thought, {"kind": kind})
+
+
+def _tell_twins(studio: Studio, scene: Scene) -> tuple[Thing, str, str]:
+    one, two = (scene.box(t) for t in scene.things[:2])
+    axis = studio.rng.randrange(2)
+    gap = (one[axis] + one[axis + 2]) / 2 - (two[axis] + two[axis + 2]) / 2
+    if abs(gap) < 0.18:
+        raise Unplaceable
+    me = scene.things[0].identity
+    # Nothing but the pair may carry the name that the phrase uses.
+    if any((t.identity.shape, t.identity.colour) == (me.shape, me.colour) for t in scene.things[2:]):
+        raise Unplaceable
+    name = str(me)
+    side = studio.rng.randrange(2)
+    words = (("left", "right"), ("upper", "lower"))[axis]
+    target = scene.things[0] if (gap < 0) == (side == 0) else scene.things[1]
+    return target, f"{words[side]} {name}", f"There are two, and the {words[side]} one is asked for."
+
+
+def _extreme(scene: Scene, target: Thing) -> tuple[str, str]:
+    boxes = {t: scene.box(t) for t in scene.things}
+    mine = boxes[target]
+    rest = [b for t, b in boxes.items() if t is not target]
+    centre = ((mine[0] + mine[2]) / 2, (mine[1] + mine[3]) / 2)
+    centres = [((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) for b in rest]
+    sides = {t: max(b[2] - b[0], b[3] - b[1]) for t, b in boxes.items()}
+    claims = {
+        "leftmost": all(c[0] - centre[0] > 0.1 for c in centres),
+        "rightmost": all(centre[0] - c[0] > 0.1 for c in centres),
+        "topmost": all(c[1] - centre[1] > 0.1 for c in centres),
+        "lowest": all(centre[1] - c[1] > 0.1 for c in centres),
+        "largest": all(sides[target] > 1.25 * s for t, s in sides.items() if t is not target),
+        "smallest": all(1.25 * sides[target] < s for t, s in sides.items() if t is not target),
+    }
+    true = [word for word, holds in claims.items() if holds]
+    if not true:
+        raise Unplaceable
+    # The last true one: sizes are rarer than sides, so they are said when they hold.
+    return f"{true[-1]} object", f"The {true[-1]} of them is the {target}."
+
+
+@family("implicit", images=(1, 1), in_mig_bench=False)
+def implicit(studio: Studio) -> Question:
+    """One image, nothing named: a use to be met, or the one thing unlike the rest."""
+    use = studio.chance(0.6)
+    if use:
+        identity = studio.identity(shapes=COMPOSITES, target=True)
+        others: list[Identity] = []
+        for _ in range(studio.count() - 1):
+            pool = [s for s in COMPOSITES if s != identity.shape] if studio.chance(0.6) else SIMPLE_SHAPES
+            others.append(studio.identity([identity, *others], shapes=pool))
+        scene = studio.scene([identity, *others])
+        seen, unseen = USES[identity.shape]
+        instruction = unseen if studio.split == "unseen" else studio.rng.choice(seen)
+        why = f"That fits the {identity.shape}"
+    else:
+        scene, instruction, why = _odd_one(studio)
+    target = scene.things[0]
+    scene = shuffled(studio, scene)
+    box = scene.box(target)
+    name = str(target.identity)
+    thought = (
+        f"The image shows {shown(scene)}. I need {instruction}. {why}: the {name} at the {place_name(box)}."
+    )
+    extra = {"kind": "use" if use else "odd one", "instruction": instruction}
+    return Question((scene,), ZERO_SHOT_IMAGE.format(instruction=instruction), box, 0, thought, extra)
+
+
+def _odd_one(studio: Studio) -> tuple[Scene, str, str]:
+    """All share a colour (or a shape) but one, which differs in that alone."""
+    common = studio.identity(shapes=SIMPLE_SHAPES)
+    n = max(3, studio.count(3, 3))
+    by_colour = studio.chance(0.5)
+    target = studio.identity(shapes=SIMPLE_SHAPES, target=True)
+    rest: list[Identity] = []
+    for _ in range(60):
+        if len(rest) == n - 1:
+            break
+        drawn = studio.identity([target, *rest], shapes=SIMPLE_SHAPES)
+        drawn = replace(drawn, colour=common.colour) if by_colour else replace(drawn, shape=common.shape)
+        if drawn.held_out and studio.split != "unseen":
+            continue
+        if drawn not in rest:
+            rest.append(drawn)
+    same = [r for r in rest if (r.colour == target.colour if by_colour else r.shape == target.shape)]
+    if len(rest) < n - 1 or same or len({r.shape if by_colour else r.colour for r in rest}) < 2:
+        raise Unplaceable
+    word = "colour" if by_colour else "shape"
+    wording = {
+        True: f"the odd one out by {word}",
+        False: f"the object whose {word} no other object shares, while the others share one",
+    }[studio.split != "unseen"]
+    shared = f"are {common.colour}" if by_colour else f"are of the shape {common.shape}"
+    return studio.scene([target, *rest]), wording, f"All others {shared}, and one is not"
+
+
+@family("video", images=(4, 6), in_mig_bench=False)
+def video(studio: Studio) -> Question:
+    """A short film; the box is asked in the third frame."""
+    frames = studio.rng.randint(4, 5 if studio.difficulty < 0.7 else 6)
+    kind = studio.rng.choice(("mover", "direction", "recolour"))
+    first = studio.identity(target=True)
+    cast = [first, *studio.distractors(first, studio.count(2, 2) - 1)]
+    stage = studio.scene(cast, aspect=1.0)
+    hero, rest = stage.things[0], stage.things[1:]
+    turn = studio.rng.randint(1, 2)
+    changed = studio.identity(cast, shapes=[first.shape])
+    if changed.colour == first.colour:
+        raise Unplaceable
+    changed = replace(changed, pattern=first.pattern)
+    if changed.held_out and studio.split != "unseen":
+        raise Unplaceable
+    moving = kind != "recolour"
+    path, way = _path(studio, frames) if moving else (((0.0, 0.0),) * frames, "")
+    back = tuple((-0.8 * x, -0.8 * y) for x, y in path) if kind == "direction" else ((0.0, 0.0),) * frames
+    shots = []
+    for i in range(frames):
+        actor = replace(hero, x=round(hero.x + path[i][0], 4), y=round(hero.y + path[i][1], 4))
+        if kind == "recolour" and i >= turn:
+            actor = replace(actor, identity=changed)
+        others = tuple(replace(t, x=round(t.x + back[i][0], 4), y=round(t.y + back[i][1], 4)) for t in rest)
+        shots.append(replace(stage, things=(*others, actor)))
+        _check_frame(shots[-1])
+    box = shots[2].box(shots[2].things[-1])
+    instruction, why = _film_words(kind, way, first, changed, turn, studio.split == "unseen")
+    names = listing([a(t) for t in shots[0].things])
+    thought = (
+        f"The first frame shows {names}. {capital(why)}. In the third frame it is at the {place_name(box)}."
+    )
+    extra = {"kind": kind, "instruction": instruction}
+    return Question(tuple(shots), ZERO_SHOT_VIDEO.format(instruction=instruction), box, 2, thought, extra)
+
+
+def _path(studio: Studio, frames: int) -> tuple[tuple[tuple[float, float], ...], str]:
+    dx, dy, way = studio.rng.choice(
+        ((1, 0, "to the right"), (-1, 0, "to the left"), (0, 1, "downwards"), (0, -1, "upwards"))
+    )
+    step = studio.rng.uniform(0.07, 0.12)
+    return tuple((dx * step * i, dy * step * i) for i in range(frames)), way
+
+
+def _check_frame(scene: Scene) -> None:
+    """Everything wholly in the picture, nothing hidden."""
+    boxes = [bounds(scene.outlines(t)) for t in scene.things]
+    if any(min(b) < 0.0 or max(b) > 1.0 for b in boxes):
+        raise Unplaceable
+    if any(overlap(x, y) > 0.15 for i, x in enumerate(boxes) for y in boxes[i + 1 :]):
+        raise Unplaceable
+
+
+def _film_words(
+    kind: str, way: str, first: Identity, changed: Identity, turn: int, unseen: bool
+) -> tuple[str, str]:
+    if kind == "mover":
+        words = (
+            "whatever does not stay where it was"
+            if unseen
+            else "the object that moves while the others stay still"
+        )
+        return words, f"the {first} moves {way} and the others stay still"
+    if kind == "direction":
+        words = f"what is travelling {way}" if unseen else f"the object that moves {way}"
+        return words, f"the {first} moves {way} and the others go the other way"
+    words = "what will not keep its paint" if unseen else "the object that changes its colour"
+    when = ("second", "third")[turn - 1]
+    return words, f"the {first} becomes {changed.colour} in the {when} frame"

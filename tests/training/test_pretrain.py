@@ -1,0 +1,166 @@
+"""Base training: what is learnt from, what is kept, what a killed run loses (nothing)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from univg.config import Phase, PretrainConfig, load_config, save_config
+from univg.models.loading import load
+from univg.models.tiny import build_tiny
+from univg.training.dense_head import NOTHING, dense_targets
+from univg.training.pretrain import PretrainError, rate_at, run
+from univg.training.world_batches import (
+    IGNORED,
+    Collator,
+    draw_samples,
+    phase_at,
+    prompt_and_response,
+    shares,
+)
+from univg.world import FAMILIES, Scene, make_sample
+
+SMALL = PretrainConfig(
+    phases=(
+        Phase(name="one", steps=3, mixture={"referring/describe": 1.0}),
+        Phase(name="two", steps=4, mixture={"*/think": 1.0, "diff/direct": 1.0}),
+    ),
+    batch=4,
+    micro_batch=2,
+    image_px=60,
+    text={
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+    },
+    dense_layer=1,
+    box_layer=2,
+    workers=0,
+    save_every=2,
+    eval_every=4,
+    eval_samples=1,
+    card_samples=1,
+    bf16=False,
+)
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of SMALL."""
+    return run(SMALL, tmp_path_factory.mktemp("runs") / "whole", console=QUIET)
+
+
+def test_a_finished_run_is_a_checkpoint_that_knows_how_it_is_asked(finished: Path) -> None:
+    loaded = load(finished)
+    assert loaded.prompt_style == "direct"
+    assert (loaded.pixel_budget.min_pixels, loaded.pixel_budget.max_pixels) == (3600, 14400)
+    weights = load_file(finished / "model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.bfloat16}
+    assert load_config(PretrainConfig, finished / "pretrain.yaml") == SMALL
+    card = (finished / "README.md").read_text()
+    assert all(f"| {name} |" in card for name in FAMILIES) and "hidden_size: 48" in card
+
+
+def test_a_run_killed_and_resumed_ends_with_the_same_weights(finished: Path, tmp_path: Path) -> None:
+    out, config = tmp_path / "killed", tmp_path / "small.yaml"
+    save_config(SMALL, config)
+    command = [sys.executable, "-m", "univg.apps.cli", "pretrain", "--config", str(config), "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (out / "state.pt").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (out / "state.pt").exists() and not (out / "model.safetensors").exists()
+    run(SMALL, out, resume=True, console=QUIET)
+    whole, resumed = (load_file(folder / "model.safetensors") for folder in (finished, out))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_run_is_not_overwritten_by_accident(finished: Path) -> None:
+    with pytest.raises(PretrainError, match="--resume"):
+        run(SMALL, finished, console=QUIET)
+
+
+def test_a_state_of_another_config_is_refused_by_name(finished: Path) -> None:
+    other = SMALL.model_copy(update={"lr": 1e-5})
+    with pytest.raises(PretrainError, match="another config.*lr"):
+        run(other, finished, resume=True, console=QUIET)
+
+
+def test_a_torn_state_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "state.pt").write_bytes(b"PK torn")
+    with pytest.raises(PretrainError, match="cannot be read.*delete it"):
+        run(SMALL, tmp_path, resume=True, console=QUIET)
+
+
+def test_a_loss_that_is_no_longer_finite_stops_the_run(tmp_path: Path) -> None:
+    wild = SMALL.model_copy(update={"matrix_lr": 1e30, "lr": 1e30, "warmup": 0})
+    with pytest.raises(PretrainError, match="no longer finite"):
+        run(wild, tmp_path, console=QUIET)
+
+
+def test_only_the_response_is_learnt_and_it_is_the_response() -> None:
+    _, processor = build_tiny()
+    config = SMALL.model_copy(
+        update={"phases": (Phase(name="all", steps=1, mixture={"*/think": 1.0}),), "batch": 20}
+    )
+    drawn = draw_samples(config, 0)
+    expected = sorted(prompt_and_response(*pair)[1] + "<|im_end|>" for pair in drawn)
+    learnt = []
+    for part in Collator(processor).split(drawn, 5):
+        for labels, weights in zip(part.labels_BT, part.weights_BT, strict=True):
+            learnt.append(processor.tokenizer.decode(labels[labels != IGNORED]))
+            assert torch.equal(weights > 0, labels != IGNORED)
+        image_tokens = int((part.inputs["mm_token_type_ids"] == 1).sum())
+        assert image_tokens == len(part.dense.known_N)
+    assert sorted(learnt) == expected
+
+
+def test_a_step_draws_the_same_batch_whenever_it_is_drawn() -> None:
+    first, again = draw_samples(SMALL, 5), draw_samples(SMALL, 5)
+    assert [(w.sample, s) for w, s in first] == [(w.sample, s) for w, s in again]
+    assert [w.sample for w, _ in first] != [w.sample for w, _ in draw_samples(SMALL, 6)]
+
+
+def test_phases_follow_one_another() -> None:
+    assert [phase_at(SMALL, step).name for step in range(7)] == ["one"] * 3 + ["two"] * 4
+
+
+def test_a_star_stands_for_every_family_and_a_wrong_key_is_named() -> None:
+    spelt = shares(SMALL.phases[1])
+    assert {name for name, style in spelt if style == "think"} == set(FAMILIES)
+    assert sum(spelt.values()) == pytest.approx(2.0)
+    with pytest.raises(ValueError, match="refering/think.*write family/style"):
+        shares(Phase(name="p", steps=1, mixture={"refering/think": 1.0}))
+
+
+@pytest.mark.parametrize(("step", "rate"), [(0, 0.1), (9, 1.0), (50, 1.0), (80, 0.5), (99, 0.025)])
+def test_the_rate_warms_up_stays_and_falls(step: int, rate: float) -> None:
+    config = SMALL.model_copy(update={"warmup": 10, "decay": 0.4})
+    assert rate_at(config, step, 100) == pytest.approx(rate)
+
+
+def test_dense_targets_say_which_thing_a_token_covers() -> None:
+    shot = make_sample("referring", "train", 0, 1, difficulty=0.0).shots[0]
+    assert isinstance(shot, Scene)
+    targets = dense_targets(shot, 6, 6)
+    for thing in shot.things:
+        x1, y1, x2, y2 = shot.box(thing)
+        column, row = int((x1 + x2) / 2 * 6), int((y1 + y2) / 2 * 6)
+        assert targets.box_N4[row * 6 + column].tolist() == pytest.approx([x1, y1, x2, y2])
+    empty = targets.colour_N == NOTHING
+    assert empty.any() and bool(targets.box_N4[empty].isnan().all())
+    assert not dense_targets(None, 2, 3).known_N.any()
