@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from univg.images import ImageFault, open_picture
+from univg.images import ImageFault, as_picture, open_picture
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -277,3 +277,16 @@ def test_damaged_bytes_give_a_picture_or_a_fault(
     else:
         told = mode
     assert told == "RGB" or len(told.splitlines()) == 1
+
+
+def test_a_pillow_image_is_converted_as_its_file_would_be(tmp_path: Path) -> None:
+    deep = Image.new("I;16", (4, 3), 65535)
+    turned = Image.new("RGB", (4, 2), "blue")
+    turned.getexif()[0x0112] = 6
+    for name, image in {"deep.png": deep, "turned.jpg": turned}.items():
+        image.save(tmp_path / name, exif=image.getexif())
+        given = as_picture(Image.open(tmp_path / name), name).image
+        opened = open_picture(tmp_path / name).image
+        assert given.size == opened.size and given.mode == "RGB" and given.tobytes() == opened.tobytes()
+    with pytest.raises(ImageFault, match="longer than 200:1"):
+        as_picture(Image.new("RGB", (1, 201)), "thin")

@@ -307,7 +307,7 @@ class Phase(Config):
     name: str
     steps: int = Field(gt=0)
     mixture: dict[str, float]
-    rate: float = Field(1.0, gt=0)  # times the learning rates
+    rate: float = Field(default=1.0, gt=0)  # times the learning rates
     difficulty: tuple[float, float] = (0.0, 0.8)
 
 

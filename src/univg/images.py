@@ -117,6 +117,21 @@ def open_picture(path: str | PathLike[str], max_megapixels: float = MAX_MEGAPIXE
     return Picture(image, str(path), notes + more)
 
 
+def as_picture(image: Image.Image, name: str) -> Picture:
+    """A Pillow image as an upright 8-bit RGB picture, converted as `open_picture` converts a file's.
+
+    Errors: `ImageFault` with `name` in the file's place, for pixels that cannot be decoded or a shape longer
+    than 200:1.
+    """
+    check_aspect(name, image.size)
+    try:
+        rgb, notes = _to_rgb(_upright(image))
+    except _DECODE_ERRORS as error:
+        cause = f"the image cannot be converted to RGB ({_brief(error)})"
+        raise ImageFault(name, cause, "convert it to RGB first") from error
+    return Picture(rgb, name, notes)
+
+
 def check_aspect(path: str | PathLike[str], size_wh: tuple[int, int]) -> None:
     """Raise `ImageFault` if the model cannot take an image of this shape (longer than 200:1)."""
     long, short = max(size_wh), min(size_wh)

@@ -96,13 +96,13 @@ def test_a_run_is_not_overwritten_by_accident(finished: Path) -> None:
 
 def test_a_state_of_another_config_is_refused_by_name(finished: Path) -> None:
     other = SMALL.model_copy(update={"lr": 1e-5})
-    with pytest.raises(PretrainError, match="another config.*lr"):
+    with pytest.raises(PretrainError, match=r"another config.*lr"):
         run(other, finished, resume=True, console=QUIET)
 
 
 def test_a_torn_state_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"PK torn")
-    with pytest.raises(PretrainError, match="cannot be read.*delete it"):
+    with pytest.raises(PretrainError, match=r"cannot be read.*delete it"):
         run(SMALL, tmp_path, resume=True, console=QUIET)
 
 
@@ -143,7 +143,7 @@ def test_a_star_stands_for_every_family_and_a_wrong_key_is_named() -> None:
     spelt = shares(SMALL.phases[1])
     assert {name for name, style in spelt if style == "think"} == set(FAMILIES)
     assert sum(spelt.values()) == pytest.approx(2.0)
-    with pytest.raises(ValueError, match="refering/think.*write family/style"):
+    with pytest.raises(ValueError, match=r"refering/think.*write family/style"):
         shares(Phase(name="p", steps=1, mixture={"refering/think": 1.0}))
 
 

@@ -40,7 +40,8 @@ def digest(n: int = 2) -> str:
 
 
 def test_the_same_seed_gives_the_same_pixels_and_words_in_another_process() -> None:
-    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_world as t; print(t.digest())"
+    here = str(Path(__file__).parent)
+    script = f"import sys; sys.path.insert(0, {here!r}); import test_world; print(test_world.digest())"
     other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == digest()
 

@@ -17,6 +17,7 @@ import typer
 
 import univg
 from univg.apps import CommandError
+from univg.apps.data import app as data_app
 
 DEBUG_VARIABLE = "UNIVG_DEBUG"
 
@@ -145,6 +146,7 @@ def pretrain(
     typer.echo(f"checkpoint: {folder}")
 
 
+app.add_typer(data_app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from univg.apps.ground import check_writable, load_grounder, overview, unwritable
 from univg.boxes import iou
-from univg.drawing import TRUTH, contact_sheet, draw_box, save_atomically
+from univg.drawing import TRUTH, SheetCell, contact_sheet, draw_box, save_atomically
 from univg.images import open_picture
 from univg.samples import read_jsonl
 
@@ -29,7 +29,7 @@ def run(out: Path, model: str = "embedded") -> None:
     samples = list(read_jsonl(EXAMPLES / "samples.jsonl"))
     grounder = load_grounder(model)
     table = Table("family", "question", "IoU", "picture", box=None, header_style="bold", pad_edge=False)
-    cells = []
+    cells: list[SheetCell] = []
     columns = (TextColumn("demo"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         for sample in progress.track(samples):
@@ -46,9 +46,16 @@ def run(out: Path, model: str = "embedded") -> None:
             images = [p.image for p in pictures]
             where = sample.target_image or 0
             images[where] = draw_box(images[where], sample.boxes[0], colour=TRUTH)
-            box = grounding.boxes[0] if grounding.boxes else None
             lines = [f"{sample.task} · IoU {overlap:.2f}", sample.query, grounding.thought or grounding.raw]
-            cells.append((images, box and box.box_unit, box and box.image_index, lines))
+            answer = grounding.boxes[:1]
+            cells.append(
+                (
+                    images,
+                    answer[0].box_unit if answer else None,
+                    answer[0].image_index if answer else None,
+                    lines,
+                )
+            )
     title = "the embedded model on the bundled examples: its answer red, the truth green"
     try:
         sheet = save_atomically(contact_sheet(cells, 2, 220, title), out / "all.png")

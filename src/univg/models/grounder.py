@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from univg.boxes import Box, BoxPermille, SizeWH, medoid, unit_to_permille, unit_to_px
-from univg.images import Picture, check_aspect, open_picture
+from univg.images import Picture, as_picture, open_picture
 from univg.models.loading import Loaded, load
 from univg.response import Fault, Frame, ImageRule, PromptStyle, Response, parse, which_image
 
@@ -178,17 +178,11 @@ def _open(images: ImageLike | Sequence[ImageLike]) -> list[Picture]:
     if not images:
         raise ValueError("no images: give at least one")
     return [
-        _as_picture(image, number) if isinstance(image, Image.Image) else open_picture(image)
+        as_picture(image, str(getattr(image, "filename", "") or f"image {number}"))
+        if isinstance(image, Image.Image)
+        else open_picture(image)
         for number, image in enumerate(images, start=1)
     ]
-
-
-def _as_picture(image: Image.Image, number: int) -> Picture:
-    name = str(getattr(image, "filename", "") or f"image {number}")
-    check_aspect(name, image.size)
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return Picture(image.convert("RGB"), name)
 
 
 def _grounded(box_unit: Box, image_index: int, sizes: Sequence[SizeWH]) -> GroundedBox:

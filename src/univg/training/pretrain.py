@@ -144,7 +144,7 @@ def _prepare(config: PretrainConfig) -> Run:
     else:
         model, processor = _start_from(config.start)
     model.train()
-    width = model.get_input_embeddings().embedding_dim
+    width = int(model.get_input_embeddings().weight.shape[1])
     head = nn.ModuleDict({"dense": DenseHead(width), "box": BoxHead(width)})
     patch_embed = model.model.visual.patch_embed
     patch_embed.proj = _PatchLinear(patch_embed.proj)
