@@ -18,6 +18,8 @@ import typer
 import univg
 from univg.apps import CommandError
 from univg.apps.data import app as data_app
+from univg.apps.evaluate import evaluate, score
+from univg.apps.report import report
 
 DEBUG_VARIABLE = "UNIVG_DEBUG"
 
@@ -147,6 +149,9 @@ def pretrain(
 
 
 app.add_typer(data_app)
+app.command()(evaluate)
+app.command()(score)
+app.command()(report)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

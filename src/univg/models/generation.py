@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from univg.models.cache import roomy_cache
 from univg.response import PromptStyle, render_chat
 
 if TYPE_CHECKING:
@@ -178,7 +179,10 @@ class _Decoder:
         )
         with _decoding(self._model, config), torch.no_grad():
             tokens = self._model.generate(
-                **inputs, generation_config=config, logits_processor=LogitsProcessorList(rules)
+                **inputs,
+                generation_config=config,
+                logits_processor=LogitsProcessorList(rules),
+                past_key_values=roomy_cache(self._model.config),
             )
         written = tokens[:, inputs["input_ids"].shape[1] :]
         return [self._finish(row) for row in written.tolist()]

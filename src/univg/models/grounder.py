@@ -132,7 +132,7 @@ class Grounder:
         )
         sizes = [picture.image.size for picture in pictures]
         readings = [self._read(response, query, style, sizes) for response in responses]
-        chosen, confidence = _most_agreed(readings)
+        chosen, confidence = most_agreed(readings)
         reading = readings[chosen]
         return Grounding(
             thought=reading.response.thought,
@@ -148,7 +148,7 @@ class Grounder:
 
     def _read(
         self, generation: Generation, query: str, style: PromptStyle, sizes: Sequence[SizeWH]
-    ) -> _Reading:
+    ) -> Reading:
         """What the text says and about which image.
 
         A family that writes pixels of the resized image is read twice: only the thought tells which image is
@@ -162,11 +162,13 @@ class Grounder:
             response = replace(
                 response, fault="truncated"
             )  # why there is no box, where the text alone cannot tell
-        return _Reading(response, index, rule)
+        return Reading(response, index, rule)
 
 
 @dataclass(frozen=True)
-class _Reading:
+class Reading:
+    """A response as read: what it says, which image (from 0) its boxes lie on, and what decided that."""
+
     response: Response
     image_index: int
     image_rule: ImageRule
@@ -191,7 +193,7 @@ def _grounded(box_unit: Box, image_index: int, sizes: Sequence[SizeWH]) -> Groun
     )
 
 
-def _most_agreed(readings: Sequence[_Reading]) -> tuple[int, float | None]:
+def most_agreed(readings: Sequence[Reading]) -> tuple[int, float | None]:
     """The reading whose first box has the highest mean IoU with those of all other readings, and that mean.
 
     Boxes on different images share nothing, so each image's own medoid is found and the best of them taken.

@@ -1,0 +1,1 @@
+"""Benchmarks: runs that can be killed and resumed, and the reports made of them."""

@@ -1,0 +1,221 @@
+"""Numbers about rows: shares and means with bootstrap intervals, per task, macro and micro, and paired.
+
+Intervals are the 2.5 and 97.5 percentiles of resampled means (2000 draws, a fixed seed). Samples are drawn
+again within their task, because a benchmark's tasks and their sizes are fixed, not drawn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows: TypeAlias = Sequence[Mapping[str, Any]]
+Floats: TypeAlias = NDArray[np.float64]
+
+METRICS = ("hit_30", "hit_50", "hit_70", "iou")
+"""Acc@0.3, Acc@0.5, Acc@0.7 and mean IoU, as columns of rows."""
+MACRO, MICRO = "macro", "micro"
+
+_DRAWS, _SEED = 2000, 0
+_ORDER = (
+    *("diff", "view_diff", "common_object", "object_tracking", "multi_view"),
+    *("region", "refer_grounding", "group_grounding", "reasoning", "correspondence"),
+)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, and the 95 % interval around it."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """A task's numbers (or the macro or micro average's). `estimates` by metric; `faults` is the share of
+    responses with each fault, `truncated` of those that the token limit cut off."""
+
+    name: str
+    n: int
+    estimates: Mapping[str, Estimate]
+    faults: Mapping[str, float]
+    truncated: float
+    formatted: float
+
+    @property
+    def fault_rate(self) -> float:
+        return sum(self.faults.values())
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One line a task, then macro (the mean over tasks, the paper's AVG) and micro (over samples), which are
+    left out where there is one task only."""
+
+    lines: tuple[Line, ...]
+
+    def line(self, name: str) -> Line | None:
+        return next((line for line in self.lines if line.name == name), None)
+
+    @property
+    def total(self) -> Line:
+        """The line that speaks for all: the macro average, or the only task."""
+        return self.line(MACRO) or self.lines[-1]
+
+
+def summarise(rows: Rows, metrics: Sequence[str] = METRICS) -> Summary:
+    """The numbers of `rows`, which have `task`, `fault`, `truncated`, `format_ok` and the metrics' columns.
+
+    Raises ValueError for no rows.
+
+    >>> row = {"task": "diff", "fault": None, "truncated": False, "format_ok": True, "iou": 0.5}
+    >>> summarise([row, row | {"iou": 1.0}], ["iou"]).lines[0].estimates["iou"].value
+    0.75
+    """
+    if not rows:
+        raise ValueError("no rows: nothing to summarise")
+    tasks = by_task(rows)
+    draws = {
+        task: _resampled(_values(group, metrics), seed) for seed, (task, group) in enumerate(tasks.items())
+    }
+    lines = [
+        _line(task, group, metrics, _values(group, metrics).mean(axis=0), draws[task])
+        for task, group in tasks.items()
+    ]
+    if len(tasks) > 1:
+        sizes = np.array([len(group) for group in tasks.values()], dtype=np.float64)
+        means_TM = np.stack([_values(group, metrics).mean(axis=0) for group in tasks.values()])
+        drawn_TDM = np.stack(list(draws.values()))
+        for name, weights_T in ((MACRO, np.full(len(tasks), 1 / len(tasks))), (MICRO, sizes / sizes.sum())):
+            mean_M, drawn_DM = weights_T @ means_TM, np.tensordot(weights_T, drawn_TDM, axes=1)
+            lines.append(_average(name, lines[: len(tasks)], weights_T, metrics, mean_M, drawn_DM))
+    return Summary(tuple(lines))
+
+
+def by_task(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
+    """Rows by task: MIG-Bench's tasks in the paper's order, then the others by name."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["task"], []).append(row)
+    place = {task: number for number, task in enumerate(_ORDER)}
+    return {task: groups[task] for task in sorted(groups, key=lambda task: (place.get(task, 99), task))}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of one task (or macro, micro): second run minus first, over the samples both have."""
+
+    name: str
+    n: int
+    estimates: Mapping[str, Estimate]
+    only_first: int
+    """Samples that only the first run hits at IoU 0.5; likewise `only_second`."""
+    only_second: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`lines` of differences; `unpaired`: samples that only one of the two runs has, which are left out."""
+
+    lines: tuple[Difference, ...]
+    unpaired: int
+
+
+def compare(first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]]) -> Comparison:
+    """Two runs' rows by key -> how much better the second is, sample by sample.
+
+    Paired: the same samples are drawn again for both, so what is hard for both does not widen the interval.
+    No shared sample gives no lines.
+    """
+    shared = [key for key in first if key in second]
+    unpaired = len(first) + len(second) - 2 * len(shared)
+    if not shared:
+        return Comparison((), unpaired)
+    metrics = ("hit_50", "iou")
+    paired = [
+        {
+            "task": first[key]["task"],
+            "only_first": bool(first[key]["hit_50"]) and not second[key]["hit_50"],
+            "only_second": bool(second[key]["hit_50"]) and not first[key]["hit_50"],
+            **{name: float(second[key][name]) - float(first[key][name]) for name in metrics},
+            "fault": None,
+            "truncated": False,
+            "format_ok": True,
+        }
+        for key in shared
+    ]
+    groups = by_task(paired)
+    lines = []
+    for line in summarise(paired, metrics).lines:
+        group = groups.get(line.name, paired)
+        only = (sum(row["only_first"] for row in group), sum(row["only_second"] for row in group))
+        lines.append(Difference(line.name, line.n, line.estimates, *only))
+    return Comparison(tuple(lines), unpaired)
+
+
+def _values(rows: Rows, metrics: Sequence[str]) -> Floats:
+    return np.array([[float(row[name]) for name in metrics] for row in rows], dtype=np.float64)
+
+
+def _resampled(values_NM: Floats, seed: int) -> Floats:
+    """Means of `_DRAWS` resamples, (draws, metrics). How often each sample is drawn is a multinomial."""
+    n = len(values_NM)
+    rng = np.random.default_rng((_SEED, seed))
+    counts_DN = rng.multinomial(n, np.full(n, 1 / n), size=_DRAWS)
+    means: Floats = counts_DN @ values_NM / n
+    return means
+
+
+def _estimates(metrics: Sequence[str], mean_M: Floats, drawn_DM: Floats) -> dict[str, Estimate]:
+    low_M, high_M = np.percentile(drawn_DM, (2.5, 97.5), axis=0)
+    return {
+        name: Estimate(float(mean_M[at]), float(low_M[at]), float(high_M[at]))
+        for at, name in enumerate(metrics)
+    }
+
+
+def _line(name: str, rows: Rows, metrics: Sequence[str], mean_M: Floats, drawn_DM: Floats) -> Line:
+    n = len(rows)
+    found = Counter(row["fault"] for row in rows if row["fault"])
+    return Line(
+        name,
+        n,
+        _estimates(metrics, mean_M, drawn_DM),
+        {fault: count / n for fault, count in sorted(found.items())},
+        _share(row["truncated"] for row in rows),
+        _share(row["format_ok"] for row in rows),
+    )
+
+
+def _average(
+    name: str,
+    lines: Sequence[Line],
+    weights_T: Floats,
+    metrics: Sequence[str],
+    mean_M: Floats,
+    drawn_DM: Floats,
+) -> Line:
+    def mean(values: Iterable[float]) -> float:
+        return float(sum(weight * value for weight, value in zip(weights_T, values, strict=True)))
+
+    names = sorted({fault for line in lines for fault in line.faults})
+    return Line(
+        name,
+        sum(line.n for line in lines),
+        _estimates(metrics, mean_M, drawn_DM),
+        {fault: mean(line.faults.get(fault, 0.0) for line in lines) for fault in names},
+        mean(line.truncated for line in lines),
+        mean(line.formatted for line in lines),
+    )
+
+
+def _share(flags: Iterable[object]) -> float:
+    values = [bool(flag) for flag in flags]
+    return sum(values) / len(values)
