@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -57,9 +57,11 @@ def data_digest(config: PretrainConfig) -> str:
     return sha.hexdigest()
 
 
-def write_card(folder: Path, config: PretrainConfig, loaded: Loaded, n: int) -> None:
-    """Measure the checkpoint on the test split and write `README.md` beside its weights."""
-    scores = held_out_scores(loaded, config.prompt_style, n, config.image_px)
+def write_card(
+    folder: Path, config: PretrainConfig, loaded: Loaded, scores: Mapping[str, Sequence[Score]]
+) -> None:
+    """Write `README.md` beside a checkpoint's weights; `scores` as `held_out_scores` gives them."""
+    n = min(len(family) for family in scores.values())
     parameters = sum(p.numel() for p in loaded.model.parameters())
     recipe = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     thinks = (
@@ -103,7 +105,7 @@ No image or sample of that split was trained on.
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _table(scores: dict[str, list[Score]]) -> str:
+def _table(scores: Mapping[str, Sequence[Score]]) -> str:
     lines = ["| family | Acc@0.5 | 95 % interval | mean IoU | faults |", "|---|---|---|---|---|"]
     for name, family in scores.items():
         lines.append(_row(name, family))

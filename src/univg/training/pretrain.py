@@ -133,7 +133,9 @@ def run(config: PretrainConfig, out: Path, resume: bool = False, console: Consol
     finish(training, out)
     if config.card_samples:
         console.print(f"measuring {config.card_samples} held-out samples a family for the model card")
-        write_card(out, config, load(out), config.card_samples)
+        loaded = load(out)
+        scores = held_out_scores(loaded, config.prompt_style, config.card_samples, config.image_px)
+        write_card(out, config, loaded, scores)
     return out
 
 
