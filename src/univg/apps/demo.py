@@ -28,7 +28,7 @@ def run(out: Path, model: str = "embedded") -> None:
     check_writable(out)
     samples = list(read_jsonl(EXAMPLES / "samples.jsonl"))
     grounder = load_grounder(model)
-    table = Table("family", "question", "IoU", "picture", box=None, header_style="bold", pad_edge=False)
+    table = Table("family", "IoU", "picture", box=None, header_style="bold", pad_edge=False)
     cells: list[SheetCell] = []
     columns = (TextColumn("demo"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -42,7 +42,7 @@ def run(out: Path, model: str = "embedded") -> None:
                 save_atomically(overview(sample.query, pictures, grounding), path)
             except OSError as error:
                 raise unwritable(path, error) from error
-            table.add_row(sample.task, _short(sample.query), f"{overlap:.2f}", str(path))
+            table.add_row(sample.task, f"{overlap:.2f}", str(path))
             images = [p.image for p in pictures]
             where = sample.target_image or 0
             images[where] = draw_box(images[where], sample.boxes[0], colour=TRUTH)
@@ -64,8 +64,3 @@ def run(out: Path, model: str = "embedded") -> None:
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
     console.print(f"\nall of them on one sheet: {sheet}")
-
-
-def _short(question: str, length: int = 60) -> str:
-    words = " ".join(question.split())
-    return words if len(words) <= length else words[: length - 1] + "…"
