@@ -82,7 +82,10 @@ def load_config(cls: type[C], source: str | Path | None = None, overrides: Seque
 def save_config(config: Config, path: str | Path) -> None:
     """Write all values, defaults included, as YAML that reads back equal; the whole file or nothing."""
     path = Path(path)
-    text = yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    values = config.model_dump(mode="json")
+    text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    if _BREAKS.intersection(text):  # PyYAML writes these as they are and reads them as ends of lines
+        text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -209,6 +212,7 @@ class _Dumper(yaml.SafeDumper):
     """Its counterpart: quotes a text that _Loader would take for a number."""
 
 
+_BREAKS = frozenset("\x85\u2028\u2029\ufeff")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+\Z")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))

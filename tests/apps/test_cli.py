@@ -253,6 +253,8 @@ micro_batch: 2
 image_px: 48
 text: {num_hidden_layers: 3}
 dense_layer: 2
+box_layer: 3
+card_samples: 1
 workers: 0
 eval_every: 0
 """

@@ -67,5 +67,5 @@ def world(n: int = 2, **settings: Any) -> Benchmark:
 
 
 if __name__ == "__main__":
-    slow = ScriptedEngine(batch_size=1, pause_s=0.004)
+    slow = ScriptedEngine(batch_size=1, pause_s=0.02)
     evaluate(world(int(sys.argv[2])), slow, Path(sys.argv[1]), shard=parse_shard(sys.argv[3]))

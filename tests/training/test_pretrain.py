@@ -164,3 +164,8 @@ def test_dense_targets_say_which_thing_a_token_covers() -> None:
     empty = targets.colour_N == NOTHING
     assert empty.any() and bool(targets.box_N4[empty].isnan().all())
     assert not dense_targets(None, 2, 3).known_N.any()
+
+
+def test_a_layer_the_model_lacks_is_named_before_training(tmp_path: Path) -> None:
+    with pytest.raises(PretrainError, match="box_layer=5: the text model has 2 layers"):
+        run(SMALL.model_copy(update={"box_layer": 5}), tmp_path, console=QUIET)

@@ -145,6 +145,10 @@ def _prepare(config: PretrainConfig) -> Run:
         model, processor = build_tiny(config.seed, _corpus(config), text=config.text)
     else:
         model, processor = _start_from(config.start)
+    layers = len(model.model.language_model.layers)
+    for name, layer in (("dense_layer", config.dense_layer), ("box_layer", config.box_layer)):
+        if layer > layers:
+            raise PretrainError(f"{name}={layer}: the text model has {layers} layers: give at most {layers}")
     model.train()
     width = int(model.get_input_embeddings().weight.shape[1])
     head = nn.ModuleDict({"dense": DenseHead(width), "box": BoxHead(width)})
