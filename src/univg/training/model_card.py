@@ -88,7 +88,8 @@ Grounder.from_pretrained("path/of/this/folder").ground(["a.png", "b.png"], "…"
 
 ## Scores
 
-Acc@0.5 on the world's test split (images of {config.image_px} pixels, difficulty 0.5): seed 0, {n} samples a family, greedy, 95 % intervals (Wilson).
+Acc@0.5 on the world's test split (images of {config.image_px} pixels, difficulty 0.5): seed 0,
+{n} samples a family, greedy, 95 % intervals (Wilson).
 No image or sample of that split was trained on.
 
 {_table(scores)}
