@@ -150,7 +150,7 @@ def _prepare(config: PretrainConfig) -> Run:
         if layer > layers:
             raise PretrainError(f"{name}={layer}: the text model has {layers} layers: give at most {layers}")
     model.train()
-    width = int(model.get_input_embeddings().weight.shape[1])
+    width = int(model.lm_head.in_features)
     head = nn.ModuleDict({"dense": DenseHead(width), "box": BoxHead(width)})
     patch_embed = model.model.visual.patch_embed
     patch_embed.proj = _PatchLinear(patch_embed.proj)
