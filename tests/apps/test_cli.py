@@ -150,7 +150,9 @@ def test_a_fault_of_a_whole_process(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of another kind")
 def test_ctrl_c_ends_quietly() -> None:
     code = (
-        "import sys, time, univg.apps.ground as g; "
+        # A shell starts background jobs with Ctrl-C ignored, and the tests may be one of them.
+        "import signal, sys, time, univg.apps.ground as g; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
         "g.run = lambda request: (print('ready', flush=True), time.sleep(60)); "
         f"{CALL} sys.exit(code)"
     )
