@@ -35,7 +35,8 @@ def run(out: Path, model: str = "embedded") -> None:
         for sample in progress.track(samples):
             pictures = [open_picture(EXAMPLES / name) for name in sample.images]
             grounding = grounder.ground([p.image for p in pictures], sample.query)
-            overlap = iou(grounding.boxes[0].box_unit, sample.boxes[0]) if grounding.boxes else 0.0
+            found = [box for box in grounding.boxes[:1] if box.image_index == sample.target_image]
+            overlap = iou(found[0].box_unit, sample.boxes[0]) if found else 0.0
             path = out / f"{sample.task}.png"
             try:
                 out.mkdir(parents=True, exist_ok=True)

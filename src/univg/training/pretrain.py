@@ -337,7 +337,8 @@ def _restore(training: Run, path: Path) -> None:
             k for k, v in training.config.model_dump(mode="json").items() if state["config"].get(k) != v
         ]
         raise PretrainError(
-            f"{path}: made by another config (differs in {', '.join(changed)}): choose another --out"
+            f"{path}: made by another config (differs in {', '.join(changed)}): "
+            "give the same key=value overrides again, or choose another --out"
         )
     training.model.load_state_dict(state["model"])
     training.head.load_state_dict(state["head"])
