@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -85,6 +86,8 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(finished: Path, tmp
     process.wait()
     assert (out / "state.pt").exists() and not (out / "model.safetensors").exists()
     run(SMALL, out, resume=True, console=QUIET)
+    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert len(steps) == len(set(steps)), "no step is logged twice"
     whole, resumed = (load_file(folder / "model.safetensors") for folder in (finished, out))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 

@@ -125,7 +125,10 @@ def run(config: PretrainConfig, out: Path, resume: bool = False, console: Consol
     training = _prepare(config)
     if state.exists():
         _restore(training, state)
+        _forget_after(out / "log.jsonl", training.step)
         console.print(f"resuming at step {training.step} of {training.steps}")
+    elif resume:
+        console.print(f"no saved state in {out}: starting from step 0")
     save_config(config, out / "pretrain.yaml")
     parameters = sum(p.numel() for p in training.model.parameters())
     console.print(f"{parameters / 1e6:.2f} M parameters, {training.steps} steps of {config.batch} samples")
@@ -254,6 +257,13 @@ def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _append(path: Path, row: dict[str, Any]) -> None:
     with path.open("a") as handle:
         handle.write(json.dumps(row) + "\n")
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop the rows of steps that a resumed run will take again, and a torn last one."""
+    if path.exists():
+        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+        path.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step))
 
 
 def _update(training: Run, batch: list[MicroBatch]) -> dict[str, Any]:
