@@ -14,10 +14,10 @@ DEV := $(VENV)/.dev
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # one environment, one installer at a time, also under `make -j`
-.PHONY: help demo test lint format nightly clean
+.PHONY: help demo test lint format nightly docs-report bench clean
 
 help:  ## say what can be made
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 demo: $(CORE)  ## install, then ground the bundled examples with the embedded model
 	$(BIN)/univg demo --out demo-out
@@ -28,6 +28,9 @@ test: $(DEV)  ## run the tests
 nightly: $(DEV)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
+bench: $(DEV)  ## a GRPO step of TRL's trainer and of univg's, side by side (half an hour)
+	$(BIN)/python benchmarks/grpo_step.py --plot grpo-step.png
+
 lint: $(DEV)  ## check style, format and types
 	$(BIN)/ruff check --output-format concise .
 	$(BIN)/ruff format --check --output-format concise .
@@ -36,6 +39,9 @@ lint: $(DEV)  ## check style, format and types
 format: $(DEV)  ## put right what can be put right by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs-report: $(DEV)  ## evaluate the embedded model and photograph its report for docs/evaluation.md (needs Chromium)
+	$(BIN)/python docs/make_report_pictures.py
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) demo-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from univg.config import PRESETS, Config, ConfigError, find_config, load_config, save_config
+from univg.stages import STAGE_PRESETS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -167,7 +168,8 @@ def test_what_is_saved_loads_equal(tmp_path_factory: pytest.TempPathFactory, run
 
 
 def test_every_preset_file_is_declared_and_loads() -> None:
-    assert sorted(PRESETS) == sorted(file.stem for file in CONFIGS.glob("*.yaml"))
-    for name, cls in PRESETS.items():
+    presets = PRESETS | STAGE_PRESETS
+    assert sorted(presets) == sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+    for name, cls in presets.items():
         assert find_config(name).parent == CONFIGS
         load_config(cls, name)

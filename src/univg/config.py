@@ -312,6 +312,8 @@ class Phase(Config):
     steps: int = Field(gt=0)
     mixture: dict[str, float]
     rate: float = Field(default=1.0, gt=0)  # times the learning rates
+    # The last part of the phase in which the rate falls to zero; none: the run's own decay is what counts.
+    decay: float | None = Field(default=None, ge=0, le=1)
     difficulty: tuple[float, float] = (0.0, 0.8)
 
 

@@ -108,13 +108,17 @@ def side_by_side(
 
 
 def contact_sheet(
-    cells: Iterable[SheetCell], columns: int = 2, thumb_px: int = 200, title: str | None = None
+    cells: Iterable[SheetCell],
+    columns: int = 2,
+    thumb_px: int = 200,
+    title: str | None = None,
+    mark: str = "target",
 ) -> Image.Image:
     """A sheet for checking data by eye.
 
     Each cell is `(images, box_unit, target_index, lines)`: the images of a sample, three in a row, with the
-    box drawn on the target (none where `box_unit` or `target_index` is None), and the `lines` wrapped below,
-    of which the first stands out.
+    box drawn on the target (none where `box_unit` or `target_index` is None), which is called `mark`, and the
+    `lines` wrapped below, of which the first stands out.
     """
     gutter = max(10, thumb_px // 12)
     gap = max(4, gutter // 3)
@@ -128,7 +132,7 @@ def contact_sheet(
     columns = min(columns, len(small))
     most = max(len(images) for images, *_ in small)
     width = min(max(most, 2), _SHEET_ROW) * (thumb_px + 2 + gap)
-    tiles = [_sheet_cell(cell, width, gap, thumb_px) for cell in small]
+    tiles = [_sheet_cell(cell, width, gap, thumb_px, mark) for cell in small]
     rows: list[Image.Image] = []
     for i in range(0, len(tiles), columns):
         if rows:
@@ -234,14 +238,14 @@ def _captioned_row(
     return beside(tiles, gutter)
 
 
-def _sheet_cell(cell: SheetCell, width: int, gap: int, thumb_px: int) -> Image.Image:
+def _sheet_cell(cell: SheetCell, width: int, gap: int, thumb_px: int, mark: str) -> Image.Image:
     images, box_unit, target_index, lines = cell
     thumbs, labels = [], []
     for i, image in enumerate(images):
         thumb = fit(image, thumb_px)
         target = i == target_index
         thumbs.append(_edged(draw_box(thumb, box_unit) if target and box_unit is not None else thumb))
-        name = f"image {i + 1}" + (" · target" if target else "")
+        name = f"image {i + 1}" + (f" · {mark}" if target else "")
         labels.append(text_block([name], thumb_px, max(11, thumb_px // 15), ANSWER if target else FAINT))
     size = max(12, thumb_px // 13)
     parts = [

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import struct
 import warnings
@@ -92,13 +93,31 @@ def open_picture(path: str | PathLike[str], max_megapixels: float = MAX_MEGAPIXE
     than `max_megapixels` (checked on the header, before any pixel is decoded), or longer than 200:1.
     """
     _check_file(path)
+    return _decode(path, path, max_megapixels)
+
+
+def read_picture(data: bytes, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
+    """An encoded image in memory (an upload, say) as an upright 8-bit RGB picture, as `open_picture` opens a
+    file.
+
+    Errors: `ImageFault` with `name` in the file's place.
+    """
+    if not data:
+        raise ImageFault(name, "the image is empty", "send it again")
+    return _decode(io.BytesIO(data), name, max_megapixels)
+
+
+def _decode(
+    source: str | PathLike[str] | io.BytesIO, path: str | PathLike[str], max_megapixels: float
+) -> Picture:
+    """`path` is what messages call the picture."""
     Image.init()  # registers every reader, so that FORMATS can be filtered by what this Pillow was built with
     try:
         with warnings.catch_warnings():
             # Our own limit is stated in megapixels and enforced below; Pillow's warning would only repeat it.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # e.g. corrupt EXIF that stops no decoding
-            with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as opened:
+            with Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN]) as opened:
                 _check_size(path, opened.size, max_megapixels)
                 opened.load()
                 notes = _frame_notes(opened)
@@ -108,7 +127,7 @@ def open_picture(path: str | PathLike[str], max_megapixels: float = MAX_MEGAPIXE
     except Image.DecompressionBombError as error:
         raise _too_large(path, max_megapixels) from error
     except UnidentifiedImageError as error:
-        raise _unidentified(path) from error
+        raise _unidentified(path, source) from error
     except MemoryError as error:
         raise ImageFault(path, "not enough memory to decode the image", "shrink it first") from error
     except _DECODE_ERRORS as error:
@@ -182,9 +201,12 @@ def _too_large(
     return ImageFault(path, cause, "shrink it first")
 
 
-def _unidentified(path: str | PathLike[str]) -> ImageFault:
-    with Path(path).open("rb") as file:
-        head = file.read(16)
+def _unidentified(path: str | PathLike[str], source: str | PathLike[str] | io.BytesIO) -> ImageFault:
+    if isinstance(source, io.BytesIO):
+        head = source.getvalue()[:16]
+    else:
+        with Path(source).open("rb") as file:
+            head = file.read(16)
     for signature, name in _SIGNATURES.items():
         if head.startswith(signature) and (name != "WebP" or head[8:12] in (b"WEBP", b"")):
             return ImageFault(path, f"the {name} image is damaged or cut off", "export or download it again")

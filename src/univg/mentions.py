@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple, TypeAlias
 
-__all__ = ["ImageRule", "which_image"]
+__all__ = ["ImageRule", "images_named", "which_image"]
 
 ImageRule: TypeAlias = Literal["target", "question", "thought", "last"]
 """What decided on which image a box lies: the sample, the question, the thought, or nothing ("last")."""
@@ -50,6 +50,23 @@ def which_image(
     return n_images - 1, "last"
 
 
+def images_named(n_images: int, text: str) -> frozenset[int]:
+    """All images, counted from 0, that a text speaks of, each by its name or together ("both images").
+
+    "The other image" and "the others" count as those not named before.
+
+    >>> sorted(images_named(3, "The first image shows a cat. In image 3 it is gone."))
+    [0, 2]
+    >>> sorted(images_named(3, "All of the images show a cat.")), sorted(images_named(2, "It is a cat."))
+    ([0, 1, 2], [])
+    """
+    found = (_image(match, n_images) for match in _MENTION.finditer(text))
+    named = {image for image in found if 0 <= image < n_images}
+    if _TOGETHER.search(text) or (named and _OTHERS.search(text)):
+        return frozenset(range(n_images))
+    return frozenset(named)
+
+
 class _Mention(NamedTuple):
     start: int
     end: int
@@ -78,6 +95,13 @@ _MENTION = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_TOGETHER = re.compile(
+    rf"\b(?:both|all|each|every|these|either|across|between|(?:the|of) (?:{'|'.join(_CARDINALS[1:])}))"
+    rf"(?: (?:of|the|these|those|given|other|{'|'.join(_CARDINALS[1:])})){{0,3}} (?:{_NOUN})\b"
+    r"|\bin both\b|\b(?:all|each|both) of (?:them|these)\b",
+    re.IGNORECASE,
+)
+_OTHERS = re.compile(rf"\b(?:other|remaining)(?: \w{{1,20}})? (?:{_NOUN})\b|\bthe others\b", re.IGNORECASE)
 _DESCRIPTION = re.compile(r"<\|object_ref_start\|>[^<]*(?:<\|object_ref_end\|>)?")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
 

@@ -77,7 +77,7 @@ def test_other_settings_are_another_run(tiny: str, capsys: pytest.CaptureFixture
     capsys.readouterr()
     assert cli.main([*command, "--style", "direct"]) == 2
     told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert told.startswith('error: rows of another run (prompt.style is "think" there, "direct" now')
+    assert told.startswith('error: rows of another run (prompt.style: "think" -> "direct"')
     assert cli.main([*command, "--shard", "1/2"]) == 0, "a shard of the same run is the same run"
 
 
@@ -124,6 +124,7 @@ def test_a_missing_image_is_in_the_exit_code(
         (["--benchmark", "lisa_val"], "the benchmark is a published file: lisa_val: give --data FILE"),
         (["--benchmark", "mig_bench", "--data", "x"], "give --images ROOT"),
         (["--benchmark", "mig_bench", "--data", "x.json", "--images", "."], "x.json"),
+        (["--benchmark", "world", "--data", "x.json"], "world is drawn here, no file is read"),
         (["--benchmark", "world", "--task", "nope"], "no task 'nope' in this benchmark"),
         (["--benchmark", "world", "--shard", "2/2"], "no shard '2/2'"),
         (["--benchmark", "world", "--samples", "3", "--temperature", "0"], "greedy samples would be equal"),
@@ -157,6 +158,12 @@ def test_scores_of_answers_made_elsewhere(capsys: pytest.CaptureFixture[str]) ->
     assert scored[0]["boxes_unit"] == [[0, 0, 0.5, 0.5]] and scored[0]["legacy_mig_box"] == [0, 0, 500, 500]
     assert cli.main(["score", "p.jsonl", "--out", "plain.jsonl"]) == 0
     assert "legacy_mig_iou" not in Path("plain.jsonl").read_text()
+    assert cli.main(["score", "p.jsonl", "--out", "p.jsonl"]) == 2
+    assert "the scores would replace the responses" in capsys.readouterr().err
+    records.append({"id": 3, "task": "diff", "text": good, "answer": [0, 0, 0.5, 0.5]})
+    Path("mixed.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert cli.main(["score", "mixed.jsonl", "--out", "m.jsonl"]) == 0
+    assert "1 of 3 answers look like 0–1" in capsys.readouterr().out
     Path("bad.jsonl").write_text("{}\n")
     assert cli.main(["score", "bad.jsonl", "--out", "s.jsonl"]) == 2
     assert capsys.readouterr().err == "error: no text: bad.jsonl, line 1: give the raw response as `text`\n"

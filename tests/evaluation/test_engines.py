@@ -18,9 +18,9 @@ from univg.evaluation.engines import (
     Refusal,
     _memory_told,
     load_local,
-    weights_digest,
 )
 from univg.evaluation.runner import evaluate
+from univg.models.checkpoint import weights_digest
 
 SHORT = Decoding(max_new_tokens=5)
 

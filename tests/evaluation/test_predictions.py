@@ -56,6 +56,15 @@ def test_the_scale_is_the_files(tmp_path: Path) -> None:
     assert scale_of(one_large) == "permille"
 
 
+def test_the_reference_reward_is_given_answers_of_its_scale(tmp_path: Path) -> None:
+    """Its MIG-Bench scorer compares with the answer as it stands, and finds nothing in 0-1 files."""
+    text = "<think>a</think><answer>(100,200),(300,400)</answer>"
+    path = written(tmp_path / "p.jsonl", {"text": text, "answer": [0.1, 0.2, 0.3, 0.3]})
+    [row] = score_predictions(read_predictions(path), "unit", legacy=True)
+    assert row["legacy_reward_iou"] == pytest.approx(0.5) == row["iou"]
+    assert row["legacy_mig_iou"] < 1e-4
+
+
 LEGACY_CASES = [
     # the first box of the whole text wins, even inside <think>
     (

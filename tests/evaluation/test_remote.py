@@ -4,103 +4,27 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
 
 from univg.evaluation.benchmarks import open_file
 from univg.evaluation.engines import Decoding, EngineError
-from univg.evaluation.remote import OpenAIEngine, Patience
+from univg.evaluation.remote import OpenAIEngine
 from univg.evaluation.runner import evaluate
 from univg.models.processor import PixelBudget
+from univg.models.remote import Patience
 from univg.response import render_prompt
 
+if TYPE_CHECKING:
+    from loopback import Handler, Server
+
 pytest.importorskip("openai", reason="the engine needs openai: pip install 'univg[serve]'")
-
-TEXT = "<think>It is there.</think><answer>(100,200),(500,600)</answer>"
-Behaviour = Callable[["Handler", int], bool]
-
-
-class Server(ThreadingHTTPServer):
-    """`behave(handler, number)` may answer a request itself (True); `requests` are the bodies of all."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.behave: Behaviour = lambda handler, number: False
-        self.requests: list[dict[str, Any]] = []
-        self.times: list[float] = []
-        self.models = [{"id": "served", "object": "model", "root": "org/model"}]
-        self.busy = self.busiest = 0
-        self.lock = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self.reply(200, {"object": "list", "data": self.server.models})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            number = len(self.server.requests)
-            self.server.requests.append(body)
-            self.server.times.append(time.monotonic())
-            self.server.busy += 1
-            self.server.busiest = max(self.server.busiest, self.server.busy)
-        try:
-            if not self.server.behave(self, number):
-                self.reply(200, completion(*[TEXT] * body["n"]))
-        finally:
-            with self.server.lock:
-                self.server.busy -= 1
-
-    def reply(self, status: int, body: Any, **headers: str) -> None:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-
-def completion(*texts: str | None, finish: str = "stop") -> dict[str, Any]:
-    choices = [
-        {"index": at, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
-        for at, text in enumerate(texts)
-    ]
-    usage = {"prompt_tokens": 9, "completion_tokens": 21, "total_tokens": 30}
-    shell = {"id": "x", "object": "chat.completion", "created": 1, "model": "served"}
-    return {**shell, "choices": choices, "usage": usage}
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 def engine(server: Server, **settings: Any) -> OpenAIEngine:
@@ -147,7 +71,7 @@ Failures = {
     "503 without JSON": lambda handler: handler.reply(503, b"<html>down</html>", Content_Type="text/html"),
     "malformed JSON": lambda handler: handler.reply(200, b'{"id": "x", "choices": [{"mess'),
     "JSON of another kind": lambda handler: handler.reply(200, {"error": "out of memory"}),
-    "no choices": lambda handler: handler.reply(200, completion()),
+    "no choices": lambda handler: handler.reply(200, handler.completion()),
     "a closed connection": lambda handler: handler.connection.close(),
     "timeout": lambda handler: time.sleep(1.2),
 }
@@ -247,7 +171,7 @@ def test_a_cut_or_empty_reply(
     server: Server, own_set: Callable[..., tuple[Path, Path]], tmp_path: Path
 ) -> None:
     def behave(handler: Handler, number: int) -> bool:
-        handler.reply(200, completion(None if number else "<think>It", finish="length"))
+        handler.reply(200, handler.completion(None if number else "<think>It", finish="length"))
         return True
 
     server.behave = behave

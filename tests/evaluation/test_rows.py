@@ -82,8 +82,19 @@ def test_a_folder_belongs_to_one_fingerprint(tmp_path: Path) -> None:
     assert claim(tmp_path, FINGERPRINT, {"images": "here"}) == ID
     assert claim(tmp_path, dict(reversed(FINGERPRINT.items())), {"images": "elsewhere"}) == ID
     assert read_run(tmp_path)["about"] == {"images": "here"}
-    with pytest.raises(RunError, match=r"decoding.samples is 1 there, 4 now\).*give another --out"):
+    with pytest.raises(RunError, match=r"decoding.samples: 1 -> 4\).*give another --out"):
         claim(tmp_path, {**FINGERPRINT, "decoding": {"samples": 4}}, {})
+
+
+def test_what_stands_as_a_digest_is_told_in_words(tmp_path: Path) -> None:
+    about = {"model": "embedded", "seed": 0, "split": "test"}
+    claim(tmp_path, {"data": "aa", "model": "11", "dtype": "float32"}, about)
+    with pytest.raises(RunError, match=r"another run \(seed: 0 -> 1\)"):
+        claim(tmp_path, {"data": "bb", "model": "11", "dtype": "float32"}, {**about, "seed": 1})
+    with pytest.raises(RunError, match=r'\(model: "embedded" -> "mine"; dtype: "float32" -> "bfloat16"\)'):
+        claim(tmp_path, {"data": "aa", "model": "22", "dtype": "bfloat16"}, {**about, "model": "mine"})
+    with pytest.raises(RunError, match=r"\(model: another content under the same name \(embedded\)\)"):
+        claim(tmp_path, {"data": "aa", "model": "22", "dtype": "float32"}, about)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +116,8 @@ def test_a_folder_of_something_else_is_told(tmp_path: Path) -> None:
 
 def test_differences_name_what_is_new_and_what_is_gone() -> None:
     assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 1, "d": "x"}}) == [
-        'a.d is null there, "x" now',
-        "c is 2 there, null now",
+        'a.d: null -> "x"',
+        "c: 2 -> null",
     ]
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from PIL import Image
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedConfig
 
-from univg.models.cache import ROOM, roomy_cache
+from univg.models import decoding
+from univg.models.cache import ROOM, joined, keep_rows, roomy_cache
 from univg.models.generation import Chat, encode, generate
 from univg.models.loading import Loaded
 from univg.response import render_chat
@@ -66,17 +67,63 @@ def test_generation_writes_the_same(
     chats = [Chat.ask(images[:count], "Where is it?", key=str(count)) for count in (1, 2)]
     settings = {"max_new_tokens": 9, "n": n, "temperature": float(n > 1), "seed": 0}
     plain = generate(tiny, chats, **settings)  # type: ignore[arg-type]
-    original = tiny.model.generate
     used = []
 
-    def with_room(**arguments: object) -> object:
-        arguments["past_key_values"] = roomy_cache(tiny.model.config)
-        used.append(arguments["past_key_values"])
-        return original(**arguments)
+    def without_room(config: PreTrainedConfig) -> DynamicCache:
+        used.append(DynamicCache(config=config))
+        return used[-1]
 
-    monkeypatch.setattr(tiny.model, "generate", with_room)
+    monkeypatch.setattr(decoding, "roomy_cache", without_room)
     assert generate(tiny, chats, **settings) == plain  # type: ignore[arg-type]
-    assert used and used[0].get_seq_length() > 0  # type: ignore[attr-defined]
+    assert used and used[0].get_seq_length() > 0
+
+
+def test_rows_close_up_where_they_lie() -> None:
+    """Keeping a few rows moves those behind into the gaps, in the buffers there are, and goes on rightly."""
+    from transformers import Qwen2Config
+
+    config = Qwen2Config(num_hidden_layers=2)
+    ours, theirs = roomy_cache(config), DynamicCache(config=config)
+    torch.manual_seed(0)
+
+    def grow(rows: int, tokens: int) -> None:
+        for layer in range(2):
+            keys, values = torch.randn(rows, 2, tokens, 4), torch.randn(rows, 2, tokens, 4)
+            for held, expected in zip(
+                ours.update(keys, values, layer), theirs.update(keys, values, layer), strict=True
+            ):
+                assert torch.equal(held, expected)
+
+    grow(6, 5)
+    there = ours.layers[0].keys.data_ptr()  # type: ignore[union-attr]
+    for places in ([0, 5, 2, 4], [0, 1, 2], [2, 1]):
+        keep_rows(ours, places)
+        theirs.batch_select_indices(torch.tensor(places))
+        grow(len(places), 1)
+        assert ours.layers[0].keys.data_ptr() == there  # type: ignore[union-attr]
+    keep_rows(ours, [1, 0])  # not a closing up: copied
+    theirs.batch_select_indices(torch.tensor([1, 0]))
+    grow(2, 1)
+    keep_rows(ours, [0])
+    theirs.batch_select_indices(torch.tensor([0]))
+    grow(1, ROOM + 1)
+
+
+def test_caches_join_with_their_tokens_right() -> None:
+    from transformers import Qwen2Config
+
+    config = Qwen2Config(num_hidden_layers=1)
+    parts = [torch.randn(rows, 2, tokens, 4) for rows, tokens in ((2, 3), (1, 5), (3, 4))]
+    caches = [roomy_cache(config) for _ in parts]
+    for cache, part in zip(caches, parts, strict=True):
+        cache.update(part, -part, 0)
+    whole = joined(caches)
+    expected = torch.cat([torch.nn.functional.pad(part, (0, 0, 5 - part.shape[2], 0)) for part in parts])
+    new = torch.randn(6, 2, 1, 4)
+    keys, values = whole.update(new, -new, 0)
+    assert torch.equal(keys, torch.cat([expected, new], dim=2))
+    assert torch.equal(values, -keys)
+    assert all(cache.layers[0].keys is None for cache in caches[1:])  # memory is given back
 
 
 def test_logits_are_equal_to_the_last_bit(tiny: Loaded, picture: Callable[[int, int], Image.Image]) -> None:

@@ -140,6 +140,27 @@ def test_the_medoid_of_several_samples(tiny: Loaded, picture: Picture, script: S
     assert grounding.fault is None
 
 
+def test_a_faulty_response_does_not_stand_for_sound_ones(
+    tiny: Loaded, picture: Picture, script: Script
+) -> None:
+    """Even where others agree with it more; without a sound one, the faulty ones count."""
+    cut = "<think>Cut off.</think><answer>(0,0),(100,100)"
+    script(cut, cut, answer("(0,0),(100,60)", "Sound."), answer("(500,500),(900,900)", "Apart."))
+    grounding = Grounder(tiny).ground(picture(40, 40), "Where?", samples=4)
+    assert (grounding.thought, grounding.fault) == ("Sound.", None)
+    assert grounding.confidence == pytest.approx((0.6 + 0.6) / 3)
+    script(cut, cut, "nothing")
+    grounding = Grounder(tiny).ground(picture(40, 40), "Where?", samples=3)
+    assert (grounding.thought, grounding.fault) == ("Cut off.", "truncated")
+    assert grounding.confidence == pytest.approx(0.5)
+
+
+def test_pixels_are_told_to_hundredths(tiny: Loaded, picture: Picture, script: Script) -> None:
+    script(answer("(333,1),(667,999)"))
+    [box] = Grounder(tiny).ground(picture(97, 61), "Where?").boxes
+    assert box.box_px == (32.3, 0.06, 64.7, 60.94)
+
+
 @pytest.mark.parametrize(
     ("texts", "confidence"),
     [

@@ -86,8 +86,11 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(finished: Path, tmp
     process.wait()
     assert (out / "state.pt").exists() and not (out / "model.safetensors").exists()
     run(SMALL, out, resume=True, console=QUIET)
-    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
-    assert len(steps) == len(set(steps)), "no step is logged twice"
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in log if "loss" in row]
+    assert steps == list(range(1, len(steps) + 1)), "every step is logged, and none twice"
+    scored = [row["step"] for row in log if "loss" not in row]
+    assert scored and set(scored) < set(steps), "scores on the way stand beside the step's own row"
     whole, resumed = (load_file(folder / "model.safetensors") for folder in (finished, out))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 

@@ -1,6 +1,7 @@
 """The command `univg`. Arguments are parsed first; what a command needs is imported when it runs.
 
-Exit codes: 0 done, 1 an unexpected error, 2 what the caller can put right (one line on stderr), 130 Ctrl-C.
+Exit codes: 0 done, 1 an unexpected error, 2 what the caller can put right (one line on stderr), 3 a budget that is
+used up (construct), 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -17,9 +18,14 @@ import typer
 
 import univg
 from univg.apps import CommandError
+from univg.apps.construct import construct
 from univg.apps.data import app as data_app
 from univg.apps.evaluate import evaluate, score
 from univg.apps.report import report
+from univg.apps.serve import serve
+from univg.apps.study import study
+from univg.apps.train import grpo, merge, sft
+from univg.apps.web import web
 
 DEBUG_VARIABLE = "UNIVG_DEBUG"
 
@@ -94,7 +100,7 @@ def demo(
 @app.command()
 def world(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.", show_default=False)],
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many samples.")] = 12,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many samples, the families in turn.")] = 13,
     split: Annotated[Literal["train", "test", "unseen"], typer.Option(help="Which disjoint part.")] = "train",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pixels and words.")] = 0,
     family: Annotated[
@@ -148,10 +154,20 @@ def pretrain(
     typer.echo(f"checkpoint: {folder}")
 
 
+app.command(epilog="Example: univg sft --config tiny-sft --out runs/sft max_steps=200")(sft)
+app.command(epilog="Example: univg grpo --config tiny-grpo --out runs/grpo model=runs/sft")(grpo)
+app.command()(merge)
 app.add_typer(data_app)
+app.command(epilog="Example: univg construct --teacher world --out thoughts")(construct)
 app.command()(evaluate)
 app.command()(score)
 app.command()(report)
+app.command(
+    context_settings={"allow_extra_args": True},
+    epilog="Example: univg serve --model GD-ML/UniVG-R1 --port 8000",
+)(serve)
+app.command()(web)
+app.command()(study)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -188,6 +204,7 @@ def _unexpected(error: BaseException) -> int:
 def _usage(error: Any) -> str:
     context = getattr(error, "ctx", None)
     message = " ".join(error.format_message().split()).rstrip(".")
+    message = message.replace("Value error, ", "")  # pydantic's way of saying that a choice is none
     return f"{message}: see {context.command_path if context else 'univg'} --help"
 
 

@@ -128,6 +128,10 @@ def build_tasks(
     folder = images or (file if file.is_dir() else file.parent)
     names_of = _renames(rename)
     check_writable(out)
+    if (out / "samples.jsonl").exists() and (out / "samples.jsonl").stat().st_size:
+        raise CommandError(
+            f"tasks are here already: {out / 'samples.jsonl'}: choose another --out, or remove it"
+        )
     book, root = FaultBook(), ImageRoot(folder)
     with told():
         found = read_detection(Source(file, root, book.fault, book.note))

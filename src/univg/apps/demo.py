@@ -59,7 +59,7 @@ def run(out: Path, model: str = "embedded") -> None:
             )
     title = "the embedded model on the bundled examples: its answer red, the truth green"
     try:
-        sheet = save_atomically(contact_sheet(cells, 2, 220, title), out / "all.png")
+        sheet = save_atomically(contact_sheet(cells, 2, 220, title, mark="answer"), out / "all.png")
     except OSError as error:
         raise unwritable(out, error) from error
     console = Console(soft_wrap=True, highlight=False)

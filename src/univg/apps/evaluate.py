@@ -122,6 +122,8 @@ def score(
 
     with told_errors():
         _check_folder(out.parent)
+        if out.exists() and predictions.exists() and out.samefile(predictions):
+            raise CommandError(f"the scores would replace the responses: --out {out}: name another file")
         read = read_predictions(predictions)
         scale = scale_of(one.answer for one in read)
         rows = list(score_predictions(read, scale, style, legacy))
@@ -131,13 +133,23 @@ def score(
         for row, one in zip(rows, read, strict=True)
     ]
     notes = [f"Answers are {'0–1' if scale == 'unit' else '0–1000'} (found in the file)."]
+    small = sum(scale_of([one.answer]) == "unit" for one in read)
+    if scale == "permille" and small:
+        notes.append(
+            f"{small} of {len(read)} answers look like 0–1 all the same and score next to 0: one scale a file."
+        )
+    largest = max(value for one in read for value in one.answer)
+    if largest > 1050:
+        notes.append(
+            f"NOTE: an answer reaches {largest:g}, beyond 0–1000: pixels must be made 0–1 or 0–1000 first."
+        )
     show(scores_table(summarise(judged), str(predictions), ("hit_50",), notes))
     if legacy:
         judged = [
             row | {"legacy_hit_50": row["legacy_mig_iou"] >= 0.5, "legacy_iou": row["legacy_mig_iou"]}
             for row in judged
         ]
-        unit = "The reference code takes answers for 0–1000: against this file's 0–1 answers its IoUs say nothing."
+        unit = "The reference scorer takes an answer as it stands for 0–1000: against 0–1 answers it says nothing."
         show(legacy_table(summarise(judged, LEGACY), str(predictions), [unit] if scale == "unit" else []))
     typer.echo(f"scores: {out}")
 
@@ -196,6 +208,10 @@ def _open_benchmark(
     from univg.world import DEFAULT_DIFFICULTY
 
     if name in WORLDS:
+        if data is not None or images is not None:
+            raise CommandError(
+                f"{name} is drawn here, no file is read: leave out --data and --images, or give the file's --benchmark"
+            )
         hardness = DEFAULT_DIFFICULTY if difficulty is None else difficulty
         return open_world(name, n or WORLD_N, seed, hardness, size, tasks)
     formats_of(name)
@@ -249,16 +265,17 @@ def _remote(
     attempts: int,
 ) -> Engine:
     from univg.evaluation.engines import EngineError
-    from univg.evaluation.remote import OpenAIEngine, Patience
+    from univg.evaluation.remote import OpenAIEngine
     from univg.models.processor import PixelBudget
+    from univg.models.remote import Patience
 
-    budget = PixelBudget() if max_pixels is None else PixelBudget(min(3136, max_pixels), max_pixels)
+    budget = None if max_pixels is None else PixelBudget(min(3136, max_pixels), max_pixels)
     try:
         return OpenAIEngine(
             url,
             model,
             family=family,
-            style=style or "think",
+            style=style,
             budget=budget,
             concurrency=concurrency,
             api_key=os.environ.get("OPENAI_API_KEY") or "none",

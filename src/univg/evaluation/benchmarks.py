@@ -17,8 +17,8 @@ from typing import Any, Protocol
 from PIL import Image
 
 from univg.boxes import SizeWH
-from univg.evaluation.rows import canonical
 from univg.images import ImageFault, open_picture
+from univg.journal import canonical
 from univg.samples import GroundingSample
 from univg.tasks import READERS, ImageRoot, ReadError, RecordFault, detect, read
 from univg.tasks.pictures import image_size

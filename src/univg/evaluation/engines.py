@@ -6,18 +6,17 @@ that says why there is none. Prompts, decoding and pixels are the same whichever
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from univg.boxes import SizeWH
 from univg.evaluation.benchmarks import ZERO_SHOT, ZERO_SHOT_MAX_PIXELS, Case
 from univg.images import ImageFault
+from univg.models.checkpoint import weights_digest
 from univg.response import Frame, PromptStyle, render_prompt, style_for
 
 if TYPE_CHECKING:
@@ -286,34 +285,3 @@ def budget_for(benchmark: str, stored: PixelBudget, max_pixels: int | None = Non
     if benchmark in ZERO_SHOT and stored == PixelBudget():
         return PixelBudget(stored.min_pixels, ZERO_SHOT_MAX_PIXELS)
     return stored
-
-
-_CHUNK, _CHUNKS = 1 << 16, 64
-
-
-def weights_digest(name: str | Path) -> str:
-    """A checkpoint folder's content in 16 hexadecimal digits: its settings, and of each weight file the size,
-    the header and 64 evenly spaced pieces. Training moves every weight, so pieces tell checkpoints apart
-    without reading 15 GB at each start; where the folder lies does not matter."""
-    from univg.models import checkpoint
-
-    folder = checkpoint.locate(name).folder
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix == ".safetensors":
-            _digest_pieces(digest, path)
-        elif path.suffix in (".json", ".jinja", ".txt"):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    if checkpoint.is_adapter(folder):
-        base = checkpoint.base_of(folder)
-        digest.update((base.revision or weights_digest(base.folder)).encode())
-    return digest.hexdigest()[:16]
-
-
-def _digest_pieces(digest: hashlib._Hash, path: Path) -> None:
-    size = path.stat().st_size
-    digest.update(f"{path.name}\0{size}\0".encode())
-    with open(path, "rb") as file:
-        for number in range(_CHUNKS + 1):
-            file.seek(max(0, size - _CHUNK) * number // _CHUNKS)
-            digest.update(file.read(_CHUNK))

@@ -79,8 +79,9 @@ def score_predictions(
     """A row a prediction: `id`, `task`, `iou`, the three hits, `boxes_unit`, `fault`, `format_ok`, `truncated`.
 
     `legacy` adds the reference code's numbers: `legacy_mig_box`, `legacy_mig_iou`, `legacy_reward_iou`,
-    `legacy_reward_format`. As there, the answer counts as it stands in the file, taken for 0-1000: against 0-1
-    answers they are next to nothing.
+    `legacy_reward_format`. Its MIG-Bench scorer compares with the answer as it stands in the file, so against 0-1
+    answers `legacy_mig_iou` is next to nothing, as it is there. Its reward is given answers 0-1000, whatever the
+    file has.
     """
     divisor = 1.0 if scale == "unit" else 1000.0
     for prediction in predictions:
@@ -100,10 +101,13 @@ def score_predictions(
         }
         if legacy:
             simple = style == "simple"
+            permille = [
+                value if scale == "permille" else round(value * 1000, 6) for value in prediction.answer
+            ]
             row |= {
                 "legacy_mig_box": legacy_mig_bench_box(prediction.text),
                 "legacy_mig_iou": legacy_mig_bench_iou(prediction.text, prediction.answer),
-                "legacy_reward_iou": legacy_accuracy_reward(prediction.text, prediction.answer, simple),
+                "legacy_reward_iou": legacy_accuracy_reward(prediction.text, permille, simple),
                 "legacy_reward_format": legacy_format_reward(prediction.text, simple),
             }
         yield row

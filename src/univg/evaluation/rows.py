@@ -13,15 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeAlias
 
-try:
-    import fcntl
-except ImportError:  # Windows: two runs on one shard are then not noticed
-    fcntl = None  # type: ignore[assignment]
+from univg.journal import Journal, JournalBusy, canonical, whole_lines
 
 Row: TypeAlias = dict[str, Any]
 Shard: TypeAlias = tuple[int, int]
@@ -30,6 +26,8 @@ Shard: TypeAlias = tuple[int, int]
 RUN_FILE = "run.json"
 _TIMINGS = frozenset({"seconds"})
 """What may differ between two runs of the same fingerprint."""
+_SETTINGS = {"model": ("model",), "data": ("data", "split", "seed", "difficulty", "size_px")}
+"""For what stands in a fingerprint as a digest: the entries of a run's `about` that tell it in words."""
 
 
 class RunError(ValueError):
@@ -43,11 +41,6 @@ def fingerprint_id(fingerprint: Mapping[str, Any]) -> str:
     True
     """
     return hashlib.sha256(canonical(fingerprint).encode("ascii")).hexdigest()[:16]
-
-
-def canonical(value: Any) -> str:
-    """JSON text that is equal for equal values."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 def claim(folder: Path, fingerprint: Mapping[str, Any], about: Mapping[str, Any]) -> str:
@@ -66,7 +59,7 @@ def claim(folder: Path, fingerprint: Mapping[str, Any], about: Mapping[str, Any]
         _create(path, text)
     stored = read_run(folder)
     if stored["id"] != identity:
-        changed = "; ".join(differences(stored["fingerprint"], fingerprint))
+        changed = "; ".join(_changes(stored, fingerprint, about))
         raise RunError(f"rows of another run ({changed}): {folder}: give another --out")
     return identity
 
@@ -89,7 +82,7 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
     """Where two fingerprints differ, in words.
 
     >>> differences({"pixels": {"max": 9}, "seed": 0}, {"pixels": {"max": 5}, "seed": 0})
-    ['pixels.max is 9 there, 5 now']
+    ['pixels.max: 9 -> 5']
     """
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         names = list(dict.fromkeys([*before, *now]))
@@ -98,7 +91,29 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
             for key in names
             for line in differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
         ]
-    return [] if before == now else [f"{name} is {_short(before)} there, {_short(now)} now"]
+    return [] if before == now else [f"{name}: {_short(before)} -> {_short(now)}"]
+
+
+def _changes(
+    stored: Mapping[str, Any], fingerprint: Mapping[str, Any], about: Mapping[str, Any]
+) -> list[str]:
+    """What differs, from the folder's rows to those asked for now. Model and data stand in a fingerprint as
+    digests, which tell nobody anything; what they were called, or drawn by, does."""
+    before, lines = stored["fingerprint"], []
+    for digest, settings in _SETTINGS.items():
+        if before.get(digest) != fingerprint.get(digest):
+            there, here = (
+                {name: each[name] for name in settings if name in each} for each in (stored["about"], about)
+            )
+            unlike = (
+                f"{digest}: another content under the same name ({here.get(digest, 'the same settings')})"
+            )
+            lines += differences(there, here) or [unlike]
+    there, here = (
+        {name: value for name, value in each.items() if name not in _SETTINGS}
+        for each in (before, fingerprint)
+    )
+    return [*lines, *differences(there, here)]
 
 
 def _short(value: Any) -> str:
@@ -114,7 +129,7 @@ def read_rows(folder: Path, identity: str) -> dict[str, Row]:
     """
     rows: dict[str, Row] = {}
     for path in _row_files(folder):
-        for number, line in enumerate(_whole_lines(path), start=1):
+        for number, line in enumerate(whole_lines(path), start=1):
             try:
                 row = json.loads(line)
                 key, origin = row["key"], row["fingerprint"]
@@ -151,69 +166,22 @@ def read_state(folder: Path, done: Mapping[str, Row]) -> tuple[int, list[dict[st
     return expected, list(faults.values())
 
 
-class RowWriter:
-    """Appends rows to one shard's file; no other process can write to it meanwhile.
-
-    What `append` was given is on disk when it returns.
-    """
+class RowWriter(Journal):
+    """Appends rows to one shard's file. Entering raises RunError if another process writes it."""
 
     def __init__(self, folder: Path, shard: Shard) -> None:
-        self.path = folder / f"rows-{shard[0]}-of-{shard[1]}.jsonl"
-        self._file = -1
+        super().__init__(folder / f"rows-{shard[0]}-of-{shard[1]}.jsonl")
 
     def __enter__(self) -> RowWriter:
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            if fcntl is not None:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lifts it if we are killed
-            self._cut_torn_line()
-        except BlockingIOError:
-            self._close()
+            super().__enter__()
+        except JournalBusy:
             raise RunError(f"another process writes these rows: {self.path}: wait for it to end") from None
-        except BaseException:
-            self._close()
-            raise
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
-
-    def append(self, rows: Iterable[Row]) -> None:
-        lines = [json.dumps(row, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n" for row in rows]
-        rest = memoryview(b"".join(lines))
-        while rest:
-            rest = rest[os.write(self._file, rest) :]
-        os.fsync(self._file)
-
-    def _close(self) -> None:
-        os.close(self._file)
-        self._file = -1
-
-    def _cut_torn_line(self) -> None:
-        size = os.fstat(self._file).st_size
-        end, block = size, 1 << 16
-        while end > 0:
-            start = max(0, end - block)
-            at = os.pread(self._file, end - start, start).rfind(b"\n")
-            if at >= 0:
-                end = start + at + 1
-                break
-            end = start
-        if end < size:
-            os.ftruncate(self._file, end)
 
 
 def _row_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("rows-*.jsonl"))
-
-
-def _whole_lines(path: Path) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                yield line
 
 
 def _create(path: Path, text: str) -> None:

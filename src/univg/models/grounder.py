@@ -10,7 +10,6 @@ grounding.thought, grounding.boxes[0].box_px, grounding.boxes[0].image_index
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from univg.boxes import Box, BoxPermille, SizeWH, medoid, unit_to_permille, unit_to_px
+from univg.boxes import Box, BoxPermille, SizeWH, iou, unit_to_permille, unit_to_px
 from univg.images import Picture, as_picture, open_picture
 from univg.models.loading import Loaded, load
 from univg.response import Fault, Frame, ImageRule, PromptStyle, Response, parse, which_image
@@ -35,8 +34,8 @@ ImageLike = str | PathLike[str] | Image.Image
 
 @dataclass(frozen=True)
 class GroundedBox:
-    """A box on image `image_index` (from 0). `box_px` is in pixels of that image: of a file, as it is seen
-    upright (after its EXIF rotation); of a PIL image, as it stands. `box_unit` is 0-1 and `box_permille`
+    """A box on image `image_index` (from 0). `box_px` is in pixels of that image, to hundredths: of a file, as it
+    is seen upright (after its EXIF rotation); of a PIL image, as it stands. `box_unit` is 0-1 and `box_permille`
     integers 0-1000 of its width and height."""
 
     image_index: int
@@ -106,10 +105,10 @@ class Grounder:
         """Ground `query` in `images` (paths, or PIL images), given in the order the query speaks of them.
 
         One sample is decoded greedily. With `samples` = k, k responses are drawn at temperature 1 and the one
-        whose box agrees most with the others (the medoid by IoU) is returned; its `confidence` is that mean
-        IoU with the k - 1 others, where a box on another image, or no box at all, agrees by 0. The same
-        `seed` draws the same. `style` replaces the checkpoint's own way of being asked, `temperature` the one
-        that `samples` implies.
+        whose box agrees most with the others (the medoid by IoU) is returned, one without a fault if there is
+        one; its `confidence` is that mean IoU with the k - 1 others, where a box on another image, or no box at
+        all, agrees by 0. The same `seed` draws the same. `style` replaces the checkpoint's own way of being
+        asked, `temperature` the one that `samples` implies.
 
         Errors: ValueError for no image, an empty query or fewer than one sample; ImageFault for a file that
         is no usable image.
@@ -188,27 +187,29 @@ def _open(images: ImageLike | Sequence[ImageLike]) -> list[Picture]:
 
 
 def _grounded(box_unit: Box, image_index: int, sizes: Sequence[SizeWH]) -> GroundedBox:
-    return GroundedBox(
-        image_index, unit_to_px(box_unit, sizes[image_index]), box_unit, unit_to_permille(box_unit)
-    )
+    x1, y1, x2, y2 = (round(edge, 2) for edge in unit_to_px(box_unit, sizes[image_index]))
+    return GroundedBox(image_index, (x1, y1, x2, y2), box_unit, unit_to_permille(box_unit))
 
 
 def most_agreed(readings: Sequence[Reading]) -> tuple[int, float | None]:
     """The reading whose first box has the highest mean IoU with those of all other readings, and that mean.
 
-    Boxes on different images share nothing, so each image's own medoid is found and the best of them taken.
-    With no box anywhere, it is the first reading, at confidence 0.
+    A box on another image, or no box, agrees by 0. A reading with a fault is taken only if every one with a box
+    has one, however much others agree with it. With no box anywhere, it is the first reading, at confidence 0.
     """
     if len(readings) == 1:
         return 0, None
-    members: dict[int, list[int]] = defaultdict(list)
-    for place, reading in enumerate(readings):
-        if reading.response.boxes:
-            members[reading.image_index].append(place)
+    boxed = [place for place, reading in enumerate(readings) if reading.response.boxes]
+    sound = [place for place in boxed if readings[place].response.fault is None]
     best, agreement = 0, -1.0
-    for places in members.values():
-        at, mean = medoid([readings[place].response.boxes[0] for place in places])
-        shared = mean * (len(places) - 1) / (len(readings) - 1)
+    for place in sound or boxed:
+        shared = sum(_agreement(readings[place], readings[other]) for other in boxed if other != place)
         if shared > agreement:
-            best, agreement = places[at], shared
-    return best, max(agreement, 0.0)
+            best, agreement = place, shared
+    return best, max(agreement, 0.0) / (len(readings) - 1)
+
+
+def _agreement(one: Reading, other: Reading) -> float:
+    if one.image_index != other.image_index:
+        return 0.0
+    return iou(one.response.boxes[0], other.response.boxes[0])

@@ -14,6 +14,7 @@ import pickle
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ from rich.progress import (
 )
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, Qwen2VLForConditionalGeneration
+from transformers import Qwen2VLForConditionalGeneration
 
 from univg.config import PretrainConfig, save_config
 from univg.models.loading import FAMILIES as CONVENTIONS
 from univg.models.loading import Loaded, load
 from univg.models.processor import GroundingProcessor
 from univg.models.tiny import build_tiny, save_tiny
+from univg.training.cpu_layers import ATTENTION, PatchLinear
 from univg.training.dense_head import BoxHead, DenseHead
 from univg.training.model_card import held_out_scores, write_card
 from univg.training.world_batches import (
@@ -48,48 +50,12 @@ from univg.training.world_batches import (
 )
 
 STATE = "state.pt"
+QUIET_S = 20
+"""Seconds without a word after which a run whose bar nobody sees says how far it is."""
 
 
 class PretrainError(RuntimeError):
     """A run that cannot start or go on; the text says what, where and what to do."""
-
-
-def _float_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **settings: Any,
-) -> tuple[Tensor, None]:
-    """Causal SDPA in float32 inside a bf16 run: on CPUs its backward pass takes half the time of bf16's.
-
-    Rows are padded on the right and labels end before the padding, so no mask is needed.
-    """
-    with torch.autocast(query.device.type, enabled=False):
-        out = functional.scaled_dot_product_attention(
-            query.float(),
-            key.float(),
-            value.float(),
-            is_causal=bool(getattr(module, "is_causal", False)),
-            scale=settings.get("scaling"),
-        )
-    return out.transpose(1, 2).contiguous().to(value.dtype), None
-
-
-ATTENTION = "univg_float"
-AttentionInterface.register(ATTENTION, _float_attention)
-
-
-class _PatchLinear(nn.Module):
-    """The patch embedding as the matrix product it is; a strided Conv3d's backward is several times slower on CPU."""
-
-    def __init__(self, convolution: nn.Conv3d) -> None:
-        super().__init__()
-        self.weight = convolution.weight
-
-    def forward(self, patches: Tensor) -> Tensor:
-        return functional.linear(patches.flatten(1), self.weight.flatten(1))
 
 
 @dataclass
@@ -156,7 +122,7 @@ def _prepare(config: PretrainConfig) -> Run:
     width = int(model.lm_head.in_features)
     head = nn.ModuleDict({"dense": DenseHead(width), "box": BoxHead(width)})
     patch_embed = model.model.visual.patch_embed
-    patch_embed.proj = _PatchLinear(patch_embed.proj)
+    patch_embed.proj = PatchLinear(patch_embed.proj)
     model.set_attn_implementation(ATTENTION)
     return Run(config, model, processor, head, _optimizers(config, model, head))
 
@@ -199,10 +165,15 @@ def _optimizers(config: PretrainConfig, model: nn.Module, head: nn.Module) -> li
 
 
 def rate_at(config: PretrainConfig, step: int, steps: int) -> float:
-    """The learning rates' factor: linear warm-up, the phase's own, linear to zero over the last `decay` of the run."""
+    """The learning rates' factor: linear warm-up, the phase's own, linear to zero where the phase or the run ends."""
     warm = min(1.0, (step + 1) / max(1, config.warmup))
-    left = (steps - step) / max(1.0, config.decay * steps)
-    return min(warm, 1.0, left) * phase_at(config, step).rate
+    phase, left_of_phase = phase_at(config, step), steps - step
+    decay, length = config.decay, steps
+    if phase.decay is not None:
+        ends = accumulate(each.steps for each in config.phases)
+        left_of_phase = next(end for end in ends if end > step) - step
+        decay, length = phase.decay, phase.steps
+    return min(warm, 1.0, left_of_phase / max(1.0, decay * length)) * phase.rate
 
 
 def _train(training: Run, out: Path, console: Console) -> None:
@@ -216,6 +187,7 @@ def _train(training: Run, out: Path, console: Console) -> None:
         TimeRemainingColumn(),
         TextColumn("{task.fields[shown]}"),
     )
+    told = time.monotonic()
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("pretrain", total=training.steps, completed=training.step, shown="")
         for batch in batches:
@@ -225,6 +197,7 @@ def _train(training: Run, out: Path, console: Console) -> None:
             terms |= {"step": training.step, "seconds": time.perf_counter() - started}
             terms["phase"] = phase_at(config, training.step - 1).name
             training.log.append(terms)
+            _append(out / "log.jsonl", terms)
             shown = f"{terms['phase']} loss {terms['loss']:.3f} box {terms['box_token']:.3f}"
             progress.update(bar, completed=training.step, shown=shown)
             if training.step % 50 == 0:
@@ -232,6 +205,10 @@ def _train(training: Run, out: Path, console: Console) -> None:
                 console.print(
                     " ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in mean.items())
                 )
+                told = time.monotonic()
+            elif not console.is_terminal and time.monotonic() - told > QUIET_S:
+                console.print(f"step {training.step} of {training.steps}: {shown}")
+                told = time.monotonic()
             if training.step % config.save_every == 0 and training.step < training.steps:
                 _save_state(training, out / STATE)
             if (
@@ -241,8 +218,8 @@ def _train(training: Run, out: Path, console: Console) -> None:
             ):
                 scores = _progress_scores(training)
                 training.log.append({"step": training.step, **scores})
+                _append(out / "log.jsonl", training.log[-1])
                 console.print(f"step {training.step} held-out Acc@0.5 {scores}")
-            _append(out / "log.jsonl", training.log[-1])
     _save_state(training, out / STATE)
 
 

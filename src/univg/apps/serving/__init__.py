@@ -1,0 +1,1 @@
+"""The server behind `univg serve`: requests read and bounded, answered in batches, told in OpenAI's words."""

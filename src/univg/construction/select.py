@@ -1,0 +1,101 @@
+"""Which of several verified chains is kept: a judge's votes, counted so that their order cannot decide.
+
+k chains are shown k times, each time begun with another: every chain stands at every place once. A judge that
+always takes the first, or the last, gives each chain one vote, which is a tie. One vote alone decides nothing: it
+was cast in one order only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+By: TypeAlias = Literal["only", "votes", "tie", "refused", "rule"]
+
+BY: dict[By, str] = {
+    "only": "it was the only verified one",
+    "votes": "the judge named it more often than any other",
+    "tie": "the judge's votes were even, or a single one: higher IoU, then the earlier proposal",
+    "refused": "the judge named none in a form that can be read: the same rule",
+    "rule": "no judge was asked: the same rule",
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The place of the chain that is kept, what decided, and each chain's votes."""
+
+    chosen: int
+    by: By
+    votes: tuple[int, ...]
+
+
+def orders(count: int) -> list[tuple[int, ...]]:
+    """The orders to show `count` chains in: two are shown swapped, three in rotation.
+
+    >>> orders(2), orders(3), orders(1)
+    ([(0, 1), (1, 0)], [(0, 1, 2), (1, 2, 0), (2, 0, 1)], [])
+    """
+    if count < 2:
+        return []
+    return [tuple((start + at) % count for at in range(count)) for start in range(count)]
+
+
+_BEST = re.compile(
+    r"<\s?best\s?>\s{0,3}(?:(?:chain|number|no\.?)\s{0,2})?(\d{1,2}|tie[d]?|none)\b", re.IGNORECASE
+)
+_BARE = re.compile(r"\W{0,4}(?:chain\s?)?(\d{1,2}|tie)\W{0,4}", re.IGNORECASE)
+
+
+def read_vote(text: str, order: Sequence[int]) -> int | Literal["tie"] | None:
+    """The chain that a judge's answer to the chains in this order names; "tie"; or None for no readable vote.
+
+    >>> read_vote("<best>1</best>", (2, 0, 1)), read_vote("<best>tie</best>", (0, 1)), read_vote("Hm.", (0, 1))
+    (2, 'tie', None)
+    """
+    found = _BEST.findall(text)
+    word = found[-1] if found else None
+    if word is None:
+        bare = _BARE.fullmatch(text.strip())
+        word = bare[1] if bare else None
+    if word is None:
+        return None
+    if not word.isdigit():
+        return "tie"
+    place = int(word) - 1
+    return order[place] if 0 <= place < len(order) else None
+
+
+def choose(ious: Sequence[float], answers: Sequence[str | None] | None) -> Choice:
+    """Which of the verified chains, of these IoUs, is kept. `answers` are the judge's, one for each of
+    `orders(len(ious))`, None where it gave none; None altogether if nobody was asked.
+
+    Equal votes, and votes that cannot be read, leave it to the rule: higher IoU (to a hundredth), then the
+    earlier proposal.
+
+    >>> choose([0.9, 0.8], ["<best>2</best>", "<best>1</best>"])
+    Choice(chosen=1, by='votes', votes=(0, 2))
+    >>> choose([0.9, 0.8], ["<best>1</best>", "<best>1</best>"])
+    Choice(chosen=0, by='tie', votes=(1, 1))
+    """
+    first = max(range(len(ious)), key=lambda at: (round(ious[at], 2), -at))
+    nobody = tuple(0 for _ in ious)
+    if len(ious) == 1:
+        return Choice(0, "only", nobody)
+    if answers is None:
+        return Choice(first, "rule", nobody)
+    read = [
+        None if text is None else read_vote(text, order)
+        for text, order in zip(answers, orders(len(ious)), strict=True)
+    ]
+    counts = Counter(vote for vote in read if isinstance(vote, int))
+    votes = tuple(counts[at] for at in range(len(ious)))
+    if not any(vote is not None for vote in read):
+        return Choice(first, "refused", votes)
+    best = [at for at, count in enumerate(votes) if count == max(votes)]
+    if len(best) == 1 and max(votes) > 1:
+        return Choice(best[0], "votes", votes)
+    return Choice(max(best, key=lambda at: (round(ious[at], 2), -at)), "tie", votes)

@@ -1,0 +1,135 @@
+"""One plain model of a LoRA adapter and its base, checked to answer as the two did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from univg.models import checkpoint
+from univg.models.generation import Chat, generate
+from univg.models.loading import CONVENTIONS_FILE, Loaded, load, read_conventions, write_conventions
+from univg.training.stage_data import StageError
+from univg.training.stage_run import quietly
+from univg.training.whole_checkpoints import writing
+from univg.world import make_sample
+
+__all__ = ["run"]
+
+TOLERANCE = 1e-3
+"""Of the largest logit, in float32: what adding B·A into a weight, instead of beside it, may change."""
+FAMILIES = ("referring", "diff", "common_object", "multi_view")
+
+
+def run(adapter: str | Path, out: Path, base: str | Path | None = None, dtype: str = "bfloat16") -> str:
+    """Merge `adapter` into its base and write the model to `out`; returns what was compared, in one line.
+
+    In float32 the merged model's next-token scores must equal those of base and adapter side by side; the saved
+    weights are read back and must be those in memory. Errors: StageError if not, or if `out` holds a model;
+    CheckpointError for an adapter or base that cannot be used.
+    """
+    if dtype not in ("bfloat16", "float32"):
+        raise StageError(f"dtype {dtype!r}: give bfloat16 or float32")
+    folder = checkpoint.adapter_folder(adapter)
+    if (out / checkpoint.CONFIG_FILE).exists() or checkpoint.is_adapter(out):
+        raise StageError(f"a model is here already: {out}: name another folder with --out")
+    started_from = str(base) if base is not None else _name(checkpoint.base_of(folder))
+    loaded = load(started_from, dtype=torch.float32)
+    stated = folder if (folder / CONVENTIONS_FILE).exists() else checkpoint.locate(started_from).folder
+    style, budget = read_conventions(stated)
+    loaded.processor.set_pixel_budget(budget)
+    side_by_side = _side_by_side(loaded, folder)
+    before = _scores(loaded, side_by_side)
+    merged = side_by_side.merge_and_unload()
+    after = _scores(loaded, merged)
+    largest = max(float(x.abs().max()) for x in before)
+    apart = max(float((x - y).abs().max()) for x, y in zip(before, after, strict=True)) / largest
+    if not apart <= TOLERANCE:
+        raise StageError(
+            f"merged and unmerged differ by {apart:.1e} of the largest score: {adapter}: the adapter may be of "
+            "another base, or of a kind that cannot be merged: nothing was written"
+        )
+    final = Loaded(merged.to(getattr(torch, dtype)).eval(), loaded.processor, loaded.family, style, str(out))
+    answers = _answers(final)
+    with writing("the merged model", out.parent), quietly():
+        merged.save_pretrained(out)
+        loaded.processor.save_pretrained(out)
+        write_conventions(out, style, budget)
+        (out / "README.md").write_text(_card(out.name, started_from, str(adapter), apart), encoding="utf-8")
+    again = load(out, dtype=getattr(torch, dtype))
+    _check_saved(final, again, out)
+    same = sum(a == b for a, b in zip(answers, _answers(again), strict=True))
+    return (
+        f"merged and unmerged scores differ by at most {apart:.1e} of the largest over {len(FAMILIES)} questions; "
+        f"weights read back are equal, {same} of {len(FAMILIES)} answers are"
+    )
+
+
+def _name(source: checkpoint.Source) -> str:
+    if source.repository is not None:
+        return f"{source.repository}@{source.revision}"
+    return str(source.folder)
+
+
+def _side_by_side(loaded: Loaded, folder: Path) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise StageError("a LoRA adapter needs the peft package: pip install 'univg[train]'") from error
+    try:
+        with quietly():
+            return PeftModel.from_pretrained(loaded.model, str(folder)).eval()
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise StageError(
+            f"the adapter does not fit its base ({checkpoint.brief(error)}): {folder}: give the base with --model"
+        ) from error
+
+
+def _chats(loaded: Loaded) -> list[Chat]:
+    """Questions of the world, at a size that the model's budget leaves as it is."""
+    size = min(448, int(loaded.pixel_budget.max_pixels**0.5))
+    made = [make_sample(name, "test", 0, 0, size=size) for name in FAMILIES]
+    return [Chat.ask(each.images, each.sample.query, loaded.prompt_style) for each in made]
+
+
+@torch.no_grad()
+def _scores(loaded: Loaded, model: Any) -> list[torch.Tensor]:
+    """Next-token scores at every place of the prompts, each (tokens, vocabulary)."""
+    found = []
+    for chat in _chats(loaded):
+        messages = [dict(message) for message in chat.messages]
+        text = loaded.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        inputs = loaded.processor(images=[list(chat.images)], text=[text], return_tensors="pt").to(
+            loaded.device
+        )
+        found.append(model(**inputs, use_cache=False).logits[0].float().cpu())
+    return found
+
+
+def _answers(loaded: Loaded) -> list[str]:
+    return [texts[0].text for texts in generate(loaded, _chats(loaded), max_new_tokens=48)]
+
+
+def _check_saved(final: Loaded, again: Loaded, out: Path) -> None:
+    saved = again.model.state_dict()
+    for name, value in final.model.state_dict().items():
+        if name not in saved or not torch.equal(saved[name], value):
+            raise StageError(
+                f"the saved weights are not those in memory ({name}): {out}: check the disk, merge again"
+            )
+
+
+def _card(name: str, base: str, adapter: str, apart: float) -> str:
+    return f"""---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: image-text-to-text
+tags: [visual-grounding, univg]
+---
+
+# {name}
+
+`{base}` with the LoRA adapter `{adapter}` merged into it by `univg merge`: a plain model. In float32 the scores of
+the two differ by at most {apart:.1e} of the largest.
+"""

@@ -1,0 +1,65 @@
+"""Checkpoints with random weights, small enough that a training step takes milliseconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from univg.boxes import unit_to_permille
+from univg.models.processor import PixelBudget
+from univg.models.tiny import build_tiny, save_tiny
+from univg.response import render_prompt, render_response
+from univg.samples import write_jsonl
+from univg.world import make_sample
+
+SHAPE = {
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen2-VL of two layers, as a checkpoint's folder."""
+    folder = tmp_path_factory.mktemp("start") / "tiny"
+    texts = [
+        text
+        for i in range(20)
+        for sample in [make_sample("referring", "train", 0, i, size=32).sample]
+        for text in (sample.query, sample.thought or "")
+    ]
+    model, processor = build_tiny(0, texts, PixelBudget(20 * 20, 60 * 60), SHAPE)
+    save_tiny(model, processor, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files of both stages as they are published, eight samples each, and their images.
+
+    `stage1_cotsft.json`, `stage2_rl.json`, `samples.jsonl` (univg's own), `images/`.
+    """
+    folder = tmp_path_factory.mktemp("published")
+    (folder / "images").mkdir()
+    stage1, stage2, samples = [], [], []
+    for i in range(8):
+        made = make_sample(("referring", "diff", "region")[i % 3], "train", 0, i, size=60)
+        sample = made.sample
+        for name, image in zip(sample.images, made.images, strict=True):
+            image.save(folder / name)
+        asked = "<image>" * len(sample.images) + render_prompt(sample.query)
+        told = render_response(sample.boxes[0], sample.thought)
+        turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": told}]
+        stage1.append({"conversations": turns, "images": list(sample.images)})
+        box = list(unit_to_permille(sample.boxes[0]))
+        stage2.append({"question": sample.query, "answer": box, "images": list(sample.images)})
+        samples.append(sample)
+    (folder / "stage1_cotsft.json").write_text(json.dumps(stage1))
+    (folder / "stage2_rl.json").write_text(json.dumps(stage2))
+    write_jsonl(folder / "samples.jsonl", samples)
+    return folder

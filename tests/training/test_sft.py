@@ -1,0 +1,403 @@
+"""Stage 1: what it learns, and that a run killed, torn, out of disk or out of numbers loses nothing silently."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from univg.apps.cli import main
+from univg.boxes import unit_to_permille
+from univg.config import load_config, save_config
+from univg.models.grounder import Grounder
+from univg.models.loading import load
+from univg.samples import read_jsonl
+from univg.stages import DataSource, LoraSettings, SftConfig
+from univg.training.merging import run as merge
+from univg.training.sft import SftTrainer, run
+from univg.training.stage_data import StageError, StageRows
+from univg.training.whole_checkpoints import NonFinite, find_last_good
+
+QUIET = Console(quiet=True)
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def small(start: Path) -> SftConfig:
+    return SftConfig(
+        model=str(start),
+        data=(DataSource(image_px=60),),
+        max_steps=6,
+        save_every=2,
+        batch=4,
+        micro_batch=2,
+        learning_rate=1e-3,
+        bf16=False,
+        workers=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(small: SftConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of `small`."""
+    return run(small, tmp_path_factory.mktemp("runs") / "whole", console=QUIET)
+
+
+def changed(config: SftConfig, **values: Any) -> SftConfig:
+    return config.model_validate(config.model_dump() | values)
+
+
+def same_weights(one: Path, other: Path, name: str = WEIGHTS) -> bool:
+    a, b = load_file(one / name), load_file(other / name)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL where a subprocess would take too long."""
+
+
+@contextmanager
+def killed_at(step: int, config: SftConfig) -> Iterator[None]:
+    """The run ends when the first row of `step` (from 0) is drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw = StageRows.__getitem__
+
+        def until(rows: StageRows, i: int) -> Any:
+            if i >= step * config.batch:
+                raise Killed
+            return draw(rows, i)
+
+        patch.setattr(StageRows, "__getitem__", until)
+        with pytest.raises(Killed):
+            yield
+
+
+def test_boxes_are_learnt_by_heart_without_a_shift(start: Path, published: Path, tmp_path: Path) -> None:
+    """Prompt, pictures, template and frame are those of grounding, or the boxes would not come back."""
+    config = SftConfig(
+        model=str(start),
+        data=(
+            DataSource(reader="univg", path=str(published / "samples.jsonl"), images=str(published), count=4),
+        ),
+        max_steps=160,
+        batch=4,
+        micro_batch=4,
+        learning_rate=1e-2,
+        prompt_style="direct",
+        bf16=False,
+        workers=0,
+        save_every=1000,
+        trainer={"adam_beta2": 0.98},
+    )
+    out = run(config, tmp_path / "heart", console=QUIET)
+    grounder = Grounder.from_pretrained(out)
+    samples = list(read_jsonl(published / "samples.jsonl"))[:4]
+    for sample in samples:
+        found = grounder.ground([published / name for name in sample.images], sample.query)
+        assert found.fault is None
+        assert found.boxes[0].box_permille == unit_to_permille(sample.boxes[0])
+
+
+def test_a_run_killed_at_any_step_and_resumed_ends_with_the_same_weights(
+    small: SftConfig, finished: Path, tmp_path: Path
+) -> None:
+    out, file = tmp_path / "killed", tmp_path / "small.yaml"
+    save_config(changed(small, workers=1), file)
+    command = [sys.executable, "-m", "univg.apps.cli", "sft", "--config", str(file), "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    logged, deadline = random.randint(1, 5), time.monotonic() + 180
+    while process.poll() is None and time.monotonic() < deadline:
+        if (out / "log.jsonl").exists() and (out / "log.jsonl").read_text().count("\n") >= logged:
+            break
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    run(small, out, resume=True, console=QUIET)
+    assert same_weights(finished, out), f"killed after step {logged}"
+    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 7)), "every step is logged once"
+    assert not (out / ".saving").exists()
+
+
+def test_a_resumed_run_draws_each_sample_once(
+    small: SftConfig, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, drawn = tmp_path / "run", []
+    with killed_at(5, small):
+        run(small, out, console=QUIET)
+    draw = StageRows.__getitem__
+    monkeypatch.setattr(StageRows, "__getitem__", lambda rows, i: (drawn.append(i), draw(rows, i))[1])
+    run(small, out, resume=True, console=QUIET)
+    assert drawn == list(range(16, 24)), "from checkpoint-4 on, four a step"
+    assert same_weights(finished, out)
+
+
+def test_lora_with_dropout_resumes_the_same_and_merges_to_the_same(small: SftConfig, tmp_path: Path) -> None:
+    config = changed(
+        small,
+        lora=LoraSettings(r=4, dropout=0.2),
+        bf16=True,
+        gradient_checkpointing=True,
+        learning_rate=1e-2,
+        trainer={"weight_decay": 0.1},
+    )
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    run(config, whole, console=QUIET)
+    with killed_at(3, config):
+        run(config, torn, console=QUIET)
+    run(config, torn, resume=True, console=QUIET)
+    assert same_weights(whole, torn, "adapter_model.safetensors")
+    report = merge(whole, tmp_path / "merged", dtype="float32")
+    assert "4 of 4 answers are" in report
+    merged, beside, base = (load(folder) for folder in (tmp_path / "merged", whole, config.model))
+    weights = merged.model.state_dict()
+    assert all(torch.allclose(weights[k], v, atol=1e-5) for k, v in beside.model.state_dict().items())
+    moved = {k for k, v in base.model.state_dict().items() if not torch.equal(weights[k], v)}
+    assert moved and all("language_model.layers" in name and "proj" in name for name in moved)
+    with pytest.raises(StageError, match="a model is here already"):
+        merge(whole, tmp_path / "merged")
+    with pytest.raises(StageError, match=r"is a LoRA adapter.*univg merge"):
+        run(changed(config, model=str(whole)), tmp_path / "stacked", console=QUIET)
+
+
+def test_the_loss_is_the_steps_whatever_its_split(small: SftConfig, finished: Path, tmp_path: Path) -> None:
+    a = load_file(finished / WEIGHTS)
+    for micro_batch in (1, 4):
+        config = changed(small, micro_batch=micro_batch)
+        b = load_file(run(config, tmp_path / str(micro_batch), console=QUIET) / WEIGHTS)
+        assert all(torch.allclose(a[key], b[key], atol=2e-4) for key in a)
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2}])
+def test_the_loss_on_a_cpu_is_trls(
+    small: SftConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: dict[str, Any] | None
+) -> None:
+    def rows(out: Path) -> list[dict[str, float]]:
+        run(changed(small, max_steps=2, bf16=True, lora=lora), out, console=QUIET)
+        return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+    ours = rows(tmp_path / "ours")
+    monkeypatch.delattr(SftTrainer, "compute_loss")
+    for mine, trls in zip(ours, rows(tmp_path / "trls"), strict=True):
+        assert mine["num_tokens"] == trls["num_tokens"]
+        for name in ("loss", "grad_norm", "entropy", "mean_token_accuracy"):
+            assert mine[name] == pytest.approx(trls[name], rel=2e-2), name
+
+
+def test_the_vision_tower_is_frozen_unless_it_is_set_free(
+    small: SftConfig, finished: Path, tmp_path: Path
+) -> None:
+    free = run(changed(small, freeze_vision=False, max_steps=1), tmp_path / "free", console=QUIET)
+    before = load_file(Path(small.model) / WEIGHTS)
+
+    def moved(folder: Path) -> set[str]:
+        after = load_file(folder / WEIGHTS)
+        return {
+            "visual" if "visual" in k else "text"
+            for k in after
+            if not torch.equal(after[k], before[k].float())
+        }
+
+    assert moved(finished) == {"text"}
+    assert moved(free) <= {"text", "visual"} and "visual" in moved(free)
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "flipped", "unsealed"])
+def test_a_torn_checkpoint_is_named_and_the_one_before_is_used(
+    small: SftConfig, finished: Path, tmp_path: Path, damage: str
+) -> None:
+    out = tmp_path / "torn"
+    with killed_at(5, small):
+        run(small, out, console=QUIET)
+    file = out / "checkpoint-4" / "optimizer.pt"
+    content = file.read_bytes()
+    if damage == "cut":
+        file.write_bytes(content[:-100])
+    elif damage == "missing":
+        file.unlink()
+    elif damage == "flipped":
+        file.write_bytes(content[:500] + bytes([content[500] ^ 1]) + content[501:])
+    else:
+        (out / "checkpoint-4" / "whole.json").unlink()
+    last, reports = find_last_good(out)
+    assert last == out / "checkpoint-2" and len(reports) == 1
+    assert "torn checkpoint" in reports[0] and "checkpoint-4" in reports[0] and "\n" not in reports[0]
+    run(small, out, resume=True, console=QUIET)
+    assert same_weights(finished, out)
+
+
+def test_when_all_are_torn_nothing_is_started_over_silently(small: SftConfig, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-2").mkdir()
+    with pytest.raises(StageError, match="every checkpoint is torn"):
+        run(small, tmp_path, resume=True, console=QUIET)
+
+
+def test_a_full_disk_is_one_line_and_costs_no_checkpoint(
+    small: SftConfig, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real failure to write: the process may not make files beyond a size, from the second checkpoint on."""
+    out, limits = tmp_path / "full", resource.getrlimit(resource.RLIMIT_FSIZE)
+    draw = StageRows.__getitem__
+
+    def shrink_disk(rows: StageRows, i: int) -> Any:
+        if i == 12:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        return draw(rows, i)
+
+    monkeypatch.setattr(StageRows, "__getitem__", shrink_disk)
+    try:
+        with pytest.raises(
+            StageError, match=r"checkpoint 4 cannot be written.*make room; continue with"
+        ) as error:
+            run(small, out, console=QUIET)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(error.value)
+    monkeypatch.undo()
+    assert sorted(path.name for path in out.glob("checkpoint-*")) == ["checkpoint-2"]
+    assert not (out / ".saving").exists()
+    run(small, out, resume=True, console=QUIET)
+    assert same_weights(finished, out)
+
+
+def test_a_loss_that_is_no_longer_finite_stops_with_the_batch(small: SftConfig, tmp_path: Path) -> None:
+    wild = changed(small, learning_rate=1e30, trainer={"lr_scheduler_type": "constant"})
+    with pytest.raises(NonFinite, match=r"is (nan|inf)") as error:
+        run(wild, tmp_path, console=QUIET)
+    saved = list((tmp_path / "non-finite").glob("*.pt"))
+    assert len(saved) == 1 and str(saved[0]) in str(error.value)
+    content = torch.load(saved[0], weights_only=True)
+    assert content["batches"][0]["input_ids"].ndim == 2
+    assert all(name.startswith("world#") for batch in content["samples"] for name in batch)
+    assert not (tmp_path / WEIGHTS).exists()
+
+
+@pytest.mark.parametrize(
+    ("trainer", "said"),
+    [
+        ({"max_gradnorm": 1}, "no such argument; did you mean 'max_grad_norm'"),
+        ({"seed": 3}, "trainer.seed: univg decides it"),
+        ({"per_device_train_batch_size": 3}, "univg decides it"),
+        ({"lr_scheduler_type": "cosin"}, "refuses its arguments: .*cosin.* not a valid"),
+    ],
+)
+def test_what_is_passed_through_is_checked(
+    small: SftConfig, tmp_path: Path, trainer: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(StageError, match=said) as error:
+        run(changed(small, trainer=trainer), tmp_path / "out", console=QUIET)
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_is_neither_overwritten_nor_mixed_with_another(
+    small: SftConfig, finished: Path, start: Path
+) -> None:
+    with pytest.raises(StageError, match="--resume"):
+        run(small, finished, console=QUIET)
+    with pytest.raises(StageError, match=r"another config \(differs in learning_rate\)"):
+        run(changed(small, learning_rate=1e-5), finished, resume=True, console=QUIET)
+    with pytest.raises(StageError, match="batch=4 is not a multiple of micro_batch=3"):
+        run(changed(small, micro_batch=3), finished, console=QUIET)
+    with pytest.raises(StageError, match=r"lora.target: no linear layer named 'k_prj'"):
+        run(changed(small, lora={"target": ["k_prj"]}), start.parent / "x", console=QUIET)
+
+
+def test_beside_the_checkpoints_stands_what_they_were_made_of(small: SftConfig, finished: Path) -> None:
+    assert load_config(SftConfig, finished / "resolved.yaml") == small
+    facts = json.loads((finished / "run.json").read_text())
+    assert (
+        len(facts["data_digest"]) == 64
+        and facts["steps"] == 6
+        and facts["versions"]["trl"].startswith("1.16")
+    )
+    card = (finished / "README.md").read_text()
+    assert facts["data_digest"] in card and "micro_batch: 2" in card and "trl 1.16" in card
+    names = sorted(path.name for path in finished.glob("checkpoint-*"))
+    assert names == ["checkpoint-4", "checkpoint-6"], "two are kept"
+
+
+def test_the_model_loads_everywhere(
+    finished: Path, published: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    plain = AutoModelForImageTextToText.from_pretrained(finished)
+    ours = load(finished)
+    assert ours.prompt_style == "think" and ours.pixel_budget.max_pixels == 3600
+    weights = plain.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in ours.model.state_dict().items())
+    assert load(finished / "checkpoint-6").prompt_style == "think", "a checkpoint on the way is a model too"
+    picture = str(next((published / "images").iterdir()))
+    arguments = [
+        "ground",
+        picture,
+        "-q",
+        "the dog",
+        "--model",
+        str(finished),
+        "--json",
+        "--max-new-tokens",
+        "4",
+    ]
+    assert main(arguments) == 0
+    assert json.loads(capfd.readouterr().out)["model"]
+
+
+def test_the_command_says_in_one_line_what_is_wrong(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "x")]
+    for arguments, said in [
+        (
+            ["sft", "--config", "tiny-sft", "max_step=3", *out],
+            "unknown key 'max_step'; did you mean 'max_steps'",
+        ),
+        (["sft", "--config", "tiny-sft", "model=nowhere", *out], "no such folder: nowhere"),
+        (["sft", "--config", "tiny-sft", "trainer.optm=x", *out], "did you mean 'optim'"),
+        (["merge", str(tmp_path), *out], "not a LoRA adapter"),
+    ]:
+        assert main(arguments) == 2
+        error = capfd.readouterr().err
+        assert said in error and error.count("\n") == 1
+
+
+def test_two_processes_make_the_weights_of_one(small: SftConfig, finished: Path, tmp_path: Path) -> None:
+    out, file = tmp_path / "two", tmp_path / "small.yaml"
+    save_config(changed(small, micro_batch=1), file)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        str(port),
+    ]
+    command += ["-m", "univg.apps.cli", "sft", "--config", str(file), "--out", str(out)]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("model: ") == 1
+    one, two = load_file(finished / WEIGHTS), load_file(out / WEIGHTS)
+    assert all(torch.allclose(one[key], two[key], atol=2e-4) for key in one)
+    with pytest.raises(StageError, match="began with 2 processes, not 1"):
+        run(changed(small, micro_batch=1), out, resume=True, console=QUIET)
