@@ -349,4 +349,8 @@ class PretrainConfig(Config):
 
 
 #: What each file directly in ``configs/`` configures: its stem -> its class. A test loads every one of them.
-PRESETS: dict[str, type[Config]] = {"tiny-base": PretrainConfig, "tiny-think": PretrainConfig}
+PRESETS: dict[str, type[Config]] = {
+    "tiny-base": PretrainConfig,
+    "tiny-words": PretrainConfig,
+    "tiny-think": PretrainConfig,
+}

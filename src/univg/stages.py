@@ -144,6 +144,17 @@ class GrpoConfig(StageConfig):
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
+class ThoughtsConfig(Config):
+    """Chains of thought that a study constructs: world samples, their teacher, and how it is asked."""
+
+    teacher: str = "embedded"
+    samples: int = Field(default=600, gt=0)
+    seed: int = Field(default=1000, ge=0)  # of the samples, with the study's added
+    chains: int = Field(default=3, gt=0)
+    temperature: float = Field(default=1.0, ge=0)
+    batch_size: int = Field(default=64, gt=0)
+
+
 class StudyConfig(Config):
     """The paper's ablation (its Table 4) on the procedural world; see `univg study`.
 
@@ -151,12 +162,17 @@ class StudyConfig(Config):
     """
 
     model: str = "embedded-base"
+    #: A config of `univg pretrain` that makes the arms' common start of `model`, once, before the first seed.
+    prologue: str | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
     sft: SftConfig = SftConfig()  # the cold start; without thinking it is the same but for the prompt style
     more_sft_steps: int = Field(
         default=100, gt=0
     )  # of the arm that trains on with SFT where others turn to GRPO
     grpo: GrpoConfig = GrpoConfig()  # the weighting is the arm's
+    thoughts: ThoughtsConfig | None = (
+        None  # given: CoT-SFT on several sources of thoughts is compared instead
+    )
     samples: int = Field(default=50, gt=0)  # evaluated, a family and split
     splits: tuple[Literal["world", "world_unseen"], ...] = ("world", "world_unseen")
     families: tuple[str, ...] = (
@@ -177,4 +193,5 @@ STAGE_PRESETS: dict[str, type[Config]] = {
     "qwen2-vl-2b-lora-grpo": GrpoConfig,
     "study": StudyConfig,
     "study-quick": StudyConfig,
+    "study-thoughts": StudyConfig,
 }

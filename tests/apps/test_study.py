@@ -20,8 +20,10 @@ from univg.apps.study_rows import (
     write_row,
 )
 from univg.apps.study_tables import average, over_seeds, pictures, study_tables
+from univg.apps.study_thoughts import SOURCES
 from univg.config import load_config
 from univg.evaluation.tables import as_markdown
+from univg.samples import read_jsonl
 from univg.stages import GrpoConfig, SftConfig, StudyConfig
 
 
@@ -119,7 +121,7 @@ def test_rows_are_read_back_in_the_tables_order(tmp_path: Path) -> None:
 
 def test_arms_of_a_seed_see_the_same_data_and_stages_see_different_data() -> None:
     config = StudyConfig()
-    stages = {stage for arm in ARMS.values() for stage in arm.stages}
+    stages = {stage for name in choose_arms(config) for stage in ARMS[name].stages}
     made = {stage: stage_config(config, stage, 3, "m") for stage in stages}
     second = {stage: c for stage, c in made.items() if stage.startswith("grpo-") or stage == "more-sft"}
     first = {stage: c for stage, c in made.items() if stage not in second}
@@ -157,6 +159,46 @@ def test_an_unknown_arm_is_named() -> None:
         choose_arms(StudyConfig(arms=("cot",)))
 
 
+def test_a_study_of_thoughts_has_an_arm_for_each_source_and_none_of_the_ablation() -> None:
+    config = load_config(StudyConfig, "study-thoughts")
+    names = choose_arms(config)
+    assert {stage for name in names for stage in ARMS[name].stages} == {
+        f"sft-on-{source}" for source in SOURCES
+    }
+    assert not set(names) & set(choose_arms(StudyConfig()))
+    stages = [stage_config(config, f"sft-on-{source}", 1, "start", Path("t")) for source in SOURCES]
+    assert len({stage.data[0].path for stage in stages}) == len(SOURCES)
+    assert len({stage.model_copy(update={"data": ()}).model_dump_json() for stage in stages}) == 1, (
+        "equal else"
+    )
+
+
+def test_rows_of_other_thoughts_do_not_count() -> None:
+    config = load_config(StudyConfig, "study-thoughts")
+    was = fingerprint(config, "thoughts-own", 0, "digest")
+    other = load_config(StudyConfig, "study-thoughts", ["thoughts.chains=5"])
+    assert fingerprint(other, "thoughts-own", 0, "digest") != was
+
+
+@pytest.mark.slow
+def test_a_study_of_thoughts_runs(tmp_path: Path) -> None:
+    """Every source gives the same samples, in the same order, with its own thoughts; wrong chains are left out."""
+    sizes = ["prologue=null", "model=embedded", "thoughts.samples=20", "samples=1", "sft.max_steps=2"]
+    sizes += ["sft.batch=4", "sft.micro_batch=4"]
+    run = ["study", "--config", "study-thoughts", "--out", str(tmp_path), "--rows", str(tmp_path / "rows")]
+    result = CliRunner().invoke(app, [*run, "--seed", "0", "--keep", *sizes])
+    assert result.exit_code == 0, result.output
+    made = {
+        source: {one.key: one.thought for one in read_jsonl(tmp_path / "seed0/thoughts" / f"{source}.jsonl")}
+        for source in SOURCES
+    }
+    assert len(made["exact"]) == 20 and len(made["verified"]) == len(made["selected"]) < 20
+    for thoughts in made.values():
+        assert set(thoughts) <= set(made["exact"]) and all(thoughts.values())
+    assert made["verified"] != {key: made["exact"][key] for key in made["verified"]}
+    assert len(list((tmp_path / "rows").glob("thoughts-*-seed0.json"))) == 6
+
+
 def test_tables_are_drawn_from_rows_alone(tmp_path: Path) -> None:
     for one in ROWS:
         write_row(tmp_path / f"{one['arm']}-seed{one['seed']}.json", one)
@@ -165,7 +207,7 @@ def test_tables_are_drawn_from_rows_alone(tmp_path: Path) -> None:
     assert "| CoT-SFT + GRPO | 2 |" in (tmp_path / "table.md").read_text() and "3 pictures" in result.output
 
 
-@pytest.mark.parametrize("preset", ["study", "study-quick"])
+@pytest.mark.parametrize("preset", ["study", "study-quick", "study-thoughts"])
 def test_presets_load(preset: str) -> None:
     assert load_config(StudyConfig, preset).samples > 0
 
@@ -183,7 +225,7 @@ def test_the_study_runs_and_a_second_call_trains_nothing(tmp_path: Path) -> None
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     rows = {path.name: path.read_bytes() for path in (tmp_path / "rows").glob("*.json")}
-    assert len(rows) == len(ARMS)
+    assert len(rows) == len(choose_arms(StudyConfig()))
     assert all(len(json.loads(text)["ious"]["world"]) == 10 for text in rows.values())
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 0 and rows == {

@@ -20,9 +20,14 @@ import typer
 from univg.apps import CommandError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from univg.stages import GrpoConfig, SftConfig, StudyConfig
 
 ROWS = Path("docs/experiments/study")
+THOUGHT_ROWS = Path("docs/experiments/thoughts")
+THOUGHTS = "thoughts"  # the folder of a seed's sources of thoughts
+STAMP = "study-stage.json"  # in a stage's folder: what was asked, and whether it is done
 #: What is kept of a stage's log, under which name.
 CURVES = {
     "iou": "iou",
@@ -66,9 +71,9 @@ def study(
     from univg.config import ConfigError, load_config
     from univg.stages import StudyConfig
 
-    folder = rows or (out / "rows" if quick else ROWS)
     try:
         settings = load_config(StudyConfig, "study-quick" if quick else config, overrides or ())
+        folder = rows or (out / "rows" if quick else ROWS if settings.thoughts is None else THOUGHT_ROWS)
         changes: dict[str, Any] = {}
         if seed:
             changes["seeds"] = tuple(seed)
@@ -87,10 +92,13 @@ def study(
 def _run_all(config: StudyConfig, names: Sequence[str], out: Path, folder: Path, keep: bool) -> None:
     from rich.console import Console
 
-    from univg.apps.study_rows import ARMS, fingerprint, read_row, row_path, write_row
+    from univg.apps.study_rows import ARMS, arms_of, fingerprint, read_row, row_path, write_row
+    from univg.apps.study_thoughts import make_thoughts
     from univg.models.checkpoint import weights_digest
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
+    if config.prologue is not None:
+        config = config.model_copy(update={"model": _prologue(config, out / "start", console)})
     digest = weights_digest(config.model)  # rows of an older base are not mixed with a new one's
     for seed in config.seeds:
         missing = []
@@ -99,17 +107,22 @@ def _run_all(config: StudyConfig, names: Sequence[str], out: Path, folder: Path,
             if row is None or row["fingerprint"] != fingerprint(config, name, seed, digest):
                 missing.append(name)
         console.print(f"seed {seed}: {len(names) - len(missing)} of {len(names)} arms have their row")
+        place = out / f"seed{seed}"
+        if missing and config.thoughts is not None:
+            console.rule(f"seed {seed}: thoughts", align="left")
+            made = make_thoughts(config, seed, config.model, place / THOUGHTS)
+            console.print(", ".join(f"{count} {source}" for source, count in made.items()))
         for name in missing:
             console.rule(f"seed {seed}: {ARMS[name].title}", align="left")
             model, stages, curve = config.model, [], []
             for depth in range(len(ARMS[name].stages)):
                 chain = ARMS[name].stages[: depth + 1]
-                trained = _train(config, chain, seed, model, out / f"seed{seed}")
+                trained = _train(config, chain, seed, model, place)
                 model = trained["model"]
                 stages.append({key: trained[key] for key in ("name", "steps", "samples", "seconds")})
                 curve = trained["curve"]
             started = time.perf_counter()
-            scores = _evaluate(config, model, out / f"seed{seed}" / "evaluated" / name)
+            scores = _evaluate(config, model, place / "evaluated" / name)
             row = {
                 "arm": name,
                 "seed": seed,
@@ -123,8 +136,26 @@ def _run_all(config: StudyConfig, names: Sequence[str], out: Path, folder: Path,
                 "config": config.model_dump(mode="json", exclude={"seeds", "arms"}),
             }
             write_row(row_path(folder, name, seed), row)
-        if not keep and list(names) == list(ARMS):
-            shutil.rmtree(out / f"seed{seed}", ignore_errors=True)
+        if not keep and list(names) == arms_of(config):
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _prologue(config: StudyConfig, folder: Path, console: Console) -> str:
+    """The checkpoint that the arms start from: the study's model after the prologue, trained or found trained."""
+    from univg.config import PretrainConfig, load_config
+    from univg.training import pretrain
+
+    settings = load_config(PretrainConfig, config.prologue).model_copy(update={"start": config.model})
+    stamp, asked = folder / STAMP, settings.model_dump(mode="json")
+    found = _read_stamp(stamp)
+    if not (found.get("done") and found.get("config") == asked):
+        console.rule(f"the common start: {config.model} after {config.prologue}", align="left")
+        try:
+            pretrain.run(settings, folder, resume=True, console=console)
+        except pretrain.PretrainError as error:
+            raise CommandError(str(error)) from error
+        _write_stamp(stamp, {"done": True, "config": asked})
+    return str(folder)
 
 
 def _train(config: StudyConfig, chain: tuple[str, ...], seed: int, model: str, out: Path) -> dict[str, Any]:
@@ -132,12 +163,15 @@ def _train(config: StudyConfig, chain: tuple[str, ...], seed: int, model: str, o
     from univg.apps.study_rows import stage_config
 
     folder = out / "-then-".join(chain)
-    settings = stage_config(config, chain[-1], seed, model)
-    stamp, asked = folder / "study-stage.json", settings.model_dump(mode="json")
-    try:
-        found: dict[str, Any] = json.loads(stamp.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = {}
+    settings = stage_config(config, chain[-1], seed, model, out / THOUGHTS)
+    for source in settings.data:
+        if source.path is not None and not Path(source.path).stat().st_size:
+            raise CommandError(
+                f"no chain passed verification: {source.path} is empty: "
+                "give thoughts.samples more, or leave its arm out"
+            )
+    stamp, asked = folder / STAMP, settings.model_dump(mode="json")
+    found = _read_stamp(stamp)
     if found.get("done") and found.get("config") == asked:
         return found
     if found and found.get("config") != asked:
@@ -177,6 +211,14 @@ def _samples(settings: SftConfig | GrpoConfig) -> int:
 
     a_step = settings.batch if isinstance(settings, SftConfig) else settings.prompts_per_step
     return a_step * (settings.max_steps or 0)
+
+
+def _read_stamp(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
 
 
 def _write_stamp(path: Path, value: Mapping[str, Any]) -> None:

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from univg.apps.study_thoughts import thoughts_file
 from univg.journal import canonical
-from univg.stages import GrpoConfig, SftConfig, StudyConfig
+from univg.stages import DataSource, GrpoConfig, SftConfig, StudyConfig
 
 SFT_ANSWERS, SFT_THOUGHTS, MORE_SFT = "sft-answers", "sft-thoughts", "more-sft"
+SFT_ON = "sft-on-"  # and a source of `univg.apps.study_thoughts`
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,16 @@ ARMS: Mapping[str, Arm] = {
     "cot-sft-grpo-exp": Arm("CoT-SFT + GRPO, weights exp", (SFT_THOUGHTS, _grpo("exp"))),
     "cot-sft-grpo-power": Arm("CoT-SFT + GRPO, weights power", (SFT_THOUGHTS, _grpo("power"))),
     "cot-sft-grpo-log": Arm("CoT-SFT + GRPO, weights log", (SFT_THOUGHTS, _grpo("log"))),
+    # Of a study of thoughts: the same stage on the same samples, taught by several sources.
+    "thoughts-none": Arm("the start", ()),
+    "thoughts-unverified": Arm("CoT-SFT on the teacher's first chain", (SFT_ON + "unverified",)),
+    "thoughts-verified": Arm("CoT-SFT on its first verified chain", (SFT_ON + "verified",)),
+    "thoughts-selected": Arm("CoT-SFT on its best verified chain", (SFT_ON + "selected",)),
+    "thoughts-exact": Arm("CoT-SFT on exact thoughts", (SFT_ON + "exact",)),
+    "thoughts-own": Arm("CoT-SFT on the start's own best verified chain", (SFT_ON + "own",)),
 }
 
-#: The paper's claims, each as (what it says, arm, the arm it should beat).
+#: What is claimed, by the paper or of constructed thoughts: each (what it says, arm, the arm it should beat).
 CLAIMS: Sequence[tuple[str, str, str]] = (
     ("A cold start helps RL", "cot-sft-grpo", "rl"),
     ("Reasoning beats answering at once (SFT)", "cot-sft", "sft"),
@@ -54,6 +63,11 @@ CLAIMS: Sequence[tuple[str, str, str]] = (
     ("Difficulty weights (power) add to RL", "cot-sft-grpo-power", "cot-sft-grpo"),
     ("Difficulty weights (log) add to RL", "cot-sft-grpo-log", "cot-sft-grpo"),
     ("The whole recipe beats SFT without thinking", "cot-sft-grpo-exp", "sft"),
+    ("A teacher's chains help at all", "thoughts-unverified", "thoughts-none"),
+    ("Verification helps", "thoughts-verified", "thoughts-unverified"),
+    ("Selection adds to verification", "thoughts-selected", "thoughts-verified"),
+    ("Exact thoughts beat the teacher's best", "thoughts-exact", "thoughts-selected"),
+    ("A checkpoint teaches itself", "thoughts-own", "thoughts-none"),
 )
 
 
@@ -62,18 +76,30 @@ class StudyError(ValueError):
 
 
 def choose_arms(config: StudyConfig) -> list[str]:
-    """The names of the arms to run, in the table's order. Raises StudyError for one that does not exist."""
-    unknown = [name for name in config.arms if name not in ARMS]
+    """The names of the arms to run, in the table's order. Raises StudyError for one that this study does not have."""
+    arms = arms_of(config)
+    unknown = [name for name in config.arms if name not in arms]
     if unknown:
-        raise StudyError(f"no arm {unknown[0]!r}: choose from {', '.join(ARMS)}")
-    return [name for name in ARMS if not config.arms or name in config.arms]
+        raise StudyError(f"no arm {unknown[0]!r}: choose from {', '.join(arms)}")
+    return [name for name in arms if not config.arms or name in config.arms]
 
 
-def stage_config(config: StudyConfig, stage: str, seed: int, model: str) -> SftConfig | GrpoConfig:
-    """The config of one stage of one seed, started from checkpoint `model`.
+def arms_of(config: StudyConfig) -> list[str]:
+    """All arms of a study: the ablation's, or, where thoughts are given, those of their sources."""
+    return [name for name in ARMS if name.startswith("thoughts-") == (config.thoughts is not None)]
+
+
+def stage_config(
+    config: StudyConfig, stage: str, seed: int, model: str, thoughts: Path = Path()
+) -> SftConfig | GrpoConfig:
+    """The config of one stage of one seed, started from checkpoint `model`; `thoughts` is the folder of their sources.
 
     The second stage draws other samples than the first, the same for every arm.
     """
+    if stage.startswith(SFT_ON):
+        file = thoughts_file(thoughts, stage.removeprefix(SFT_ON))
+        source = DataSource(reader="univg", path=str(file), images=str(thoughts / "world"))
+        return config.sft.model_copy(update={"model": model, "seed": seed, "data": (source,)})
     if stage.startswith("grpo-"):
         return _seeded(config.grpo, seed, 1, model, weighting=stage.removeprefix("grpo-"))
     if stage == MORE_SFT:
@@ -100,6 +126,8 @@ def fingerprint(config: StudyConfig, arm: str, seed: int, model_digest: str) -> 
         for stage in ARMS[arm].stages
     ]
     asked = config.model_dump(mode="json", include={"samples", "splits", "families", "max_new_tokens"})
+    if config.thoughts is not None:
+        asked["thoughts"] = config.thoughts.model_dump(mode="json")
     return hashlib.sha256(canonical([model_digest, stages, asked]).encode()).hexdigest()[:16]
 
 

@@ -28,7 +28,7 @@ _LEVELS = (("easy", "#2b8a3e"), ("medium", "#e67700"), ("hard", "#c92a2a"))
 
 
 def study_tables(rows: Sequence[Row]) -> list[Table]:
-    """Scores an arm on each split, the paper's claims as paired differences, scores a family, compute."""
+    """Scores an arm on each split, the claims as paired differences, scores a family, compute."""
     splits = list(dict.fromkeys(split for row in rows for split in row["ious"]))
     claims = [table for split in splits if (table := _claims_table(rows, split)).rows]
     return [_scores_table(rows, splits), *claims, _family_table(rows, splits[0]), _compute_table(rows)]
@@ -72,7 +72,9 @@ def _scores_table(rows: Sequence[Row], splits: Sequence[str]) -> Table:
         lines.append((ARMS[arm].title, str(len(each)), *cells, f"{mean:.1f}", f"{faults:.1f} %"))
     headings = ("arm", "seeds", *head, "mean IoU", "faults")
     note = "Averages over families (the paper's AVG); ± is half the 95 % interval over seeds (Student's t)."
-    return Table("The paper's ablation in miniature", headings, tuple(lines), notes=(note,))
+    about_thoughts = any(row["arm"].startswith("thoughts-") for row in rows)
+    title = "Thoughts from several sources" if about_thoughts else "The paper's ablation in miniature"
+    return Table(title, headings, tuple(lines), notes=(note,))
 
 
 def _claims_table(rows: Sequence[Row], split: str) -> Table:
@@ -89,7 +91,7 @@ def _claims_table(rows: Sequence[Row], split: str) -> Table:
         if reading != "not shown" and len({gain > 0 for gain in gains}) > 1:
             reading += ", seeds disagree"
         lines.append((claim, str(len(seeds)), over_seeds(gains), f"{low:+.1f} to {high:+.1f}", reading))
-    headings = ("the paper's claim", "seeds", "difference ± over seeds", "95 % over samples", "reading")
+    headings = ("claim", "seeds", "difference ± over seeds", "95 % over samples", "reading")
     title = f"Paired differences on {_TITLES[split]}, points of Acc@0.5"
     return Table(title, headings, tuple(lines))
 
