@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from univg.config import PRESETS, Config, ConfigError, find_config, load_config, save_config
+from univg.config import PRESETS, Config, ConfigError, PretrainConfig, find_config, load_config, save_config
 from univg.stages import STAGE_PRESETS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -123,6 +123,13 @@ def test_every_fault_has_its_own_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(Run, path, ["optimizer.lr=0"])
     assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("base", ["tiny-base", "tiny-base.yaml"])
+def test_a_file_of_ones_own_extends_a_preset_by_its_name(tmp_path: Path, base: str) -> None:
+    path = write(tmp_path, "mine.yaml", f"extends: {base}\nbatch: 7\n")
+    mine, preset = load_config(PretrainConfig, path), load_config(PretrainConfig, "tiny-base")
+    assert mine == preset.model_copy(update={"batch": 7})
 
 
 def test_a_file_that_is_not_text_or_extends_itself(tmp_path: Path) -> None:

@@ -133,10 +133,16 @@ class _Tree:
         if base is not None:
             place = f"{path}:{lines[('extends',)]}"
             if not isinstance(base, str):
-                raise ConfigError(f"{place}: 'extends' names one file, relative to this one; got {base!r}")
-            if not (path.parent / base).is_file():
-                raise ConfigError(f"{place}: extends {base!r}: no such config file")
-            self.read(path.parent / base, (*below, path.resolve()))
+                raise ConfigError(
+                    f"{place}: 'extends' names one file, relative to this one, or a preset; got {base!r}"
+                )
+            beside = path.parent / base
+            if not beside.is_file():
+                try:
+                    beside = find_config(base.removesuffix(".yaml"))
+                except ConfigError as error:
+                    raise ConfigError(f"{place}: extends {base!r}: no such config file; {error}") from None
+            self.read(beside, (*below, path.resolve()))
         _merge(self.values, values)
         self._origins.update({keys: f"{path}:{line}" for keys, line in lines.items()})
 

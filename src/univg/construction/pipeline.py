@@ -37,7 +37,7 @@ OUTCOMES: Mapping[str, str] = {
     "duplicate": "left out: the same question, images and answer as an earlier sample",
     "image": "undecided: an image cannot be read; the next run tries again",
     "no_response": "undecided: the teacher gave no answer; the next run asks again",
-    "unasked": "undecided: the budget did not reach this far",
+    "unasked": "undecided: the run ended before it reached them",
 }
 """What becomes of a sample."""
 

@@ -111,9 +111,9 @@ def run(config: GrpoConfig, out: Path, resume: bool = False, console: Console | 
     examples = TrainingRows(rows)
     judge = Judge(config.prompt_style, loaded.family.frame, loaded.resized)
     console.print(check_oracle(examples, rewards, judge, loaded.processor), highlight=False, markup=False)
-    lines = [str(batches), *memory_lines(config, loaded, examples, batches)]
     trainer = _trainer(config, out, loaded, arguments, examples, rewards, judge)
-    lines.append(trainer.sharing_line())
+    memory = memory_lines(config, loaded, examples, batches, trainer.is_sharing)
+    lines = [str(batches), trainer.sharing_line(), *memory]
     trainer.console = console
     _embed_alike(trainer)
     plan(trainer, steps, lines, console)

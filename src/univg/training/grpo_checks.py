@@ -107,8 +107,12 @@ def start_lines(metrics: Mapping[str, float]) -> Iterator[tuple[str, str | None]
         )
 
 
-def memory_lines(config: GrpoConfig, loaded: Loaded, rows: Rows, batches: BatchPlan) -> list[str]:
+def memory_lines(
+    config: GrpoConfig, loaded: Loaded, rows: Rows, batches: BatchPlan, shared: bool
+) -> list[str]:
     """An estimate, beside weights and optimizer: the reference model, keys and values of the rollouts, activations.
+
+    `shared`: a group's prompt is there once, else once for every rollout.
 
     Activations of a layer are taken as 34 times its width a token in two bytes (four without bf16), or with
     gradient checkpointing as its input alone.
@@ -117,7 +121,8 @@ def memory_lines(config: GrpoConfig, loaded: Loaded, rows: Rows, batches: BatchP
     size = 2 if config.bf16 else 4
     reference = 0 if config.lora or not config.beta else loaded.model.num_parameters() * 4
     prompt = max(_prompt_tokens(loaded, rows[place]) for place in range(min(CHECKED, len(rows))))
-    tokens = prompt + config.max_completion_tokens
+    copies = 1 / config.rollouts if shared else 1  # of the prompt, a rollout
+    tokens = prompt * copies + config.max_completion_tokens
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     a_token = 2 * text.num_hidden_layers * text.num_key_value_heads * head * size
     cache = batches.micro_batch * batches.accumulation * tokens * a_token
