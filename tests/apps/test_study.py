@@ -1,4 +1,4 @@
-"""The study's rows, tables and pictures; the whole command at its smallest size runs in the nightly suite."""
+"""The study's rows, tables and pictures, and the whole command at its smallest size."""
 
 import json
 from pathlib import Path
@@ -212,16 +212,8 @@ def test_presets_load(preset: str) -> None:
     assert load_config(StudyConfig, preset).samples > 0
 
 
-@pytest.mark.slow
 def test_the_study_runs_and_a_second_call_trains_nothing(tmp_path: Path) -> None:
-    tiny = ["sft.max_steps=2", "sft.batch=4", "more_sft_steps=1", "grpo.max_steps=2", "samples=2"]
-    tiny += [
-        "grpo.prompts_per_step=2",
-        "grpo.rollouts=2",
-        "max_new_tokens=32",
-        "grpo.max_completion_tokens=32",
-    ]
-    arguments = ["study", "--quick", "--out", str(tmp_path), "--keep", *tiny]
+    arguments = ["study", "--quick", "--out", str(tmp_path), "--keep"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     rows = {path.name: path.read_bytes() for path in (tmp_path / "rows").glob("*.json")}
