@@ -147,7 +147,7 @@ class GrpoConfig(StageConfig):
 class ThoughtsConfig(Config):
     """Chains of thought that a study constructs: world samples, their teacher, and how it is asked."""
 
-    teacher: str = "embedded"
+    teacher: str = "embedded-think"
     samples: int = Field(default=600, gt=0)
     seed: int = Field(default=1000, ge=0)  # of the samples, with the study's added
     chains: int = Field(default=3, gt=0)
@@ -187,6 +187,7 @@ class StudyConfig(Config):
 STAGE_PRESETS: dict[str, type[Config]] = {
     "tiny-sft": SftConfig,
     "tiny-grpo": GrpoConfig,
+    "tiny-r1": GrpoConfig,
     "qwen2-vl-7b-sft": SftConfig,
     "qwen2-vl-7b-grpo": GrpoConfig,
     "qwen2-vl-2b-lora-sft": SftConfig,

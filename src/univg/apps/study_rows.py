@@ -50,6 +50,7 @@ ARMS: Mapping[str, Arm] = {
     "thoughts-verified": Arm("CoT-SFT on its first verified chain", (SFT_ON + "verified",)),
     "thoughts-selected": Arm("CoT-SFT on its best verified chain", (SFT_ON + "selected",)),
     "thoughts-exact": Arm("CoT-SFT on exact thoughts", (SFT_ON + "exact",)),
+    "thoughts-own-unverified": Arm("CoT-SFT on the start's own first chain", (SFT_ON + "own-unverified",)),
     "thoughts-own": Arm("CoT-SFT on the start's own best verified chain", (SFT_ON + "own",)),
 }
 
@@ -68,6 +69,7 @@ CLAIMS: Sequence[tuple[str, str, str]] = (
     ("Selection adds to verification", "thoughts-selected", "thoughts-verified"),
     ("Exact thoughts beat the teacher's best", "thoughts-exact", "thoughts-selected"),
     ("A checkpoint teaches itself", "thoughts-own", "thoughts-none"),
+    ("Verification and selection help it", "thoughts-own", "thoughts-own-unverified"),
 )
 
 

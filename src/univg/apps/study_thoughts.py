@@ -26,6 +26,7 @@ SOURCES = {
     "selected": "the best of the teacher's verified chains, by IoU",
     "exact": "the world's own",
     "own": "the best of the start's own verified chains",
+    "own-unverified": "the start's own first chain, whatever it says",
 }
 TEACHERS = ("teacher", "own")
 
@@ -58,6 +59,7 @@ def make_thoughts(config: StudyConfig, seed: int, start: str, folder: Path) -> d
         "selected": read_jsonl(folder / "teacher" / "samples.jsonl"),
         "exact": samples,
         "own": read_jsonl(folder / "own" / "samples.jsonl"),
+        "own-unverified": _of_proposals(samples, folder / "own", lambda row: bool(row["thought"])),
     }
     sizes = {source: write_jsonl(thoughts_file(folder, source), chosen) for source, chosen in sets.items()}
     partial = counts.with_suffix(f".{os.getpid()}.partial")

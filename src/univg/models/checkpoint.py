@@ -16,7 +16,11 @@ from typing import Any, NoReturn
 
 from univg.images import one_line
 
-EMBEDDED: Mapping[str, str] = {"embedded": "tiny-think", "embedded-base": "tiny-base"}
+EMBEDDED: Mapping[str, str] = {
+    "embedded": "tiny-r1",
+    "embedded-think": "tiny-think",
+    "embedded-base": "tiny-base",
+}
 """Names of the checkpoints in the package, and their folders under `assets`."""
 
 CONFIG_FILE = "config.json"
