@@ -17,8 +17,9 @@ import pytest
 from univg.apps import cli
 from univg.apps.serve import served_name
 from univg.apps.serving.vllm import VllmSettings, vllm_command
+from univg.models.checkpoint import locate
 
-EMBEDDED = Path(cli.__file__).parents[1] / "assets" / "tiny-think"
+EMBEDDED = locate("embedded").folder
 
 
 @pytest.fixture(autouse=True)

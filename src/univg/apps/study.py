@@ -97,6 +97,7 @@ def _run_all(config: StudyConfig, names: Sequence[str], out: Path, folder: Path,
     from univg.models.checkpoint import weights_digest
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
+    asked = config.model_dump(mode="json", exclude={"seeds", "arms"})  # rows name no folder of this machine
     if config.prologue is not None:
         config = config.model_copy(update={"model": _prologue(config, out / "start", console)})
     digest = weights_digest(config.model)  # rows of an older base are not mixed with a new one's
@@ -133,7 +134,7 @@ def _run_all(config: StudyConfig, names: Sequence[str], out: Path, folder: Path,
                 "evaluation_seconds": round(time.perf_counter() - started, 1),
                 **scores,
                 "curve": curve,
-                "config": config.model_dump(mode="json", exclude={"seeds", "arms"}),
+                "config": asked,
             }
             write_row(row_path(folder, name, seed), row)
         if not keep and list(names) == arms_of(config):
