@@ -199,3 +199,19 @@ def test_what_cannot_be_asked_is_told_in_one_line(
     err = capsys.readouterr().err
     assert told in err and err.count("\n") == 1 and err.startswith("error: ")
     assert not (tmp_path / "out").exists()
+
+
+def test_another_asking_in_the_same_folder_says_what_it_replaces(tmp_path: Path, capsys: Any) -> None:
+    run = ["construct", "--teacher", "world", "--out", str(tmp_path / "out"), "--n"]
+    assert main([*run, "6"]) == main([*run, "6"]) == 0
+    assert "of another asking" not in capsys.readouterr().err, "the same command goes on"
+    assert main([*run, "2"]) == 0
+    assert "held 6 kept samples of another asking (differs in data)" in capsys.readouterr().err
+    assert main([*run, "6"]) == 0
+    assert len(list(read_jsonl(tmp_path / "out" / "samples.jsonl"))) == 6
+
+
+def test_that_nothing_was_kept_is_said(tmp_path: Path, capsys: Any) -> None:
+    run = ["construct", "--teacher", "world", "--out", str(tmp_path / "out"), "--n", "2"]
+    assert main([*run, "--min-words", "290"]) == 0
+    assert "note: nothing was kept" in capsys.readouterr().err

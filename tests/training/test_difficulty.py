@@ -13,6 +13,7 @@ from univg.training.difficulty import (
     LOG_FLOOR,
     WEIGHTINGS,
     DifficultyError,
+    check_weighting,
     find_weighting,
     level_of,
     weight_of,
@@ -86,3 +87,14 @@ def test_a_weight_that_is_not_positive_is_refused(weight: float) -> None:
 @pytest.mark.parametrize(("mean", "level"), [(0.0, "hard"), (0.3, "medium"), (0.69, "medium"), (0.7, "easy")])
 def test_levels(mean: float, level: str) -> None:
     assert level_of(mean) == level
+
+
+@pytest.mark.parametrize("body", ["'heavy'", "float('nan')", "mean_iou - 0.5", "1 / mean_iou"])
+def test_a_weighting_of_ones_own_is_tried_before_anything_starts(
+    body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"weights_{abs(hash(body))}"
+    (tmp_path / f"{name}.py").write_text(f"def mine(mean_iou):\n    return {body}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DifficultyError, match=rf"weighting '{name}.mine' fails for a mean IoU of"):
+        check_weighting(f"{name}.mine")

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from univg.apps import CommandError
-from univg.apps.construct_report import end, notes, progress_shown, report
+from univg.apps.construct_report import (
+    end,
+    last_manifest,
+    notes,
+    progress_shown,
+    report,
+    tell_replaced,
+)
 
 if TYPE_CHECKING:
     from univg.construction.data import Data
@@ -369,6 +376,7 @@ def _run(
     from univg.models.remote import ServerError
 
     stopped: BaseException | None = None
+    before = last_manifest(out)
     with Results(out, ledger, who.name) as results, progress_shown(data.total) as show:
         try:
             Constructor(data, who, picker, texts, plan, ledger, results, show).run()
@@ -387,4 +395,5 @@ def _run(
     }
     manifest = results.finish(facts, plan)
     report(manifest, ledger, out)
+    tell_replaced(before, manifest, out)
     end(manifest, ledger, out, stopped)

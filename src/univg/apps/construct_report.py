@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -61,6 +62,39 @@ def report(manifest: Mapping[str, Any], ledger: Ledger, out: Path) -> None:
             f"{spent.completion_tokens} out{cost} (this run: {ledger.asked.requests} requests)"
         )
     console.print(f"samples {out / 'samples.jsonl'}")
+    if manifest["proposals"] and not _kept(manifest) and not manifest["undecided"]:
+        hint = "look at proposals.jsonl"
+        if manifest["plan"]["shown"]:
+            hint += "; a model that writes boxes in its own way, as univg's do, is asked with --truth hidden"
+        notes().print(f"note: nothing was kept: {out}: {hint}")
+
+
+def last_manifest(out: Path) -> Mapping[str, Any] | None:
+    """What an earlier run in `out` was; None where there was none that can be read."""
+    try:
+        found = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def tell_replaced(before: Mapping[str, Any] | None, now: Mapping[str, Any], out: Path) -> None:
+    """Say so where another asking's samples stood in `out`: they can be had again for nothing, but not seen there."""
+    if before is None or not _kept(before):
+        return
+    changed = [name for name in ("data", "teacher", "judge") if before.get(name) != now[name]]
+    plans = before.get("plan", {}), json.loads(json.dumps(now["plan"]))
+    changed += [name for name in plans[1] if name not in plans[0] or plans[0][name] != plans[1][name]]
+    if changed:
+        notes().print(
+            f"note: {out} held {_kept(before)} kept samples of another asking (differs in {', '.join(changed)}), which "
+            "are replaced; the command that made them brings them back without asking again"
+        )
+
+
+def _kept(manifest: Mapping[str, Any]) -> int:
+    counts = manifest.get("samples", {})
+    return int(counts.get("kept", 0)) + int(counts.get("simple", 0))
 
 
 def end(manifest: Mapping[str, Any], ledger: Ledger, out: Path, stopped: BaseException | None) -> None:

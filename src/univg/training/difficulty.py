@@ -30,6 +30,7 @@ __all__ = [
     "LOG_FLOOR",
     "WEIGHTINGS",
     "DifficultyError",
+    "check_weighting",
     "exp_weight",
     "find_weighting",
     "level_of",
@@ -147,6 +148,19 @@ def weight_of(weighting: Weighting, mean_iou: float) -> float:
             f"the weighting gives {weight} for a mean IoU of {mean_iou:.4f}: weights must be positive and finite"
         )
     return weight
+
+
+def check_weighting(name: str, power_w: float = 1.0) -> None:
+    """Try the weighting `name` over the whole range of mean IoUs. Errors: DifficultyError, DottedPathError."""
+    function = find_weighting(name, power_w)
+    for mean_iou in (0.0, 0.25, 0.5, 0.75, 1.0):
+        try:
+            weight_of(function, mean_iou)
+        except Exception as error:
+            cause = " ".join(str(error).split()) or type(error).__name__
+            raise DifficultyError(
+                f"weighting {name!r} fails for a mean IoU of {mean_iou}: {cause}"
+            ) from error
 
 
 def level_of(mean_iou: float) -> Level:

@@ -18,7 +18,7 @@ from univg.models import checkpoint
 from univg.models.loading import Loaded
 from univg.stages import GrpoConfig
 from univg.training.cpu_layers import PatchLinear
-from univg.training.difficulty import DifficultyError, find_weighting
+from univg.training.difficulty import DifficultyError, check_weighting
 from univg.training.dotted import DottedPathError
 from univg.training.group_sharing import CannotShare, PromptsNotShared
 from univg.training.grpo_checks import check_oracle, memory_lines, start_lines
@@ -164,7 +164,7 @@ def _settled(config: GrpoConfig) -> tuple[BatchPlan, Sequence[Reward]]:
     try:
         batches = batch_plan(config.prompts_per_step, config.rollouts, config.micro_batch, world_size())
         rewards = find_rewards(config.rewards)
-        find_weighting(config.weighting, config.power_w)
+        check_weighting(config.weighting, config.power_w)
     except (DifficultyError, DottedPathError, RewardError, ValueError) as error:
         raise StageError(str(error)) from error
     if config.beta and config.lora is None and checkpoint.is_adapter(checkpoint.locate(config.model).folder):
