@@ -163,7 +163,8 @@ def test_long_texts_take_linear_time(unit):
         which_image(2, None, text, text)
         return time.process_time() - start
 
-    assert any(seconds(1_000_000) < 8 * seconds(250_000) + 0.02 for _ in range(3))
+    # Quadratic time would be 16 times as long; a busy machine makes any one try unfair.
+    assert any(seconds(1_000_000) < 12 * seconds(250_000) + 0.02 for _ in range(6))
 
 
 def meant(record):
