@@ -32,8 +32,8 @@ def main() -> None:
 
     import torch
 
-    from univg.evaluation.benchmarks import open_world
-    from univg.evaluation.engines import Decoding, load_local
+    from univg.evaluate.benchmarks import open_world
+    from univg.evaluate.engines import Decoding, load_local
 
     torch.set_num_threads(options.threads)
     cases = open_world("world", options.n).cases
@@ -60,8 +60,8 @@ def main() -> None:
 
 def ours(engine, cases: Sequence, decoding) -> tuple[dict[str, str], float]:
     """The whole of a run: opening, batching, generation, scoring, rows on disk."""
-    from univg.evaluation.benchmarks import Benchmark
-    from univg.evaluation.runner import evaluate
+    from univg.evaluate.benchmarks import Benchmark
+    from univg.evaluate.runner import evaluate
 
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -74,8 +74,8 @@ def plain(engine, cases: Sequence, decoding) -> tuple[dict[str, str], float]:
     """transformers as its documentation shows it, one sample after the other."""
     import torch
 
-    from univg.models.generation import forbidden_ids, stop_ids
-    from univg.response import render_chat
+    from univg.grounding.prompts import render_chat
+    from univg.models.generation.generate import forbidden_ids, stop_ids
 
     model, processor = engine.loaded.model, engine.loaded.processor
     stops = stop_ids(engine.loaded)

@@ -59,7 +59,7 @@ def show(name: str, gradients: Sequence[Any], unit: str) -> None:
 
 
 def settings(options: argparse.Namespace, **changes: Any) -> Any:
-    from univg.stages import DataSource, GrpoConfig
+    from univg.training.config import DataSource, GrpoConfig
 
     level = options.difficulty
     data = (DataSource(families=FAMILIES, difficulty=(level, level), seed=7),)
@@ -71,10 +71,10 @@ def policy_gradients(
 ) -> Sequence[np.ndarray]:
     from transformers import PrinterCallback, TrainerCallback
 
-    from univg.training.grpo import TrainingRows
-    from univg.training.grpo_trainer import GroundingGRPOTrainer, paper_arguments
-    from univg.training.stage_data import StageRows
-    from univg.training.stage_run import start_model
+    from univg.training.grpo.stage import TrainingRows
+    from univg.training.grpo.trainer import GroundingGRPOTrainer, paper_arguments
+    from univg.training.run.rows import StageRows
+    from univg.training.run.stage import start_model
 
     found: list[np.ndarray] = []
 
@@ -117,9 +117,9 @@ def policy_gradients(
 def sft_gradients(options: argparse.Namespace, samples: int) -> Sequence[np.ndarray]:
     from torch.nn import functional
 
-    from univg.training.sft import encode, join
-    from univg.training.stage_data import StageRows
-    from univg.training.stage_run import start_model
+    from univg.training.run.rows import StageRows
+    from univg.training.run.stage import start_model
+    from univg.training.sft.stage import encode, join
 
     config = settings(options)
     loaded = start_model(config)

@@ -71,8 +71,8 @@ def make_rows(shape: Shape) -> list[dict]:
     import numpy as np
     from PIL import Image
 
-    from univg.response import render_chat
-    from univg.samples import GroundingSample
+    from univg.grounding.prompts import render_chat
+    from univg.grounding.samples import GroundingSample
 
     rng = np.random.default_rng(0)
     side = shape.side_px()
@@ -97,10 +97,10 @@ def make_trainer(kind: str, model_folder: Path, rows: list[dict], options: argpa
     from transformers import PrinterCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from univg.models.generation import forbidden_ids
+    from univg.models.generation.generate import forbidden_ids
     from univg.models.loading import load
-    from univg.training.grpo_trainer import GroundingGRPOTrainer
-    from univg.training.row_table import RowTable
+    from univg.training.grpo.row_table import RowTable
+    from univg.training.grpo.trainer import GroundingGRPOTrainer
 
     loaded = load(model_folder, dtype="float32", device="cpu")
     if not options.train_vision:

@@ -78,10 +78,10 @@ def read(way: str, path: str) -> int:
         with open(path, "rb") as file:
             return sum(1 for _ in ijson.items(file, "item"))
     if way == "stream":
-        from univg.tasks.json_stream import read_items
+        from univg.data.formats.json_stream import read_items
 
         return sum(1 for _ in read_items(path))
-    from univg.tasks import read as read_samples
+    from univg.data.readers import read as read_samples
 
     # One sample a turn; what all the ways count are the records behind them.
     count, last = 0, ""

@@ -150,10 +150,10 @@ def told_memory(memory: Sequence[tuple[float, float]]) -> str:
 
 def questions(n: int, max_tokens: int) -> list[dict[str, Any]]:
     """The world's questions as an evaluation sends them."""
-    from univg.evaluation.benchmarks import open_world
+    from univg.evaluate.benchmarks import open_world
+    from univg.grounding.prompts import render_chat, style_for
     from univg.models.processor import PixelBudget
-    from univg.models.remote import as_seen, with_pictures
-    from univg.response import render_chat, style_for
+    from univg.models.server import as_seen, with_pictures
 
     requests = []
     for case in open_world("world", n).cases:
@@ -167,7 +167,7 @@ def questions(n: int, max_tokens: int) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def server(options: argparse.Namespace) -> Iterator[tuple[str, int]]:
     """A server process of its own on a free port: its address and process id."""
-    command = [sys.executable, "-m", "univg.apps.cli", "serve", "--model", options.model, "--port", "0"]
+    command = [sys.executable, "-m", "univg", "serve", "--model", options.model, "--port", "0"]
     command += ["--batch-size", str(options.batch_size), "--max-requests", str(options.max_requests)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)

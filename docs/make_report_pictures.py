@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def univg(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "univg.apps.cli", *arguments], check=True)
+    subprocess.run([sys.executable, "-m", "univg.cli.main", *arguments], check=True)
 
 
 def photograph(page: Path, part: str, picture: Path) -> None:

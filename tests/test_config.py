@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from univg.config import PRESETS, Config, ConfigError, PretrainConfig, find_config, load_config, save_config
-from univg.stages import STAGE_PRESETS
+from univg.training.config import STAGE_PRESETS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

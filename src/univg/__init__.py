@@ -14,36 +14,40 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from univg.boxes import iou as iou
+    from univg.errors import UnivgError as UnivgError
+    from univg.grounding.boxes import iou as iou
+    from univg.grounding.prompts import render_prompt as render_prompt
+    from univg.grounding.prompts import render_response as render_response
+    from univg.grounding.reading import Asked as Asked
+    from univg.grounding.reading import Reading as Reading
+    from univg.grounding.reading import read as read
+    from univg.grounding.samples import GroundingSample as GroundingSample
+    from univg.grounding.samples import read_jsonl as read_jsonl
+    from univg.grounding.samples import write_jsonl as write_jsonl
+    from univg.grounding.scoring import Score as Score
+    from univg.grounding.scoring import score as score
     from univg.models.grounder import GroundedBox as GroundedBox
     from univg.models.grounder import Grounder as Grounder
     from univg.models.grounder import Grounding as Grounding
-    from univg.response import Response as Response
-    from univg.response import parse as parse
-    from univg.response import render_prompt as render_prompt
-    from univg.response import render_response as render_response
-    from univg.samples import GroundingSample as GroundingSample
-    from univg.samples import read_jsonl as read_jsonl
-    from univg.samples import write_jsonl as write_jsonl
-    from univg.scoring import Score as Score
-    from univg.scoring import score as score
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "iou": "univg.boxes",
+    "iou": "univg.grounding.boxes",
+    "Asked": "univg.grounding.reading",
+    "Reading": "univg.grounding.reading",
+    "read": "univg.grounding.reading",
+    "render_prompt": "univg.grounding.prompts",
+    "render_response": "univg.grounding.prompts",
+    "GroundingSample": "univg.grounding.samples",
+    "read_jsonl": "univg.grounding.samples",
+    "write_jsonl": "univg.grounding.samples",
+    "Score": "univg.grounding.scoring",
+    "score": "univg.grounding.scoring",
+    "UnivgError": "univg.errors",
     "GroundedBox": "univg.models.grounder",
     "Grounder": "univg.models.grounder",
     "Grounding": "univg.models.grounder",
-    "Response": "univg.response",
-    "parse": "univg.response",
-    "render_prompt": "univg.response",
-    "render_response": "univg.response",
-    "GroundingSample": "univg.samples",
-    "read_jsonl": "univg.samples",
-    "write_jsonl": "univg.samples",
-    "Score": "univg.scoring",
-    "score": "univg.scoring",
 }
 
 __all__ = ["__version__", *_HOMES]

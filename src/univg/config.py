@@ -310,7 +310,7 @@ class Phase(Config):
     """A stretch of pretraining on one mixture: "family/style" -> its share (any positive numbers).
 
     Families are the world's; the style says how the prompt asks and what is answered: `direct`, `simple`,
-    `think` (:mod:`univg.response`), or `describe` (name every thing with its box). "*/direct" stands for
+    `think` (:mod:`univg.grounding.response`), or `describe` (name every thing with its box). "*/direct" stands for
     every family.
     """
 

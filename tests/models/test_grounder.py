@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from univg.images import ImageFault
 from univg.models import generation
-from univg.models.generation import Chat, Generation
+from univg.models.generation.generate import Chat, Generation
 from univg.models.grounder import Grounder
 from univg.models.loading import FAMILIES, Loaded, load, write_conventions
 from univg.models.tiny import PATCH_SIZE, PIXEL_BUDGET, build_tiny
+from univg.pictures.images import ImageFault
 
 Picture = Callable[[int, int], Image.Image]
 Script = Callable[..., list[Chat]]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from univg.boxes import unit_to_permille
+from univg.grounding.boxes import unit_to_permille
+from univg.grounding.prompts import render_prompt, render_response
+from univg.grounding.samples import write_jsonl
 from univg.models.processor import PixelBudget
 from univg.models.tiny import build_tiny, save_tiny
-from univg.response import render_prompt, render_response
-from univg.samples import write_jsonl
 from univg.world import make_sample
 
 SHAPE = {

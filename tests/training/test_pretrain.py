@@ -18,9 +18,7 @@ from safetensors.torch import load_file
 from univg.config import Phase, PretrainConfig, load_config, save_config
 from univg.models.loading import load
 from univg.models.tiny import build_tiny
-from univg.training.dense_head import NOTHING, dense_targets
-from univg.training.pretrain import PretrainError, rate_at, run
-from univg.training.world_batches import (
+from univg.training.pretrain.batches import (
     IGNORED,
     Collator,
     draw_samples,
@@ -28,6 +26,8 @@ from univg.training.world_batches import (
     prompt_and_response,
     shares,
 )
+from univg.training.pretrain.dense_head import NOTHING, dense_targets
+from univg.training.pretrain.stage import PretrainError, rate_at, run
 from univg.world import FAMILIES, Scene, make_sample
 
 SMALL = PretrainConfig(
@@ -77,7 +77,7 @@ def test_a_finished_run_is_a_checkpoint_that_knows_how_it_is_asked(finished: Pat
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(finished: Path, tmp_path: Path) -> None:
     out, config = tmp_path / "killed", tmp_path / "small.yaml"
     save_config(SMALL, config)
-    command = [sys.executable, "-m", "univg.apps.cli", "pretrain", "--config", str(config), "--out", str(out)]
+    command = [sys.executable, "-m", "univg", "pretrain", "--config", str(config), "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (out / "state.pt").exists() and time.monotonic() < deadline and process.poll() is None:

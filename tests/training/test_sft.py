@@ -21,17 +21,17 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from univg.apps.cli import main
-from univg.boxes import unit_to_permille
+from univg.cli.main import main
 from univg.config import load_config, save_config
+from univg.grounding.boxes import unit_to_permille
+from univg.grounding.samples import read_jsonl
 from univg.models.grounder import Grounder
 from univg.models.loading import load
-from univg.samples import read_jsonl
-from univg.stages import DataSource, LoraSettings, SftConfig
+from univg.training.config import DataSource, LoraSettings, SftConfig
 from univg.training.merging import run as merge
-from univg.training.sft import SftTrainer, run
-from univg.training.stage_data import StageError, StageRows
-from univg.training.whole_checkpoints import NonFinite, find_last_good
+from univg.training.run.checkpoints import NonFinite, find_last_good
+from univg.training.run.rows import StageError, StageRows
+from univg.training.sft.stage import SftTrainer, run
 
 QUIET = Console(quiet=True)
 WEIGHTS = "model.safetensors"
@@ -118,7 +118,7 @@ def test_a_run_killed_at_any_step_and_resumed_ends_with_the_same_weights(
 ) -> None:
     out, file = tmp_path / "killed", tmp_path / "small.yaml"
     save_config(changed(small, workers=1), file)
-    command = [sys.executable, "-m", "univg.apps.cli", "sft", "--config", str(file), "--out", str(out)]
+    command = [sys.executable, "-m", "univg", "sft", "--config", str(file), "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     logged, deadline = random.randint(1, 5), time.monotonic() + 180
     while process.poll() is None and time.monotonic() < deadline:
@@ -391,7 +391,7 @@ def test_two_processes_make_the_weights_of_one(small: SftConfig, finished: Path,
         "--master_port",
         str(port),
     ]
-    command += ["-m", "univg.apps.cli", "sft", "--config", str(file), "--out", str(out)]
+    command += ["-m", "univg", "sft", "--config", str(file), "--out", str(out)]
     ended = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
     )

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from univg.config import load_config
 from univg.models.loading import load
-from univg.stages import STAGE_PRESETS, GrpoConfig, SftConfig, StageConfig
+from univg.training.config import STAGE_PRESETS, GrpoConfig, SftConfig, StageConfig
 
 QUIET = Console(quiet=True)
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -60,7 +60,7 @@ def test_the_papers_stages_are_the_papers() -> None:
 def test_the_presets_of_stage_1_run_shrunk(
     name: str, changes: dict[str, Any], start: Path, published: Path, tmp_path: Path
 ) -> None:
-    from univg.training.sft import run
+    from univg.training.sft.stage import run
 
     config = shrunk(name, start, published, **changes)
     assert config.bf16 and config.gradient_checkpointing and config.freeze_vision
@@ -72,7 +72,7 @@ def test_the_presets_of_stage_1_run_shrunk(
 
 @pytest.mark.parametrize("name", ["qwen2-vl-7b-grpo", "qwen2-vl-2b-lora-grpo"])
 def test_the_presets_of_stage_2_run_shrunk(name: str, start: Path, published: Path, tmp_path: Path) -> None:
-    from univg.training.grpo import run
+    from univg.training.grpo.stage import run
 
     changes = {"prompts_per_step": 2, "rollouts": 4, "max_completion_tokens": 8, "rollout_page_every": 1}
     if "lora" in name:

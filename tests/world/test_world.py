@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from PIL import ImageChops
 
-from univg.mentions import which_image
-from univg.response import parse, render_response
-from univg.scoring import score
+from univg.grounding.mentions import which_image
+from univg.grounding.prompts import render_response
+from univg.grounding.reading import parse
+from univg.grounding.scoring import score
 from univg.world import FAMILIES, SPLITS, Scene, make_sample
 from univg.world.questions import Crop, crop_pixels
 from univg.world.render import render

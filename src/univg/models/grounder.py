@@ -11,22 +11,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from univg.boxes import Box, BoxPermille, SizeWH, iou, unit_to_permille, unit_to_px
-from univg.images import Picture, as_picture, open_picture
+from univg.grounding.agreement import most_agreed
+from univg.grounding.boxes import Box, BoxPermille, SizeWH, unit_to_permille, unit_to_px
+from univg.grounding.coordinates import Frame
+from univg.grounding.mentions import ImageRule
+from univg.grounding.prompts import PromptStyle
+from univg.grounding.reading import Asked, Fault, PlacedBox, read
 from univg.models.loading import Loaded, load
-from univg.response import Fault, Frame, ImageRule, PromptStyle, Response, parse, which_image
+from univg.pictures.images import Picture, as_picture, open_picture
 
 if TYPE_CHECKING:
     import torch
 
-    from univg.models.generation import Generation
     from univg.models.processor import PixelBudget
 
 ImageLike = str | PathLike[str] | Image.Image
@@ -120,7 +123,7 @@ class Grounder:
             raise ValueError("the question is empty: say what to look for")
         if samples < 1:
             raise ValueError(f"samples={samples}: draw at least one")
-        from univg.models.generation import Chat, generate
+        from univg.models.generation.generate import Chat, generate
 
         style = style or self.loaded.prompt_style
         chat = Chat.ask([picture.image for picture in pictures], query, style)
@@ -130,47 +133,22 @@ class Grounder:
             self.loaded, [chat], max_new_tokens=max_new_tokens, temperature=temperature, n=samples, seed=seed
         )
         sizes = [picture.image.size for picture in pictures]
-        readings = [self._read(response, query, style, sizes) for response in responses]
+        asked = Asked(len(sizes), query, style, self.loaded.family.frame)
+        seen_wh = [self.loaded.resized(size_wh) for size_wh in sizes]
+        readings = [read(response.text, asked, seen_wh, response.truncated) for response in responses]
         chosen, confidence = most_agreed(readings)
         reading = readings[chosen]
         return Grounding(
-            thought=reading.response.thought,
-            boxes=tuple(_grounded(box, reading.image_index, sizes) for box in reading.response.boxes),
+            thought=reading.thought,
+            boxes=tuple(_grounded(box, sizes) for box in reading.boxes),
             image_rule=reading.image_rule,
-            fault=reading.response.fault,
+            fault=reading.fault,
             confidence=confidence,
             raw=responses[chosen].text,
             model=self.loaded.name,
             seconds=time.perf_counter() - started,
             notes=tuple(f"{picture.path}: {note}" for picture in pictures for note in picture.notes),
         )
-
-    def _read(
-        self, generation: Generation, query: str, style: PromptStyle, sizes: Sequence[SizeWH]
-    ) -> Reading:
-        """What the text says and about which image.
-
-        A family that writes pixels of the resized image is read twice: only the thought tells which image is
-        meant, and only the image's resized size tells what its pixels are worth.
-        """
-        response = parse(generation.text, style)
-        index, rule = which_image(len(sizes), None, query, response.thought)
-        if self.loaded.family.frame == "pixel":
-            response = parse(generation.text, style, frame="pixel", size_wh=self.loaded.resized(sizes[index]))
-        if generation.truncated and not response.boxes:
-            response = replace(
-                response, fault="truncated"
-            )  # why there is no box, where the text alone cannot tell
-        return Reading(response, index, rule)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A response as read: what it says, which image (from 0) its boxes lie on, and what decided that."""
-
-    response: Response
-    image_index: int
-    image_rule: ImageRule
 
 
 def _open(images: ImageLike | Sequence[ImageLike]) -> list[Picture]:
@@ -186,30 +164,6 @@ def _open(images: ImageLike | Sequence[ImageLike]) -> list[Picture]:
     ]
 
 
-def _grounded(box_unit: Box, image_index: int, sizes: Sequence[SizeWH]) -> GroundedBox:
-    x1, y1, x2, y2 = (round(edge, 2) for edge in unit_to_px(box_unit, sizes[image_index]))
-    return GroundedBox(image_index, (x1, y1, x2, y2), box_unit, unit_to_permille(box_unit))
-
-
-def most_agreed(readings: Sequence[Reading]) -> tuple[int, float | None]:
-    """The reading whose first box has the highest mean IoU with those of all other readings, and that mean.
-
-    A box on another image, or no box, agrees by 0. A reading with a fault is taken only if every one with a box
-    has one, however much others agree with it. With no box anywhere, it is the first reading, at confidence 0.
-    """
-    if len(readings) == 1:
-        return 0, None
-    boxed = [place for place, reading in enumerate(readings) if reading.response.boxes]
-    sound = [place for place in boxed if readings[place].response.fault is None]
-    best, agreement = 0, -1.0
-    for place in sound or boxed:
-        shared = sum(_agreement(readings[place], readings[other]) for other in boxed if other != place)
-        if shared > agreement:
-            best, agreement = place, shared
-    return best, max(agreement, 0.0) / (len(readings) - 1)
-
-
-def _agreement(one: Reading, other: Reading) -> float:
-    if one.image_index != other.image_index:
-        return 0.0
-    return iou(one.response.boxes[0], other.response.boxes[0])
+def _grounded(box: PlacedBox, sizes: Sequence[SizeWH]) -> GroundedBox:
+    x1, y1, x2, y2 = (round(edge, 2) for edge in unit_to_px(box.box, sizes[box.image_index]))
+    return GroundedBox(box.image_index, (x1, y1, x2, y2), box.box, unit_to_permille(box.box))

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from univg.grounding.coordinates import Frame
+from univg.grounding.prompts import PromptStyle
 from univg.models import checkpoint
 from univg.models.checkpoint import COPY_AGAIN, EMBEDDED, CheckpointError
-from univg.response import Frame, PromptStyle
 
 if TYPE_CHECKING:
     import torch

@@ -18,9 +18,9 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX, Qwen2Tokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from univg.grounding.prompts import PromptStyle
 from univg.models.loading import write_conventions
 from univg.models.processor import CHAT_TEMPLATE, GroundingProcessor, PixelBudget
-from univg.response import PromptStyle
 
 # Qwen2-VL's special tokens, in the order of their ids there.
 SPECIAL_TOKENS = (

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from univg.models import checkpoint
-from univg.models.generation import Chat, generate
+from univg.models.generation.generate import Chat, generate
 from univg.models.loading import CONVENTIONS_FILE, Loaded, load, read_conventions, write_conventions
-from univg.training.stage_data import StageError
-from univg.training.stage_run import quietly
-from univg.training.whole_checkpoints import writing
+from univg.training.run.checkpoints import writing
+from univg.training.run.rows import StageError
+from univg.training.run.stage import quietly
 from univg.world import make_sample
 
 __all__ = ["run"]

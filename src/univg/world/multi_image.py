@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from univg.boxes import Box
+from univg.grounding.boxes import Box
 from univg.world.questions import (
     ORDINALS,
     Crop,

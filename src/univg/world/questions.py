@@ -13,8 +13,8 @@ from typing import Any
 
 from PIL import Image
 
-from univg.boxes import Box
-from univg.samples import GroundingSample
+from univg.grounding.boxes import Box
+from univg.grounding.samples import GroundingSample
 from univg.world.render import render
 from univg.world.scene import Scene, Split, Studio, Thing, Unplaceable, place_name
 
@@ -205,6 +205,6 @@ def capital(text: str) -> str:
 
 def box_text(box: Box) -> str:
     """A box as the benchmark's questions write it."""
-    from univg.response import render_response
+    from univg.grounding.prompts import render_response
 
     return render_response(box, style="direct")

@@ -7,7 +7,7 @@ import random
 
 from PIL import Image, ImageDraw
 
-from univg.boxes import Box
+from univg.grounding.boxes import Box
 from univg.world.scene import COLOURS, Background, Outline, Scene, Thing
 
 OVERSAMPLE = 2

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from univg.boxes import Box
+from univg.grounding.boxes import Box
 from univg.world.shapes import COMPOSITES, SHAPES, SIMPLE_SHAPES, Part, Polygon
 
 Split = Literal["train", "test", "unseen"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from univg.response import ZERO_SHOT_IMAGE, ZERO_SHOT_VIDEO
+from univg.grounding.prompts import ZERO_SHOT_IMAGE, ZERO_SHOT_VIDEO
 from univg.world.questions import Question, a, capital, family, listing, refer, shown, shuffled
 from univg.world.scene import Identity, Scene, Studio, Thing, Unplaceable, bounds, overlap, place_name
 from univg.world.shapes import COMPOSITES, SIMPLE_SHAPES

@@ -1,0 +1,236 @@
+"""Every answer that was paid for, on disk as it arrives, and what it cost.
+
+`DIR/journal.jsonl` only grows. An answer is found again by the hash of its request: who was asked, in which words,
+about which pixels, how it was drawn. So a run that was stopped at any moment asks only for what is missing, and
+a change of the rules of verification asks for nothing at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeAlias
+
+from univg.construct.data import Item
+from univg.files import Journal
+from univg.grounding.boxes import SizeWH
+
+Role: TypeAlias = Literal["propose", "judge"]
+
+
+class LedgerError(ValueError):
+    """A journal that cannot be used; one line with what, which and what to do."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How texts are drawn: `n` of them in one request."""
+
+    max_new_tokens: int
+    temperature: float
+    n: int = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to a teacher. `key` is the hash of everything that decides the answer; `draw` counts from 0
+    the requests of one sample and role."""
+
+    key: str
+    item: Item
+    role: Role
+    draw: int
+    messages: tuple[Mapping[str, Any], ...]
+    how: Draw
+    seed: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back. Tokens are of the whole request; `estimated` if the teacher did not count them itself.
+    `seen_wh`: the size of each image as the teacher saw it."""
+
+    texts: tuple[str, ...]
+    truncated: tuple[bool, ...]
+    prompt_tokens: int
+    completion_tokens: int
+    estimated: bool
+    seen_wh: tuple[SizeWH, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a request has no answer: `cause` is "image" or "no_response". The next run asks again."""
+
+    cause: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How much was asked: requests, and tokens in and out."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Money for a million tokens, in whatever currency.
+
+    >>> Prices(1.5, 6.0).cost(Usage(1, 2000, 500))
+    0.006
+    """
+
+    prompt: float = 0.0
+    completion: float = 0.0
+
+    def cost(self, usage: Usage) -> float:
+        return (usage.prompt_tokens * self.prompt + usage.completion_tokens * self.completion) / 1e6
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that a folder may cost, all its runs together; None is no limit."""
+
+    tokens: int | None = None
+    money: float | None = None
+
+
+class Ledger:
+    """The journal of one folder, for any number of threads; no other process can write to it meanwhile.
+
+    `asked` is what this run paid for, `spent` all that the folder holds.
+    """
+
+    def __init__(self, folder: Path, prices: Prices | None = None, budget: Budget | None = None) -> None:
+        self.path = folder / "journal.jsonl"
+        self.prices, self.budget = prices or Prices(), budget or Budget()
+        self.spent, self.asked, self.exhausted = Usage(), Usage(), False
+        self._held, self._ratio = Usage(), 1.0
+        self._places: dict[str, tuple[int, int]] = {}
+        self._journal = Journal(self.path)
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> Ledger:
+        self._journal.__enter__()
+        try:
+            self._read()
+        except BaseException:
+            self._journal.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:  # a late answer finds the journal shut, or is written whole before
+            self._journal.__exit__(kind, error, trace)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def find(self, key: str) -> Answer | None:
+        """The answer to a request that has been paid for."""
+        place = self._places.get(key)
+        if place is None:
+            return None
+        with self.path.open("rb") as file:
+            file.seek(place[0])
+            row = json.loads(file.read(place[1]))
+        seen = tuple((int(width), int(height)) for width, height in row["seen_wh"])
+        return Answer(
+            tuple(row["texts"]), tuple(row["truncated"]), row["prompt_tokens"], row["completion_tokens"],
+            row["estimated"], seen, row["seconds"],
+        )  # fmt: skip
+
+    def admit(self, estimate: Usage, stop: threading.Event) -> Usage | None:
+        """Hold as much of the budget as a request may cost at most; None: it does not fit any more.
+
+        While other requests are under way it waits, as they may come out cheaper than was held for them.
+        """
+        with self._changed:
+            while not (self.exhausted or stop.is_set()):
+                prompt = int(estimate.prompt_tokens * self._ratio) + 1
+                held = Usage(estimate.requests, prompt, estimate.completion_tokens)
+                if self._fits(held):
+                    self._held += held
+                    return held
+                if not self._held.requests:
+                    self.exhausted = True
+                    break
+                self._changed.wait(0.2)
+            return None
+
+    def release(self, held: Usage) -> None:
+        """Give back what was held for a request that got no answer."""
+        with self._changed:
+            self._held += Usage(-held.requests, -held.prompt_tokens, -held.completion_tokens)
+            self._changed.notify_all()
+
+    def record(self, answered: Sequence[tuple[Request, Answer]], held: Usage, teacher: str) -> None:
+        """Answers onto the disk, before anything else is done with them."""
+        rows = [_row(request, answer, teacher) for request, answer in answered]
+        with self._changed:
+            start = os.path.getsize(self.path)
+            self._journal.append(rows)
+            for row in rows:
+                # As the journal writes it: ASCII, so that characters are bytes.
+                length = len(json.dumps(row, ensure_ascii=True)) + 1
+                self._count(row["request"], row, (start, length))
+                start += length
+            used = Usage(len(rows), *(sum(row[name] for row in rows) for name in _TOKENS))
+            self.asked += used
+            if held.prompt_tokens and not any(answer.estimated for _, answer in answered):
+                # A server that counts more than we thought will do so again.
+                self._ratio = max(self._ratio, self._ratio * used.prompt_tokens / held.prompt_tokens)
+        self.release(held)
+
+    def _fits(self, more: Usage) -> bool:
+        total = self.spent + self._held + more
+        tokens, money = self.budget.tokens, self.budget.money
+        return (tokens is None or total.tokens <= tokens) and (
+            money is None or self.prices.cost(total) <= money
+        )
+
+    def _count(self, key: str, row: Mapping[str, Any], place: tuple[int, int]) -> None:
+        self._places.setdefault(key, place)
+        self.spent += Usage(1, row["prompt_tokens"], row["completion_tokens"])
+
+    def _read(self) -> None:
+        start = 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    row = json.loads(line)
+                    self._count(row["request"], row, (start, len(line)))
+                except (ValueError, KeyError, TypeError):
+                    where = f"{self.path}, line {number}"
+                    raise LedgerError(f"a damaged line: {where}: remove that line and run again") from None
+                start += len(line)
+
+
+_TOKENS = ("prompt_tokens", "completion_tokens")
+
+
+def _row(request: Request, answer: Answer, teacher: str) -> dict[str, Any]:
+    about = {"request": request.key, "sample": request.item.sample.key, "role": request.role}
+    return about | {"draw": request.draw, "teacher": teacher} | asdict(answer)

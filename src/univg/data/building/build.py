@@ -1,0 +1,93 @@
+"""Multi-image grounding tasks out of any detection set, in the way MGrounding-630k was made from Objects365.
+
+A family looks at the annotated images, picks some, and asks a question whose only right answer is one annotated
+box. What makes the target unique is stated with each family; where the annotations cannot warrant it (crowds,
+difficult objects, several instances) the image is not used for that question. Annotations also forget things: an
+image without a category that nearly all the others have is taken as not fully annotated, and no question that
+rests on what an image does not show is asked of it.
+
+    common_object     exactly one kind of object occurs exactly once in every image
+    region            an image, then pieces cut out of it: where was the k-th cut out?
+    refer_grounding   a piece of one picture shows an object: find the one of its kind in another picture
+    group_grounding   several images, a description that fits one object in all of them
+    object_tracking   ordered frames: an object is boxed in the first, find it in a later one
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from univg.data.building.desk import BuiltTask, Crop, Desk
+from univg.data.building.families import FAMILIES, TRIES, Compose
+from univg.data.readers.detection import DetectionImage
+
+__all__ = ["FAMILIES", "BuiltTask", "Crop", "Shortfall", "build"]
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """A family that could not make as many tasks as asked, and why."""
+
+    family: str
+    made: int
+    wanted: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.family}: {self.made} of {self.wanted} tasks: {self.why}"
+
+
+def build(
+    images: Sequence[DetectionImage],
+    n: int,
+    seed: int = 0,
+    families: Sequence[str] | None = None,
+    on_shortfall: Callable[[Shortfall], None] | None = None,
+) -> Iterator[BuiltTask]:
+    """`n` tasks, as many of each family as the set allows, the families in turn.
+
+    Within a family the categories are balanced (the one used least comes first), and so are the places of the
+    target among the images. No question is asked twice. The same images and seed give the same tasks.
+    A family that runs dry leaves its share to the others, and is told to `on_shortfall`.
+
+    Raises `ValueError` for a family that does not exist.
+    """
+    names = list(families or FAMILIES)
+    for name in names:
+        if name not in FAMILIES:
+            raise ValueError(f"no such family: {name}: choose from {', '.join(FAMILIES)}")
+    desk = Desk(list(images), random.Random(f"univg build {seed}"))
+    made: Counter[str] = Counter()
+    why: dict[str, str] = {}
+    seen: set[tuple[object, ...]] = set()
+    while sum(made.values()) < n and len(why) < len(names):
+        for name in names:
+            if name in why or sum(made.values()) >= n:
+                continue
+            task = _fresh(FAMILIES[name], desk, seen)
+            if isinstance(task, str):
+                why[name] = task
+                continue
+            desk.used(task)
+            made[name] += 1
+            yield task
+    share = -(-n // len(names))
+    for name, reason in why.items():
+        if made[name] < share and on_shortfall is not None:
+            on_shortfall(Shortfall(name, made[name], share, reason))
+
+
+def _fresh(compose: Compose, desk: Desk, seen: set[tuple[object, ...]]) -> BuiltTask | str:
+    """A task that was not asked before, or why there is none."""
+    for _ in range(TRIES):
+        task = compose(desk)
+        if isinstance(task, str):
+            return task
+        shown = tuple((s.image.record, s.box) if isinstance(s, Crop) else s.record for s in task.shown)
+        if (task.family, shown, task.query) not in seen:
+            seen.add((task.family, shown, task.query))
+            return task
+    return "the set holds no further combination that was not asked already"

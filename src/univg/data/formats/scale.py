@@ -1,0 +1,121 @@
+"""Boxes of a file: in which scale they are written, and what is wrong with one.
+
+A published file writes all its boxes in one scale, and MIG-Bench exists in two: the public file in 0-1, the
+revised one in 0-1000. So the scale is found out for the file as a whole, and said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal, TypeAlias
+
+from univg.data.formats.records import Row, Source, Unusable, numbers_in, shorten
+from univg.grounding.boxes import Box, is_ordered
+from univg.pictures.images import ImageFault
+
+__all__ = ["Scale", "box_fault", "file_scale", "px_box", "scaled"]
+
+Scale: TypeAlias = Literal["unit", "permille"]
+
+UNIT_LIMIT = 1.05
+"""Up to here a number can be one of 0-1: published boxes reach beyond the image by as much."""
+_PERMILLE = 1000.0
+_FAR_OUTSIDE = 1.5
+_SLACK = 1e-9
+
+
+def file_scale(source: Source, rows: Iterable[tuple[str, Row | Unusable]], field: str) -> Scale:
+    """The scale of the boxes in `field` of all rows: 0-1 if no number passes 1.05. The source is told.
+
+    Where some records alone would be 0-1 and others 0-1000, the file is taken as 0-1000, and the note says how
+    many look otherwise: `box_fault` finds each of them.
+    """
+    small = large = 0
+    for _, row in rows:
+        numbers = numbers_in(row.get(field)) if isinstance(row, dict) else []
+        if numbers and max(map(abs, numbers)) > UNIT_LIMIT:
+            large += 1
+        elif numbers:
+            small += 1
+    if not large:
+        source.note(f"boxes are written 0-1 (no number of {small} passes {UNIT_LIMIT})")
+        return "unit"
+    mixed = f", but {small} hold no number above {UNIT_LIMIT}: see wrong_scale" if small else ""
+    source.note(f"boxes are written 0-1000 ({large} of {small + large} hold larger numbers than 1{mixed})")
+    return "permille"
+
+
+def scaled(box: Box, scale: Scale) -> Box:
+    """A box as written in a file of this scale, in the unit frame.
+
+    >>> scaled((0, 250, 500, 1000), "permille")
+    (0.0, 0.25, 0.5, 1.0)
+    """
+    if scale == "unit":
+        return box
+    x1, y1, x2, y2 = box
+    return x1 / _PERMILLE, y1 / _PERMILLE, x2 / _PERMILLE, y2 / _PERMILLE
+
+
+def px_box(source: Source, box_px: Box, image: str) -> Box:
+    """A box in pixels of `image`, in the unit frame. `Unusable` without the image: its size is needed."""
+    width, height = image_size_of(source, image)
+    x1, y1, x2, y2 = box_px
+    return x1 / width, y1 / height, x2 / width, y2 / height
+
+
+def image_size_of(source: Source, image: str) -> tuple[int, int]:
+    """Width and height of an image of the source, or `Unusable`."""
+    from univg.data.formats.image_root import image_size
+
+    if source.images is None:
+        raise Unusable(
+            "missing_image",
+            f"its boxes are in pixels, so {image} is needed",
+            "say with --images where it lies",
+        )
+    path = source.images.find(image)
+    if path is None:
+        raise Unusable("missing_image", f"no {image} under {source.images.folder}")
+    try:
+        return image_size(path)
+    except ImageFault as error:
+        raise Unusable("bad_image", f"{image}: {error.cause}", error.remedy) from None
+
+
+def box_fault(box_unit: Box) -> tuple[str, str] | None:
+    """`(kind, cause)` of what is wrong with a ground-truth box, or None. The worst is named.
+
+    >>> box_fault((0.1, 0.1, 0.5, 0.5)) is None, box_fault((0.5, 0.1, 0.1, 0.5))[0]
+    (True, 'inverted_box')
+    >>> box_fault((0.319, 0.186, 1.048, 0.535))
+    ('out_of_range', '(0.319, 0.186, 1.048, 0.535) reaches outside 0-1')
+    >>> box_fault((102.0, 50.0, 340.0, 200.0))[0], box_fault((0.0001, 0.0002, 0.0005, 0.001))[0]
+    ('wrong_scale', 'wrong_scale')
+    """
+    text = "(" + ", ".join(f"{value:.6g}" for value in box_unit) + ")"
+    if not all(map(math.isfinite, box_unit)):
+        return "bad_box", f"{text} is not finite"
+    largest, smallest = max(box_unit), min(box_unit)
+    if largest > _FAR_OUTSIDE or smallest < 1 - _FAR_OUTSIDE:
+        return "wrong_scale", f"{text} lies far outside the image, as pixels or 0-1000 read as 0-1 would"
+    if 0 < largest <= UNIT_LIMIT / _PERMILLE + _SLACK:
+        return "wrong_scale", f"{text} is a thousandth of the image, as 0-1 read as 0-1000 would be"
+    if not is_ordered(box_unit):
+        return "inverted_box", f"{text} has its corners exchanged"
+    if box_unit[0] == box_unit[2] or box_unit[1] == box_unit[3]:
+        return "degenerate_box", f"{text} has no area"
+    if smallest < -_SLACK or largest > 1 + _SLACK:
+        return "out_of_range", f"{text} reaches outside 0-1"
+    return None
+
+
+def one_box(value: object, what: str) -> Box:
+    """The first four of all numbers in `value`, however nested; `Unusable` with fewer, or with a remainder."""
+    numbers = numbers_in(value)
+    if not numbers:
+        raise Unusable("no_box", f"{what} is {shorten(value)}")
+    if len(numbers) < 4 or len(numbers) % 4:
+        raise Unusable("bad_box", f"{what} is {shorten(value)}, not four numbers")
+    return numbers[0], numbers[1], numbers[2], numbers[3]

@@ -1,0 +1,28 @@
+"""Errors that a person can act on: what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+__all__ = ["UnivgError"]
+
+
+class UnivgError(Exception):
+    """Report a fault that the caller can put right, in one line: the cause, the place, the remedy.
+
+    The command catches it once, at its edge, prints `error: <text>` and exits with `exit_code`. Subclass it only
+    where somebody catches the subclass.
+
+    >>> print(UnivgError("no such file", "a.png", "check the path"))
+    no such file: a.png: check the path
+    >>> print(UnivgError("the question is empty", remedy="say what to look for"))
+    the question is empty: say what to look for
+    """
+
+    exit_code = 2
+
+    def __init__(self, cause: object, place: object = "", remedy: str = "") -> None:
+        self.cause, self.place, self.remedy = str(cause), str(place), remedy
+        super().__init__(": ".join(part for part in (self.cause, self.place, self.remedy) if part))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors travel from data-loader workers; the default would pass the joined text as the cause.
+        return type(self), (self.cause, self.place, self.remedy)

@@ -1,0 +1,147 @@
+"""What the task files of this folder name: where the samples are, what is asked, what an answer is worth.
+
+    export UNIVG_MIG_BENCH_DATA=MIG_data.json UNIVG_MIG_BENCH_IMAGES=MIG-Bench
+    python -m lmms_eval --include_path "$(python -m univg.evaluate.lmms_tasks.grounding)" --tasks univg_mig_bench …
+
+lmms-eval reads a `!function grounding.NAME` by getting the attribute NAME of this file; that is how a task finds its
+samples: `files_mig_bench` is worked out here when it is asked for. The world needs no variables.
+
+`UNIVG_STYLE` (think, direct or simple; default think) says how to ask. Answers are read as 0-1000 or 0-1: a model that
+writes pixels (Qwen2.5-VL) is to be evaluated by `univg evaluate`, which knows the size that it saw.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from univg.grounding.prompts import PromptStyle, render_prompt, style_for
+from univg.grounding.reading import Asked, read
+from univg.grounding.samples import GroundingSample
+from univg.grounding.scoring import score
+from univg.pictures.images import open_picture
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from univg.evaluate.benchmarks import FileCase
+
+BENCHMARKS = ("mig_bench", "lisa_val", "lisa_test", "llmseg", "reasonvos", "revos", "world")
+WORLD_N = 4
+"""Samples of each of the world's families."""
+
+
+def __getattr__(name: str) -> dict[str, str]:
+    """`files_<benchmark>`: the file of its documents, as `datasets.load_dataset("json", data_files=…)` takes it."""
+    benchmark = name.removeprefix("files_")
+    if name == benchmark or benchmark not in BENCHMARKS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    folder = Path(tempfile.mkdtemp(prefix=f"univg-{benchmark}-"))
+    documents = world_documents(folder) if benchmark == "world" else file_documents(benchmark)
+    path = folder / "documents.jsonl"
+    path.write_text("".join(json.dumps(document) + "\n" for document in documents), encoding="utf-8")
+    return {"test": str(path)}
+
+
+def file_documents(benchmark: str) -> list[dict[str, Any]]:
+    """The documents of a published file, named by the environment. Raises BenchmarkError."""
+    from univg.evaluate.benchmarks import BenchmarkError, FileCase, open_file
+
+    stem = f"UNIVG_{benchmark.upper()}"
+    data, images = os.environ.get(f"{stem}_DATA"), os.environ.get(f"{stem}_IMAGES")
+    if not data or not images:
+        raise BenchmarkError(
+            f"the benchmark is a published file: {benchmark}: set {stem}_DATA and {stem}_IMAGES"
+        )
+    cases = [
+        case for case in open_file(benchmark, Path(data), Path(images)).cases if isinstance(case, FileCase)
+    ]
+    return [document(case.sample, _paths(case)) for case in cases]
+
+
+def _paths(case: FileCase) -> list[str]:
+    """Where the images are; of one that was not found where it should be, for the error to name."""
+    named = zip(case.paths, case.sample.images, strict=True)
+    return [str(path or case.root / name) for path, name in named]
+
+
+def world_documents(folder: Path) -> list[dict[str, Any]]:
+    """A few samples of the world's test part, their images written into `folder`."""
+    from univg.world import FAMILIES, stream
+
+    documents = []
+    for made in islice(stream("test"), WORLD_N * len(FAMILIES)):
+        paths = [folder / name for name in made.sample.images]
+        for path, image in zip(paths, made.images, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)
+        documents.append(document(made.sample, [str(path) for path in paths]))
+    return documents
+
+
+def document(sample: GroundingSample, paths: Sequence[str]) -> dict[str, Any]:
+    """One row of a task's data. The sample is text, because columns must be alike in all rows and `extra` is not."""
+    return {"sample": json.dumps(sample.to_json()), "paths": list(paths), "task": sample.task}
+
+
+def sample_of(doc: Mapping[str, Any]) -> GroundingSample:
+    return GroundingSample.from_json(json.loads(doc["sample"]))
+
+
+def style_of(sample: GroundingSample) -> PromptStyle:
+    style = os.environ.get("UNIVG_STYLE", "think")
+    if style not in get_args(PromptStyle):
+        raise ValueError(f"UNIVG_STYLE={style}: choose from {', '.join(get_args(PromptStyle))}")
+    return style_for(sample, cast(PromptStyle, style))
+
+
+def doc_to_visual(doc: Mapping[str, Any]) -> list[Image.Image]:
+    """The images in order. A missing one raises ImageFault, and so ends the harness's run: never an IoU of 0."""
+    return [open_picture(path).image for path in doc["paths"]]
+
+
+def doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any] | None = None) -> str:
+    sample = sample_of(doc)
+    return render_prompt(sample.query, style_of(sample))
+
+
+def doc_to_target(doc: Mapping[str, Any]) -> str:
+    return json.dumps(sample_of(doc).boxes[0])
+
+
+def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Every metric's entry of one answer; the aggregations below read `value` and `task`."""
+    sample = sample_of(doc)
+    reading = read(results[0], Asked.of(sample, style_of(sample)))
+    result = score(sample, reading)
+    values = {
+        "acc_30": float(result.hit_30),
+        "acc_50": float(result.hit_50),
+        "acc_70": float(result.hit_70),
+        "iou": result.iou,
+        "acc_50_macro": float(result.hit_50),
+        "fault_rate": float(reading.fault is not None),
+    }
+    return {f"univg_{name}": {"value": value, "task": sample.task} for name, value in values.items()}
+
+
+def mean(entries: Sequence[Mapping[str, Any]], **_: Any) -> float:
+    """Over samples, in percent."""
+    return 100 * sum(entry["value"] for entry in entries) / len(entries)
+
+
+def macro(entries: Sequence[Mapping[str, Any]], **_: Any) -> float:
+    """The unweighted mean over tasks, in percent: the paper's AVG."""
+    tasks: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in entries:
+        tasks.setdefault(entry["task"], []).append(entry)
+    return sum(mean(group) for group in tasks.values()) / len(tasks)
+
+
+if __name__ == "__main__":
+    print(Path(__file__).parent)

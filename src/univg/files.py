@@ -1,0 +1,143 @@
+"""Write files that are whole or absent, append to journals that survive a kill, and name content by digests.
+
+`replacing` and `write_whole` make a file appear complete or not at all, whoever is killed when and however many
+processes write it. A `Journal` only grows: whole JSON lines, each on disk before its writer goes on. What a killed
+process leaves behind is whole lines and at most one cut-off line, which the next writer removes before it appends.
+A line counts only with its newline.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from univg.errors import UnivgError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two writers of one file are then not noticed
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Journal", "canonical", "digest_file", "replacing", "whole_lines", "write_whole"]
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a path beside `path` to write to; it takes `path`'s place when the block ends, and is removed if it fails.
+
+    The name is this writer's alone, so two processes that write one file cannot mix. Missing folders are made.
+    A folder may be written as well, if there is none at `path` yet. Raises OSError as writing does.
+
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "new" / "a.txt"
+    >>> with replacing(target) as partial:
+    ...     _ = partial.write_text("whole")
+    >>> target.read_text(), len(list(target.parent.iterdir()))
+    ('whole', 1)
+    """
+    import shutil
+
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+    try:
+        yield partial
+        if partial.is_file():
+            with open(partial, "rb") as written:
+                os.fsync(written.fileno())
+        os.replace(partial, target)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Write a file that is complete or not there; text as UTF-8, line ends as they stand."""
+    with replacing(path) as partial:
+        partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def digest_file(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's content, 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """Return JSON text that is equal for equal values.
+
+    >>> canonical({"b": 1, "a": [2]})
+    '{"a":[2],"b":1}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+class Journal:
+    """Append JSON objects to one file; no other process can write to it meanwhile.
+
+    What `append` was given is on disk when it returns. Entering raises UnivgError if another process has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = -1
+
+    def __enter__(self) -> Journal:
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lifts it if we are killed
+            self._cut_torn_line()
+        except BlockingIOError:
+            self._close()
+            raise UnivgError("another process writes here", self.path, "wait for it to end") from None
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        lines = [json.dumps(row, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n" for row in rows]
+        rest = memoryview(b"".join(lines))
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
+        os.fsync(self._file)
+
+    def _close(self) -> None:
+        os.close(self._file)
+        self._file = -1
+
+    def _cut_torn_line(self) -> None:
+        size = os.fstat(self._file).st_size
+        end, block = size, 1 << 16
+        while end > 0:
+            start = max(0, end - block)
+            at = os.pread(self._file, end - start, start).rfind(b"\n")
+            if at >= 0:
+                end = start + at + 1
+                break
+            end = start
+        if end < size:
+            os.ftruncate(self._file, end)
+
+
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file that end in a newline."""
+    with open(path, "rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line

@@ -1,0 +1,215 @@
+"""Read what a model wrote: thought, boxes with the image each lies on, and what is wrong, as one named fault.
+
+:func:`read` is the only place where a response is understood. Everybody else (score, reward, benchmark, construction,
+server, page, log) is given its :class:`Reading`. Reading is the opposite of strict: it takes what models really write,
+never raises on a text, and names whatever was wrong as one *fault* of :data:`FAULTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from univg.grounding.boxes import Box, SizeWH, clip_unit, is_degenerate, is_ordered
+from univg.grounding.coordinates import Frame, read_quads, to_unit
+from univg.grounding.mentions import ImageRule, which_image
+from univg.grounding.prompts import PromptStyle, check_style, style_for
+from univg.grounding.response import content_of, dissect, is_formatted
+from univg.grounding.samples import GroundingSample
+
+__all__ = ["FAULTS", "FAULTS_WITH_BOX", "Asked", "Fault", "PlacedBox", "Reading", "read"]
+
+Fault: TypeAlias = Literal[
+    "truncated",
+    "empty",
+    "no_answer",
+    "no_box",
+    "degenerate_box",
+    "several_answers",
+    "several_boxes",
+    "inverted_box",
+    "out_of_range",
+]
+
+FAULTS: dict[Fault, str] = {
+    "truncated": "cut off before a usable box, or inside <think>, <answer> or a box; a box complete by then counts",
+    "empty": "nothing was written",
+    "no_answer": "no <answer>, in a style that asks for one",
+    "no_box": "an answer in which no four coordinates can be recognised",
+    "degenerate_box": "coordinates that enclose no area inside the image",
+    "several_answers": "more than one <answer>; the first one counts",
+    "several_boxes": "more than one box in the answer; the first one counts",
+    "inverted_box": "x2 < x1 or y2 < y1; the corners were put in order",
+    "out_of_range": "a coordinate outside the image; it was clipped",
+}
+"""Every fault and what it means. Of several, the one standing first here is named."""
+
+FAULTS_WITH_BOX: frozenset[Fault] = frozenset(
+    {"truncated", "several_answers", "several_boxes", "inverted_box", "out_of_range"}
+)
+"""Faults after which a box may remain (after all but ``truncated`` it always does)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a response answers: a question about ``n_images`` images, the style it was asked in, and the frame that
+    the model's family writes coordinates in.
+
+    ``target_image`` is the image that the boxes lie on, from 0, where the sample's author says so; None lets the
+    question, then the thought decide.
+    """
+
+    n_images: int = 1
+    query: str = ""
+    style: PromptStyle = "think"
+    frame: Frame = "permille"
+    target_image: int | None = None
+
+    def __post_init__(self) -> None:
+        check_style(self.style)
+        if self.frame not in get_args(Frame):
+            raise ValueError(f"no frame {self.frame!r}; there are {', '.join(get_args(Frame))}")
+
+    @classmethod
+    def of(cls, sample: GroundingSample, style: PromptStyle = "think", frame: Frame = "permille") -> Asked:
+        """Return what is asked by ``sample`` under a checkpoint's ``style``: "simple" where the sample does not
+        call for thinking.
+
+        >>> Asked.of(GroundingSample(["a.png"], "Where is the cat?", "referring", thinking=False)).style
+        'simple'
+        """
+        n_images = len(sample.images)
+        return cls(n_images, sample.query, style_for(sample, style), frame, sample.target_image)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedBox:
+    """A box, x1 y1 x2 y2 in the unit frame of image ``image_index`` (from 0), and what decided on that image."""
+
+    box: Box
+    image_index: int
+    image_rule: ImageRule
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A response, read.
+
+    ``boxes`` are clipped, ordered and with area, in the order written: many, one or none. ``fault`` is None or a key
+    of :data:`FAULTS`; without a fault there is exactly one box. ``formatted``: the text has the form that its style
+    asks for, to the character (blanks after commas and around the parts aside). ``truncated``: the token limit cut
+    the text off, whether or not it held a box by then. ``image_index`` and ``image_rule``: the image that the answer
+    as a whole is about, also where it holds no box.
+    """
+
+    text: str
+    thought: str | None
+    boxes: tuple[PlacedBox, ...]
+    fault: Fault | None
+    formatted: bool
+    truncated: bool
+    image_index: int
+    image_rule: ImageRule
+
+    @property
+    def first(self) -> PlacedBox | None:
+        """The first box, which is the one that the published protocols score; None if there is none."""
+        return self.boxes[0] if self.boxes else None
+
+    @property
+    def box(self) -> Box | None:
+        """The first box in the unit frame of its image; None if there is none."""
+        return self.boxes[0].box if self.boxes else None
+
+    @property
+    def format_ok(self) -> bool:
+        """Whether the text has the form asked for, with nothing to mend: no fault."""
+        return self.formatted and self.fault is None
+
+
+def read(
+    text: str, asked: Asked | None = None, sizes: Sequence[SizeWH] = (), truncated: bool = False
+) -> Reading:
+    """Read a response to what was ``asked`` (None: one image, in style "think"), in time linear in its length.
+
+    ``sizes``: width and height of every image as the model saw it; needed where the model writes pixels
+    (``frame="pixel"``), else unused. ``truncated``: the token limit cut the text off.
+
+    What is a box: ``(x1,y1),(x2,y2)``, ``[x1,y1,x2,y2]``, ``[[x1,y1],[x2,y2]]``, JSON with ``bbox_2d`` or with x1,
+    y1, x2, y2 as names, ``<box>x1 y1 x2 y2</box>``, or four bare numbers; with blanks, special tokens, code fences,
+    full-width punctuation and words around. Where it is looked for: :func:`univg.grounding.response.dissect`.
+
+    What the numbers mean: with a decimal point somewhere and none beyond 1.05, the unit frame; otherwise 0-1000
+    (``frame="permille"``), or pixels of the image that the answer is about.
+
+    Raises ValueError for the frame "pixel" without a size for every image.
+
+    >>> reading = read("<think>It sits left.</think><answer>(100,200),(300,400)</answer>")
+    >>> reading.thought, reading.box, reading.fault
+    ('It sits left.', (0.1, 0.2, 0.3, 0.4), None)
+    >>> read("It is at (100,200),(300,400)").fault
+    'no_answer'
+    >>> read("[10, 20, 320, 240]", Asked(1, "The cup?", "direct", "pixel"), [(640, 480)]).box
+    (0.015625, 0.041666666666666664, 0.5, 0.5)
+    >>> read("<answer>(500,500),(500,500)</answer> and", truncated=True).fault
+    'truncated'
+    """
+    asked = asked or Asked()
+    if asked.frame == "pixel" and len(sizes) != asked.n_images:
+        raise ValueError(
+            f'frame "pixel" needs the size of every image as the model saw it: {len(sizes)} sizes for '
+            f"{asked.n_images} image(s)"
+        )
+    body = content_of(text)
+    anatomy = dissect(body, asked.style) if body else None
+    thought = anatomy.thought if anatomy else None
+    index, rule = which_image(asked.n_images, asked.target_image, asked.query, thought)
+    faults: set[Fault] = set()
+    boxes: tuple[Box, ...] = ()
+    if anatomy is None:
+        faults.add("empty")
+    else:
+        if anatomy.cut:
+            faults.add("truncated")
+        if anatomy.region is None:
+            faults.add("no_answer")
+        else:
+            quads = read_quads(anatomy.region, anatomy.cut)
+            size_wh = sizes[index] if asked.frame == "pixel" else None
+            boxes = _mend([to_unit(quad, asked.frame, size_wh) for quad in quads], faults)
+            if not boxes:
+                faults.add("degenerate_box" if quads else "no_box")
+            if len(quads) > 1:
+                faults.add("several_boxes")
+        if anatomy.several:
+            faults.add("several_answers")
+    if not boxes:
+        # What is wrong with the number of boxes is beside the point; the limit is why there is none.
+        faults = faults - FAULTS_WITH_BOX | (faults & {"truncated"}) | ({"truncated"} if truncated else set())
+    return Reading(
+        text=text,
+        thought=thought,
+        boxes=tuple(PlacedBox(box, index, rule) for box in boxes),
+        fault=next((name for name in FAULTS if name in faults), None),
+        formatted=bool(body) and is_formatted(body, asked.style),
+        truncated=truncated,
+        image_index=index,
+        image_rule=rule,
+    )
+
+
+def _mend(boxes: list[Box], faults: set[Fault]) -> tuple[Box, ...]:
+    """Order and clip, noting both in ``faults``; leave out what then encloses no area."""
+    kept: list[Box] = []
+    for box in boxes:
+        x1, y1, x2, y2 = box
+        clipped, outside = clip_unit((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
+        if is_degenerate(clipped):
+            continue
+        kept.append(clipped)
+        if not is_ordered(box):
+            faults.add("inverted_box")
+        if outside:
+            faults.add("out_of_range")
+    return tuple(kept)

@@ -1,0 +1,242 @@
+"""Tables and pictures of the study, drawn from its rows.
+
+Two kinds of interval stand side by side: over seeds (Student's t on the seeds' averages: would another training run
+agree?), and over samples (bootstrap within families, all seeds pooled: would other questions agree?).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from univg.report.statistics import MACRO, compare
+from univg.report.tables import Table
+from univg.study.rows import ARMS, CLAIMS
+
+Row = Mapping[str, Any]
+
+# Two-sided 95 % quantiles of Student's t by degrees of freedom; 1.96 beyond.
+_T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
+_TITLES = {"world": "test worlds", "world_unseen": "unseen combinations"}
+_COLOURS = {"none": "#495057", "exp": "#1f6feb", "power": "#2b8a3e", "log": "#d9480f"}
+_LEVELS = (("easy", "#2b8a3e"), ("medium", "#e67700"), ("hard", "#c92a2a"))
+
+
+def study_tables(rows: Sequence[Row]) -> list[Table]:
+    """Scores an arm on each split, the claims as paired differences, scores a family, compute."""
+    splits = list(dict.fromkeys(split for row in rows for split in row["ious"]))
+    claims = [table for split in splits if (table := _claims_table(rows, split)).rows]
+    return [_scores_table(rows, splits), *claims, _family_table(rows, splits[0]), _compute_table(rows)]
+
+
+def average(row: Row, split: str) -> float:
+    """Acc@0.5 averaged over families, 0 to 100: the paper's AVG."""
+    return 100 * float(np.mean([np.mean(np.asarray(ious) >= 0.5) for ious in row["ious"][split].values()]))
+
+
+def over_seeds(values: Sequence[float]) -> str:
+    """Mean and half the 95 % interval of the mean over seeds.
+
+    >>> over_seeds([50.0, 52.0, 54.0])
+    '52.0 ± 5.0'
+    >>> over_seeds([50.0])
+    '50.0'
+    """
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return f"{mean:.1f}"
+    reach = _T95.get(len(values) - 1, 1.96) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return f"{mean:.1f} ± {reach:.1f}"
+
+
+def _by_arm(rows: Sequence[Row]) -> dict[str, dict[int, Row]]:
+    found: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        found.setdefault(row["arm"], {})[row["seed"]] = row
+    return found
+
+
+def _scores_table(rows: Sequence[Row], splits: Sequence[str]) -> Table:
+    head = [f"Acc@0.5, {_TITLES[split]}" for split in splits]
+    lines = []
+    for arm, of_seed in _by_arm(rows).items():
+        each = list(of_seed.values())
+        cells = [over_seeds([average(row, split) for row in each]) for split in splits]
+        mean = 100 * np.mean([_flat(row["ious"][splits[0]]).mean() for row in each])
+        faults = 100 * np.mean([row["faults"][splits[0]] for row in each])
+        lines.append((ARMS[arm].title, str(len(each)), *cells, f"{mean:.1f}", f"{faults:.1f} %"))
+    headings = ("arm", "seeds", *head, "mean IoU", "faults")
+    note = "Averages over families (the paper's AVG); ± is half the 95 % interval over seeds (Student's t)."
+    about_thoughts = any(row["arm"].startswith("thoughts-") for row in rows)
+    title = "Thoughts from several sources" if about_thoughts else "The paper's ablation in miniature"
+    return Table(title, headings, tuple(lines), notes=(note,))
+
+
+def _claims_table(rows: Sequence[Row], split: str) -> Table:
+    by_arm = _by_arm(rows)
+    lines = []
+    for claim, arm, against in CLAIMS:
+        seeds = sorted(by_arm.get(arm, {}).keys() & by_arm.get(against, {}).keys())
+        if not seeds:
+            continue
+        pairs = [(by_arm[against][seed], by_arm[arm][seed]) for seed in seeds]
+        gains = [average(second, split) - average(first, split) for first, second in pairs]
+        low, high = _paired_interval(pairs, split)
+        reading = "holds" if low > 0 else "contradicted" if high < 0 else "not shown"
+        if reading != "not shown" and len({gain > 0 for gain in gains}) > 1:
+            reading += ", seeds disagree"
+        lines.append((claim, str(len(seeds)), over_seeds(gains), f"{low:+.1f} to {high:+.1f}", reading))
+    headings = ("claim", "seeds", "difference ± over seeds", "95 % over samples", "reading")
+    title = f"Paired differences on {_TITLES[split]}, points of Acc@0.5"
+    return Table(title, headings, tuple(lines))
+
+
+def _paired_interval(pairs: Sequence[tuple[Row, Row]], split: str) -> tuple[float, float]:
+    """95 % interval of the averages' difference, samples of all seeds drawn again in pairs within families."""
+    first: dict[str, Mapping[str, Any]] = {}
+    second: dict[str, Mapping[str, Any]] = {}
+    for seed, rows in enumerate(pairs):
+        for into, row in zip((first, second), rows, strict=True):
+            for family, ious in row["ious"][split].items():
+                for index, iou in enumerate(ious):
+                    key = f"{seed}/{family}/{index}"
+                    into[key] = {"task": family, "iou": iou, "hit_50": iou >= 0.5}
+    lines = compare(first, second).lines
+    line = next((each for each in lines if each.name == MACRO), lines[0])
+    estimate = line.estimates["hit_50"]
+    return 100 * estimate.low, 100 * estimate.high
+
+
+def _family_table(rows: Sequence[Row], split: str) -> Table:
+    families = list(dict.fromkeys(family for row in rows for family in row["ious"][split]))
+    lines = []
+    for arm, of_seed in _by_arm(rows).items():
+        cells = []
+        for family in families:
+            shares = [np.mean(np.asarray(row["ious"][split][family]) >= 0.5) for row in of_seed.values()]
+            cells.append(f"{100 * float(np.mean(shares)):.0f}")
+        lines.append((ARMS[arm].title, *cells))
+    title = f"Acc@0.5 a family on {_TITLES[split]}, mean over seeds"
+    return Table(title, ("arm", *families), tuple(lines))
+
+
+def _compute_table(rows: Sequence[Row]) -> Table:
+    lines = []
+    for arm, of_seed in _by_arm(rows).items():
+        stages = [row["stages"] for row in of_seed.values()]
+        if stages[0]:
+            told = [
+                " + ".join(str(stage[key]) for stage in stages[0]) for key in ("name", "steps", "samples")
+            ]
+            minutes = [sum(stage["seconds"] for stage in each) / 60 for each in stages]
+            lines.append((ARMS[arm].title, *told, f"{np.mean(minutes):.1f}"))
+    headings = ("arm", "stages", "steps", "samples", "minutes")
+    return Table("Training, minutes as a mean over seeds", headings, tuple(lines))
+
+
+def _flat(ious: Mapping[str, Sequence[float]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.concatenate([np.asarray(values, dtype=np.float64) for values in ious.values()])
+
+
+def pictures(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Write `arms.png` (scores an arm), `curves.png` and `shares.png` (the RL stage over time); those with data."""
+    written = []
+    for name, draw in (("arms", _draw_arms), ("curves", _draw_curves), ("shares", _draw_shares)):
+        image = draw(rows)
+        if image is not None:
+            path = folder / f"{name}.png"
+            path.write_bytes(image)
+            written.append(path)
+    return written
+
+
+def _figure(width: float, height: float, columns: int) -> tuple[Any, Sequence[Any]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, columns, squeeze=False)[0]
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e9ecef", linewidth=0.8)
+        axes.set_axisbelow(True)
+    return figure, panels
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw_arms(rows: Sequence[Row]) -> bytes:
+    by_arm = _by_arm(rows)
+    splits = list(dict.fromkeys(split for row in rows for split in row["ious"]))
+    figure, panels = _figure(5.2 * len(splits), 0.42 * len(by_arm) + 1.2, len(splits))
+    for axes, split in zip(panels, splits, strict=True):
+        for place, (_, of_seed) in enumerate(by_arm.items()):
+            values = [average(row, split) for row in of_seed.values()]
+            axes.barh(place, np.mean(values), color="#a5d8ff", height=0.7)
+            axes.plot(values, [place] * len(values), "o", color="#1864ab", markersize=4)
+        axes.set(title=_TITLES[split], xlabel="Acc@0.5, average over families", xlim=(0, 100))
+        axes.set_yticks(range(len(by_arm)), [ARMS[arm].title for arm in by_arm], fontsize=8)
+        axes.invert_yaxis()
+    return _png(figure)
+
+
+def _curve(rows: Sequence[Row], key: str) -> tuple[Any, Any]:
+    """(steps, mean over seeds) of a logged number of the last stage, smoothed over a tenth of the run."""
+    curves = [row["curve"] for row in rows if row.get("curve")]
+    if not curves:
+        return np.array([]), np.array([])
+    length = min(len(curve) for curve in curves)
+    values = np.array([[float(point.get(key, math.nan)) for point in curve[:length]] for curve in curves])
+    window = max(1, length // 10)
+    kernel = np.ones(window) / window
+    mean = np.convolve(np.nanmean(values, axis=0), kernel, mode="valid")
+    steps = np.array([point["step"] for point in curves[0][:length]], dtype=np.float64)
+    return steps[window - 1 :], mean
+
+
+def _grpo_rows(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by weighting, of the arms that begin with the cold start."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        stages = ARMS[row["arm"]].stages
+        if len(stages) == 2 and stages[1].startswith("grpo-"):
+            found.setdefault(stages[1].removeprefix("grpo-"), []).append(row)
+    return found
+
+
+def _draw_curves(rows: Sequence[Row]) -> bytes | None:
+    groups = _grpo_rows(rows)
+    if not groups:
+        return None
+    wanted = (("iou", "mean IoU of rollouts"), ("format", "format rate"), ("length", "tokens a rollout"))
+    figure, panels = _figure(12, 3.4, len(wanted))
+    for axes, (key, title) in zip(panels, wanted, strict=True):
+        for weighting, group in groups.items():
+            axes.plot(*_curve(group, key), color=_COLOURS.get(weighting, "#868e96"), label=weighting)
+        axes.set(title=title, xlabel="GRPO step")
+    panels[0].legend(frameon=False, title="weights", fontsize=8)
+    return _png(figure)
+
+
+def _draw_shares(rows: Sequence[Row]) -> bytes | None:
+    groups = _grpo_rows(rows)
+    if not groups:
+        return None
+    figure, panels = _figure(3.6 * len(groups), 3.2, len(groups))
+    for axes, (weighting, group) in zip(panels, groups.items(), strict=True):
+        for level, colour in _LEVELS:
+            axes.plot(*_curve(group, level), color=colour, label=level)
+        axes.set(title=f"weights {weighting}", xlabel="GRPO step", ylim=(0, 1))
+    panels[0].set_ylabel("share of groups")
+    panels[0].legend(frameon=False, fontsize=8)
+    return _png(figure)

@@ -1,0 +1,118 @@
+"""The thoughts that a study compares: the same world samples, their chains from several sources.
+
+FOLDER/world/           samples and pictures, with their exact thoughts
+FOLDER/teacher/, own/   runs of `univg construct`: the teacher's chains, and the start's own
+FOLDER/*.jsonl          what the arms learn from, one file a source; image paths are relative to FOLDER/world
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from univg.grounding.samples import GroundingSample, read_jsonl, write_jsonl
+
+if TYPE_CHECKING:
+    from univg.training.config import StudyConfig
+
+#: Each source of thoughts, and what it is.
+SOURCES = {
+    "unverified": "the teacher's first chain, whatever it says",
+    "verified": "the teacher's first chain that passes verification",
+    "selected": "the best of the teacher's verified chains, by IoU",
+    "exact": "the world's own",
+    "own": "the best of the start's own verified chains",
+    "own-unverified": "the start's own first chain, whatever it says",
+}
+TEACHERS = ("teacher", "own")
+
+
+def thoughts_file(folder: Path, source: str) -> Path:
+    return folder / f"{source}.jsonl"
+
+
+def make_thoughts(config: StudyConfig, seed: int, start: str, folder: Path) -> dict[str, int]:
+    """Write the sources' files of one seed, or find them written; how many samples each holds.
+
+    Killed, it goes on: no chain that was written is asked for again.
+    """
+    from univg.cli import world
+
+    settings = config.thoughts
+    assert settings is not None
+    counts = folder / "counts.json"
+    if counts.exists():
+        found: dict[str, int] = json.loads(counts.read_text(encoding="utf-8"))
+        return found
+    drawn = folder / "world"
+    world.run(drawn, n=settings.samples, seed=settings.seed + seed, families=config.families, size=120)
+    samples = list(read_jsonl(drawn / world.SAMPLES))
+    for name, model in zip(TEACHERS, (settings.teacher, start), strict=True):
+        _propose(config, seed, model, samples, drawn, folder / name)
+    sets = {
+        "unverified": _of_proposals(samples, folder / "teacher", lambda row: bool(row["thought"])),
+        "verified": _of_proposals(samples, folder / "teacher", lambda row: not row["causes"]),
+        "selected": read_jsonl(folder / "teacher" / "samples.jsonl"),
+        "exact": samples,
+        "own": read_jsonl(folder / "own" / "samples.jsonl"),
+        "own-unverified": _of_proposals(samples, folder / "own", lambda row: bool(row["thought"])),
+    }
+    sizes = {source: write_jsonl(thoughts_file(folder, source), chosen) for source, chosen in sets.items()}
+    partial = counts.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(json.dumps(sizes), encoding="utf-8")
+    partial.replace(counts)
+    return sizes
+
+
+def _propose(
+    config: StudyConfig, seed: int, model: str, samples: Sequence[GroundingSample], root: Path, out: Path
+) -> None:
+    """`univg construct` with a checkpoint as teacher; the choice among verified chains is the rule's."""
+    from univg.construct.data import of_samples
+    from univg.construct.ledger import Ledger
+    from univg.construct.pipeline import Constructor, Plan
+    from univg.construct.prompts import Prompts
+    from univg.construct.results import Results
+    from univg.construct.teacher import LocalTeacher
+    from univg.construct.verify import Rules
+    from univg.models.loading import load
+
+    assert config.thoughts is not None
+    out.mkdir(parents=True, exist_ok=True)
+    # Exact thoughts of a small world resemble one another; copies are no fault of a teacher here.
+    rules = Rules(copies=0.0)
+    plan = Plan(
+        config.thoughts.chains,
+        shown=False,
+        rules=rules,
+        temperature=config.thoughts.temperature,
+        max_new_tokens=config.max_new_tokens,
+        seed=seed,
+    )
+    teacher = LocalTeacher(load(model), batch_size=config.thoughts.batch_size)
+    data = of_samples("world", samples, root)
+    with Ledger(out) as ledger, Results(out, ledger, teacher.name) as results:
+        Constructor(data, teacher, None, Prompts.load(), plan, ledger, results).run()
+    facts = {
+        "teacher": teacher.about(),
+        "judge": None,
+        "prompts": {"question": "the paper's wording"},
+        "data": {"name": data.name, "about": data.about, "digest": data.digest, "samples": data.total},
+    }
+    results.finish(facts, plan)
+
+
+def _of_proposals(
+    samples: Sequence[GroundingSample], run: Path, wanted: Callable[[dict[str, Any]], bool]
+) -> Iterator[GroundingSample]:
+    """Each sample with the thought of its first wanted proposal; those that have none are left out."""
+    first: dict[str, str] = {}
+    with (run / "proposals.jsonl").open(encoding="utf-8") as file:
+        for row in map(json.loads, file):
+            if wanted(row):
+                first.setdefault(row["sample"], row["thought"])
+    return (replace(one, thought=first[one.key]) for one in samples if one.key in first)

@@ -1,0 +1,63 @@
+"""Talk to people at a terminal: notes on stderr, progress bars, tables.
+
+Results go to stdout, everything else to stderr, so that a command's output can be piped. Of several processes only
+the first one speaks.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+__all__ = ["is_first_process", "notes", "progress"]
+
+
+def is_first_process() -> bool:
+    """Tell whether this is the only process of a run, or the first of those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def notes(quiet: bool = False) -> Console:
+    """Make the console for what is not a result: stderr, unbroken lines, text as it stands."""
+    from rich.console import Console
+
+    return Console(
+        stderr=True,
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        quiet=quiet or not is_first_process(),
+    )
+
+
+def progress(console: Console | None = None, *, disable: bool = False) -> Progress:
+    """Make a progress bar with count, elapsed and remaining time; it is gone when it ends.
+
+    >>> with progress(notes(quiet=True)) as bar:
+    ...     for _ in bar.track(range(2), description="counting"):
+    ...         pass
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console or notes(),
+        transient=True,
+        disable=disable,
+    )

@@ -1,0 +1,146 @@
+"""What is looked at before the first update: the rewards, the start model, the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from univg.grounding.scoring import score
+from univg.training.grpo.rewards import Judge, Reward, is_learnable, oracle
+from univg.training.run.rows import StageError
+
+if TYPE_CHECKING:
+    from univg.models.loading import Loaded
+    from univg.models.processor import GroundingProcessor
+    from univg.training.config import GrpoConfig
+    from univg.training.grpo.trainer import BatchPlan
+
+__all__ = ["check_oracle", "memory_lines", "start_lines"]
+
+CHECKED = 16
+FORMAT_MISSING = 0.1
+"""A start model that keeps the form less often than this has hardly a rollout to learn from."""
+
+
+class Rows(Protocol):
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> Mapping[str, Any]: ...
+
+
+def check_oracle(rows: Rows, rewards: Sequence[Reward], judge: Judge, processor: GroundingProcessor) -> str:
+    """Feed ground truth back as if the model had written it, through tokens, reading and rewards; returns a line.
+
+    Every sample must score an IoU of 1.0 (on its box rounded to what can be written) and the form. Errors:
+    StageError naming the sample, or the reward that fails.
+    """
+    texts, exact, ceilings = [], [], []
+    bad: list[str] = []
+    for row in (rows[place] for place in range(min(CHECKED, len(rows)))):
+        name = row["sample"].source or row["sample"].key
+        if not is_learnable(row):
+            bad.append(name)
+            continue
+        written, snapped, ceiling = oracle(row, judge)
+        ids = processor.tokenizer.encode(written)
+        text = processor.tokenizer.decode(ids, skip_special_tokens=True)  # as TRL hands rollouts over
+        reading = judge.read(snapped, text)
+        result = score(snapped["sample"], reading)
+        if not is_learnable(snapped):
+            bad.append(name)
+            continue
+        if result.iou < 1 - 1e-9 or not result.format_ok:
+            raise StageError(
+                f"oracle: ground truth fed back scores IoU {result.iou:.4f}, fault {reading.fault}, for sample "
+                f"{name}: {text[:120]!r}: tokenizer, prompt style and coordinates do not fit each other"
+            )
+        texts.append(text)
+        exact.append({**snapped, "score": result, "reading": reading})
+        ceilings.append(ceiling)
+    if not texts:
+        raise StageError(f"oracle: none of the first samples has a box that encloses an area ({bad[0]}, …)")
+    means = _mean_rewards(texts, exact, rewards)
+    earned = ", ".join(f"{name} {value:.2f}" for name, value in means.items())
+    line = (
+        f"oracle: ground truth fed back scores 1.0 on {len(texts)} samples (rounding leaves at least "
+        f"{min(ceilings):.3f}); rewards: {earned}"
+    )
+    return line + (f"; without a usable box: {', '.join(bad)}" if bad else "")
+
+
+def _mean_rewards(
+    texts: Sequence[str], rows: Sequence[Mapping[str, Any]], rewards: Sequence[Reward]
+) -> dict[str, float]:
+    columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
+    means = {}
+    for reward in rewards:
+        try:
+            values = reward.function(
+                prompts=[row["prompt"] for row in rows],
+                completions=[[{"role": "assistant", "content": text}] for text in texts],
+                completion_ids=[[] for _ in texts],
+                trainer_state=None,
+                log_extra=lambda column, values: None,
+                log_metric=lambda name, value: None,
+                **columns,
+            )
+            numbers = [float(value) for value in values if value is not None]
+        except Exception as error:
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            raise StageError(f"reward {reward.name!r} fails on ground truth ({cause})") from error
+        if len(values) != len(texts):
+            raise StageError(f"reward {reward.name!r} gives {len(values)} values for {len(texts)} rollouts")
+        means[reward.name] = sum(numbers) / max(1, len(numbers))
+    return means
+
+
+def start_lines(metrics: Mapping[str, float]) -> Iterator[tuple[str, str | None]]:
+    """(line, style) on the start model, from its first rollouts."""
+    yield (
+        f"start model: format {metrics['format']:.2f}, mean IoU {metrics['iou']:.3f}, cut off "
+        f"{metrics['truncated']:.2f} of its first rollouts",
+        None,
+    )
+    if metrics["format"] < FORMAT_MISSING:
+        yield (
+            "the start model hardly ever keeps the form of an answer, so there is little to learn from: "
+            "give it a cold start first (univg sft), or check prompt_style",
+            "yellow",
+        )
+
+
+def memory_lines(
+    config: GrpoConfig, loaded: Loaded, rows: Rows, batches: BatchPlan, shared: bool
+) -> list[str]:
+    """An estimate, beside weights and optimizer: the reference model, keys and values of the rollouts, activations.
+
+    `shared`: a group's prompt is there once, else once for every rollout.
+
+    Activations of a layer are taken as 34 times its width a token in two bytes (four without bf16), or with
+    gradient checkpointing as its input alone.
+    """
+    text = loaded.model.config.get_text_config()
+    size = 2 if config.bf16 else 4
+    reference = 0 if config.lora or not config.beta else loaded.model.num_parameters() * 4
+    prompt = max(_prompt_tokens(loaded, rows[place]) for place in range(min(CHECKED, len(rows))))
+    copies = 1 / config.rollouts if shared else 1  # of the prompt, a rollout
+    tokens = prompt * copies + config.max_completion_tokens
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    a_token = 2 * text.num_hidden_layers * text.num_key_value_heads * head * size
+    cache = batches.micro_batch * batches.accumulation * tokens * a_token
+    a_layer = text.hidden_size * size * (1 if config.gradient_checkpointing else 17)
+    activations = batches.micro_batch * tokens * text.num_hidden_layers * a_layer
+    return [
+        f"memory besides: reference {reference / 1e9:.2f} GB, rollouts' keys and values up to {cache / 1e9:.2f} GB, "
+        f"activations about {activations / 1e9:.2f} GB (prompts of up to {prompt} tokens)"
+    ]
+
+
+def _prompt_tokens(loaded: Loaded, row: Mapping[str, Any]) -> int:
+    factor = loaded.processor.factor
+    sizes = [loaded.resized(image.size) for image in row["images"]]
+    pictures = sum((width // factor) * (height // factor) for width, height in sizes)
+    text = str(
+        loaded.processor.apply_chat_template(list(row["prompt"]), tokenize=False, add_generation_prompt=True)
+    )
+    return pictures + len(loaded.processor.tokenizer.encode(text)) - len(sizes)

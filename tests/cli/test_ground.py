@@ -1,0 +1,335 @@
+"""`univg ground` on a tiny model with random weights: everything but the quality of its answers is real."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from univg.cli import ground
+from univg.cli import main as cli
+from univg.models.grounder import GroundedBox, Grounder, Grounding
+
+KEYS = ["thought", "boxes", "image_rule", "fault", "confidence", "raw", "model", "seconds", "pictures"]
+FOUND = Grounding(
+    thought="The first image holds a mug; only the kettle of the second image has no handle.",
+    boxes=(GroundedBox(1, (10.0, 20.0, 30.0, 40.0), (0.1, 0.25, 0.3, 0.5), (100, 250, 300, 500)),),
+    image_rule="question",
+    fault=None,
+    confidence=None,
+    raw="<think>…</think><answer>(100,250),(300,500)</answer>",
+    model="somewhere",
+    seconds=1.25,
+)
+LOST = replace(FOUND, thought=None, boxes=(), fault="no_answer", image_rule="last", raw="hm [bold]hm[/]")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from univg.models.tiny import build_tiny, save_tiny
+
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny(*build_tiny(seed=3), folder)
+    return str(folder)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with two images, a.png and b.jpg."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (120, 90), (200, 210, 220)).save("a.png")
+    Image.new("RGB", (100, 80), (60, 90, 60)).save("b.jpg")
+    return tmp_path
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[[Grounding], None]:
+    """Make the model give a chosen answer: random weights never draw a box of their own."""
+
+    def answer(grounding: Grounding) -> None:
+        monkeypatch.setattr(Grounder, "ground", lambda *args, **options: grounding)
+
+    return answer
+
+
+def test_json_is_one_object_and_writes_nothing(
+    files: Path, tiny: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = cli.main(
+        ["ground", "a.png", "b.jpg", "-q", "Where?", "--model", tiny, "--json", "--max-new-tokens", "8"]
+    )
+    told = capsys.readouterr()
+    answer = json.loads(told.out)
+    assert code == 0
+    assert told.out.count("\n") == 1
+    assert told.err == ""
+    assert list(answer) == KEYS
+    assert answer["model"] == tiny
+    assert answer["pictures"] == []
+    assert answer["confidence"] is None
+    assert answer["boxes"] or answer["fault"]
+    assert isinstance(answer["raw"], str)
+    assert answer["seconds"] > 0
+    assert sorted(os.listdir(files)) == ["a.png", "b.jpg"]
+
+
+def test_samples_give_a_confidence_and_repeat_with_their_seed(
+    files: Path, tiny: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ask(seed: str) -> dict[str, Any]:
+        shared = ["--model", tiny, "--json", "--max-new-tokens", "6", "--samples", "3", "--seed", seed]
+        assert cli.main(["ground", "a.png", "-q", "Where?", *shared]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        return {key: value for key, value in answer.items() if key != "seconds"}
+
+    first = ask("1")
+    assert first == ask("1") != ask("2")
+    assert 0 <= first["confidence"] <= 1
+
+
+def test_the_answer_in_all_frames(
+    files: Path, tiny: str, answering: Callable[[Grounding], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answering(FOUND)
+    assert cli.main(["ground", "a.png", "b.jpg", "-q", "x", "--model", tiny, "--json", "--out", "seen"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["boxes"] == [
+        {
+            "image_index": 1,
+            "box_px": [10.0, 20.0, 30.0, 40.0],
+            "box_unit": [0.1, 0.25, 0.3, 0.5],
+            "box_permille": [100, 250, 300, 500],
+        }
+    ]
+    assert answer["pictures"] == [str(Path("seen/b-grounded.png")), str(Path("seen/b-box.jpg"))]
+    assert sorted(os.listdir("seen")) == ["b-box.jpg", "b-grounded.png"]
+    with Image.open("seen/b-box.jpg") as alone, Image.open("seen/b-grounded.png") as beside:
+        assert alone.size == (100, 80)
+        assert beside.width > 800
+
+
+def test_the_box_is_drawn_on_the_right_image(
+    files: Path, tiny: str, answering: Callable[[Grounding], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = {}
+    for index in (0, 1):
+        box = replace(FOUND.boxes[0], image_index=index)
+        answering(replace(FOUND, boxes=(box,)))
+        assert cli.main(["ground", "a.png", "b.jpg", "-q", "x", "--model", tiny]) == 0
+        name = "ab"[index]
+        with Image.open(f"univg-out/{name}-grounded.png") as image:
+            picture[index] = np.asarray(image.convert("RGB")).astype(int)
+    different = np.argwhere(np.abs(picture[0] - picture[1]).max(axis=2) > 60)
+    middle = picture[0].shape[1] / 2
+    assert (different[:, 1] < middle).any()
+    assert (different[:, 1] > middle).any()
+    assert "univg-out" in capsys.readouterr().out
+
+
+def test_what_a_person_reads(
+    files: Path, tiny: str, answering: Callable[[Grounding], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answering(replace(FOUND, confidence=0.875, fault="several_boxes"))
+    assert cli.main(["ground", "a.png", "b.jpg", "-q", "x", "--model", tiny, "--samples", "2"]) == 0
+    told = capsys.readouterr().out
+    for part in [
+        "Thought\n  The first image holds a mug",
+        "image 2 of 2: b.jpg",
+        "box (10, 20, 30, 40) in pixels of 100x80; (100, 250, 300, 500) in thousandths",
+        "which image: named by the question",
+        "agreement of 2 samples: 0.88",
+        "several_boxes: ",
+        f"Pictures\n  {Path('univg-out/b-grounded.png')}\n  {Path('univg-out/b-box.jpg')}\n",
+    ]:
+        assert part in told
+
+
+def test_without_a_box_the_fault_and_the_text_are_shown(
+    files: Path, tiny: str, answering: Callable[[Grounding], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answering(LOST)
+    assert cli.main(["ground", "a.png", "b.jpg", "-q", "x", "--model", tiny]) == 0
+    told = capsys.readouterr().out
+    assert "no_answer: " in told
+    assert "hm [bold]hm[/]" in told
+    assert "(none)" in told
+    assert os.listdir("univg-out") == ["a-grounded.png"], "there is no box to show alone"
+
+
+def test_an_image_asked_about_is_never_overwritten(
+    files: Path, tiny: str, answering: Callable[[Grounding], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answering(FOUND)
+    Image.new("RGB", (50, 50)).save("c-grounded.png")
+    before = Path("c-grounded.png").read_bytes()
+    Image.new("RGB", (50, 50)).save("c.png")
+    assert (
+        cli.main(["ground", "c-grounded.png", "c.png", "-q", "x", "--model", tiny, "--out", ".", "--json"])
+        == 0
+    )
+    assert json.loads(capsys.readouterr().out)["pictures"] == ["c-grounded-2.png", "c-box.png"]
+    assert Path("c-grounded.png").read_bytes() == before
+
+
+def test_several_boxes_are_all_drawn(files: Path) -> None:
+    second = replace(FOUND.boxes[0], box_unit=(0.5, 0.5, 0.9, 0.9))
+    other_image = replace(FOUND.boxes[0], image_index=0, box_unit=(0.5, 0.5, 0.9, 0.9))
+    picture = ground.open_picture("b.jpg")
+    one, two, three = (
+        ground.boxed(picture, replace(FOUND, boxes=(FOUND.boxes[0], *more)))
+        for more in [(), (second,), (other_image,)]
+    )
+    assert one.tobytes() != two.tobytes()
+    assert one.tobytes() == three.tobytes()
+
+
+def test_marks_for_the_model_are_not_shown_to_people(files: Path) -> None:
+    pictures = [ground.open_picture("a.png"), ground.open_picture("b.jpg")]
+    marked, bare = (
+        ground.overview(query, pictures, FOUND)
+        for query in ("the box <|box_start|>(1,2),(3,4)<|box_end|>?", "the box (1,2),(3,4)?")
+    )
+    assert marked.tobytes() == bare.tobytes()
+
+
+def test_an_animation_is_said_and_answered(
+    files: Path, tiny: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [Image.new("RGB", (40, 40), (shade, 0, 0)) for shade in (0, 120, 240)]
+    frames[0].save("m.gif", save_all=True, append_images=frames[1:])
+    code = cli.main(["ground", "m.gif", "-q", "Where?", "--model", tiny, "--json", "--max-new-tokens", "2"])
+    told = capsys.readouterr()
+    assert code == 0
+    assert json.loads(told.out)
+    assert told.err == "note: m.gif: animated, first of 3 frames used\n"
+
+
+@pytest.mark.parametrize("size_wh", [(1, 1), (500, 50)])
+def test_unusual_shapes_reach_the_model(
+    files: Path, tiny: str, size_wh: tuple[int, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGBA", size_wh, (9, 9, 9, 90)).save("odd.png")
+    code = cli.main(["ground", "odd.png", "a.png", "-q", "Where?", "--model", tiny, "--max-new-tokens", "2"])
+    assert code == 0, capsys.readouterr().err
+    assert Path("univg-out/odd-grounded.png").exists()
+
+
+def prepare_faults() -> None:
+    Path("empty.png").touch()
+    Path("text.png").write_text("no image")
+    Path("cut.png").write_bytes(Path("a.png").read_bytes()[:60])
+    Image.new("1", (12_000, 10_000)).save("bomb.png")
+    Image.new("L", (2001, 10)).save("strip.png")
+    Path("folder").mkdir()
+    Path("file").touch()
+    Path("broken").mkdir()
+    Path("broken/config.json").write_text("{")
+
+
+FAULTS: dict[str, tuple[list[str], list[str]]] = {
+    # name: (arguments, what the line says: the cause, the thing, the remedy)
+    "missing": (["nope.png", "-q", "x"], ["no such file", "nope.png", "check the path"]),
+    "empty file": (["empty.png", "-q", "x"], ["the file is empty", "empty.png", "again"]),
+    "no image": (["a.png", "text.png", "-q", "x"], ["no image", "text.png", "give a PNG"]),
+    "cut off": (["cut.png", "-q", "x"], ["damaged or cut off", "cut.png", "again"]),
+    "folder": (["folder", "-q", "x"], ["a folder, not an image", "folder", "name the image files"]),
+    "bomb": (["bomb.png", "-q", "x"], ["larger than 100 megapixels", "bomb.png", "shrink it"]),
+    "strip": (["strip.png", "-q", "x"], ["2001x10, longer than 200:1", "strip.png", "crop or split"]),
+    "no images": (["-q", "x"], ["no images", "univg ground", "name at least one image"]),
+    "empty question": (["a.png", "-q", "  "], ["no question", "univg ground", "-q"]),
+    "no question": (["a.png"], ["no question", "univg ground", "-q"]),
+    "no samples": (["a.png", "-q", "x", "--samples", "0"], ["--samples 0", "at least one"]),
+    "no tokens": (["a.png", "-q", "x", "--max-new-tokens", "0"], ["--max-new-tokens 0", "at least one"]),
+    "no checkpoint": (
+        ["a.png", "-q", "x", "--model", "folder"],
+        ["not a checkpoint", "folder", "give the folder"],
+    ),
+    "broken checkpoint": (
+        ["a.png", "-q", "x", "--model", "broken"],
+        ["not readable as JSON", "config.json", "again"],
+    ),
+    "a file as model": (
+        ["a.png", "-q", "x", "--model", "a.png"],
+        ["a file, not a checkpoint", "a.png", "config.json"],
+    ),
+    "no such model": (["a.png", "-q", "x", "--model", "./none"], ["none", "check the path"]),
+    "a file as folder": (["a.png", "-q", "x", "--out", "file"], ["file", "name another folder"]),
+    "below a file": (["a.png", "-q", "x", "--out", "file/deep"], ["file", "name another folder"]),
+    "a picture as folder": (["a.png", "-q", "x", "--out", "o.png"], ["names a folder", "o.png", "leave"]),
+    "unknown option": (["a.png", "--nope"], ["No such option", "--nope", "see univg ground --help"]),
+    "no number": (["a.png", "--samples", "many"], ["--samples", "see univg ground --help"]),
+}
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["", "json"])
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_one_line_and_code_2(
+    files: Path, name: str, as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare_faults()
+    before = sorted(os.listdir())
+    arguments, parts = FAULTS[name]
+    code = cli.main(["ground", *arguments, *(["--json"] if as_json else [])])
+    told = capsys.readouterr()
+    lines = [line for line in told.err.splitlines() if not line.startswith("note: the embedded model")]
+    assert (code, told.out, len(lines)) == (2, "", 1), told
+    assert lines[0].startswith("error: ")
+    assert [part for part in parts if part not in lines[0]] == [], lines[0]
+    assert sorted(os.listdir()) == before
+
+
+def test_a_question_that_spells_an_image_mark_is_refused(
+    files: Path, tiny: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["ground", "a.png", "-q", "a <|image_pad|> b", "--model", tiny]) == 2
+    assert "<|image_pad|>, which stands for an image: -q: leave it out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["", "json"])
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(
+    files: Path,
+    tiny: str,
+    as_json: bool,
+    answering: Callable[[Grounding], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(image: Image.Image, file: Any, **options: object) -> None:
+        file.write(b"half a pict")
+        raise OSError(28, "No space left on device")
+
+    answering(FOUND)
+    monkeypatch.setattr(Image.Image, "save", full)
+    arguments = ["ground", "a.png", "b.jpg", "-q", "x", "--model", tiny, "--out", "o"]
+    assert cli.main([*arguments, *(["--json"] if as_json else [])]) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith("error: cannot write (no space left on device): o")
+    assert told.err.count("\n") == 1
+    assert os.listdir("o") == []
+    assert (told.out == "") if as_json else ("image 2 of 2" in told.out), (
+        "the answer is not lost with its picture"
+    )
+
+
+def test_the_embedded_model_says_what_it_knows(
+    files: Path,
+    tiny: str,
+    answering: Callable[[Grounding], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    truly = Grounder.from_pretrained
+    monkeypatch.setattr(Grounder, "from_pretrained", lambda name: truly(tiny if name == "embedded" else name))
+    answering(FOUND)
+    assert cli.main(["ground", "a.png", "b.jpg", "-q", "x", "--json"]) == 0
+    told = capsys.readouterr()
+    assert "knows only univg's own procedural world" in told.err
+    assert "--model GD-ML/UniVG-R1" in told.err
+    assert json.loads(told.out)["boxes"]

@@ -1,0 +1,131 @@
+"""Starting `univg serve`: what is wrong is one line before a model is loaded; vLLM gets the checkpoint's settings."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from univg.cli import cli
+from univg.cli.serve import served_name
+from univg.models.checkpoint import locate
+from univg.serve.vllm import VllmSettings, vllm_command
+
+EMBEDDED = locate("embedded").folder
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UNIVG_API_KEY", raising=False)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert cli.main(["serve", *arguments]) == 2
+    [line] = [one for one in capsys.readouterr().err.splitlines() if one.startswith("error: ")]
+    return line
+
+
+def test_an_address_that_is_taken_is_told_before_the_model_is_looked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        line = refused(capsys, "--port", str(taken.getsockname()[1]), "--model", "nowhere/at-all")
+    assert "cannot listen (address already in use)" in line and "--port" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--port", "0", "--model", "./nowhere"], "no such folder"),
+        (["--host", "not.a.host.invalid"], "--host"),
+        (["--port", "99999"], "port"),
+        (["--port", "0", "--device", "abacus"], "abacus"),
+        (["--api-key-env", "NOT_SET_ANYWHERE"], "NOT_SET_ANYWHERE"),
+        (["--", "--tensor-parallel-size", "2"], "only --engine vllm"),
+        (["--engine", "vllm", "--model", "./nowhere"], "no such folder"),
+    ],
+)
+def test_what_cannot_be_served(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert words in refused(capsys, *arguments)
+
+
+def test_vllm_missing_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda *arguments, **settings: None)
+    assert "vLLM is not installed" in refused(capsys, "--engine", "vllm")
+
+
+def test_an_adapter_is_to_be_merged_for_vllm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "embedded"}))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    assert "merge" in refused(capsys, "--engine", "vllm", "--model", str(tmp_path))
+
+
+def started(tmp_path: Path, *arguments: str, key: str = "") -> tuple[list[str], dict[str, str]]:
+    """What a program named `vllm` is started with: arguments and environment."""
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir(exist_ok=True)
+    program = bin_folder / "vllm"
+    report = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
+    program.write_text(f"#!{sys.executable}\n{report}\n")
+    program.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "UNIVG_API_KEY": key}
+    command = [sys.executable, "-m", "univg", "serve", "--engine", "vllm", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    argv, seen = json.loads(ended.stdout)
+    return argv, seen
+
+
+def options(argv: list[str]) -> dict[str, str]:
+    return dict(itertools.pairwise(argv))
+
+
+@pytest.mark.skipif(
+    shutil.which("vllm", path=str(Path(sys.executable).parent)) is not None, reason="vLLM itself is installed"
+)
+def test_vllm_is_started_with_the_checkpoints_settings(tmp_path: Path) -> None:
+    argv, environment = started(
+        tmp_path, "--port", "8123", "--max-images", "6", "--", "--tensor-parallel-size", "2", key="the key"
+    )
+    given = options(argv)
+    assert argv[:2] == ["serve", str(EMBEDDED)] and argv[-2:] == ["--tensor-parallel-size", "2"]
+    assert (given["--host"], given["--port"], given["--served-model-name"]) == (
+        "127.0.0.1",
+        "8123",
+        "embedded",
+    )
+    assert json.loads(given["--limit-mm-per-prompt"]) == {"image": 6, "video": 0}
+    assert json.loads(given["--mm-processor-kwargs"]) == {"min_pixels": 3600, "max_pixels": 14400}
+    assert given["--generation-config"] == "vllm"
+    assert json.loads(given["--override-generation-config"]) == {"temperature": 0.0}
+    assert given["--allowed-media-domains"].endswith(".invalid")
+    assert environment["VLLM_API_KEY"] == "the key" and "the key" not in " ".join(argv)
+
+
+@pytest.mark.parametrize(
+    ("settings", "there", "not_there"),
+    [
+        ({"remote_images": True}, [], ["--allowed-media-domains"]),
+        ({"revision": "abc"}, ["--revision", "abc", "--tokenizer-revision"], []),
+        ({}, ["--allowed-media-domains"], ["--revision"]),
+    ],
+)
+def test_the_command_of_vllm(settings: dict[str, Any], there: list[str], not_there: list[str]) -> None:
+    command = vllm_command("vllm", VllmSettings("m", "m", "::1", 1, 2, 3, images=4, **settings))
+    assert all(isinstance(one, str) for one in command)
+    assert set(there) <= set(command) and not set(not_there) & set(command)
+
+
+def test_a_folders_name_does_not_tell_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "my-model").mkdir()
+    assert served_name(str(tmp_path / "my-model")) == "my-model"
+    assert served_name("org/name@main") == "org/name"

@@ -1,0 +1,72 @@
+"""An engine without a model: its answers follow from the case's key, some right, some wrong, some no answer.
+
+Run as a program it evaluates the world with it, for the tests that kill a process: `scripted.py OUT N SHARD`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from univg.evaluate.benchmarks import Benchmark, Case, open_world
+from univg.evaluate.engines import Answer, Batch, Decoding, Refusal, Text
+from univg.evaluate.runner import evaluate, parse_shard
+from univg.grounding.coordinates import Frame
+from univg.grounding.prompts import PromptStyle, render_response
+from univg.pictures.images import ImageFault
+
+
+@dataclass
+class ScriptedEngine:
+    """`asked` holds the key of every case that was answered, in order."""
+
+    name: str = "scripted"
+    style: PromptStyle = "think"
+    frame: Frame = "permille"
+    batch_size: int = 4
+    pause_s: float = 0.0
+    version: int = 1
+    asked: list[str] = field(default_factory=list)
+
+    def fingerprint(self) -> dict[str, Any]:
+        prompt = {"style": self.style, "wording": ""}
+        return {"engine": "scripted", "model": self.version, "prompt": prompt, "pixels": {"max_pixels": 9}}
+
+    def answer(self, cases: Sequence[Case], decoding: Decoding) -> Iterator[Batch]:
+        for start in range(0, len(cases), self.batch_size):
+            time.sleep(self.pause_s)
+            yield [self._one(case, decoding) for case in cases[start : start + self.batch_size]]
+
+    def _one(self, case: Case, decoding: Decoding) -> Answer | Refusal:
+        try:
+            pictures = case.pictures()
+        except ImageFault as fault:
+            return Refusal(case, "image", str(fault))
+        self.asked.append(case.key)
+        texts = tuple(
+            Text(scripted_text(case, draw + self.version), 7, truncated=False)
+            for draw in range(decoding.samples)
+        )
+        return Answer(case, texts, tuple(picture.size for picture in pictures), time.perf_counter())
+
+
+def scripted_text(case: Case, draw: int) -> str:
+    number = (int(case.key[:6], 16) + draw) % 4
+    x1, y1, x2, y2 = case.sample.boxes[0]
+    if number == 0:
+        return "I see nothing."
+    moved = (x1, y1, x2, y2) if number < 3 else (x1, y1, (x1 + x2) / 2, y2)
+    return render_response(moved, f"It is there, draw {number}: “{case.sample.task}”.")
+
+
+def world(n: int = 2, **settings: Any) -> Benchmark:
+    return open_world("world", n, size_px=32, **settings)
+
+
+if __name__ == "__main__":
+    slow = ScriptedEngine(batch_size=1, pause_s=0.02)
+    evaluate(world(int(sys.argv[2])), slow, Path(sys.argv[1]), shard=parse_shard(sys.argv[3]))

@@ -1,0 +1,146 @@
+"""Answers made elsewhere: scales, faults of the file, and the reference code's numbers beside ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from univg.evaluate.predictions import (
+    PredictionError,
+    read_predictions,
+    scale_of,
+    score_predictions,
+    write_scores,
+)
+
+
+def written(path: Path, *records: Any) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+GOOD = "<think>The mug.</think><answer>(100,200),(300,400)</answer>"
+
+
+def test_rows_keep_their_order_and_names(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "p.jsonl",
+        {"id": 7, "task": "diff", "text": GOOD, "answer": [100, 200, 300, 400]},
+        {"id": "b", "text": "no box", "answer": [0, 0, 10, 10], "other": 1},
+        {"text": None, "answer": [0, 0, 10, 10]},
+    )
+    read = read_predictions(path)
+    rows = list(score_predictions(read, scale_of(one.answer for one in read)))
+    assert [(row.get("id"), row["iou"], row["fault"]) for row in rows] == [
+        (7, pytest.approx(1.0), None),
+        ("b", 0.0, "no_answer"),
+        (None, 0.0, "empty"),
+    ]
+    assert rows[0]["boxes_unit"] == [[0.1, 0.2, 0.3, 0.4]] and rows[1]["boxes_unit"] == []
+    assert rows[0]["task"] == "diff" and "task" not in rows[1] and read[1].task == "all"
+
+
+def test_the_scale_is_the_files(tmp_path: Path) -> None:
+    unit = written(
+        tmp_path / "u.jsonl",
+        {"text": GOOD, "answer": [0.1, 0.2, 0.3, 0.4]},
+        {"text": "", "answer": [0, 0, 1, 1]},
+    )
+    read = read_predictions(unit)
+    assert scale_of(one.answer for one in read) == "unit"
+    assert next(score_predictions(read, "unit"))["iou"] == pytest.approx(1.0)
+    one_large = [*(one.answer for one in read), (0.0, 0.0, 2.0, 1.0)]
+    assert scale_of(one_large) == "permille"
+
+
+def test_the_reference_reward_is_given_answers_of_its_scale(tmp_path: Path) -> None:
+    """Its MIG-Bench scorer compares with the answer as it stands, and finds nothing in 0-1 files."""
+    text = "<think>a</think><answer>(100,200),(300,400)</answer>"
+    path = written(tmp_path / "p.jsonl", {"text": text, "answer": [0.1, 0.2, 0.3, 0.3]})
+    [row] = score_predictions(read_predictions(path), "unit", legacy=True)
+    assert row["legacy_reward_iou"] == pytest.approx(0.5) == row["iou"]
+    assert row["legacy_mig_iou"] < 1e-4
+
+
+LEGACY_CASES = [
+    # the first box of the whole text wins, even inside <think>
+    (
+        "<think>(0,0),(100,100)</think><answer>(0,0),(200,100)</answer>",
+        [0, 0, 100, 100],
+        [0, 0, 100, 100],
+        1.0,
+        0.5,
+        1.0,
+    ),
+    # decimals become zeros
+    ("<answer>[0.1, 0.2, 0.3, 0.4]</answer>", [0, 0, 100, 100], [0.0] * 4, 0.0, 0.0, 0.0),
+    # no space after a parenthesis: no box for the scorer
+    ("<answer>( 0,0),(100,100)</answer>", [0, 0, 100, 100], [0.0] * 4, 0.0, 0.0, 0.0),
+    # the answer counts as it stands: 0-1 against 0-1000 is next to nothing
+    ("<answer>(0,0),(200,100)</answer>", [0.0, 0.0, 0.1, 0.1], [0, 0, 200, 100], 5e-07, 0.0, 0.0),
+    # the reward passes over an overlap one unit wide
+    ("<think>a</think>\n<answer>(0,0),(1,100)</answer>", [0, 0, 100, 100], [0, 0, 1, 100], 0.01, 0.0, 1.0),
+]
+
+
+@pytest.mark.parametrize(("text", "answer", "box", "mig", "reward", "formatted"), LEGACY_CASES)
+def test_the_reference_codes_numbers(
+    text: str,
+    answer: list[float],
+    box: list[float],
+    mig: float,
+    reward: float,
+    formatted: float,
+    tmp_path: Path,
+) -> None:
+    read = read_predictions(written(tmp_path / "p.jsonl", {"text": text, "answer": answer}))
+    [row] = score_predictions(read, "permille", legacy=True)
+    assert row["legacy_mig_box"] == box
+    assert row["legacy_mig_iou"] == pytest.approx(mig)
+    assert (row["legacy_reward_iou"], row["legacy_reward_format"]) == (reward, formatted)
+
+
+@pytest.mark.parametrize(
+    ("record", "line"),
+    [
+        ("{", "not JSON"),
+        ("[1]", "not an object"),
+        ('{"answer": [0, 0, 1, 1]}', "no text"),
+        ('{"text": 3, "answer": [0, 0, 1, 1]}', "no text"),
+        ('{"text": "a"}', "answer is None"),
+        ('{"text": "a", "answer": [0, 0, 1]}', "answer is"),
+        ('{"text": "a", "answer": "0 0 1 1"}', "answer is"),
+        ('{"text": "a", "answer": [0, 0, 1, NaN]}', "answer is"),
+        ('{"text": "a", "answer": [0, 0, 1, true]}', "answer is"),
+        ('{"text": "a", "answer": [0, 0, 1, 1], "task": 3}', "task is 3"),
+    ],
+)
+def test_a_line_that_cannot_be_scored_is_named(record: str, line: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"text": "a", "answer": [0, 0, 1, 1]}\n\n' + record + "\n")
+    with pytest.raises(PredictionError, match=rf"{line}.*p\.jsonl, line 3"):
+        read_predictions(path)
+
+
+def test_files_that_hold_nothing(tmp_path: Path) -> None:
+    with pytest.raises(PredictionError, match="cannot be read"):
+        read_predictions(tmp_path / "none.jsonl")
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(PredictionError, match="no predictions"):
+        read_predictions(tmp_path / "empty.jsonl")
+
+
+def test_scores_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    write_scores(path, [{"iou": 1.0}])
+
+    def breaking() -> Any:
+        yield {"iou": 0.5}
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        write_scores(path, breaking())
+    assert path.read_text() == '{"iou": 1.0}\n' and len(list(tmp_path.iterdir())) == 1

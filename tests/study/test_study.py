@@ -1,0 +1,225 @@
+"""The study's rows, tables and pictures, and the whole command at its smallest size."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from univg.cli.main import app
+from univg.config import load_config
+from univg.grounding.samples import read_jsonl
+from univg.report.tables import as_markdown
+from univg.study.rows import (
+    ARMS,
+    CLAIMS,
+    StudyError,
+    choose_arms,
+    fingerprint,
+    read_rows,
+    stage_config,
+    write_row,
+)
+from univg.study.tables import average, over_seeds, pictures, study_tables
+from univg.study.thoughts import SOURCES
+from univg.training.config import GrpoConfig, SftConfig, StudyConfig
+
+
+def row(arm: str, seed: int, test: float, unseen: float, n: int = 20) -> dict[str, Any]:
+    """A row whose shares of hits are `test` and `unseen` in each of two families."""
+
+    def ious(share: float) -> dict[str, list[float]]:
+        hits = round(share * n)
+        return {family: [0.8] * hits + [0.1] * (n - hits) for family in ("diff", "region")}
+
+    curve = [
+        {
+            "step": step,
+            "iou": 0.3 + step / 100,
+            "format": 0.9,
+            "length": 50,
+            "easy": 0.2,
+            "medium": 0.5,
+            "hard": 0.3,
+        }
+        for step in range(1, 31)
+    ]
+    return {
+        "arm": arm,
+        "seed": seed,
+        "fingerprint": "f",
+        "ious": {"world": ious(test), "world_unseen": ious(unseen)},
+        "faults": {"world": 0.05, "world_unseen": 0.1},
+        "stages": [{"name": name, "steps": 10, "samples": 80, "seconds": 60.0} for name in ARMS[arm].stages],
+        "curve": curve if ARMS[arm].stages[-1:] and "grpo" in ARMS[arm].stages[-1] else [],
+    }
+
+
+ROWS = [
+    row(arm, seed, share + seed / 20, share - 0.2)
+    for arm, share in (("base", 0.3), ("cot-sft", 0.5), ("cot-sft-grpo", 0.75), ("cot-sft-grpo-exp", 0.75))
+    for seed in (0, 1)
+]
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    return "\n".join(map(as_markdown, study_tables(rows)))
+
+
+def line(text: str, start: str) -> list[str]:
+    return [
+        cell.strip()
+        for cell in next(x for x in text.splitlines() if x.startswith(f"| {start}")).split("|")[1:-1]
+    ]
+
+
+def test_a_table_states_the_mean_over_seeds_and_its_interval() -> None:
+    # 30 and 35: mean 32.5, standard error 2.5, t with one degree of freedom 12.71
+    assert line(markdown(ROWS), "base")[1:] == ["2", "32.5 ± 31.8", "10.0 ± 0.0", "32.8", "5.0 %"]
+
+
+def test_a_claim_holds_only_where_the_interval_over_samples_excludes_zero() -> None:
+    text = markdown(ROWS)
+    assert line(text, "RL adds to the cold start")[-1] == "holds"
+    assert line(text, "Difficulty weights (exp)")[1:] == ["2", "0.0 ± 0.0", "+0.0 to +0.0", "not shown"]
+    assert "Reasoning beats answering" not in text, "an arm that has not run makes no claim"
+
+
+def test_seeds_that_disagree_are_said() -> None:
+    rows = [row("cot-sft", 0, 0.2, 0.2), row("cot-sft", 1, 0.55, 0.5)]
+    rows += [row("cot-sft-grpo", 0, 0.9, 0.9), row("cot-sft-grpo", 1, 0.5, 0.5)]
+    assert line(markdown(rows), "RL adds to the cold start")[-1] == "holds, seeds disagree"
+
+
+def test_pictures_show_what_there_is(tmp_path: Path) -> None:
+    assert [path.name for path in pictures(ROWS, tmp_path)] == ["arms.png", "curves.png", "shares.png"]
+    for path in tmp_path.glob("*.png"):
+        with Image.open(path) as image:
+            assert image.width > 400
+    assert [path.name for path in pictures(ROWS[:2], tmp_path)] == ["arms.png"], "no curves without RL"
+
+
+def test_average_is_over_families_not_samples() -> None:
+    uneven = row("base", 0, 0.0, 0.0)
+    uneven["ious"]["world"] = {"diff": [0.9] * 30, "region": [0.1] * 10}
+    assert average(uneven, "world") == 50.0
+    assert over_seeds([10.0, 10.0, 10.0]) == "10.0 ± 0.0"
+
+
+def test_rows_are_read_back_in_the_tables_order(tmp_path: Path) -> None:
+    for one in reversed(ROWS):
+        write_row(tmp_path / f"{one['arm']}-seed{one['seed']}.json", one)
+    assert [(one["arm"], one["seed"]) for one in read_rows(tmp_path)] == [
+        (one["arm"], one["seed"]) for one in ROWS
+    ]
+    (tmp_path / "base-seed0.json").write_text("{torn")
+    with pytest.raises(StudyError, match=r"not a row.*base-seed0.json: delete it"):
+        read_rows(tmp_path)
+
+
+def test_arms_of_a_seed_see_the_same_data_and_stages_see_different_data() -> None:
+    config = StudyConfig()
+    stages = {stage for name in choose_arms(config) for stage in ARMS[name].stages}
+    made = {stage: stage_config(config, stage, 3, "m") for stage in stages}
+    second = {stage: c for stage, c in made.items() if stage.startswith("grpo-") or stage == "more-sft"}
+    first = {stage: c for stage, c in made.items() if stage not in second}
+    assert {c.data[0].seed for c in first.values()} == {6} and {c.data[0].seed for c in second.values()} == {
+        7
+    }
+    assert all(c.seed == 3 and c.model == "m" for c in made.values())
+    sft = made["sft-answers"], made["sft-thoughts"]
+    assert all(isinstance(c, SftConfig) for c in sft)
+    same = [c.model_dump(exclude={"prompt_style"}) for c in sft]
+    assert same[0] == same[1], "the arms with and without thinking differ in nothing else"
+    weightings = {c.weighting for c in made.values() if isinstance(c, GrpoConfig)}
+    assert weightings == {"none", "exp", "power", "log"}
+
+
+def test_a_row_counts_only_for_the_study_that_made_it() -> None:
+    config = StudyConfig()
+    was = fingerprint(config, "cot-sft", 0, "digest")
+    assert (
+        fingerprint(config.model_copy(update={"seeds": (0,), "arms": ("base",)}), "cot-sft", 0, "digest")
+        == was
+    )
+    assert fingerprint(config.model_copy(update={"more_sft_steps": 7}), "cot-sft", 0, "digest") == was
+    for changed in ({"samples": 3}, {"sft": SftConfig(learning_rate=0.1)}):
+        assert fingerprint(config.model_copy(update=changed), "cot-sft", 0, "digest") != was
+    assert fingerprint(config, "cot-sft", 0, "another base") != was
+
+
+def test_every_claim_is_about_arms_that_exist() -> None:
+    assert {name for _, *names in CLAIMS for name in names} <= set(ARMS)
+
+
+def test_an_unknown_arm_is_named() -> None:
+    with pytest.raises(StudyError, match=r"no arm 'cot': choose from base, rl"):
+        choose_arms(StudyConfig(arms=("cot",)))
+
+
+def test_a_study_of_thoughts_has_an_arm_for_each_source_and_none_of_the_ablation() -> None:
+    config = load_config(StudyConfig, "study-thoughts")
+    names = choose_arms(config)
+    assert {stage for name in names for stage in ARMS[name].stages} == {
+        f"sft-on-{source}" for source in SOURCES
+    }
+    assert not set(names) & set(choose_arms(StudyConfig()))
+    stages = [stage_config(config, f"sft-on-{source}", 1, "start", Path("t")) for source in SOURCES]
+    assert len({stage.data[0].path for stage in stages}) == len(SOURCES)
+    assert len({stage.model_copy(update={"data": ()}).model_dump_json() for stage in stages}) == 1, (
+        "equal else"
+    )
+
+
+def test_rows_of_other_thoughts_do_not_count() -> None:
+    config = load_config(StudyConfig, "study-thoughts")
+    was = fingerprint(config, "thoughts-own", 0, "digest")
+    other = load_config(StudyConfig, "study-thoughts", ["thoughts.chains=5"])
+    assert fingerprint(other, "thoughts-own", 0, "digest") != was
+
+
+@pytest.mark.slow
+def test_a_study_of_thoughts_runs(tmp_path: Path) -> None:
+    """Every source gives the same samples, in the same order, with its own thoughts; wrong chains are left out."""
+    sizes = ["prologue=null", "model=embedded", "thoughts.samples=20", "samples=1", "sft.max_steps=2"]
+    sizes += ["sft.batch=4", "sft.micro_batch=4"]
+    run = ["study", "--config", "study-thoughts", "--out", str(tmp_path), "--rows", str(tmp_path / "rows")]
+    result = CliRunner().invoke(app, [*run, "--seed", "0", "--keep", *sizes])
+    assert result.exit_code == 0, result.output
+    made = {
+        source: {one.key: one.thought for one in read_jsonl(tmp_path / "seed0/thoughts" / f"{source}.jsonl")}
+        for source in SOURCES
+    }
+    assert len(made["exact"]) == 20 and len(made["verified"]) == len(made["selected"]) < 20
+    for thoughts in made.values():
+        assert set(thoughts) <= set(made["exact"]) and all(thoughts.values())
+    assert made["verified"] != {key: made["exact"][key] for key in made["verified"]}
+    assert len(list((tmp_path / "rows").glob("thoughts-*-seed0.json"))) == 1 + len(SOURCES)
+
+
+def test_tables_are_drawn_from_rows_alone(tmp_path: Path) -> None:
+    for one in ROWS:
+        write_row(tmp_path / f"{one['arm']}-seed{one['seed']}.json", one)
+    result = CliRunner().invoke(app, ["study", "--tables", "--rows", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "| CoT-SFT + GRPO | 2 |" in (tmp_path / "table.md").read_text() and "3 pictures" in result.output
+
+
+@pytest.mark.parametrize("preset", ["study", "study-quick", "study-thoughts"])
+def test_presets_load(preset: str) -> None:
+    assert load_config(StudyConfig, preset).samples > 0
+
+
+def test_the_study_runs_and_a_second_call_trains_nothing(tmp_path: Path) -> None:
+    arguments = ["study", "--quick", "--out", str(tmp_path), "--keep"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    rows = {path.name: path.read_bytes() for path in (tmp_path / "rows").glob("*.json")}
+    assert len(rows) == len(choose_arms(StudyConfig()))
+    assert all(len(json.loads(text)["ious"]["world"]) == 10 for text in rows.values())
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code == 0 and rows == {
+        p.name: p.read_bytes() for p in (tmp_path / "rows").glob("*.json")
+    }

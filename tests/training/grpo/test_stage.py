@@ -1,0 +1,181 @@
+"""The run: killed and resumed, checked before it starts, stopped where a number is no longer finite."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from univg import Grounder
+from univg.config import save_config
+from univg.training import grpo
+from univg.training.config import DataSource, GrpoConfig
+from univg.training.grpo.checks import check_oracle, start_lines
+from univg.training.grpo.rewards import Judge, find_rewards
+from univg.training.grpo.stage import TrainingRows, run
+from univg.training.run.rows import StageError, StageRows
+from univg.world import make_sample
+
+REWARDS = """
+def letters(completions, **columns):
+    '''Random weights write no boxes, but some more letters than others.'''
+    return [sum(c.isalpha() for c in each[0]["content"]) / 10 for each in completions]
+
+def broken(completions, **columns):
+    return [1.0]
+"""
+
+
+@pytest.fixture
+def config(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GrpoConfig:
+    """Two updates on the same rollouts in two micro-batches each, so that a checkpoint may fall between."""
+    (tmp_path / "letter_rewards.py").write_text(REWARDS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    return GrpoConfig(
+        model=str(start),
+        data=(DataSource(families=("referring", "diff"), image_px=60),),
+        max_steps=6,
+        prompts_per_step=2,
+        rollouts=4,
+        micro_batch=4,
+        iterations=2,
+        max_completion_tokens=8,
+        learning_rate=1e-3,
+        rewards={"iou": 1.0, "format": 1.0, "letter_rewards.letters": 0.5},
+        save_every=1,
+        keep_checkpoints=2,
+        workers=0,
+    )
+
+
+def quiet() -> Console:
+    return Console(quiet=True)
+
+
+def test_a_run_killed_and_resumed_ends_with_the_same_weights(config: GrpoConfig, tmp_path: Path) -> None:
+    """Killed after an odd step: the next one learns from rollouts that were drawn before the checkpoint."""
+    whole = run(config, tmp_path / "whole", console=quiet())
+    out, file = tmp_path / "killed", tmp_path / "config.yaml"
+    save_config(config, file)
+    command = [sys.executable, "-m", "univg", "grpo", "--config", str(file), "--out", str(out)]
+    with (tmp_path / "output").open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    deadline = time.monotonic() + 240
+    while not (out / "checkpoint-3").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (out / "checkpoint-3").exists(), (tmp_path / "output").read_text()[-2000:]
+    assert not (out / "model.safetensors").exists()
+    run(config, out, resume=True, console=quiet())
+    one, other = (load_file(folder / "model.safetensors") for folder in (whole, out))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    begun = load_file(Path(config.model) / "model.safetensors")
+    assert any(not torch.equal(one[name].float(), begun[name].float()) for name in one), (
+        "something was learnt"
+    )
+    rows = [[json.loads(line) for line in (f / "log.jsonl").read_text().splitlines()] for f in (whole, out)]
+    for first, second in zip(*rows, strict=True):
+        timed = {"seconds", "step_time"}
+        assert {k: v for k, v in first.items() if k not in timed} == {
+            k: v for k, v in second.items() if k not in timed
+        }
+    assert rows[0][0]["rewards/letters/mean"] > 0 and rows[0][2]["kl"] > 0
+
+
+def test_a_checkpoint_between_two_generations_holds_the_rollouts(config: GrpoConfig, tmp_path: Path) -> None:
+    out = run(config.model_copy(update={"max_steps": 3}), tmp_path / "run", console=quiet())
+    assert (out / "checkpoint-3" / "rollouts-0.pt").exists()
+    assert not (out / "checkpoint-2" / "rollouts-0.pt").exists()
+
+
+def test_a_finished_run_answers_and_says_what_it_did(config: GrpoConfig, tmp_path: Path) -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=400)
+    out = run(config.model_copy(update={"max_steps": 2, "iterations": 1}), tmp_path / "run", console=console)
+    said = text.getvalue()
+    assert "oracle: ground truth fed back scores 1.0 on 4 samples" in said
+    assert "2 prompts × 4 rollouts a step = 1 process × 2 micro-batches of 4" in said
+    assert "start model: format 0.00" in said and "cold start" in said
+    assert "memory besides: reference" in said
+    drawn = make_sample("diff", index=1, size=60)
+    grounding = Grounder.from_pretrained(out).ground(list(drawn.images), drawn.sample.query, max_new_tokens=8)
+    assert grounding.model == str(out)
+    assert (out / "rollouts" / "index.html").exists()
+    row = json.loads((out / "log.jsonl").read_text().splitlines()[0])
+    for name in ("iou", "hit_50", "format", "faults/no_answer", "truncated", "kl", "entropy", "groups/hard"):
+        assert name in row
+    assert {"completions/mean_length", "groups/no_spread", "groups/weight", "reward"} <= set(row)
+
+
+def test_a_loss_that_is_no_longer_finite_leaves_the_rollouts(config: GrpoConfig, tmp_path: Path) -> None:
+    wild = config.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(StageError, match=r"step 2: .* holds the batch"):
+        run(wild, tmp_path / "run", console=quiet())
+    saved = next((tmp_path / "run" / "non-finite").glob("*.pt"))
+    batch = torch.load(saved, weights_only=False)["batches"][0]
+    assert {"completion_ids", "advantages"} <= set(batch)
+
+
+# --- before the first step ---
+
+
+def _rows(config: GrpoConfig) -> tuple[TrainingRows, Any]:
+    from univg.models.loading import load
+
+    processor = load(config.model).processor
+    return TrainingRows(StageRows(config, processor, 8, teach=False)), processor
+
+
+def test_ground_truth_that_does_not_fit_is_named(config: GrpoConfig) -> None:
+    rows, processor = _rows(config)
+    rewards = find_rewards({"iou": 1.0, "format": 1.0})
+    assert "scores 1.0 on 8 samples" in check_oracle(rows, rewards, Judge(), processor)
+    other = Judge(style="think", frame="pixel", resized=lambda size_wh: (60, 60))
+    assert "scores 1.0" in check_oracle(rows, rewards, other, processor)
+
+    class Forgetful(Judge):
+        def score(self, row: Any, text: str) -> Any:
+            return super().score(row, text.replace("</answer>", ""))
+
+    with pytest.raises(StageError, match=r"oracle: .* fault truncated, for sample world#"):
+        check_oracle(rows, rewards, Forgetful(), processor)
+
+
+def test_what_is_wrong_is_told_before_a_model_is_loaded(
+    config: GrpoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpo, "start_model", lambda config: pytest.fail("the model was loaded"))
+    for change, message in (
+        ({"rewards": {"letter_rewards.leters": 1.0}}, "did you mean 'letters'"),
+        ({"rewards": {"no_such_module.x": 1.0}}, "cannot be imported"),
+        ({"weighting": "exq"}, "choose from exp, log, none, power"),
+        ({"trainer": {"epsilonn": 0.1}}, "did you mean 'epsilon'"),
+    ):
+        with pytest.raises(StageError, match=message) as caught:
+            run(config.model_copy(update=change), tmp_path / "never", console=quiet())
+        assert "\n" not in str(caught.value)
+
+
+def test_a_reward_that_fails_on_ground_truth_is_named(config: GrpoConfig, tmp_path: Path) -> None:
+    bad = config.model_copy(update={"rewards": {"letter_rewards.broken": 1.0}})
+    with pytest.raises(StageError, match=r"'letter_rewards.broken' gives 1 values for"):
+        run(bad, tmp_path / "run", console=quiet())
+
+
+def test_a_start_model_without_the_format_is_warned_of() -> None:
+    good = list(start_lines({"format": 0.9, "iou": 0.3, "truncated": 0.0}))
+    bad = list(start_lines({"format": 0.02, "iou": 0.0, "truncated": 0.9}))
+    assert len(good) == 1 and len(bad) == 2 and "univg sft" in bad[1][0] and bad[1][1] == "yellow"
