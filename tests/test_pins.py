@@ -41,9 +41,21 @@ Pin = dict[str, Any]
 
 def core() -> Any:
     """Names of the core: samples, wording, reading, scoring."""
-    from univg import legacy, response, samples, scoring
+    from univg.grounding import legacy, mentions, prompts, reading, samples, scoring
 
-    return _names(legacy, response, samples, scoring)
+    return _names(legacy, mentions, prompts, reading, samples, scoring)
+
+
+def read_response(text: str, style: str, frame: str, size_wh: Any) -> Any:
+    """A response to a question about one image, read."""
+    return core().read(text, core().Asked(1, "", style, frame), [size_wh] if size_wh else ())
+
+
+def read_to(sample: Any, text: str, style: str, frame: str, size_wh: Any) -> Any:
+    """(reading, score) of a response to `sample`."""
+    asked = core().Asked(len(sample.images), sample.query, style, frame, sample.target_image)
+    reading = core().read(text, asked, [size_wh] * len(sample.images) if size_wh else ())
+    return reading, core().score(sample, reading)
 
 
 def world() -> Any:
@@ -54,56 +66,60 @@ def world() -> Any:
 
 def configs() -> Any:
     """Names of configs: `load_config`, the classes, the shipped presets."""
-    from univg import config, stages
+    from univg import config
+    from univg.training import config as stages
 
     return _names(config, stages)
 
 
 def evaluating() -> Any:
-    from univg.evaluation import benchmarks, engines, judging, remote, rows, runner
+    from univg.evaluate import benchmarks, engines, judging, remote, rows, runner
 
     return _names(benchmarks, engines, judging, remote, rows, runner)
 
 
 def constructing() -> Any:
-    from univg.construction import copies, data, ledger, pipeline, prompts, results, select, teacher, verify
+    from univg.construct import copies, data, ledger, pipeline, prompts, results, select, teacher, verify
 
     return _names(copies, data, ledger, pipeline, prompts, select, verify, teacher, results)
 
 
 def serving_clients() -> Any:
-    from univg.models import processor, remote
+    from univg.models import processor, server
 
-    return _names(processor, remote)
+    return _names(processor, server)
 
 
 def studying() -> Any:
-    from univg.apps import study_rows
+    from univg.study import rows
 
-    return study_rows
+    return rows
 
 
 def models() -> Any:
-    from univg.models import checkpoint, generation, loading, processor
+    from univg.models import checkpoint, loading, processor
+    from univg.models.generation import generate
 
-    return _names(checkpoint, generation, processor, loading)
+    return _names(checkpoint, generate, processor, loading)
 
 
 def training() -> Any:
-    from univg.training import difficulty, grpo_trainer, rollouts, stage_data, world_batches
+    from univg.training.grpo import difficulty, rollouts, trainer
+    from univg.training.pretrain import batches
+    from univg.training.run import rows
 
-    return _names(difficulty, grpo_trainer, rollouts, stage_data, world_batches)
+    return _names(difficulty, trainer, rollouts, rows, batches)
 
 
 def packing() -> Any:
-    from univg.models import shared_attention
-    from univg.training import shared_prefix
+    from univg.models.generation import shared_attention
+    from univg.training.grpo import packing
 
-    return _names(shared_attention, shared_prefix)
+    return _names(shared_attention, packing)
 
 
 def exporting() -> Any:
-    from univg.tasks import exports
+    from univg.data import exports
 
     return exports
 
@@ -411,8 +427,8 @@ def responses(folder: Path) -> Pin:
     for number, text in enumerate(TEXTS):
         for style in STYLES:
             for frame, size_wh in FRAMES:
-                read = core().parse(text, style, frame, size_wh)
-                boxes = [list(box) for box in read.boxes]
+                read = read_response(text, style, frame, size_wh)
+                boxes = [list(placed.box) for placed in read.boxes]
                 thought = (
                     read.thought if read.thought is None or len(read.thought) < 99 else sha(read.thought)
                 )
@@ -428,9 +444,16 @@ def scores(folder: Path) -> Pin:
     for number, text in enumerate(TEXTS):
         for style in STYLES:
             for frame, size_wh in FRAMES:
-                one = core().score(sample, text, style, frame, size_wh)
+                reading, one = read_to(sample, text, style, frame, size_wh)
                 hits = [one.hit_30, one.hit_50, one.hit_70]
-                verdict = [one.iou, hits, one.format_ok, one.fault, one.image_index, one.image_rule]
+                verdict = [
+                    one.iou,
+                    hits,
+                    one.format_ok,
+                    reading.fault,
+                    reading.image_index,
+                    reading.image_rule,
+                ]
                 found[f"{number}/{style}/{frame}"] = verdict
     return found
 
@@ -1015,10 +1038,15 @@ def agree(name: str, found: Any, golden: Any) -> bool:
     return len(found) == len(golden) and found == pytest.approx(golden, **tolerance)
 
 
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 400 else f"{text[:400]}…"
+
+
 def unlike(name: str, found: Pin, golden: Pin) -> list[str]:
     keys = dict.fromkeys([*golden, *found])
     return [
-        f"{name}, {key}: pinned {golden.get(key)!r}, found {found.get(key)!r}"
+        f"{name}, {key}: pinned {_short(golden.get(key))}, found {_short(found.get(key))}"
         for key in keys
         if key not in found or key not in golden or not agree(name, found[key], golden[key])
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["UnivgError"]
+__all__ = ["UnivgError", "one_line"]
 
 
 class UnivgError(Exception):
@@ -26,3 +26,12 @@ class UnivgError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         # Errors travel from data-loader workers; the default would pass the joined text as the cause.
         return type(self), (self.cause, self.place, self.remedy)
+
+
+def one_line(text: object) -> str:
+    r"""Return text with every control character escaped, so that a message stays on one line.
+
+    >>> one_line("a\nb.png")
+    'a\\nb.png'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))

@@ -18,14 +18,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from univg.errors import UnivgError
+from univg.errors import UnivgError, one_line
 
 try:
     import fcntl
 except ImportError:  # Windows: two writers of one file are then not noticed
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Journal", "canonical", "digest_file", "replacing", "whole_lines", "write_whole"]
+__all__ = [
+    "Journal",
+    "canonical",
+    "check_writable",
+    "digest_file",
+    "replacing",
+    "unwritable",
+    "whole_lines",
+    "write_whole",
+]
 
 
 @contextmanager
@@ -70,6 +79,30 @@ def digest_file(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's content, 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UnivgError unless files can be written under `folder`; nothing is created."""
+    if folder.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") and not folder.is_dir():
+        raise UnivgError("--out names a folder, not a picture", one_line(folder), "leave the file name out")
+    try:
+        above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        if not above.is_dir():
+            raise UnivgError(
+                "--out cannot be a folder", f"{one_line(above)} is a file", "name another folder with --out"
+            )
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise unwritable(folder, PermissionError(13, "permission denied"))
+    except (OSError, ValueError) as error:
+        raise unwritable(folder, error) from error
+
+
+def unwritable(path: str | os.PathLike[str], error: Exception) -> UnivgError:
+    """Return the one-line error for a folder or file that could not be written, and why."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return UnivgError(
+        f"cannot write ({one_line(reason.lower())})", one_line(path), "name another folder with --out"
+    )
 
 
 def canonical(value: Any) -> str:

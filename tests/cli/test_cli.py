@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 import univg
-from univg.cli import UnivgError, cli
+from univg.cli import main as cli
+from univg.errors import UnivgError
 
 CALL = "import sys; from univg.cli.main import main; code = main(sys.argv[1:]);"
 

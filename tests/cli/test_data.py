@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from univg.cli import UnivgError, cli, data_fetch
+from univg.cli import data_fetch
+from univg.cli import main as cli
 from univg.cli.data_fetch import HubFile, check_file
+from univg.errors import UnivgError
 from univg.grounding.samples import GroundingSample, read_jsonl, write_jsonl
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from univg.cli import cli
+from univg.cli import main as cli
 from univg.grounding.samples import GroundingSample, write_jsonl
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # tests run in a folder of their own

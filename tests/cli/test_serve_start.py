@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from univg.cli import cli
+from univg.cli import main as cli
 from univg.cli.serve import served_name
 from univg.models.checkpoint import locate
 from univg.serve.vllm import VllmSettings, vllm_command

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from univg.cli import cli
+from univg.cli import main as cli
 from univg.cli.demo import EXAMPLES
 from univg.cli.web import answer
 from univg.grounding.samples import read_jsonl

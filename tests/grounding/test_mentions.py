@@ -180,7 +180,7 @@ def meant(record):
 
 
 def test_every_question_of_mig_bench():
-    path = Path(__file__).parents[1].parent / "shared" / "data" / "mig_bench_original.json"
+    path = Path(__file__).parents[2].parent / "shared" / "data" / "mig_bench_original.json"
     if not path.exists():
         pytest.skip("the MIG-Bench annotations are not beside the repository")
     records = json.loads(path.read_text("utf-8"))
@@ -195,7 +195,7 @@ def test_every_question_of_mig_bench():
 
 
 def test_mig_benchs_reasoning_questions_without_their_closing_sentence():
-    path = Path(__file__).parents[1].parent / "shared" / "data" / "mig_bench_original.json"
+    path = Path(__file__).parents[2].parent / "shared" / "data" / "mig_bench_original.json"
     if not path.exists():
         pytest.skip("the MIG-Bench annotations are not beside the repository")
     bare = [r["additional_info"] for r in json.loads(path.read_text("utf-8")) if r["task"] == "reasoning"]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from univg.grounding.boxes import permille_to_unit
-from univg.grounding.reading import FAULTS
+from univg.grounding.reading import FAULTS, Asked, read
 from univg.grounding.samples import GroundingSample, SampleError
 from univg.grounding.scoring import score
 
@@ -48,19 +48,23 @@ TABLE = [  # response, IoU, hits at 0.3 0.5 0.7, format, fault
 
 @pytest.mark.parametrize(("text", "iou", "hits", "format_ok", "fault"), TABLE)
 def test_score_by_hand(text, iou, hits, format_ok, fault):
-    result = score(SAMPLE, text)
+    reading = read(text, Asked.of(SAMPLE))
+    result = score(SAMPLE, reading)
     assert result.iou == pytest.approx(iou)
     assert (result.hit_30, result.hit_50, result.hit_70) == hits
     assert result.format_ok is format_ok
-    assert result.fault == fault
+    assert reading.fault == fault
 
 
 def test_style_and_frame_are_passed_on():
-    assert score(SAMPLE, "(0,0),(400,500)").fault == "no_answer"
-    assert score(SAMPLE, "(0,0),(400,500)", "simple").format_ok
-    assert score(SAMPLE, "[0, 0, 80, 50]", "direct", "pixel", (200, 100)).iou == 1.0
-    with pytest.raises(ValueError, match="size_wh"):
-        score(SAMPLE, "[0, 0, 80, 50]", "direct", "pixel")
+    assert read("(0,0),(400,500)", Asked.of(SAMPLE)).fault == "no_answer"
+    assert read("(0,0),(400,500)", Asked.of(SAMPLE, "simple")).format_ok
+    pixels = Asked.of(SAMPLE, "direct", "pixel")
+    sizes = [(1, 1)] * len(SAMPLE.images)
+    sizes[1] = (200, 100)  # of the image that the question names
+    assert score(SAMPLE, read("[0, 0, 80, 50]", pixels, sizes)).iou == 1.0
+    with pytest.raises(ValueError, match="size of every image"):
+        read("[0, 0, 80, 50]", pixels)
 
 
 def test_the_image_is_reported_with_its_rule_and_not_scored():
@@ -71,18 +75,22 @@ def test_the_image_is_reported_with_its_rule_and_not_scored():
         (dataclasses.replace(SAMPLE, query="Locate it."), (0, "thought")),
     ]
     for sample, expected in cases:
-        result = score(sample, text)
-        assert (result.image_index, result.image_rule) == expected
+        reading = read(text, Asked.of(sample))
+        result = score(sample, reading)
+        assert (reading.image_index, reading.image_rule) == expected
         assert result.iou == 1.0
 
 
 def test_without_ground_truth_there_is_no_score():
     with pytest.raises(SampleError, match=r"set#7 has no ground truth"):
-        score(dataclasses.replace(SAMPLE, boxes=(), source="set#7"), answer("(0,0),(1,1)"))
+        score(dataclasses.replace(SAMPLE, boxes=(), source="set#7"), read(answer("(0,0),(1,1)")))
 
 
 def test_inverted_ground_truth_scores_zero():
-    assert score(dataclasses.replace(SAMPLE, boxes=[(0.4, 0.5, 0, 0)]), answer("(0,0),(400,500)")).iou == 0.0
+    assert (
+        score(dataclasses.replace(SAMPLE, boxes=[(0.4, 0.5, 0, 0)]), read(answer("(0,0),(400,500)"))).iou
+        == 0.0
+    )
 
 
 side = st.integers(1, 40)
@@ -94,7 +102,7 @@ def test_exact_halves_hit_and_what_is_below_does_not(x, y, width, height, taken)
     truth = (x, y, x + 2 * width, y + height)
     predicted = (x, y, x + min(taken, 2 * width), y + height)
     sample = dataclasses.replace(SAMPLE, boxes=[permille_to_unit(truth)])
-    result = score(sample, answer(f"({x},{y}),({predicted[2]},{predicted[3]})"))
+    result = score(sample, read(answer(f"({x},{y}),({predicted[2]},{predicted[3]})")))
     exact = Fraction(min(taken, 2 * width), 2 * width)
     assert result.iou == pytest.approx(float(exact))
     assert result.hit_30 == (exact >= Fraction(3, 10))
@@ -104,7 +112,8 @@ def test_exact_halves_hit_and_what_is_below_does_not(x, y, width, height, taken)
 
 @given(st.text(), st.sampled_from(["think", "direct", "simple"]))
 def test_any_text_gets_a_score(text, style):
-    result = score(SAMPLE, text, style)
+    reading = read(text, Asked.of(SAMPLE, style))
+    result = score(SAMPLE, reading)
     assert 0.0 <= result.iou <= 1.0
-    assert result.fault is None or result.fault in FAULTS
+    assert reading.fault is None or reading.fault in FAULTS
     assert result.hit_70 <= result.hit_50 <= result.hit_30

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from univg.models import generation
+from univg.models.generation import generate as generation
 from univg.models.generation.generate import Chat, Generation
 from univg.models.grounder import Grounder
 from univg.models.loading import FAMILIES, Loaded, load, write_conventions

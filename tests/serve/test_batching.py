@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from univg.models import generation
+from univg.models.generation import generate as generation
 from univg.models.generation.generate import Chat, Generation, encode, generate
 from univg.models.loading import Loaded
 from univg.serve.batching import Ask, Batcher, BatchReport, Closed, Expired, PromptMeter

@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from univg.cli import cli
+from univg.cli import main as cli
 from univg.evaluate.benchmarks import open_world
 from univg.evaluate.engines import Answer, Decoding, LocalEngine
 from univg.evaluate.remote import OpenAIEngine

@@ -15,7 +15,7 @@ from PIL import ImageChops
 
 from univg.grounding.mentions import which_image
 from univg.grounding.prompts import render_response
-from univg.grounding.reading import parse
+from univg.grounding.reading import Asked, read
 from univg.grounding.scoring import score
 from univg.world import FAMILIES, SPLITS, Scene, make_sample
 from univg.world.questions import Crop, crop_pixels
@@ -65,9 +65,10 @@ def test_every_sample_is_whole_and_its_own_answer_scores_one(name: str) -> None:
         assert least <= len(sample.images) == len(made.images) <= most
         assert sample.target_image is not None and sample.thought and sample.query
         text = render_response(sample.boxes[0], sample.thought)
-        result = score(sample, text)
-        assert result.iou > 0.9 and result.format_ok and result.fault is None
-        assert parse(text).thought == sample.thought
+        reading = read(text, Asked.of(sample))
+        result = score(sample, reading)
+        assert result.iou > 0.9 and result.format_ok and reading.fault is None
+        assert reading.thought == sample.thought
 
 
 @EVERY

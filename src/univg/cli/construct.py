@@ -157,7 +157,7 @@ def construct(
     and asks nothing twice. The exit code is 3 when the budget is used up, 2 when samples are undecided.
     """
     # long because every option of the command is a parameter, with its help
-    from univg.cli.ground import check_writable
+    from univg.files import check_writable
 
     asking = Asking(
         base_url, judge_url, family, max_pixels, concurrency, rpm, timeout, attempts, stream, field or [],

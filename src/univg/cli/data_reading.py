@@ -21,9 +21,8 @@ from rich.progress import (
 from rich.table import Table
 
 from univg.data.readers import FAULTS, READERS, ReadError, RecordFault, detect, read
-from univg.errors import UnivgError
+from univg.errors import UnivgError, one_line
 from univg.grounding.samples import GroundingSample
-from univg.pictures.images import one_line
 
 SHOWN_OF_EACH = 5
 

@@ -12,13 +12,13 @@ from functools import cache
 from pathlib import Path
 
 from univg.cli.data_reading import FaultBook, chosen_format, progress_bar, samples_of, screen, told
-from univg.cli.ground import check_writable, unwritable
 from univg.data.building.build import FAMILIES, BuiltTask, Crop, build
 from univg.data.exports import SUFFIXES, Export, export
 from univg.data.readers import ImageRoot, ReadError, Source
 from univg.data.readers.detection import DetectionImage, read_detection
 from univg.data.splitting import split_by_image
 from univg.errors import UnivgError
+from univg.files import check_writable, unwritable
 from univg.grounding.prompts import PromptStyle
 from univg.grounding.samples import GroundingSample, write_jsonl
 from univg.pictures.drawing import SheetCell, contact_sheet, fit, save_atomically

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from univg.cli.ground import check_writable, load_grounder, overview, unwritable
+from univg.cli.ground import load_grounder, overview
+from univg.files import check_writable, unwritable
 from univg.grounding.boxes import iou
 from univg.grounding.samples import read_jsonl
 from univg.pictures.drawing import TRUTH, SheetCell, contact_sheet, draw_box, save_atomically

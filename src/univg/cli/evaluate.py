@@ -173,7 +173,7 @@ def told_errors() -> Iterator[None]:
 
 
 def _check_folder(folder: Path) -> None:
-    from univg.cli.ground import check_writable
+    from univg.files import check_writable
 
     check_writable(folder)
 

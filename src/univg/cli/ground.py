@@ -20,10 +20,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from univg.errors import UnivgError
+from univg.errors import UnivgError, one_line
+from univg.files import check_writable, unwritable
 from univg.grounding.reading import FAULTS, Fault
 from univg.pictures.drawing import ANSWER, OTHERS, draw_box, save_atomically, side_by_side
-from univg.pictures.images import ImageFault, Picture, one_line, open_picture
+from univg.pictures.images import ImageFault, Picture, open_picture
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -200,32 +201,6 @@ def boxed(picture: Picture, grounding: Grounding) -> Image.Image:
             label = _answer_label(grounding) if place == 0 else str(place + 1)
             image = draw_box(image, box.box_unit, label, ANSWER if place == 0 else OTHERS)
     return image
-
-
-def check_writable(folder: Path) -> None:
-    """Raise `UnivgError` unless files can be written under `folder`; nothing is created."""
-    if folder.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") and not folder.is_dir():
-        raise UnivgError(
-            f"--out names a folder, not a picture: {one_line(str(folder))}: leave the file name out"
-        )
-    try:
-        above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-        if not above.is_dir():
-            raise UnivgError(
-                f"--out cannot be a folder: {one_line(str(above))} is a file: name another folder with --out"
-            )
-        if not os.access(above, os.W_OK | os.X_OK):
-            raise unwritable(folder, PermissionError(13, "permission denied"))
-    except (OSError, ValueError) as error:
-        raise unwritable(folder, error) from error
-
-
-def unwritable(path: Path, error: Exception) -> UnivgError:
-    """The one-line error for a folder or file that could not be written, and why."""
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return UnivgError(
-        f"cannot write ({one_line(reason.lower())}): {one_line(str(path))}: name another folder with --out"
-    )
 
 
 def _check_arguments(request: Request) -> None:

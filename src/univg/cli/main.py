@@ -114,7 +114,7 @@ def world(
     ] = None,
 ) -> None:
     """Write samples of the procedural world: samples.jsonl, images, and a contact sheet to check by eye."""
-    from univg.cli.world import run
+    from univg.world.writing import run
 
     run(out, n=n, split=split, seed=seed, families=family or None, size=size, difficulty=difficulty)
 
@@ -135,8 +135,8 @@ def pretrain(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last saved state.")] = False,
 ) -> None:
     """Train a model from scratch on the procedural world."""
-    from univg.cli.ground import check_writable
     from univg.config import ConfigError, PretrainConfig, load_config
+    from univg.files import check_writable
 
     folder = Path(out or f"runs/{Path(config).stem}")
     try:

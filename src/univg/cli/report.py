@@ -25,9 +25,9 @@ def report(
 ) -> None:
     """Make report.md, report.html (one file, opens anywhere) and plots, and print the tables."""
     from univg.cli.evaluate import told_errors
-    from univg.cli.ground import check_writable
     from univg.evaluate.report import build, write_report
     from univg.evaluate.runs import read_runs
+    from univg.files import check_writable
     from univg.report.tables import show
 
     folder = out or (runs[0] if len(runs) == 1 else Path("univg-report"))

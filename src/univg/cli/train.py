@@ -63,7 +63,7 @@ def merge(
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
 ) -> None:
     """Make one plain model of a LoRA adapter and its base, and check that it answers as the two did."""
-    from univg.cli.ground import check_writable
+    from univg.files import check_writable
 
     check_writable(out)
     with one_line_errors("merge"):
@@ -83,8 +83,8 @@ def _say_where(folder: Path) -> None:
 
 
 def _settings(cls: type[_C], config: str, overrides: list[str] | None, out: str | None) -> tuple[_C, Path]:
-    from univg.cli.ground import check_writable
     from univg.config import ConfigError, load_config
+    from univg.files import check_writable
 
     try:
         settings = load_config(cls, config, overrides or [])  # type: ignore[type-var]

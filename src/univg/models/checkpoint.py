@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from univg.pictures.images import one_line
+from univg.errors import one_line
 
 EMBEDDED: Mapping[str, str] = {
     "embedded": "tiny-r1",

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageMath, ImageOps, UnidentifiedImageError
 
+from univg.errors import one_line
+
 if TYPE_CHECKING:
     from os import PathLike
 
@@ -71,15 +73,6 @@ class Picture:
     image: Image.Image
     path: str
     notes: tuple[str, ...] = ()
-
-
-def one_line(text: str) -> str:
-    r"""`text` with every control character escaped, so that a message stays on one line.
-
-    >>> one_line("a\nb.png")
-    'a\\nb.png'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def open_picture(path: str | PathLike[str], max_megapixels: float = MAX_MEGAPIXELS) -> Picture:

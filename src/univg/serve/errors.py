@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from univg.pictures.images import one_line
+from univg.errors import one_line
 
 _LONGEST_MESSAGE = 600
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from univg.errors import one_line
 from univg.grounding.prompts import PromptStyle, render_prompt
-from univg.pictures.images import one_line
 from univg.serve.errors import ApiError
 from univg.serve.limits import Limits
 

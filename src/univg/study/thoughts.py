@@ -40,7 +40,7 @@ def make_thoughts(config: StudyConfig, seed: int, start: str, folder: Path) -> d
 
     Killed, it goes on: no chain that was written is asked for again.
     """
-    from univg.cli import world
+    from univg.world import writing as world
 
     settings = config.thoughts
     assert settings is not None

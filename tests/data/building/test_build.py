@@ -16,7 +16,7 @@ from univg.data.readers import RecordFault, Source, detect, read
 from univg.data.readers.detection import DetectionImage, Instance, read_detection
 from univg.grounding.boxes import area, iou
 
-BCCD = Path(__file__).parents[3] / "shared" / "data" / "bccd_voc"
+BCCD = Path(__file__).parents[4] / "shared" / "data" / "bccd_voc"
 needs_bccd = pytest.mark.skipif(not BCCD.exists(), reason="the BCCD photographs are not here")
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from univg.data.formats import json_stream
 from univg.data.formats.json_stream import JsonFault, read_items
-from univg.data.readers import json_stream
 
 LEAVES = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()

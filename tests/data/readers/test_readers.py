@@ -17,7 +17,7 @@ from univg.data.readers.mig_bench import PAPER_COLUMNS
 from univg.grounding.prompts import ZERO_SHOT_IMAGE, ZERO_SHOT_VIDEO
 from univg.grounding.samples import GroundingSample, write_jsonl
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 MIG = SHARED / "mig_bench_original.json"
 needs_mig = pytest.mark.skipif(not MIG.exists(), reason="the public MIG-Bench annotations are not here")
 

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import DynamicCache, PreTrainedConfig
 
 from univg.grounding.prompts import render_chat
-from univg.models import decoding
+from univg.models.generation import decoding
 from univg.models.generation.cache import ROOM, joined, keep_rows, roomy_cache
 from univg.models.generation.generate import Chat, encode, generate
 from univg.models.loading import Loaded

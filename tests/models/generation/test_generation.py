@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers import BatchFeature, GenerationConfig
 
-from univg.models import generation
+from univg.models.generation import generate as generation
 from univg.models.generation.generate import (
     ANSWER_TOKENS,
     Chat,

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from univg.models import shared_attention
+from univg.models.generation import shared_attention
 from univg.models.generation.decoding import decode, prefill
 from univg.models.generation.shared_attention import Packing, PromptKeys, Span, share_prompts, why_not
 from univg.models.generation.shared_cache import shared

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from univg.grounding.prompts import render_response
+from univg.grounding.reading import read
 from univg.grounding.samples import GroundingSample
 from univg.grounding.scoring import score
 from univg.training.grpo.dotted import DottedPathError
@@ -39,13 +40,13 @@ TEXTS = {
 def test_rewards_are_the_judges_numbers(name: str, as_chat: bool) -> None:
     text = TEXTS[name]
     completion: Any = [{"role": "assistant", "content": text}] if as_chat else text
-    expected = score(SAMPLE, text)
+    expected = score(SAMPLE, read(text))
     assert iou_reward([completion], sample=[SAMPLE]) == [expected.iou]
     assert format_reward([completion], sample=[SAMPLE]) == [float(expected.format_ok)]
 
 
 def test_scores_at_hand_are_not_worked_out_again() -> None:
-    given = [score(SAMPLE, TEXTS["half"])]
+    given = [score(SAMPLE, read(TEXTS["half"]))]
     assert iou_reward(["something else"], sample=[SAMPLE], score=given, anything=[1]) == [0.5]
 
 
@@ -90,7 +91,7 @@ def test_ground_truth_fed_back_is_perfect(style: Any, frame: Any) -> None:
         drawn = make_sample(family, index=3, difficulty=0.7)
         row = {"sample": drawn.sample, "images": list(drawn.images), "style": style}
         text, exact, ceiling = oracle(row, judge)
-        result = judge.score(exact, text)
+        result = score(exact["sample"], judge.read(exact, text))
         assert result.iou == pytest.approx(1.0, abs=1e-9) and result.format_ok, text
         assert ceiling > 0.9
 
@@ -98,5 +99,5 @@ def test_ground_truth_fed_back_is_perfect(style: Any, frame: Any) -> None:
 def test_the_style_of_a_sample_without_thinking_is_its_own() -> None:
     plain = GroundingSample(["a.png"], "The dog?", "referring", boxes=[(0, 0, 0.5, 0.5)], thinking=False)
     text = render_response((0, 0, 0.5, 0.5), style="simple")
-    assert Judge().score({"sample": plain}, text).format_ok
-    assert not Judge().score({"sample": SAMPLE}, text).format_ok
+    assert Judge().read({"sample": plain}, text).format_ok
+    assert not Judge().read({"sample": SAMPLE}, text).format_ok

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from univg.grounding.reading import Asked, read
 from univg.grounding.scoring import score
 from univg.training.grpo.rollout_log import FAULT_NAMES, Group, Judged, Rollout, RolloutPages, step_metrics
 from univg.world import make_sample
@@ -18,9 +19,10 @@ NASTY = '<think>A <b>bold</b> & "quoted" thought</think><answer>(100,200),(300,4
 
 
 def rollout(text: str, reward: float = 0.5) -> Rollout:
-    result = score(DRAWN.sample, text)
-    box = (0.1, 0.2, 0.3, 0.4) if "(100,200)" in text else None
-    return Rollout(text, 12, False, result, box, {"iou_reward": reward, "format_reward": 1.0}, 0.25)
+    reading = read(text, Asked.of(DRAWN.sample))
+    return Rollout(
+        reading, 12, score(DRAWN.sample, reading), {"iou_reward": reward, "format_reward": 1.0}, 0.25
+    )
 
 
 def group() -> Group:
@@ -52,10 +54,10 @@ def test_metrics_of_a_step() -> None:
 
 
 def test_a_rollout_cut_off_before_its_box_is_truncated() -> None:
-    missing = score(DRAWN.sample, "I look at the first")
-    assert missing.fault == "no_answer"
-    assert FAULT_NAMES[int(Judged.row(missing, truncated=True)[-1])] == "truncated"
-    assert FAULT_NAMES[int(Judged.row(missing, truncated=False)[-1])] == "no_answer"
+    for truncated, fault in ((True, "truncated"), (False, "no_answer")):
+        missing = read("I look at the first", Asked.of(DRAWN.sample), truncated=truncated)
+        row = Judged.row(score(DRAWN.sample, missing), missing)
+        assert FAULT_NAMES[int(row[-1])] == fault == missing.fault
 
 
 def test_a_page_holds_everything_itself(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 from univg import Grounder
 from univg.config import save_config
-from univg.training import grpo
 from univg.training.config import DataSource, GrpoConfig
+from univg.training.grpo import stage as grpo
 from univg.training.grpo.checks import check_oracle, start_lines
 from univg.training.grpo.rewards import Judge, find_rewards
 from univg.training.grpo.stage import TrainingRows, run
@@ -147,8 +147,8 @@ def test_ground_truth_that_does_not_fit_is_named(config: GrpoConfig) -> None:
     assert "scores 1.0" in check_oracle(rows, rewards, other, processor)
 
     class Forgetful(Judge):
-        def score(self, row: Any, text: str) -> Any:
-            return super().score(row, text.replace("</answer>", ""))
+        def read(self, row: Any, text: str, truncated: bool = False) -> Any:
+            return super().read(row, text.replace("</answer>", ""), truncated)
 
     with pytest.raises(StageError, match=r"oracle: .* fault truncated, for sample world#"):
         check_oracle(rows, rewards, Forgetful(), processor)

@@ -21,6 +21,7 @@ from transformers import GenerationConfig
 from trl import GRPOTrainer
 
 import univg.training.grpo.trainer as module
+from univg.grounding.reading import read
 from univg.grounding.scoring import score
 from univg.models.loading import load
 from univg.training.grpo.difficulty import exp_weight
@@ -58,7 +59,7 @@ def whole(start: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 def test_advantages_carry_the_weight_of_their_prompts_group(whole: dict[str, Any]) -> None:
     expected = []
     for row in parts.ragged_rows():
-        scores = [score(row["sample"], text) for text in parts.scripted_texts(row)]
+        scores = [score(row["sample"], read(text)) for text in parts.scripted_texts(row)]
         rewards = np.array([each.iou + each.format_ok for each in scores])
         weight = exp_weight(sum(each.iou for each in scores) / len(scores))
         expected += list(weight * (rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-4))

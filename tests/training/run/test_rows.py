@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from univg.grounding.prompts import SIMPLE_PREFIX, THINK_SUFFIX, render_prompt
-from univg.grounding.reading import parse
+from univg.grounding.reading import Asked, read
 from univg.grounding.samples import GroundingSample, read_jsonl, write_jsonl
 from univg.models.loading import load
 from univg.models.processor import GroundingProcessor
@@ -92,7 +92,7 @@ def test_a_sample_without_thinking_keeps_its_own_prompt_by_its_field(
     row = StageRows(config(source), processor, 1)[0]
     assert row.style == "simple" and row.response is not None and "<think>" not in row.response
     assert row.prompt[0]["content"][-1]["text"] == f"{SIMPLE_PREFIX}the dog"
-    assert parse(row.response, "simple").formatted
+    assert read(row.response, Asked(style="simple")).formatted
 
 
 @pytest.mark.parametrize("name", ["stage1_cotsft.json", "stage2_rl.json"])
@@ -110,7 +110,7 @@ def test_published_files_teach_what_they_say(
         if row.response is None:
             assert row.sample.boxes
         else:
-            answer = parse(row.response)
+            answer = read(row.response)
             assert answer.formatted and answer.thought == same.thought and answer.box is not None
             assert answer.box == pytest.approx(same.boxes[0], abs=6e-4)
 

@@ -1,4 +1,4 @@
-"""What `univg.data.building.build` works with: tasks before their pictures exist, and the desk on which they are composed."""
+"""Compose tasks before their pictures exist: what `univg.data.building.build` works with."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from univg.data.formats.image_root import ImageRoot
+from univg.errors import one_line
 from univg.grounding.samples import GroundingSample, SampleError
-from univg.pictures.images import one_line
 
 __all__ = [
     "FAULTS",

@@ -1,8 +1,8 @@
 """Detection sets: COCO JSON and Pascal VOC XML, as images with their instances, and as samples.
 
 A detection set is an index, not a list of records: boxes and images stand apart in COCO, one file an image in
-VOC. So it is read into `DetectionImage`s first. `univg.data.building.build` makes multi-image tasks of them; the readers
-here make one sample an image and category.
+VOC. So it is read into `DetectionImage`s first. `univg.data.building.build` makes multi-image tasks of them; the
+readers here make one sample an image and category.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From how well a group of rollouts did to how much its prompt counts: the paper's difficulty weights.
 
-m is a group's mean IoU: the rollouts of one prompt, scored by :func:`univg.grounding.scoring.score`. A weight multiplies
+m is a group's mean IoU: the rollouts of one prompt, scored by `univg.grounding.scoring.score`. A weight multiplies
 the group's advantages, so hard prompts (small m) can be made to count more than easy ones. In the paper (arXiv
 2505.14231, "difficulty-aware weight adjustment") it is worked out over a local batch; here over the group, whatever
 the batches and processes.

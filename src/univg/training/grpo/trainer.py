@@ -19,7 +19,7 @@
     trainer.train()
 
 What is ours: the weights (:mod:`univg.training.grpo.difficulty`), the rewards (:mod:`univg.training.grpo.rewards`), how
-rollouts are drawn (:mod:`univg.training.grpo.rollouts`) and what is logged of them (:mod:`univg.training.grpo.rollout_log`).
+rollouts are drawn (:mod:`univg.training.grpo.rollouts`) and logged (:mod:`univg.training.grpo.rollout_log`).
 The loss, the advantages, the reference model, vLLM, processes and logs are TRL's. Its private methods that are
 overridden here have their signatures held by a test.
 """

@@ -25,7 +25,7 @@ DIGEST_STEPS = 4
 def held_out_scores(
     loaded: Loaded, style: PromptStyle, n: int, image_px: int, split: Split = "test"
 ) -> dict[str, list[tuple[Score, Reading]]]:
-    """Scores and readings of greedy answers to `n` samples of every family of a split, at the world's default difficulty."""
+    """Score greedy answers to `n` samples of every family of a split, at the world's default difficulty."""
     results = {}
     for name in FAMILIES:
         drawn = [make_sample(name, split, 0, index, size=image_px) for index in range(n)]
@@ -61,7 +61,10 @@ def data_digest(config: PretrainConfig) -> str:
 
 
 def write_card(
-    folder: Path, config: PretrainConfig, loaded: Loaded, scores: Mapping[str, Sequence[tuple[Score, Reading]]]
+    folder: Path,
+    config: PretrainConfig,
+    loaded: Loaded,
+    scores: Mapping[str, Sequence[tuple[Score, Reading]]],
 ) -> None:
     """Write `README.md` beside a checkpoint's weights; `scores` as `held_out_scores` gives them."""
     n = min(len(family) for family in scores.values())

@@ -357,5 +357,5 @@ def _progress_scores(training: Run) -> dict[str, float]:
     finally:
         model.set_attn_implementation(ATTENTION)
         model.train()
-    shares = {name: round(sum(s.hit_50 for s in found) / len(found), 3) for name, found in scores.items()}
+    shares = {name: round(sum(s.hit_50 for s, _ in found) / len(found), 3) for name, found in scores.items()}
     return shares | {"mean": round(sum(shares.values()) / len(shares), 3)}

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel, Trainer
 
-from univg.pictures.images import one_line
+from univg.errors import one_line
 from univg.training.run.rows import StageError
 
 __all__ = ["SEAL", "STAGING", "NonFinite", "WholeCheckpoints", "find_last_good", "seal", "writing"]

@@ -15,8 +15,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from univg.cli.ground import check_writable, unwritable
 from univg.errors import UnivgError
+from univg.files import check_writable, unwritable
 from univg.grounding.samples import GroundingSample, write_jsonl
 from univg.pictures.drawing import SheetCell, contact_sheet, fit, save_atomically
 from univg.world import DEFAULT_DIFFICULTY, FAMILIES, Split, WorldSample, stream

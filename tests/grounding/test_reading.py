@@ -22,11 +22,20 @@ from univg.grounding.prompts import (
     render_response,
     style_for,
 )
-from univg.grounding.reading import FAULTS, FAULTS_WITH_BOX, parse
+from univg.grounding.reading import FAULTS, FAULTS_WITH_BOX, Asked, Reading, read
 from univg.grounding.samples import GroundingSample
 
 STYLES = ("think", "direct", "simple")
 BOX = ((0.1, 0.2, 0.3, 0.4),)
+
+
+def reading_of(text: str, style: str = "think", frame: str = "permille", size_wh=None) -> Reading:
+    """A response to a question about one image."""
+    return read(text, Asked(1, "", style, frame), [size_wh] if size_wh else ())
+
+
+def boxes_of(reading: Reading) -> tuple:
+    return tuple(placed.box for placed in reading.boxes)
 
 
 # --- prompts ---
@@ -99,8 +108,8 @@ thoughts = st.text(max_size=60).filter(lambda t: not re.search(r"<\s*/?\s*(think
 @given(proper_box, thoughts, st.sampled_from(STYLES))
 def test_what_is_rendered_is_read_back_exactly(box, thought, style):
     unit = tuple(value / 1000 for value in box)
-    response = parse(render_response(unit, thought, style), style)
-    assert response.boxes == (unit,)
+    response = reading_of(render_response(unit, thought, style), style)
+    assert boxes_of(response) == (unit,)
     assert response.fault is None
     assert response.formatted
     assert response.thought == (thought.strip() if style == "think" else None)
@@ -169,12 +178,12 @@ WRITTEN = [
 
 @pytest.mark.parametrize("written", WRITTEN)
 def test_ways_to_write_a_box(written):
-    think = parse(f"<think>Two dogs.</think>\n<answer>{written}</answer>")
+    think = reading_of(f"<think>Two dogs.</think>\n<answer>{written}</answer>")
     assert think.box == pytest.approx(BOX[0])
     assert (len(think.boxes), think.fault, think.thought) == (1, None, "Two dogs.")
     for style in ("direct", "simple"):
-        assert parse(written, style).boxes == think.boxes
-        assert parse(written, style).fault is None
+        assert reading_of(written, style).boxes == think.boxes
+        assert reading_of(written, style).fault is None
 
 
 NO_BOX = [
@@ -200,11 +209,14 @@ NO_BOX = [
 
 @pytest.mark.parametrize("written", NO_BOX)
 def test_what_is_no_box(written):
-    assert (parse(f"<answer>{written}</answer>").fault, parse(f"<answer>{written}</answer>").boxes) == (
+    assert (
+        reading_of(f"<answer>{written}</answer>").fault,
+        boxes_of(reading_of(f"<answer>{written}</answer>")),
+    ) == (
         "no_box",
         (),
     )
-    assert parse(written, "direct").fault == "no_box"
+    assert reading_of(written, "direct").fault == "no_box"
 
 
 MANY = [
@@ -219,7 +231,7 @@ MANY = [
 
 @pytest.mark.parametrize(("written", "n"), MANY)
 def test_several_boxes_are_all_read_and_the_first_counts(written, n):
-    response = parse(f"<answer>{written}</answer>")
+    response = reading_of(f"<answer>{written}</answer>")
     assert (len(response.boxes), response.fault) == (n, "several_boxes")
     assert response.box == (0.001, 0.002, 0.003, 0.004)
 
@@ -311,7 +323,7 @@ ANATOMY = [  # text, thought, box, fault
 
 @pytest.mark.parametrize(("text", "thought", "has_box", "fault"), ANATOMY)
 def test_thought_answer_and_fault(text, thought, has_box, fault):
-    response = parse(text)
+    response = reading_of(text)
     assert (response.thought, response.fault) == (thought, fault)
     assert response.box == ((0.001, 0.002, 0.003, 0.004) if has_box else None)
     assert response.text == text
@@ -335,7 +347,7 @@ DIRECT = [
 @pytest.mark.parametrize(("text", "has_box", "fault"), DIRECT)
 @pytest.mark.parametrize("style", ["direct", "simple"])
 def test_styles_without_thought_read_what_stands_outside_it(style, text, has_box, fault):
-    response = parse(text, style)
+    response = reading_of(text, style)
     assert (response.box, response.fault) == ((0.001, 0.002, 0.003, 0.004) if has_box else None, fault)
 
 
@@ -357,22 +369,22 @@ GEOMETRY = [
 
 @pytest.mark.parametrize(("written", "boxes", "fault"), GEOMETRY)
 def test_boxes_are_mended_and_the_mending_is_named(written, boxes, fault):
-    response = parse(f"<answer>{written}</answer>")
+    response = reading_of(f"<answer>{written}</answer>")
     assert response.fault == fault
-    assert response.boxes == boxes
+    assert boxes_of(response) == boxes
 
 
 def test_pixels_are_those_of_the_stated_size():
     text = '```json\n[{"bbox_2d": [64, 48, 320, 480], "label": "dog"}]\n```'
-    assert parse(text, "direct", "pixel", (640, 480)).boxes == ((0.1, 0.1, 0.5, 1.0),)
-    assert parse(text, "direct", "pixel", (320, 480)).fault is None
-    assert parse(text, "direct", "pixel", (300, 480)).fault == "out_of_range"
-    with pytest.raises(ValueError, match="size_wh"):
-        parse(text, "direct", "pixel")
+    assert boxes_of(reading_of(text, "direct", "pixel", (640, 480))) == ((0.1, 0.1, 0.5, 1.0),)
+    assert reading_of(text, "direct", "pixel", (320, 480)).fault is None
+    assert reading_of(text, "direct", "pixel", (300, 480)).fault == "out_of_range"
+    with pytest.raises(ValueError, match="size of every image"):
+        reading_of(text, "direct", "pixel")
     with pytest.raises(ValueError, match="permille, pixel"):
-        parse(text, "direct", "pixels", (640, 480))
+        reading_of(text, "direct", "pixels", (640, 480))
     with pytest.raises(ValueError, match="think, direct, simple"):
-        parse(text, "cot")
+        reading_of(text, "cot")
 
 
 FORM = [
@@ -399,7 +411,7 @@ FORM = [
 
 @pytest.mark.parametrize(("text", "style", "formatted"), FORM)
 def test_the_form_is_judged_apart_from_the_box(text, style, formatted):
-    assert parse(text, style).formatted is formatted
+    assert reading_of(text, style).formatted is formatted
 
 
 # --- any text whatever ---
@@ -408,14 +420,14 @@ def test_the_form_is_judged_apart_from_the_box(text, style, formatted):
 def assert_sound(response, style):
     """What every caller may rely on, for any text."""
     assert response.fault is None or response.fault in FAULTS
-    assert response.box == (response.boxes[0] if response.boxes else None)
+    assert response.box == (response.boxes[0].box if response.boxes else None)
     if response.fault is None:
         assert len(response.boxes) == 1
     if response.boxes:
         assert response.fault is None or response.fault in FAULTS_WITH_BOX
     elif response.fault != "truncated":
         assert response.fault in FAULTS.keys() - FAULTS_WITH_BOX
-    for x1, y1, x2, y2 in response.boxes:
+    for x1, y1, x2, y2 in boxes_of(response):
         assert 0.0 <= x1 < x2 <= 1.0
         assert 0.0 <= y1 < y2 <= 1.0
     if style == "think" and response.boxes:
@@ -424,7 +436,7 @@ def assert_sound(response, style):
 
 @given(st.text(), st.sampled_from(STYLES))
 def test_any_text_is_read(text, style):
-    assert_sound(parse(text, style), style)
+    assert_sound(reading_of(text, style), style)
 
 
 FRAGMENTS = [
@@ -479,7 +491,7 @@ def test_a_hundred_thousand_generated_texts():
     seen = set()
     for n in range(100_000):
         text, style = drawn(rng), STYLES[n % 3]
-        response = parse(text, style)
+        response = reading_of(text, style)
         assert_sound(response, style)
         seen.add(response.fault)
     assert seen == {None, *FAULTS}  # the fragments reach everything there is to reach
@@ -528,7 +540,7 @@ def seconds(text, style):
     gc.disable()
     try:
         start = time.process_time()
-        assert_sound(parse(text, style), style)
+        assert_sound(reading_of(text, style), style)
         return time.process_time() - start
     finally:
         gc.enable()
@@ -550,7 +562,7 @@ def test_a_megabyte_of_anything_takes_linear_time(name, frame):
 
 
 def test_mig_benchs_gold_sentences_are_read():
-    path = Path(__file__).parents[1].parent / "shared" / "data" / "mig_bench_original.json"
+    path = Path(__file__).parents[2].parent / "shared" / "data" / "mig_bench_original.json"
     if not path.exists():
         pytest.skip("the MIG-Bench annotations are not beside the repository")
     records = [r for r in json.loads(path.read_text("utf-8")) if r["task"] == "group_grounding"]
@@ -558,6 +570,38 @@ def test_mig_benchs_gold_sentences_are_read():
     for record in (
         records
     ):  # the gold sentence: "It is in the first image. <|box_start|>(241,378),(447,621)<|box_end|>. "
-        response = parse(record["additional_info"], "direct")
+        response = reading_of(record["additional_info"], "direct")
         assert response.fault in (None, "out_of_range")
         assert response.box == pytest.approx(record["answer"], abs=1e-9)
+
+
+# --- the token limit ---
+
+CUT = [  # text, style, the fault where the model ended by itself, and where the limit cut it off
+    ("<think>a</think><answer>(100,200),(300,400)</answer>", "think", None, None),
+    ("<think>a</think><answer>(100,200),(300,400)</answer> and", "think", None, None),
+    ("<answer>(500,500),(500,500)</answer> and", "think", "degenerate_box", "truncated"),
+    ("<think>I look at the first", "think", "truncated", "truncated"),
+    ("I look at the first", "think", "no_answer", "truncated"),
+    ("<think>a</think><answer>the dog</answer>", "think", "no_box", "truncated"),
+    ("<think>a</think><answer>(100,200),(300,400)", "think", "truncated", "truncated"),
+    (
+        "<answer>(1,2),(3,4)</answer><answer>(5,6),(7,8)</answer>",
+        "think",
+        "several_answers",
+        "several_answers",
+    ),
+    ("<answer>(300,400),(100,200)</answer>", "think", "inverted_box", "inverted_box"),
+    ("", "think", "empty", "truncated"),
+    ("\n", "direct", "empty", "truncated"),
+    ("(100,200),(300,400)", "direct", None, None),
+    ("(100,200),(30", "direct", "truncated", "truncated"),
+]
+
+
+@pytest.mark.parametrize(("text", "style", "ended", "cut"), CUT)
+def test_the_limit_is_named_where_it_is_why_there_is_no_box(text, style, ended, cut):
+    for truncated, fault in ((False, ended), (True, cut)):
+        reading = read(text, Asked(style=style), truncated=truncated)
+        assert (reading.fault, reading.truncated) == (fault, truncated)
+        assert (reading.fault == "truncated" and not reading.boxes) or reading.fault == ended
