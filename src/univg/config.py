@@ -16,11 +16,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_jsonable_python
+
+from univg.errors import UnivgError
 
 __all__ = [
     "PRESETS",
@@ -28,8 +30,10 @@ __all__ = [
     "ConfigError",
     "Phase",
     "PretrainConfig",
+    "Tree",
     "find_config",
     "load_config",
+    "parse_value",
     "save_config",
 ]
 
@@ -37,8 +41,8 @@ Keys = tuple[str | int, ...]  # ("optimizer", "lr"), ("stages", 0, "steps")
 C = TypeVar("C", bound="Config")
 
 
-class ConfigError(ValueError):
-    """A config that cannot be used; its text is one line for each fault."""
+class ConfigError(UnivgError):
+    """Report a config that cannot be used, in one line for each fault; `univg.cli.verbs` adds where help is."""
 
 
 class Config(BaseModel):
@@ -56,6 +60,8 @@ class Config(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, protected_namespaces=()
     )
+    section: ClassVar[str] = "Settings"
+    """The title above the fields that a class defines, where they are flags of a command."""
 
 
 def load_config(cls: type[C], source: str | Path | None = None, overrides: Sequence[str] = ()) -> C:
@@ -68,15 +74,12 @@ def load_config(cls: type[C], source: str | Path | None = None, overrides: Seque
     Raises ConfigError: a file that cannot be read or parsed, an override without ``=``, an unknown key, a
     value of a wrong type or out of its bounds.
     """
-    tree = _Tree(_defaults(cls))
+    tree = Tree(cls)
     if source is not None:
         tree.read(find_config(source))
     for override in overrides:
         tree.override(override)
-    try:
-        return cls.model_validate(tree.values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(cls, tree, fault) for fault in error.errors())) from None
+    return tree.build(cls)
 
 
 def save_config(config: Config, path: str | Path) -> None:
@@ -117,12 +120,31 @@ def _preset_folders() -> Iterator[Path]:
     yield package.parents[1] / "configs"  # in a checkout
 
 
-class _Tree:
-    """Nested values, and for each of them where it was written, so that a fault can be shown at its place."""
+class Tree:
+    """Nested values over the defaults of a config, and for each of them where it was written.
 
-    def __init__(self, values: dict[str, Any]) -> None:
-        self.values = values
+    What is put in later wins. A fault that :meth:`build` finds is told at the place where its value was written;
+    `root` is the place of what was written nowhere.
+    """
+
+    def __init__(self, cls: type[Config], root: str = "config") -> None:
+        self.values = _defaults(cls)
+        self._root = root
         self._origins: dict[Keys, str] = {}
+
+    def build(self, cls: type[C]) -> C:
+        """Validate all values as a `cls`. Raises ConfigError: one line for each fault."""
+        try:
+            return cls.model_validate(self.values)
+        except ValidationError as error:
+            raise ConfigError("\n".join(_explain(cls, self, fault) for fault in error.errors())) from None
+
+    def put(self, key: str, value: Any, place: str) -> None:
+        """Set one value at the top, written at `place`."""
+        self.values[key] = value
+        for keys in [keys for keys in self._origins if keys[0] == key]:
+            del self._origins[keys]
+        self._origins[(key,)] = place
 
     def read(self, path: Path, below: tuple[Path, ...] = ()) -> None:
         """Merge the YAML file at `path`, after the one it extends; `below` is the chain that led here."""
@@ -153,11 +175,7 @@ class _Tree:
         names = dotted.strip().split(".")
         if not equals or not all(names):
             raise ConfigError(f"{place}: write it as key=value, with dots between nested keys")
-        try:
-            value = yaml.load(written, Loader=_Loader)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{place}: not a YAML value: {_reason(error)}") from None
-
+        value = parse_value(written, place)
         node: Any = self.values
         keys: Keys = ()
         for depth, name in enumerate(names):
@@ -183,7 +201,15 @@ class _Tree:
         for end in range(len(keys), 0, -1):
             if keys[:end] in self._origins:
                 return self._origins[keys[:end]]
-        return "config"
+        return self._root
+
+
+def parse_value(text: str, place: str) -> Any:
+    """Read one YAML value, written at `place`. Raises ConfigError: it is none."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{place}: not a YAML value: {_reason(error)}") from None
 
 
 def _defaults(cls: type[BaseModel]) -> dict[str, Any]:
@@ -265,7 +291,7 @@ def _reason(error: Exception) -> str:
     return " ".join(str(text).split())
 
 
-def _explain(cls: type[BaseModel], tree: _Tree, fault: Any) -> str:
+def _explain(cls: type[BaseModel], tree: Tree, fault: Any) -> str:
     """One of pydantic's errors as one line."""
     keys: Keys = fault["loc"]
     name = _dotted(keys)
@@ -273,9 +299,12 @@ def _explain(cls: type[BaseModel], tree: _Tree, fault: Any) -> str:
         return f"{tree.origin(keys)}: unknown key {name!r}; {_suggest(name, _known_keys(cls))}"
     if fault["type"] == "missing":
         return f"{tree.origin(keys)}: {name!r} has no default and must be given"
-    given = "" if isinstance(fault["input"], dict) else f", got {fault['input']!r}"
     why = fault["msg"].removeprefix("Value error, ")
-    return " ".join(f"{tree.origin(keys)}: {name}{': ' if name else ''}{why}{given}".split())
+    place = tree.origin(keys)
+    if not keys or (len(keys) == 1 and place.startswith("-")):  # a flag, which says its name and value
+        return " ".join(f"{place}: {why}".split())
+    given = "" if isinstance(fault["input"], dict) else f", got {fault['input']!r}"
+    return " ".join(f"{place}: {name}: {why}{given}".split())
 
 
 def _dotted(keys: Keys) -> str:

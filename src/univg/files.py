@@ -25,7 +25,13 @@ try:
 except ImportError:  # Windows: two writers of one file are then not noticed
     fcntl = None  # type: ignore[assignment]
 
+ASSETS = Path(__file__).resolve().parent / "assets"
+"""What the package ships besides code: the embedded checkpoints, example images."""
+EXAMPLES = ASSETS / "examples"
+
 __all__ = [
+    "ASSETS",
+    "EXAMPLES",
     "Journal",
     "canonical",
     "check_writable",

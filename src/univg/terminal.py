@@ -7,13 +7,15 @@ the first one speaks.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-__all__ = ["is_first_process", "notes", "progress"]
+__all__ = ["is_first_process", "notes", "progress", "waiting"]
 
 
 def is_first_process() -> bool:
@@ -61,3 +63,15 @@ def progress(console: Console | None = None, *, disable: bool = False) -> Progre
         transient=True,
         disable=disable,
     )
+
+
+@contextmanager
+def waiting(console: Console, what: str) -> Iterator[None]:
+    """Show a spinner with a word on what is being waited for; on a terminal only, never in a log."""
+    from rich.markup import escape
+
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(escape(what)):
+        yield

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from univg.cli import ground
 from univg.cli import main as cli
 from univg.models.grounder import GroundedBox, Grounder, Grounding
+from univg.models.overview import draw_answer, draw_overview
+from univg.pictures.images import open_picture
 
 KEYS = ["thought", "boxes", "image_rule", "fault", "confidence", "raw", "model", "seconds", "pictures"]
 FOUND = Grounding(
@@ -181,9 +182,9 @@ def test_an_image_asked_about_is_never_overwritten(
 def test_several_boxes_are_all_drawn(files: Path) -> None:
     second = replace(FOUND.boxes[0], box_unit=(0.5, 0.5, 0.9, 0.9))
     other_image = replace(FOUND.boxes[0], image_index=0, box_unit=(0.5, 0.5, 0.9, 0.9))
-    picture = ground.open_picture("b.jpg")
+    picture = open_picture("b.jpg")
     one, two, three = (
-        ground.boxed(picture, replace(FOUND, boxes=(FOUND.boxes[0], *more)))
+        draw_answer(picture, replace(FOUND, boxes=(FOUND.boxes[0], *more)))
         for more in [(), (second,), (other_image,)]
     )
     assert one.tobytes() != two.tobytes()
@@ -191,9 +192,9 @@ def test_several_boxes_are_all_drawn(files: Path) -> None:
 
 
 def test_marks_for_the_model_are_not_shown_to_people(files: Path) -> None:
-    pictures = [ground.open_picture("a.png"), ground.open_picture("b.jpg")]
+    pictures = [open_picture("a.png"), open_picture("b.jpg")]
     marked, bare = (
-        ground.overview(query, pictures, FOUND)
+        draw_overview(query, pictures, FOUND)
         for query in ("the box <|box_start|>(1,2),(3,4)<|box_end|>?", "the box (1,2),(3,4)?")
     )
     assert marked.tobytes() == bare.tobytes()
@@ -263,7 +264,7 @@ FAULTS: dict[str, tuple[list[str], list[str]]] = {
     "a file as folder": (["a.png", "-q", "x", "--out", "file"], ["file", "name another folder"]),
     "below a file": (["a.png", "-q", "x", "--out", "file/deep"], ["file", "name another folder"]),
     "a picture as folder": (["a.png", "-q", "x", "--out", "o.png"], ["names a folder", "o.png", "leave"]),
-    "unknown option": (["a.png", "--nope"], ["No such option", "--nope", "see univg ground --help"]),
+    "unknown option": (["a.png", "--nope"], ["Unknown option", "--nope", "see univg ground --help"]),
     "no number": (["a.png", "--samples", "many"], ["--samples", "see univg ground --help"]),
 }
 

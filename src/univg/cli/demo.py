@@ -1,4 +1,4 @@
-"""`univg demo`: the bundled examples, one of each task family, grounded by the embedded model and drawn.
+"""Run `univg demo`: the bundled examples, one of each task family, grounded by the embedded model and drawn.
 
 The examples are samples of the procedural world's test split, which no checkpoint was trained on.
 """
@@ -6,63 +6,71 @@ The examples are samples of the procedural world's test split, which no checkpoi
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
+from pydantic import Field
 
-from univg.cli.ground import load_grounder, overview
-from univg.files import check_writable, unwritable
-from univg.grounding.boxes import iou
-from univg.grounding.samples import read_jsonl
-from univg.pictures.drawing import TRUTH, SheetCell, contact_sheet, draw_box, save_atomically
-from univg.pictures.images import open_picture
-
-EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"
+from univg.cli.verbs import Command, Parameter, make_verb
 
 
-def run(out: Path, model: str = "embedded") -> None:
-    """Ground every bundled example with `model`; write a picture each under `out`, and one sheet of all.
+class DemoCommand(Command):
+    """What `univg demo` takes."""
 
-    Errors: `UnivgError` for a checkpoint that cannot be loaded or a folder that cannot be written.
-    """
+    out: Annotated[Path, Parameter(metavar="DIR")] = Field(
+        default=Path("demo-out"), description="Folder for the pictures."
+    )
+    model: str = Field(default="embedded", description="A checkpoint folder or hub name.")
+
+
+def demonstrate(command: DemoCommand) -> None:
+    """Ground the bundled examples, one of each task family, and draw the answers."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from univg.cli.ground import load_grounder
+    from univg.files import EXAMPLES, check_writable, unwritable
+    from univg.grounding.boxes import iou
+    from univg.grounding.samples import read_jsonl
+    from univg.models.overview import draw_overview
+    from univg.pictures.drawing import TRUTH, SheetCell, contact_sheet, draw_box, save_atomically
+    from univg.pictures.images import open_picture
+    from univg.terminal import progress
+
+    out = command.out
     check_writable(out)
     samples = list(read_jsonl(EXAMPLES / "samples.jsonl"))
-    grounder = load_grounder(model)
+    grounder = load_grounder(command.model)
     table = Table("family", "IoU", "picture", box=None, header_style="bold", pad_edge=False)
     cells: list[SheetCell] = []
-    columns = (TextColumn("demo"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        for sample in progress.track(samples):
-            pictures = [open_picture(EXAMPLES / name) for name in sample.images]
-            grounding = grounder.ground([p.image for p in pictures], sample.query)
-            found = [box for box in grounding.boxes[:1] if box.image_index == sample.target_image]
-            overlap = iou(found[0].box_unit, sample.boxes[0]) if found else 0.0
-            path = out / f"{sample.task}.png"
-            try:
-                out.mkdir(parents=True, exist_ok=True)
-                save_atomically(overview(sample.query, pictures, grounding), path)
-            except OSError as error:
-                raise unwritable(path, error) from error
-            table.add_row(sample.task, f"{overlap:.2f}", str(path))
-            images = [p.image for p in pictures]
-            where = sample.target_image or 0
-            images[where] = draw_box(images[where], sample.boxes[0], colour=TRUTH)
-            lines = [f"{sample.task} · IoU {overlap:.2f}", sample.query, grounding.thought or grounding.raw]
-            answer = grounding.boxes[:1]
-            cells.append(
-                (
-                    images,
-                    answer[0].box_unit if answer else None,
-                    answer[0].image_index if answer else None,
-                    lines,
-                )
-            )
-    title = "the embedded model on the bundled examples: its answer red, the truth green"
     try:
+        with progress() as bar:
+            for sample in bar.track(samples, description="demo"):
+                pictures = [open_picture(EXAMPLES / name) for name in sample.images]
+                images = [picture.image for picture in pictures]
+                grounding = grounder.ground(images, sample.query)
+                answer = grounding.boxes[0] if grounding.boxes else None
+                right_image = answer is not None and answer.image_index == sample.target_image
+                overlap = iou(answer.box_unit, sample.boxes[0]) if answer and right_image else 0.0
+                path = out / f"{sample.task}.png"
+                out.mkdir(parents=True, exist_ok=True)
+                save_atomically(draw_overview(sample.query, pictures, grounding), path)
+                table.add_row(sample.task, f"{overlap:.2f}", str(path))
+                target = sample.target_image or 0
+                images[target] = draw_box(images[target], sample.boxes[0], colour=TRUTH)
+                lines = [
+                    f"{sample.task} · IoU {overlap:.2f}",
+                    sample.query,
+                    grounding.thought or grounding.raw,
+                ]
+                box, index = (answer.box_unit, answer.image_index) if answer else (None, None)
+                cells.append((images, box, index, lines))
+        title = "the embedded model on the bundled examples: its answer red, the truth green"
         sheet = save_atomically(contact_sheet(cells, 2, 220, title, mark="answer"), out / "all.png")
     except OSError as error:
         raise unwritable(out, error) from error
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
     console.print(f"\nall of them on one sheet: {sheet}")
+
+
+app = make_verb("demo", DemoCommand, demonstrate)

@@ -1,125 +1,122 @@
-"""`univg ground`: a question about several images, answered with a thought and a box drawn on the right one.
+"""Run `univg ground`: a question about several images, answered with a thought and boxes drawn on the right image.
 
-The order of the checks is the order of their cost: arguments, image files and the output folder first, then
-torch and the model. What is wrong is said before anybody waits for it.
+The order of the checks is the order of their cost: arguments, image files and the output folder first, then torch and
+the model. What is wrong is said before anybody waits for it.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from rich.console import Console
-from rich.markup import escape
-from rich.text import Text
+from pydantic import Field
 
+from univg.cli.verbs import Command, Parameter, make_verb
 from univg.errors import UnivgError, one_line
-from univg.files import check_writable, unwritable
-from univg.grounding.reading import FAULTS, Fault
-from univg.pictures.drawing import ANSWER, OTHERS, draw_box, save_atomically, side_by_side
-from univg.pictures.images import ImageFault, Picture, open_picture
 
 if TYPE_CHECKING:
     from PIL import Image
+    from rich.console import Console
 
     from univg.models.grounder import GroundedBox, Grounder, Grounding
+    from univg.pictures.images import Picture
 
-DEFAULT_OUT = "univg-out"
+DEFAULT_OUT = Path("univg-out")
 PHOTO_MODEL = "GD-ML/UniVG-R1"
 EMBEDDED_NOTE = (
     "the embedded model knows only univg's own procedural world of drawn shapes. "
     f"For photographs, add --model {PHOTO_MODEL} (7 billion parameters, a 17 GB download; best on a GPU)"
 )
-RULES = {
-    "target": "as given",
-    "question": "named by the question",
-    "thought": "named by the thought",
-    "last": "the last image, as neither question nor thought names one",
-}
 
 
-@dataclass(frozen=True)
-class Request:
-    """What `univg ground` was asked. `out` None: pictures go to `univg-out`, or nowhere with `as_json`."""
+class GroundCommand(Command):
+    """What `univg ground` takes."""
 
-    images: Sequence[str]
-    query: str
-    model: str = "embedded"
-    samples: int = 1
-    seed: int = 0
-    max_new_tokens: int = 256
-    out: str | None = None
-    as_json: bool = False
+    positional: ClassVar[str | None] = "images"
+
+    images: Annotated[tuple[str, ...], Parameter(metavar="IMAGE")] = Field(
+        default=(), description="Image files, in the order in which the question speaks of them."
+    )
+    query: Annotated[str, Parameter(alias="-q")] = Field(default="", description="The question.")
+    model: str = Field(
+        default="embedded", description=f"A checkpoint folder or hub name; for photographs {PHOTO_MODEL}."
+    )
+    samples: int = Field(default=1, description="Draw k responses; the box they agree on most is the answer.")
+    seed: int = Field(default=0, description="Seed of the draws with --samples.")
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = Field(
+        default=False, description="Print one JSON object and nothing else."
+    )
+    out: Annotated[Path | None, Parameter(metavar="DIR")] = Field(
+        default=None, description="Folder for the pictures (default: univg-out; none with --json)."
+    )
+    max_new_tokens: int = Field(default=256, description="Longest response, in tokens.")
 
     @property
     def folder(self) -> Path | None:
-        """Where pictures are written; None for nowhere."""
+        """The folder that pictures are written to; None for nowhere."""
         if self.out is None:
-            return None if self.as_json else Path(DEFAULT_OUT)
-        return Path(self.out)
+            return None if self.as_json else DEFAULT_OUT
+        return self.out
 
 
-def run(request: Request) -> None:
-    """Answer the request: result on stdout, notes and progress on stderr.
+def ground(command: GroundCommand) -> None:
+    """Answer a question about images: a thought, and a box drawn on the right image."""
+    from rich.console import Console
 
-    Errors: `UnivgError` for everything a person can put right.
-    """
-    notes = Console(stderr=True, soft_wrap=True, highlight=False)
-    _check_arguments(request)
-    pictures = _open_all(request.images)
-    if request.folder is not None:
-        check_writable(request.folder)
+    from univg.files import check_writable
+    from univg.pictures.images import open_picture
+    from univg.terminal import notes, waiting
+
+    told = notes()
+    _check_arguments(command)
+    pictures = [open_picture(path) for path in command.images]
+    if command.folder is not None:
+        check_writable(command.folder)
     for picture in pictures:
         for note in picture.notes:
-            notes.print(f"[dim]note:[/] {escape(one_line(picture.path))}: {escape(note)}")
-    if request.model.startswith("embedded"):
-        notes.print(f"[dim]note:[/] {escape(EMBEDDED_NOTE)}")
-    with _waiting(notes, f"loading {request.model}"):
-        grounder = load_grounder(request.model)
-    _check_query(request.query, grounder)
-    with _waiting(notes, "looking and thinking"):
+            told.print(f"note: {one_line(picture.path)}: {note}")
+    if command.model.startswith("embedded"):
+        told.print(f"note: {EMBEDDED_NOTE}")
+    with waiting(told, f"loading {command.model}"):
+        grounder = load_grounder(command.model)
+    _check_query(command.query, grounder)
+    with waiting(told, "looking and thinking"):
         grounding = grounder.ground(
             [picture.image for picture in pictures],
-            request.query,
-            samples=request.samples,
-            seed=request.seed,
-            max_new_tokens=request.max_new_tokens,
+            command.query,
+            samples=command.samples,
+            seed=command.seed,
+            max_new_tokens=command.max_new_tokens,
         )
-    if request.as_json:
-        paths = write_pictures(request, pictures, grounding)
-        sys.stdout.write(json.dumps(as_json(grounding, paths), allow_nan=False) + "\n")
+    if command.as_json:
+        paths = write_pictures(command, pictures, grounding)
+        sys.stdout.write(json.dumps(describe_grounding(grounding, paths), allow_nan=False) + "\n")
         return
-    # Told before it is drawn: a full disk must not cost the answer.
+    # Printed before it is drawn: a full disk must not cost the answer.
     console = Console(soft_wrap=True, highlight=False)
-    _tell(console, request, pictures, grounding)
-    _section(console, "Pictures", *(str(path) for path in write_pictures(request, pictures, grounding)))
+    _print_answer(console, command, pictures, grounding)
+    paths = write_pictures(command, pictures, grounding)
+    _print_section(console, "Pictures", *(str(path) for path in paths))
 
 
 def load_grounder(model: str) -> Grounder:
-    """The model behind `--model`, its errors told as the command's own."""
-    # Libraries warn about their own affairs; what concerns the user is said here.
+    """Load the model behind `--model`, without the libraries' warnings about their own affairs."""
+    import os
+
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from univg.models.grounder import Grounder
-    from univg.models.loading import CheckpointError, ConventionError
 
-    try:
-        return Grounder.from_pretrained(model)
-    except (CheckpointError, ConventionError) as error:
-        raise UnivgError(str(error)) from error
+    return Grounder.from_pretrained(model)
 
 
-def as_json(grounding: Grounding, pictures: Sequence[Path] = ()) -> dict[str, Any]:
-    """The object that `--json` prints; box coordinates are x1 y1 x2 y2, `image_index` counts from 0."""
+def describe_grounding(grounding: Grounding, pictures: Sequence[Path] = ()) -> dict[str, Any]:
+    """Return the object that `--json` prints; box coordinates are x1 y1 x2 y2, `image_index` counts from 0."""
     return {
         "thought": grounding.thought,
-        "boxes": [_box_as_json(box) for box in grounding.boxes],
+        "boxes": [_describe_box(box) for box in grounding.boxes],
         "image_rule": grounding.image_rule,
         "fault": grounding.fault,
         "confidence": grounding.confidence,
@@ -130,7 +127,7 @@ def as_json(grounding: Grounding, pictures: Sequence[Path] = ()) -> dict[str, An
     }
 
 
-def _box_as_json(box: GroundedBox) -> dict[str, Any]:
+def _describe_box(box: GroundedBox) -> dict[str, Any]:
     return {
         "image_index": box.image_index,
         "box_px": [round(v, 2) for v in box.box_px],
@@ -139,27 +136,31 @@ def _box_as_json(box: GroundedBox) -> dict[str, Any]:
     }
 
 
-def write_pictures(request: Request, pictures: Sequence[Picture], grounding: Grounding) -> list[Path]:
+def write_pictures(command: GroundCommand, pictures: Sequence[Picture], grounding: Grounding) -> list[Path]:
     """Write what there is to see and return the paths.
 
     `<name>-grounded.png` shows the question, all images with the box on the right one, and the thought;
     `<name>-box` is that image alone, at full resolution (JPEG if it came as one); without a box, not written.
     """
-    folder = request.folder
+    from univg.files import unwritable
+    from univg.models.overview import draw_answer, draw_overview
+    from univg.pictures.drawing import save_atomically
+
+    folder = command.folder
     if folder is None:
         return []
     shown = grounding.boxes[0].image_index if grounding.boxes else 0
     source = Path(pictures[shown].path)
     stem = source.stem[:80] or "image"
     jobs: list[tuple[Path, Callable[[], Image.Image]]] = [
-        (folder / f"{stem}-grounded.png", lambda: overview(request.query, pictures, grounding))
+        (folder / f"{stem}-grounded.png", lambda: draw_overview(command.query, pictures, grounding))
     ]
     if grounding.boxes:
         suffix = ".jpg" if source.suffix.lower() in (".jpg", ".jpeg") else ".png"
-        jobs.append((folder / f"{stem}-box{suffix}", lambda: boxed(pictures[shown], grounding)))
+        jobs.append((folder / f"{stem}-box{suffix}", lambda: draw_answer(pictures[shown], grounding)))
     written = []
     for path, draw in jobs:
-        path = _beside_inputs(path, pictures)
+        path = _spare_inputs(path, pictures)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             save_atomically(draw(), path, **({"quality": 93} if path.suffix == ".jpg" else {}))
@@ -169,67 +170,26 @@ def write_pictures(request: Request, pictures: Sequence[Picture], grounding: Gro
     return written
 
 
-def overview(query: str, pictures: Sequence[Picture], grounding: Grounding) -> Image.Image:
-    """All images side by side, the box on its own, question above and thought below."""
-    boxes: list[list[tuple[float, float, float, float]]] = [[] for _ in pictures]
-    for box in grounding.boxes:
-        boxes[box.image_index].append(box.box_unit)
-    answer = grounding.boxes[0].image_index if grounding.boxes else None
-    captions = [
-        f"image {i + 1}" + (f" · {_answer_label(grounding)}" if i == answer else "")
-        for i in range(len(pictures))
-    ]
-    footer = [grounding.thought] if grounding.thought else []
-    if grounding.fault:
-        footer.append(f"{'' if grounding.boxes else 'No box. '}{_explain(grounding.fault)}")
-    title = re.sub(r"<\|[^|>]*\|>", "", query).strip()  # marks for the model, no words for people
-    return side_by_side(
-        [picture.image for picture in pictures],
-        boxes,
-        captions,
-        title=title,
-        footer=footer,
-        highlight=answer,
-    )
-
-
-def boxed(picture: Picture, grounding: Grounding) -> Image.Image:
-    """The answer's image at full resolution with its boxes; the first is the answer."""
-    image = picture.image
-    for place, box in reversed(list(enumerate(grounding.boxes))):
-        if box.image_index == grounding.boxes[0].image_index:
-            label = _answer_label(grounding) if place == 0 else str(place + 1)
-            image = draw_box(image, box.box_unit, label, ANSWER if place == 0 else OTHERS)
-    return image
-
-
-def _check_arguments(request: Request) -> None:
-    if not request.images:
-        raise UnivgError("no images: univg ground: name at least one image file before -q")
-    if not request.query.strip():
-        raise UnivgError('no question: univg ground: say what to look for with -q "…"')
-    if request.samples < 1:
-        raise UnivgError(f"--samples {request.samples}: univg ground: draw at least one")
-    if request.max_new_tokens < 1:
-        raise UnivgError(f"--max-new-tokens {request.max_new_tokens}: univg ground: allow at least one")
+def _check_arguments(command: GroundCommand) -> None:
+    if not command.images:
+        raise UnivgError("no images", "univg ground", "name at least one image file before -q")
+    if not command.query.strip():
+        raise UnivgError("no question", "univg ground", 'say what to look for with -q "…"')
+    if command.samples < 1:
+        raise UnivgError(f"--samples {command.samples}", "univg ground", "draw at least one")
+    if command.max_new_tokens < 1:
+        raise UnivgError(f"--max-new-tokens {command.max_new_tokens}", "univg ground", "allow at least one")
 
 
 def _check_query(query: str, grounder: Grounder) -> None:
     processor = grounder.loaded.processor
     for mark in (processor.image_token, processor.video_token):
         if mark in query:
-            raise UnivgError(f"the question holds {mark}, which stands for an image: -q: leave it out")
+            raise UnivgError(f"the question holds {mark}, which stands for an image", "-q", "leave it out")
 
 
-def _open_all(paths: Sequence[str]) -> list[Picture]:
-    try:
-        return [open_picture(path) for path in paths]
-    except ImageFault as error:
-        raise UnivgError(str(error)) from error
-
-
-def _beside_inputs(path: Path, pictures: Sequence[Picture]) -> Path:
-    """`path`, numbered if it would overwrite one of the images that were asked about."""
+def _spare_inputs(path: Path, pictures: Sequence[Picture]) -> Path:
+    """Return `path`, numbered if it would overwrite one of the images that were asked about."""
     inputs = {Path(picture.path).resolve() for picture in pictures}
     number, free = 2, path
     while free.resolve() in inputs:
@@ -238,16 +198,12 @@ def _beside_inputs(path: Path, pictures: Sequence[Picture]) -> Path:
     return free
 
 
-def _answer_label(grounding: Grounding) -> str:
-    return "answer" if grounding.confidence is None else f"answer · agreement {grounding.confidence:.2f}"
+def _print_answer(
+    console: Console, command: GroundCommand, pictures: Sequence[Picture], grounding: Grounding
+) -> None:
+    from univg.models.overview import IMAGE_RULES, explain_fault
 
-
-def _explain(fault: str) -> str:
-    return f"{fault}: {FAULTS[cast('Fault', fault)]}"
-
-
-def _tell(console: Console, request: Request, pictures: Sequence[Picture], grounding: Grounding) -> None:
-    _section(console, "Thought", grounding.thought or "(none)")
+    _print_section(console, "Thought", grounding.thought or "(none)")
     lines = []
     for box in grounding.boxes:
         picture = pictures[box.image_index]
@@ -258,28 +214,25 @@ def _tell(console: Console, request: Request, pictures: Sequence[Picture], groun
             f"box ({px}) in pixels of {size}; {box.box_permille} in thousandths",
         ]
     if grounding.boxes:
-        lines.append(f"which image: {RULES.get(grounding.image_rule, grounding.image_rule)}")
+        lines.append(f"which image: {IMAGE_RULES.get(grounding.image_rule, grounding.image_rule)}")
     if grounding.confidence is not None:
-        lines.append(f"agreement of {request.samples} samples: {grounding.confidence:.2f}")
+        lines.append(f"agreement of {command.samples} samples: {grounding.confidence:.2f}")
     if grounding.fault:
-        lines.append(_explain(grounding.fault))
+        lines.append(explain_fault(grounding.fault))
     if not grounding.boxes:
         lines += ["no box; the model wrote:", grounding.raw.strip() or "(nothing)"]
-    _section(console, "Answer", *lines, f"{grounding.model}, {grounding.seconds:.1f} s")
+    _print_section(console, "Answer", *lines, f"{grounding.model}, {grounding.seconds:.1f} s")
 
 
-def _section(console: Console, heading: str, *lines: str) -> None:
+def _print_section(console: Console, heading: str, *lines: str) -> None:
+    from rich.text import Text
+
     if lines:
         console.print(Text(heading, style="bold"))
         for line in lines:
             console.print(Text("  " + line.replace("\n", "\n  ")))
 
 
-@contextmanager
-def _waiting(console: Console, what: str) -> Iterator[None]:
-    """A spinner on a terminal; nothing in a log."""
-    if not console.is_terminal:
-        yield
-        return
-    with console.status(escape(what)):
-        yield
+app = make_verb(
+    "ground", GroundCommand, ground, example='univg ground a.png b.png -q "What differs in the second image?"'
+)

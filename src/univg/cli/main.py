@@ -1,4 +1,4 @@
-"""The command `univg`. Arguments are parsed first; what a command needs is imported when it runs.
+"""Run the command `univg`. Arguments are parsed first; what a verb needs is imported when it runs.
 
 Exit codes: 0 done, 1 an unexpected error, 2 what the caller can put right (one line on stderr), 3 a budget that is
 used up (construct), 130 Ctrl-C.
@@ -6,168 +6,59 @@ used up (construct), 130 Ctrl-C.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
 
-import typer
+from cyclopts import App, CycloptsError
 
 import univg
-from univg.cli.construct import construct
-from univg.cli.data import app as data_app
-from univg.cli.evaluate import evaluate, score
-from univg.cli.report import report
-from univg.cli.serve import serve
-from univg.cli.train import grpo, merge, sft
-from univg.cli.web import web
 from univg.errors import UnivgError
-from univg.study.study import study
 
 DEBUG_VARIABLE = "UNIVG_DEBUG"
-
-app = typer.Typer(
-    name="univg",
-    help="Ground language in images: several images and a question in, a chain of thought and a box out.",
-    invoke_without_command=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-# Typer does not export the class of its usage errors; BadParameter, which it does, is one of them.
-_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+# In the order of the help. Each is `app` in the module of its name, imported only when it is asked for, so that the
+# list of all of them comes at once; what it says here is the first paragraph of its own help.
+VERBS = {
+    "ground": "Answer a question about images: a thought, and a box drawn on the right image.",
+    "demo": "Ground the bundled examples, one of each task family, and draw the answers.",
+    "world": "Write samples of the procedural world: samples.jsonl, images, and a contact sheet to check by eye.",
+    "pretrain": "Train a model from scratch on the procedural world.",
+    "sft": "Stage 1: fine-tune a checkpoint on samples with thoughts.",
+    "grpo": "Stage 2: reinforcement learning by the boxes' overlap, with difficulty weights.",
+    "merge": "Make one plain model of a LoRA adapter and its base, and check that it answers as the two did.",
+}
 
 
-@app.callback()
-def _options(
-    context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
-    ] = False,
-) -> None:
-    if version:
-        typer.echo(f"univg {univg.__version__}")
-    elif context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+NOT_YET_PORTED = ("data", "construct", "score", "report", "serve", "web", "study", "evaluate")
 
 
-@app.command("version")
+def build_app(arguments: Sequence[str]) -> App:
+    """Make the command with the verb that `arguments` name, or else with the names and summaries of all."""
+    app = App(
+        name="univg",
+        help="Ground language in images: several images and a question in, a chain of thought and a box out.",
+        help_format="plaintext",
+        version=f"univg {univg.__version__}",
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+        exit_on_error=False,
+        print_error=False,
+    )
+    if arguments and arguments[0] in VERBS:
+        app.command(importlib.import_module(f"univg.cli.{arguments[0]}").app)
+    else:
+        for order, (verb, summary) in enumerate(VERBS.items()):
+            app.command(App(name=verb, help=summary, sort_key=order))
+    app.command(print_version, name="version", sort_key=len(VERBS))
+    return app
+
+
 def print_version() -> None:
     """Print the version."""
-    typer.echo(f"univg {univg.__version__}")
-
-
-@app.command(epilog='Example: univg ground a.png b.png -q "What differs in the second image?"')
-def ground(
-    images: Annotated[list[str] | None, typer.Argument(metavar="IMAGE", show_default=False)] = None,
-    query: Annotated[str, typer.Option("-q", "--query", help="The question.", show_default=False)] = "",
-    model: Annotated[
-        str, typer.Option(help="A checkpoint folder or hub name; for photographs GD-ML/UniVG-R1.")
-    ] = "embedded",
-    samples: Annotated[
-        int, typer.Option(help="Draw k responses; the box they agree on most is the answer.")
-    ] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the draws with --samples.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
-    out: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Folder for the pictures (default: univg-out; none with --json)."),
-    ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest response, in tokens.")] = 256,
-) -> None:
-    """Answer a question about images: a thought, and a box drawn on the right image."""
-    from univg.cli.ground import Request, run
-
-    run(Request(images or [], query, model, samples, seed, max_new_tokens, out, as_json))
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the pictures.")] = Path("demo-out"),
-    model: Annotated[str, typer.Option(help="A checkpoint folder or hub name.")] = "embedded",
-) -> None:
-    """Ground the bundled examples, one of each task family, and draw the answers."""
-    from univg.cli.demo import run
-
-    run(out, model)
-
-
-@app.command()
-def world(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.", show_default=False)],
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many samples, the families in turn.")] = 13,
-    split: Annotated[Literal["train", "test", "unseen"], typer.Option(help="Which disjoint part.")] = "train",
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pixels and words.")] = 0,
-    family: Annotated[
-        list[str] | None,
-        typer.Option(help="A task family; repeat for several (default: all).", show_default=False),
-    ] = None,
-    size: Annotated[int, typer.Option(min=28, max=4096, help="Images' width and height in pixels.")] = 448,
-    difficulty: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Distractors, object size, viewpoint change.", show_default=False),
-    ] = None,
-) -> None:
-    """Write samples of the procedural world: samples.jsonl, images, and a contact sheet to check by eye."""
-    from univg.world.writing import run
-
-    run(out, n=n, split=split, seed=seed, families=family or None, size=size, difficulty=difficulty)
-
-
-@app.command()
-def pretrain(
-    config: Annotated[
-        str, typer.Option("--config", metavar="FILE", help="YAML file or preset.", show_default=False)
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Override config values.", show_default=False),
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Folder for the checkpoint (default: runs/ and the config's name)."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last saved state.")] = False,
-) -> None:
-    """Train a model from scratch on the procedural world."""
-    from univg.config import ConfigError, PretrainConfig, load_config
-    from univg.files import check_writable
-
-    folder = Path(out or f"runs/{Path(config).stem}")
-    try:
-        settings = load_config(PretrainConfig, config, overrides or [])
-    except ConfigError as error:
-        raise UnivgError(str(error)) from error
-    check_writable(folder)
-
-    from univg.training.pretrain.stage import PretrainError, run
-
-    try:
-        run(settings, folder, resume=resume)
-    except PretrainError as error:
-        raise UnivgError(str(error)) from error
-    typer.echo(f"checkpoint: {folder}")
-
-
-app.command(epilog="Example: univg sft --config tiny-sft --out runs/sft max_steps=200")(sft)
-app.command(epilog="Example: univg grpo --config tiny-grpo --out runs/grpo model=runs/sft")(grpo)
-app.command()(merge)
-app.add_typer(data_app)
-app.command(epilog="Example: univg construct --teacher world --out thoughts")(construct)
-app.command()(evaluate)
-app.command()(score)
-app.command()(report)
-app.command(
-    context_settings={"allow_extra_args": True},
-    epilog="Example: univg serve --model GD-ML/UniVG-R1 --port 8000",
-)(serve)
-app.command()(web)
-app.command()(study)
+    print(f"univg {univg.__version__}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -178,34 +69,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Pillow logs what it also raises; without a handler Python would print it beside our one line.
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     try:
-        code = app(args=arguments, prog_name="univg", standalone_mode=False)
+        arguments = sys.argv[1:] if arguments is None else list(arguments)
+        if arguments and arguments[0] in NOT_YET_PORTED:
+            from univg.cli import typer_verbs
+
+            return typer_verbs.main(arguments)
+        code = build_app(arguments)(arguments)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except UnivgError as error:
-        return _fail(2, *str(error).splitlines())
-    except _UsageError as error:
-        return _fail(2, _usage(error))
-    except typer.Abort as error:  # what some versions of Typer make of Ctrl-C, and all of them of an EOFError
-        return _unexpected(error.__cause__) if isinstance(error.__cause__, EOFError) else 130
+        return _fail(error.exit_code, *str(error).splitlines())
+    except CycloptsError as error:
+        return _fail(2, _explain_usage(error))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output has gone, `univg … | head`: no news to anybody
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # noqa: BLE001  (the process's edge)
-        return _unexpected(error)
+        text = " ".join(str(error).split())[:300] or "no further words"
+        return _fail(
+            1, f"unexpected {type(error).__name__}: {text}: set {DEBUG_VARIABLE}=1 for the traceback"
+        )
 
 
-def _unexpected(error: BaseException) -> int:
-    text = " ".join(str(error).split())[:300] or "no further words"
-    return _fail(1, f"unexpected {type(error).__name__}: {text}: set {DEBUG_VARIABLE}=1 for the traceback")
-
-
-def _usage(error: Any) -> str:
-    context = getattr(error, "ctx", None)
-    message = " ".join(error.format_message().split()).rstrip(".")
-    message = message.replace("Value error, ", "")  # pydantic's way of saying that a choice is none
-    return f"{message}: see {context.command_path if context else 'univg'} --help"
+def _explain_usage(error: CycloptsError) -> str:
+    """Say on one line what was wrong with the arguments, and where they are explained."""
+    text = " ".join(str(error).split()).rstrip(".")
+    verb = " ".join(("univg", *(error.command_chain or ())))
+    return f"{text} (see {verb} --help)" if text.endswith("?") else f"{text}: see {verb} --help"
 
 
 def _fail(code: int, *lines: str) -> int:

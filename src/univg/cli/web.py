@@ -84,7 +84,7 @@ def answer(
 
     Errors: ValueError (`ImageFault` among them), one line to show.
     """
-    from univg.cli.ground import RULES, overview
+    from univg.models.overview import IMAGE_RULES, draw_overview
     from univg.pictures.images import open_picture
 
     if not 1 <= len(paths) <= MAX_IMAGES:
@@ -101,17 +101,17 @@ def answer(
         px = tuple(round(value) for value in one.box_px)
         lines.append(f"image {one.image_index + 1}: {px} in pixels, {one.box_permille} in thousandths")
     if grounding.boxes:
-        lines.append(f"which image: {RULES.get(grounding.image_rule, grounding.image_rule)}")
+        lines.append(f"which image: {IMAGE_RULES.get(grounding.image_rule, grounding.image_rule)}")
     if grounding.confidence is not None:
         lines.append(f"agreement of {samples} responses: {grounding.confidence:.2f}")
     if grounding.fault:
         lines.append(f"fault: {grounding.fault}")
-    return overview(query, pictures, grounding), grounding.thought or "", "\n".join(lines)
+    return draw_overview(query, pictures, grounding), grounding.thought or "", "\n".join(lines)
 
 
 def _examples() -> list[list[Any]]:
     """Rows of (images, question): the bundled examples, one of each task family."""
-    from univg.cli.demo import EXAMPLES
+    from univg.files import EXAMPLES
     from univg.grounding.samples import read_jsonl
 
     rows = []

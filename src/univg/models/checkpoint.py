@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from univg.errors import one_line
+from univg.errors import UnivgError, one_line
+from univg.files import ASSETS
 
 EMBEDDED: Mapping[str, str] = {
     "embedded": "tiny-r1",
@@ -29,12 +30,11 @@ WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index
 
 COPY_AGAIN = "copy or download the checkpoint again"
 
-_ASSETS = Path(__file__).resolve().parents[1] / "assets"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _SETTINGS_PATTERNS = ("*.json", "*.txt", "*.jinja")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UnivgError):
     """A checkpoint that cannot be used.
 
     >>> print(CheckpointError("models/a", "no config.json in the folder", "give a checkpoint's folder"))
@@ -42,10 +42,10 @@ class CheckpointError(ValueError):
     """
 
     def __init__(self, name: str | Path, cause: str, remedy: str) -> None:
-        self.name, self.cause, self.remedy = str(name), cause, remedy
-        super().__init__(f"{one_line(cause)}: {one_line(str(name))}: {one_line(remedy)}")
+        super().__init__(one_line(cause), one_line(name), one_line(remedy))
+        self.name = str(name)
 
-    def __reduce__(self) -> tuple[type[CheckpointError], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.name, self.cause, self.remedy)  # crosses process borders
 
 
@@ -74,7 +74,7 @@ def locate(name: str | Path) -> Source:
     Offline, the hub's local cache is used. A folder wins over a hub name. Errors: CheckpointError.
     """
     if str(name) in EMBEDDED:
-        folder = _ASSETS / EMBEDDED[str(name)]
+        folder = ASSETS / EMBEDDED[str(name)]
         if not folder.is_dir():
             raise CheckpointError(
                 name, "the embedded checkpoint is not in this installation", "reinstall univg"

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from univg.errors import UnivgError
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import PromptStyle
 from univg.models import checkpoint
@@ -72,7 +73,7 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
-class ConventionError(ValueError):
+class ConventionError(UnivgError):
     """A model was asked to write coordinates in another frame than its family's own."""
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageMath, ImageOps, UnidentifiedImageError
 
-from univg.errors import one_line
+from univg.errors import UnivgError, one_line
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -49,20 +49,18 @@ _DECODE_ERRORS = (
 )
 
 
-class ImageFault(ValueError):
-    """A file that cannot become a picture.
-
-    `path`, `cause` (what is wrong) and `remedy` (what to do) are kept apart; `str()` joins them on one line.
+class ImageFault(UnivgError):
+    """Report a file that cannot become a picture; caught where one sample of many is left out, with its cause.
 
     >>> print(ImageFault("a.png", "the file is empty", "export or copy it again"))
     the file is empty: a.png: export or copy it again
     """
 
     def __init__(self, path: str | PathLike[str], cause: str, remedy: str) -> None:
-        self.path, self.cause, self.remedy = str(path), cause, remedy
-        super().__init__(f"{one_line(cause)}: {one_line(str(path))}: {one_line(remedy)}")
+        super().__init__(one_line(cause), one_line(path), one_line(remedy))
+        self.path = str(path)
 
-    def __reduce__(self) -> tuple[type[ImageFault], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.path, self.cause, self.remedy)  # crosses process borders (data loaders)
 
 

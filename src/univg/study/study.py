@@ -6,6 +6,7 @@ the rows alone carry the study to another machine.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import platform
@@ -66,7 +67,6 @@ def study(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", show_default=False)] = None,
 ) -> None:
     """The paper's ablation (Table 4) on the procedural world: arms trained, evaluated and compared."""
-    from univg.cli.train import one_line_errors
     from univg.config import ConfigError, load_config
     from univg.study.rows import StudyError, choose_arms
     from univg.training.config import StudyConfig
@@ -82,7 +82,7 @@ def study(
         settings = settings.model_copy(update=changes)
         names = choose_arms(settings)
         if not tables:
-            with one_line_errors("study"):
+            with contextlib.nullcontext():
                 _run_all(settings, names, out, folder, keep)
         _write_tables(folder)
     except (ConfigError, StudyError) as error:

@@ -33,6 +33,7 @@ from torch.nn import functional
 from transformers import Qwen2VLForConditionalGeneration
 
 from univg.config import PretrainConfig, save_config
+from univg.errors import UnivgError
 from univg.models.loading import FAMILIES as CONVENTIONS
 from univg.models.loading import Loaded, load
 from univg.models.processor import GroundingProcessor
@@ -54,7 +55,7 @@ QUIET_S = 20
 """Seconds without a word after which a run whose bar nobody sees says how far it is."""
 
 
-class PretrainError(RuntimeError):
+class PretrainError(UnivgError):
     """A run that cannot start or go on; the text says what, where and what to do."""
 
 

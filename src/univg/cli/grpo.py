@@ -1,0 +1,26 @@
+"""Run `univg grpo`: stage 2, reinforcement learning by the boxes' overlap."""
+
+from __future__ import annotations
+
+from univg.cli.stages import StageCommand, needing_packages, print_result
+from univg.cli.verbs import make_verb
+from univg.training.config import GrpoConfig
+
+
+class GrpoCommand(StageCommand, GrpoConfig):
+    """What `univg grpo` takes."""
+
+
+def train(command: GrpoCommand) -> None:
+    """Stage 2: reinforcement learning by the boxes' overlap, with difficulty weights."""
+    folder = command.folder()
+    with needing_packages("grpo"):
+        from univg.training.grpo.stage import run
+
+        run(command.part(GrpoConfig), folder, resume=command.resume)
+    print_result("model", folder)
+
+
+app = make_verb(
+    "grpo", GrpoCommand, train, example="univg grpo --config tiny-grpo --out runs/grpo model=runs/sft"
+)

@@ -1,0 +1,23 @@
+"""Run `univg pretrain`: the embedded model, trained from random weights on the procedural world."""
+
+from __future__ import annotations
+
+from univg.cli.stages import StageCommand, print_result
+from univg.cli.verbs import make_verb
+from univg.config import PretrainConfig
+
+
+class PretrainCommand(StageCommand, PretrainConfig):
+    """What `univg pretrain` takes."""
+
+
+def train(command: PretrainCommand) -> None:
+    """Train a model from scratch on the procedural world."""
+    folder = command.folder()
+    from univg.training.pretrain.stage import run
+
+    run(command.part(PretrainConfig), folder, resume=command.resume)
+    print_result("checkpoint", folder)
+
+
+app = make_verb("pretrain", PretrainCommand, train)

@@ -1,0 +1,24 @@
+"""Run `univg sft`: stage 1, supervised fine-tuning on samples with thoughts."""
+
+from __future__ import annotations
+
+from univg.cli.stages import StageCommand, needing_packages, print_result
+from univg.cli.verbs import make_verb
+from univg.training.config import SftConfig
+
+
+class SftCommand(StageCommand, SftConfig):
+    """What `univg sft` takes."""
+
+
+def train(command: SftCommand) -> None:
+    """Stage 1: fine-tune a checkpoint on samples with thoughts."""
+    folder = command.folder()
+    with needing_packages("sft"):
+        from univg.training.sft.stage import run
+
+        run(command.part(SftConfig), folder, resume=command.resume)
+    print_result("model", folder)
+
+
+app = make_verb("sft", SftCommand, train, example="univg sft --config tiny-sft --out runs/sft max_steps=200")

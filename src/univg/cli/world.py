@@ -1,0 +1,46 @@
+"""Run `univg world`: samples of the procedural world, written where a person can look at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from univg.cli.verbs import Command, Parameter, make_verb
+
+
+class WorldCommand(Command):
+    """What `univg world` takes."""
+
+    out: Annotated[Path, Parameter(metavar="DIR")] = Field(description="Folder to write.")
+    n: Annotated[int, Parameter(alias="-n")] = Field(
+        default=13, ge=1, description="How many samples, the families in turn."
+    )
+    split: Literal["train", "test", "unseen"] = Field(default="train", description="Which disjoint part.")
+    seed: int = Field(default=0, ge=0, description="The same seed gives the same pixels and words.")
+    family: tuple[str, ...] = Field(
+        default=(), description="A task family; repeat for several (default: all)."
+    )
+    size: int = Field(default=448, ge=28, le=4096, description="Images' width and height in pixels.")
+    difficulty: float | None = Field(
+        default=None, ge=0, le=1, description="Distractors, object size, viewpoint change."
+    )
+
+
+def write(command: WorldCommand) -> None:
+    """Write samples of the procedural world: samples.jsonl, images, and a contact sheet to check by eye."""
+    from univg.world.writing import run
+
+    run(
+        command.out,
+        n=command.n,
+        split=command.split,
+        seed=command.seed,
+        families=command.family or None,
+        size=command.size,
+        difficulty=command.difficulty,
+    )
+
+
+app = make_verb("world", WorldCommand, write)
