@@ -16,7 +16,6 @@ from univg.grounding.boxes import (
     iou_matrix,
     is_degenerate,
     is_ordered,
-    medoid,
     permille_to_unit,
     px_to_unit,
     unit_to_permille,
@@ -174,18 +173,3 @@ def test_clipping_ends_inside_and_flags_exactly_what_it_changed(box):
     assert all(0.0 <= value <= 1.0 for value in clipped)
     assert outside == (clipped != box)
     assert clip_unit(clipped) == (clipped, False)
-
-
-def test_medoid_is_the_box_the_others_agree_with():
-    agreeing, stray = [(0, 0, 4, 4), (0, 0, 4, 3), (0, 0, 4, 2)], (8, 8, 9, 9)
-    # mean IoU with the three others: (3/4 + 1/2) / 3, (3/4 + 2/3) / 3, (1/2 + 2/3) / 3, 0
-    index, agreement = medoid([stray, *agreeing])
-    assert index == 2
-    assert agreement == pytest.approx((3 / 4 + 2 / 3) / 3)
-
-
-def test_medoid_edges():
-    assert medoid([(0, 0, 0, 0)]) == (0, 1.0)
-    assert medoid([(0, 0, 1, 1), (5, 5, 6, 6)]) == (0, 0.0)
-    with pytest.raises(ValueError, match="no boxes"):
-        medoid([])

@@ -14,7 +14,6 @@ Conversions only convert. They neither clip nor reorder: :func:`clip_unit`, :fun
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ __all__ = [
     "iou_matrix",
     "is_degenerate",
     "is_ordered",
-    "medoid",
     "permille_to_unit",
     "px_to_unit",
     "unit_to_permille",
@@ -52,10 +50,15 @@ def unit_to_permille(box_unit: Box) -> BoxPermille:
     (0, 250, 251, 1000)
     """
     x1, y1, x2, y2 = box_unit
-    return _half_up(x1 * 1000), _half_up(y1 * 1000), _half_up(x2 * 1000), _half_up(y2 * 1000)
+    return (
+        _round_half_up(x1 * 1000),
+        _round_half_up(y1 * 1000),
+        _round_half_up(x2 * 1000),
+        _round_half_up(y2 * 1000),
+    )
 
 
-def _half_up(value: float) -> int:
+def _round_half_up(value: float) -> int:
     # round() goes to the even neighbour, which would make equal steps of an edge unequal in the text.
     if not math.isfinite(value):
         raise ValueError(f"a box coordinate is not finite: {value}")
@@ -78,7 +81,7 @@ def unit_to_px(box_unit: Box, size_wh: SizeWH) -> Box:
     >>> unit_to_px((0.25, 0.5, 0.75, 1.0), (640, 480))
     (160.0, 240.0, 480.0, 480.0)
     """
-    width, height = _positive(size_wh)
+    width, height = _check_size(size_wh)
     x1, y1, x2, y2 = box_unit
     return x1 * width, y1 * height, x2 * width, y2 * height
 
@@ -89,12 +92,12 @@ def px_to_unit(box_px: Box, size_wh: SizeWH) -> Box:
     >>> px_to_unit((160.0, 240.0, 480.0, 480.0), (640, 480))
     (0.25, 0.5, 0.75, 1.0)
     """
-    width, height = _positive(size_wh)
+    width, height = _check_size(size_wh)
     x1, y1, x2, y2 = box_px
     return x1 / width, y1 / height, x2 / width, y2 / height
 
 
-def _positive(size_wh: SizeWH) -> SizeWH:
+def _check_size(size_wh: SizeWH) -> SizeWH:
     width, height = size_wh
     if width <= 0 or height <= 0:
         raise ValueError(f"an image size must be positive, got {width}x{height}")
@@ -192,35 +195,16 @@ def iou_matrix(boxes_N4: ArrayLike, boxes_M4: ArrayLike) -> NDArray[np.float64]:
         height_NM = np.minimum(a[:, None, 3], b[None, :, 3]) - np.maximum(a[:, None, 1], b[None, :, 1])
         intersection_NM = width_NM * height_NM
         quotient_NM = intersection_NM / (area_N[:, None] + area_M[None, :] - intersection_NM)
-    usable_NM = _usable(a, area_N)[:, None] & _usable(b, area_M)[None, :] & (width_NM > 0) & (height_NM > 0)
+    usable_NM = (
+        _find_usable(a, area_N)[:, None] & _find_usable(b, area_M)[None, :] & (width_NM > 0) & (height_NM > 0)
+    )
     return np.where(usable_NM, quotient_NM, 0.0)
 
 
-def _usable(boxes_N4: NDArray[np.float64], area_N: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _find_usable(boxes_N4: NDArray[np.float64], area_N: NDArray[np.float64]) -> NDArray[np.bool_]:
     import numpy as np
 
     ordered = (boxes_N4[:, 0] < boxes_N4[:, 2]) & (boxes_N4[:, 1] < boxes_N4[:, 3])
     finite = np.isfinite(boxes_N4).all(axis=1) & np.isfinite(area_N)
     usable: NDArray[np.bool_] = ordered & finite & (area_N > 0)
     return usable
-
-
-def medoid(boxes: Sequence[Box]) -> tuple[int, float]:
-    """The box that agrees best with the others: its index, and its mean IoU with them.
-
-    Ties go to the earliest. A single box agrees with itself: ``(0, 1.0)``.
-    Raises ``ValueError`` for no boxes.
-
-    >>> medoid([(0, 0, 4, 4), (0, 0, 2, 4), (0, 0, 2, 2)])
-    (1, 0.5)
-    """
-    if not boxes:
-        raise ValueError("the medoid of no boxes is not defined")
-    if len(boxes) == 1:
-        return 0, 1.0
-    means = [
-        math.fsum(iou(box, other) for j, other in enumerate(boxes) if j != i) / (len(boxes) - 1)
-        for i, box in enumerate(boxes)
-    ]
-    best = max(range(len(boxes)), key=means.__getitem__)
-    return best, means[best]

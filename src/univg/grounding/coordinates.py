@@ -59,27 +59,28 @@ def read_quads(text: str, cut: bool = False) -> list[Quad]:
     """
     text = text.translate(_FULL_WIDTH)
     found = [
-        _four([group for group in match.groups() if group is not None]) for match in _BRACKETED.finditer(text)
+        _take_four([group for group in match.groups() if group is not None])
+        for match in _BRACKETED.finditer(text)
     ]
-    found = found or [_by_name(match.groups()) for match in _NAMED.finditer(text)]
+    found = found or [_sort_by_name(match.groups()) for match in _NAMED.finditer(text)]
     if found:
         return found
     runs = [match[0] for match in _BARE_RUN.finditer(text) if not (cut and match.end() == len(text))]
-    return [_four(numbers) for run in runs if len(numbers := _FIND_NUMBER.findall(run)) == 4]
+    return [_take_four(numbers) for run in runs if len(numbers := _FIND_NUMBER.findall(run)) == 4]
 
 
-def _four(numbers: Sequence[str]) -> Quad:
+def _take_four(numbers: Sequence[str]) -> Quad:
     x1, y1, x2, y2 = numbers
     return x1, y1, x2, y2
 
 
-def _by_name(groups: Sequence[str]) -> Quad:
+def _sort_by_name(groups: Sequence[str]) -> Quad:
     """From four names alternating with four numbers; x x y y is as good as x y x y."""
     named = list(zip(groups[0::2], groups[1::2], strict=True))
     across = [number for name, number in named if name[0].lower() in "xlr"]
     down = [number for name, number in named if name[0].lower() in "ytb"]
     if len(across) != 2:
-        return _four([number for _, number in named])
+        return _take_four([number for _, number in named])
     return across[0], down[0], across[1], down[1]
 
 

@@ -76,7 +76,7 @@ def legacy_mig_bench_iou(text: str, answer: Sequence[float]) -> float:
     if right < left or bottom < top:
         return 0.0
     overlap = (right - left) * (bottom - top)
-    return _quotient(overlap, lambda: _extent(truth) + _extent(box) - overlap)
+    return _divide(overlap, lambda: _find_extent(truth) + _find_extent(box) - overlap)
 
 
 def legacy_zero_shot_iou(text: str, box_unit: Sequence[float] | None) -> float:
@@ -97,7 +97,7 @@ def legacy_zero_shot_iou(text: str, box_unit: Sequence[float] | None) -> float:
     width = max(0, min(box[2], box_unit[2]) - max(box[0], box_unit[0]))
     height = max(0, min(box[3], box_unit[3]) - max(box[1], box_unit[1]))
     overlap = width * height
-    return _quotient(overlap, lambda: float(_extent(box) + _extent(box_unit) - overlap + 1e-6))
+    return _divide(overlap, lambda: float(_find_extent(box) + _find_extent(box_unit) - overlap + 1e-6))
 
 
 def legacy_accuracy_reward(text: str, answer_permille: Sequence[float], simple: bool = False) -> float:
@@ -110,7 +110,7 @@ def legacy_accuracy_reward(text: str, answer_permille: Sequence[float], simple: 
     >>> legacy_accuracy_reward("<answer>(0,0),(1,100)</answer>", [0, 0, 100, 100])  # one unit wide
     0.0
     """
-    region = text if simple else _first_answer(text)
+    region = text if simple else _find_first_answer(text)
     match = _REWARD_FORMAT.search(region.strip()) if region is not None else None
     if match is None:
         return 0.0
@@ -123,7 +123,7 @@ def legacy_accuracy_reward(text: str, answer_permille: Sequence[float], simple: 
     # The last unit is counted in, so edges move by one and back: with decimals this shows in the last bit.
     right, bottom = min(box[2] - 1, truth[2] - 1), min(box[3] - 1, truth[3] - 1)
     overlap = (right - left + 1) * (bottom - top + 1) if left < right and top < bottom else 0
-    return _quotient(overlap, lambda: _extent(box) + _extent(truth) - overlap)
+    return _divide(overlap, lambda: _find_extent(box) + _find_extent(truth) - overlap)
 
 
 def legacy_format_reward(text: str, simple: bool = False) -> float:
@@ -148,18 +148,18 @@ def legacy_format_reward(text: str, simple: bool = False) -> float:
     return 1.0 if before.endswith("</think>") and 0 <= opened <= len(before) - len("<think></think>") else 0.0
 
 
-def _first_answer(text: str) -> str | None:
+def _find_first_answer(text: str) -> str | None:
     begin = text.find("<answer>")
     end = text.find("</answer>", begin) if begin >= 0 else -1
     return text[begin + len("<answer>") : end] if end >= 0 else None
 
 
-def _extent(box: Sequence[float]) -> float:
+def _find_extent(box: Sequence[float]) -> float:
     """Width times height with their signs: the reference does not ask whether a box is one."""
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _quotient(overlap: float, union: Callable[[], float]) -> float:
+def _divide(overlap: float, union: Callable[[], float]) -> float:
     try:
         return float(overlap) / union() + 0.0  # + 0.0: a negative union would leave -0.0
     except (ZeroDivisionError, OverflowError):

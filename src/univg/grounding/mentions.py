@@ -41,10 +41,10 @@ def which_image(
         if not 0 <= target < n_images:
             raise ValueError(f"target image {target} does not exist among {n_images}, counted from 0")
         return target, "target"
-    named = _named_in_question(query, n_images)
+    named = _find_in_question(query, n_images)
     if named is not None:
         return named, "question"
-    named = _named_in_thought(thought or "", n_images)
+    named = _find_in_thought(thought or "", n_images)
     if named is not None:
         return named, "thought"
     return n_images - 1, "last"
@@ -60,7 +60,7 @@ def images_named(n_images: int, text: str) -> frozenset[int]:
     >>> sorted(images_named(3, "All of the images show a cat.")), sorted(images_named(2, "It is a cat."))
     ([0, 1, 2], [])
     """
-    found = (_image(match, n_images) for match in _MENTION.finditer(text))
+    found = (_read_image(match, n_images) for match in _MENTION.finditer(text))
     named = {image for image in found if 0 <= image < n_images}
     if _TOGETHER.search(text) or (named and _OTHERS.search(text)):
         return frozenset(range(n_images))
@@ -142,30 +142,30 @@ _CONCLUDES = re.compile(
 )
 
 
-def _named_in_question(query: str, n_images: int) -> int | None:
+def _find_in_question(query: str, n_images: int) -> int | None:
     text = _DESCRIPTION.sub(" ", query)
-    mentions = _mentions(text, n_images)
+    mentions = _find_mentions(text, n_images)
     if not mentions:
         return None
-    requested = [m for m in mentions if _governed(_REQUESTED, text, m) or _opens_request(text, m)]
+    requested = [m for m in mentions if _is_governed(_REQUESTED, text, m) or _opens_request(text, m)]
     if requested:
         return requested[-1].image
-    asked = [m for m in mentions if _governed(_ASKED, text, m)]
+    asked = [m for m in mentions if _is_governed(_ASKED, text, m)]
     return asked[0].image if asked else mentions[-1].image
 
 
-def _named_in_thought(thought: str, n_images: int) -> int | None:
+def _find_in_thought(thought: str, n_images: int) -> int | None:
     text = _DESCRIPTION.sub(" ", thought)
-    mentions = _mentions(text, n_images)
+    mentions = _find_mentions(text, n_images)
     if not mentions:
         return None
-    concluding = [m for m in mentions if _CONCLUDES.search(_sentence_around(text, m))]
+    concluding = [m for m in mentions if _CONCLUDES.search(_cut_sentence_around(text, m))]
     if concluding:
         # Only the last such sentence: an earlier "so" drew an earlier conclusion.
-        last = _sentence_start(text, concluding[-1])
+        last = _find_sentence_start(text, concluding[-1])
         concluding = [m for m in concluding if m.start >= last]
     for candidates in (concluding, mentions):
-        found = [m for m in candidates if _governed(_FOUND, text, m)]
+        found = [m for m in candidates if _is_governed(_FOUND, text, m)]
         if found:
             return found[-1].image
         if candidates is concluding and concluding:
@@ -173,18 +173,18 @@ def _named_in_thought(thought: str, n_images: int) -> int | None:
     return mentions[-1].image
 
 
-def _mentions(text: str, n_images: int) -> list[_Mention]:
+def _find_mentions(text: str, n_images: int) -> list[_Mention]:
     """The images a text names, in its order, without those it sets aside (unless it names no other)."""
     found = []
     for match in _MENTION.finditer(text):
-        image = _image(match, n_images)
+        image = _read_image(match, n_images)
         if 0 <= image < n_images:
             found.append(_Mention(match.start(), match.end(), image))
     found = found[-_READ:]
-    return [mention for mention in found if not _governed(_SET_ASIDE, text, mention)] or found
+    return [mention for mention in found if not _is_governed(_SET_ASIDE, text, mention)] or found
 
 
-def _image(match: re.Match[str], n_images: int) -> int:
+def _read_image(match: re.Match[str], n_images: int) -> int:
     if match["source"]:
         return 0
     if match["nth"] or match["number"]:
@@ -195,20 +195,20 @@ def _image(match: re.Match[str], n_images: int) -> int:
     return n_images - 1 if word in ("last", "final") else _ORDINALS.index(word)
 
 
-def _governed(pattern: re.Pattern[str], text: str, mention: _Mention) -> bool:
-    return pattern.search(text[_sentence_start(text, mention) : mention.start]) is not None
+def _is_governed(pattern: re.Pattern[str], text: str, mention: _Mention) -> bool:
+    return pattern.search(text[_find_sentence_start(text, mention) : mention.start]) is not None
 
 
 def _opens_request(text: str, mention: _Mention) -> bool:
     return _REQUEST_FOLLOWS.match(text, mention.end, mention.end + _WINDOW) is not None
 
 
-def _sentence_start(text: str, mention: _Mention) -> int:
+def _find_sentence_start(text: str, mention: _Mention) -> int:
     begin = max(0, mention.start - _WINDOW)
     ends = list(_SENTENCE_END.finditer(text, begin, mention.start))
     return ends[-1].end() if ends else begin
 
 
-def _sentence_around(text: str, mention: _Mention) -> str:
+def _cut_sentence_around(text: str, mention: _Mention) -> str:
     end = _SENTENCE_END.search(text, mention.end, mention.end + _WINDOW)
-    return text[_sentence_start(text, mention) : end.start() if end else mention.end + _WINDOW]
+    return text[_find_sentence_start(text, mention) : end.start() if end else mention.end + _WINDOW]

@@ -90,14 +90,14 @@ def dissect(text: str, style: PromptStyle) -> Anatomy:
     follows. A thought whose ``<think>`` stood in the prompt is recognised by its ``</think>``.
     """
     tags = [_Tag(m.start(), m.end(), m[2].lower(), bool(m[1])) for m in _TAG.finditer(text)]
-    span = _thought_span(text, tags)
-    answers = [element for element in _elements(text, tags) if _is_answer(element)]
+    span = _find_thought(text, tags)
+    answers = [element for element in _find_elements(text, tags) if _is_answer(element)]
     outside = [element for element in answers if span is None or not span.start <= element.start < span.end]
     if answers:
         chosen = (outside or answers)[0]
-        thought = _thought(text, tags, span, chosen.start)
+        thought = _cut_thought(text, tags, span, chosen.start)
         return Anatomy(thought, chosen.body, chosen.ended_by is None, len(outside) > 1)
-    thought = _thought(text, tags, span, len(text))
+    thought = _cut_thought(text, tags, span, len(text))
     dangling = bool(tags) and tags[-1].name == "answer" and not tags[-1].closing
     cut = dangling or (span is not None and not span.closed) or bool(_CUT_TAG.search(text[-_TAIL:]))
     if style == "think":
@@ -110,7 +110,7 @@ def dissect(text: str, style: PromptStyle) -> Anatomy:
     return Anatomy(thought, region, cut or bool(_CUT_BOX.search(region[-_TAIL:])))
 
 
-def _thought_span(text: str, tags: list[_Tag]) -> _Span | None:
+def _find_thought(text: str, tags: list[_Tag]) -> _Span | None:
     """From the first ``<think>`` to its ``</think>``; failing that to the next ``<answer>``, or the end."""
     thinks = [tag for tag in tags if tag.name == "think"]
     if not thinks:
@@ -126,7 +126,7 @@ def _thought_span(text: str, tags: list[_Tag]) -> _Span | None:
     return _Span(opening.start, opening.end, end, closed)
 
 
-def _elements(text: str, tags: list[_Tag]) -> list[_Element]:
+def _find_elements(text: str, tags: list[_Tag]) -> list[_Element]:
     ends: list[_Tag | None] = [*tags[1:], None]
     return [
         _Element(tag.start, text[tag.end : end.start if end else len(text)], end)
@@ -144,7 +144,7 @@ def _is_answer(element: _Element) -> bool:
     return answered or any(char.isdigit() for char in body)
 
 
-def _thought(text: str, tags: list[_Tag], span: _Span | None, until: int) -> str | None:
+def _cut_thought(text: str, tags: list[_Tag], span: _Span | None, until: int) -> str | None:
     """What was thought before ``until``: up to the last ``</think>`` there, because thoughts quote tags."""
     if span is None:
         return None

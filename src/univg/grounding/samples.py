@@ -71,8 +71,8 @@ class GroundingSample:
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # a frozen dataclass gives no other way to normalise
-        put(self, "images", _images(self.images))
-        put(self, "boxes", _boxes(self.boxes))
+        put(self, "images", _check_images(self.images))
+        put(self, "boxes", _check_boxes(self.boxes))
         for name in ("query", "task"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
                 raise SampleError(f"{name}: must be text that is not blank, got {getattr(self, name)!r}")
@@ -82,7 +82,7 @@ class GroundingSample:
             raise SampleError(f"thought: must be text or None, got {self.thought!r}")
         if not isinstance(self.thinking, bool):
             raise SampleError(f"thinking: must be true or false, got {self.thinking!r}")
-        put(self, "target_image", _target(self.target_image, len(self.images)))
+        put(self, "target_image", _check_target(self.target_image, len(self.images)))
         if not isinstance(self.extra, Mapping) or not all(isinstance(name, str) for name in self.extra):
             raise SampleError(f"extra: must be a mapping with text keys, got {self.extra!r}")
         put(self, "extra", MappingProxyType(copy.deepcopy(dict(self.extra))))
@@ -134,7 +134,7 @@ _FIELDS = tuple(item.name for item in fields(GroundingSample))
 _KEY_FIELDS = frozenset({"images", "query", "task", "boxes", "target_image", "thinking"})
 
 
-def _images(value: Any) -> tuple[str, ...]:
+def _check_images(value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
         raise SampleError(f"images: must be a list of at least one path, got {value!r}")
     for path in value:
@@ -143,14 +143,14 @@ def _images(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _boxes(value: Any) -> tuple[Box, ...]:
+def _check_boxes(value: Any) -> tuple[Box, ...]:
     try:
-        return tuple(_box(box) for box in value)
+        return tuple(_check_box(box) for box in value)
     except TypeError:
         raise SampleError(f"boxes: must be a list of boxes x1 y1 x2 y2, got {value!r}") from None
 
 
-def _box(value: Any) -> Box:
+def _check_box(value: Any) -> Box:
     if isinstance(value, str):
         raise SampleError(f"boxes: a box is four finite numbers, got {value!r}")
     numbers = tuple(value)
@@ -166,7 +166,7 @@ def _box(value: Any) -> Box:
     return x1, y1, x2, y2
 
 
-def _target(value: Any, n_images: int) -> int | None:
+def _check_target(value: Any, n_images: int) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not hasattr(value, "__index__"):
@@ -199,7 +199,7 @@ def read_jsonl(
     ``on_fault`` (or as a warning) and left out. Any other line that is no sample raises :class:`SampleError`
     with path, line number and reason: a file damaged in the middle is not what it claims to be.
     """
-    for line_number, line, is_last in _lines(path):
+    for line_number, line, is_last in _read_lines(path):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:  # ValueError covers broken JSON and broken UTF-8
@@ -218,7 +218,7 @@ def read_jsonl(
 _Line: TypeAlias = tuple[int, bytes, bool]
 
 
-def _lines(path: str | os.PathLike[str]) -> Iterator[_Line]:
+def _read_lines(path: str | os.PathLike[str]) -> Iterator[_Line]:
     """Number, content and "is the last one" of every line that is not blank; holds one line ahead.
 
     Bytes, because text mode would also break lines at the separators Unicode knows inside a query.

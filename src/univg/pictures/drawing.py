@@ -55,7 +55,7 @@ def draw_box(
     short = min(drawn.size)
     width = max(2 if short >= 48 else 1, round(short * 0.009))
     halo = max(1, round(width * 0.4)) if short >= 64 else 0
-    inner = _pixel_rectangle(box_unit, drawn.size)
+    inner = _find_rectangle(box_unit, drawn.size)
     pen = ImageDraw.Draw(drawn)
     if halo:  # white on both sides of the line: visible on any background, one of its own colour included
         pen.rectangle(_grow(inner, width + halo, drawn.size), outline=WHITE, width=width + 2 * halo)
@@ -90,12 +90,12 @@ def side_by_side(
         thumb = fit(image, cell_px, max_width_px=2 * cell_px)
         for box in boxes[i] if boxes else ():
             thumb = draw_box(thumb, box)
-        thumbs.append(_edged(thumb))
+        thumbs.append(_add_edge(thumb))
         if captions:
             colour = ANSWER if i == highlight else FAINT
             labels.append(text_block([captions[i]], max(thumb.width, cell_px // 2), caption_size, colour))
     rows = [
-        _captioned_row(thumbs[i : i + per_row], labels[i : i + per_row], gutter, gutter // 3)
+        _draw_row(thumbs[i : i + per_row], labels[i : i + per_row], gutter, gutter // 3)
         for i in range(0, len(thumbs), per_row)
     ]
     body = stack(rows, gap=gutter)
@@ -132,7 +132,7 @@ def contact_sheet(
     columns = min(columns, len(small))
     most = max(len(images) for images, *_ in small)
     width = min(max(most, 2), _SHEET_ROW) * (thumb_px + 2 + gap)
-    tiles = [_sheet_cell(cell, width, gap, thumb_px, mark) for cell in small]
+    tiles = [_draw_cell(cell, width, gap, thumb_px, mark) for cell in small]
     rows: list[Image.Image] = []
     for i in range(0, len(tiles), columns):
         if rows:
@@ -215,14 +215,14 @@ def padded(image: Image.Image, margin: int) -> Image.Image:
     return out
 
 
-def _edged(image: Image.Image) -> Image.Image:
+def _add_edge(image: Image.Image) -> Image.Image:
     """`image` inside a hairline, so that a white picture does not melt into the white page."""
     out = Image.new("RGB", (image.width + 2, image.height + 2), HAIRLINE)
     out.paste(image, (1, 1))
     return out
 
 
-def _captioned_row(
+def _draw_row(
     thumbs: Sequence[Image.Image], labels: Sequence[Image.Image], gutter: int, gap: int
 ) -> Image.Image:
     """Thumbs centred on one line, their captions on another; `labels` may be empty."""
@@ -238,18 +238,18 @@ def _captioned_row(
     return beside(tiles, gutter)
 
 
-def _sheet_cell(cell: SheetCell, width: int, gap: int, thumb_px: int, mark: str) -> Image.Image:
+def _draw_cell(cell: SheetCell, width: int, gap: int, thumb_px: int, mark: str) -> Image.Image:
     images, box_unit, target_index, lines = cell
     thumbs, labels = [], []
     for i, image in enumerate(images):
         thumb = fit(image, thumb_px)
         target = i == target_index
-        thumbs.append(_edged(draw_box(thumb, box_unit) if target and box_unit is not None else thumb))
+        thumbs.append(_add_edge(draw_box(thumb, box_unit) if target and box_unit is not None else thumb))
         name = f"image {i + 1}" + (f" · {mark}" if target else "")
         labels.append(text_block([name], thumb_px, max(11, thumb_px // 15), ANSWER if target else FAINT))
     size = max(12, thumb_px // 13)
     parts = [
-        _captioned_row(thumbs[at : at + _SHEET_ROW], labels[at : at + _SHEET_ROW], gap, gap)
+        _draw_row(thumbs[at : at + _SHEET_ROW], labels[at : at + _SHEET_ROW], gap, gap)
         for at in range(0, len(thumbs), _SHEET_ROW)
     ]
     if lines:
@@ -262,7 +262,7 @@ def _sheet_cell(cell: SheetCell, width: int, gap: int, thumb_px: int, mark: str)
     return out
 
 
-def _pixel_rectangle(box_unit: Box, size_wh: tuple[int, int]) -> tuple[int, int, int, int]:
+def _find_rectangle(box_unit: Box, size_wh: tuple[int, int]) -> tuple[int, int, int, int]:
     """The box as inclusive pixel corners inside the image, at least one pixel wide and high."""
     if not all(math.isfinite(v) for v in box_unit):
         raise ValueError(f"a box that can be drawn has finite corners, not {box_unit}")
@@ -287,8 +287,8 @@ def _draw_label(
 ) -> None:
     """A filled, rounded tag: above the box if it fits, else below it, else inside its upper left corner."""
     size = min(max(11, round(min(image.size) * 0.042)), 160)
-    text = _drawable(label)
-    font = _font(size, _needs_more(text))
+    text = _keep_drawable(label)
+    font = _load_font(size, _needs_more(text))
     pad = max(2, round(size * 0.35))
     wide, high = math.ceil(font.getlength(text)) + 2 * pad, round(size * 1.2) + pad
     if wide > image.width or high > image.height:
@@ -305,7 +305,7 @@ def _draw_label(
 
 
 @lru_cache(maxsize=64)
-def _font(size: int, beyond_latin: bool = False) -> Font:
+def _load_font(size: int, beyond_latin: bool = False) -> Font:
     if beyond_latin:
         for name in _SYSTEM_FONTS:
             with contextlib.suppress(OSError):
@@ -313,7 +313,7 @@ def _font(size: int, beyond_latin: bool = False) -> Font:
     return ImageFont.load_default(size=size)
 
 
-def _drawable(text: str) -> str:
+def _keep_drawable(text: str) -> str:
     """`text` on one line in letters the built-in font has where they exist: é becomes e, a dash becomes -."""
     plain = " ".join(text.translate(_PLAIN).split())
     if _needs_more(plain):
@@ -327,12 +327,12 @@ def _needs_more(text: str) -> bool:
 
 
 def _wrap(lines: Sequence[str], width_px: int, size: int) -> tuple[Font, list[str]]:
-    texts = [_drawable(line) for text in lines for line in text.split("\n")]
-    font = _font(size, any(_needs_more(text) for text in texts))
+    texts = [_keep_drawable(line) for text in lines for line in text.split("\n")]
+    font = _load_font(size, any(_needs_more(text) for text in texts))
     wrapped: list[str] = []
     for text in texts:
         current = ""
-        for word in _pieces(text, font, width_px):
+        for word in _split_pieces(text, font, width_px):
             joined = f"{current} {word}" if current else word
             if current and font.getlength(joined) > width_px:
                 wrapped.append(current)
@@ -342,7 +342,7 @@ def _wrap(lines: Sequence[str], width_px: int, size: int) -> tuple[Font, list[st
     return font, wrapped
 
 
-def _pieces(text: str, font: Font, width_px: int) -> Iterable[str]:
+def _split_pieces(text: str, font: Font, width_px: int) -> Iterable[str]:
     """The words of `text`; one wider than the line is cut (a content key, a text without spaces)."""
     for word in text.split():
         while len(word) > 1 and font.getlength(word) > width_px:

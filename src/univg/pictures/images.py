@@ -111,18 +111,18 @@ def _decode(
             with Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN]) as opened:
                 _check_size(path, opened.size, max_megapixels)
                 opened.load()
-                notes = _frame_notes(opened)
-                image, more = _to_rgb(_upright(opened))
+                notes = _note_frames(opened)
+                image, more = _convert_to_rgb(_turn_upright(opened))
     except ImageFault:
         raise
     except Image.DecompressionBombError as error:
-        raise _too_large(path, max_megapixels) from error
+        raise _report_too_large(path, max_megapixels) from error
     except UnidentifiedImageError as error:
-        raise _unidentified(path, source) from error
+        raise _report_unidentified(path, source) from error
     except MemoryError as error:
         raise ImageFault(path, "not enough memory to decode the image", "shrink it first") from error
     except _DECODE_ERRORS as error:
-        cause = f"the image is damaged or cut off ({_brief(error)})"
+        cause = f"the image is damaged or cut off ({_shorten(error)})"
         raise ImageFault(path, cause, "export or download it again") from error
     return Picture(image, str(path), notes + more)
 
@@ -135,9 +135,9 @@ def as_picture(image: Image.Image, name: str) -> Picture:
     """
     check_aspect(name, image.size)
     try:
-        rgb, notes = _to_rgb(_upright(image))
+        rgb, notes = _convert_to_rgb(_turn_upright(image))
     except _DECODE_ERRORS as error:
-        cause = f"the image cannot be converted to RGB ({_brief(error)})"
+        cause = f"the image cannot be converted to RGB ({_shorten(error)})"
         raise ImageFault(name, cause, "convert it to RGB first") from error
     return Picture(rgb, name, notes)
 
@@ -171,7 +171,7 @@ def _check_file(path: str | PathLike[str]) -> None:
     except PermissionError as error:
         raise ImageFault(path, "no permission to read the file", "change its permissions") from error
     except OSError as error:
-        raise ImageFault(path, f"the file cannot be read ({_brief(error)})", "check the path") from error
+        raise ImageFault(path, f"the file cannot be read ({_shorten(error)})", "check the path") from error
     except ImageFault:
         raise
     except ValueError as error:  # a path with a null byte
@@ -180,11 +180,11 @@ def _check_file(path: str | PathLike[str]) -> None:
 
 def _check_size(path: str | PathLike[str], size_wh: tuple[int, int], max_megapixels: float) -> None:
     if size_wh[0] * size_wh[1] > max_megapixels * 1e6:
-        raise _too_large(path, max_megapixels, size_wh)
+        raise _report_too_large(path, max_megapixels, size_wh)
     check_aspect(path, size_wh)
 
 
-def _too_large(
+def _report_too_large(
     path: str | PathLike[str], max_megapixels: float, size_wh: tuple[int, int] | None = None
 ) -> ImageFault:
     size = f" ({size_wh[0]}x{size_wh[1]})" if size_wh else ""
@@ -192,7 +192,7 @@ def _too_large(
     return ImageFault(path, cause, "shrink it first")
 
 
-def _unidentified(path: str | PathLike[str], source: str | PathLike[str] | io.BytesIO) -> ImageFault:
+def _report_unidentified(path: str | PathLike[str], source: str | PathLike[str] | io.BytesIO) -> ImageFault:
     if isinstance(source, io.BytesIO):
         head = source.getvalue()[:16]
     else:
@@ -205,12 +205,12 @@ def _unidentified(path: str | PathLike[str], source: str | PathLike[str] | io.By
     return ImageFault(path, "this is no image that can be read", remedy)
 
 
-def _brief(error: BaseException) -> str:
+def _shorten(error: BaseException) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return (one_line(text) or type(error).__name__)[:80]
 
 
-def _frame_notes(opened: Image.Image) -> tuple[str, ...]:
+def _note_frames(opened: Image.Image) -> tuple[str, ...]:
     try:
         frames = int(getattr(opened, "n_frames", 1))
     except _DECODE_ERRORS:  # the first frame decoded; what follows it is damaged and not needed
@@ -224,18 +224,18 @@ def _frame_notes(opened: Image.Image) -> tuple[str, ...]:
     return (f"animated, first of {frames} frames used",)
 
 
-def _upright(opened: Image.Image) -> Image.Image:
+def _turn_upright(opened: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(opened)
     except _DECODE_ERRORS:  # unreadable EXIF says nothing about rotation; the pixels are fine
         return opened.copy()
 
 
-def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+def _convert_to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     """8-bit RGB of any mode Pillow opens, transparency laid over white."""
     notes: tuple[str, ...] = ()
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        image, notes = _to_8_bit(image)
+        image, notes = _convert_to_8_bit(image)
     if image.mode in ("RGBa", "La"):  # premultiplied: only convertible to their own plain kind
         image = image.convert(image.mode.upper())
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -246,7 +246,7 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     return image.convert("RGB"), notes
 
 
-def _to_8_bit(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+def _convert_to_8_bit(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     """Grey images of 16 bits, 32 bits or floats -> 8-bit grey, by the range the values are written for."""
     hole = image.info.get("transparency")
     wide = image if image.mode in ("I", "F") else image.convert("I")
