@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from univg.data.readers import READERS, ImageRoot, ReadError, RecordFault, read
+from univg.errors import UnivgError
 from univg.grounding.prompts import PromptStyle, render_chat, render_response, style_for
 from univg.grounding.samples import GroundingSample
 from univg.models.processor import GroundingProcessor, PixelBudget
@@ -29,10 +30,7 @@ __all__ = ["Row", "StageError", "StageRows", "data_digest", "prompt_text", "step
 TRIES = 20
 """So many samples in a row that cannot be used are no longer bad luck."""
 DIGEST_SAMPLES = 32  # of the world; files count whole
-
-
-class StageError(RuntimeError):
-    """A stage that cannot start or go on; the text says what, where and what to do."""
+StageError = UnivgError
 
 
 @dataclass(frozen=True)
