@@ -41,6 +41,7 @@ __all__ = [
     "Family",
     "Loaded",
     "load",
+    "plain_model",
     "read_conventions",
     "write_conventions",
 ]
@@ -148,6 +149,13 @@ def load(
         model = _merge_adapter(model, adapter)
     model.to(torch_device).eval()  # type: ignore[arg-type]
     return Loaded(model, processor, family, prompt_style, str(name), source.revision)
+
+
+def plain_model(model: Any) -> Any:
+    """Return the transformers model inside the wrappers of DDP, DeepSpeed and PEFT."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def write_conventions(folder: str | Path, prompt_style: PromptStyle, pixel_budget: PixelBudget) -> None:

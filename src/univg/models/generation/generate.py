@@ -22,10 +22,11 @@ from transformers import LogitsProcessor
 
 from univg.grounding.prompts import PromptStyle, render_chat
 from univg.models.generation.decoding import Prefix, decode, join, joinable, prefill
+from univg.models.loading import plain_model
 
 if TYPE_CHECKING:
     from PIL import Image
-    from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BatchFeature, PreTrainedTokenizerBase
 
     from univg.models.loading import Loaded
 
@@ -124,7 +125,7 @@ def encode(loaded: Loaded, chats: Sequence[Chat], prompts: Sequence[str]) -> Bat
 
 def stop_ids(loaded: Loaded) -> frozenset[int]:
     """Tokens that end a response: those of the checkpoint's generation settings, and the tokenizer's own."""
-    stated = _plain(loaded.model).generation_config.eos_token_id
+    stated = plain_model(loaded.model).generation_config.eos_token_id
     ids = {stated} if isinstance(stated, int) else set(stated or ())
     if loaded.processor.tokenizer.eos_token_id is not None:
         ids.add(loaded.processor.tokenizer.eos_token_id)
@@ -165,7 +166,7 @@ class _Decoder:
 
     def __init__(self, loaded: Loaded, max_new_tokens: int, temperature: float) -> None:
         self._loaded = loaded
-        self._model: Any = _plain(loaded.model)
+        self._model: Any = plain_model(loaded.model)
         self._tokenizer = loaded.processor.tokenizer
         self._limit, self._temperature, self._stops = max_new_tokens, temperature, stop_ids(loaded)
         vocab_size = self._model.get_output_embeddings().weight.shape[0]
@@ -243,11 +244,6 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def _plain(model: Any) -> PreTrainedModel:
-    """The transformers model itself: peft's wrapper keeps generation settings of its own."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _check_request(max_new_tokens: int, temperature: float, n: int, batch_size: int) -> None:

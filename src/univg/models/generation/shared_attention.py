@@ -29,6 +29,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from univg.models.loading import plain_model
+
 __all__ = ["ATTENTION", "Packing", "PromptKeys", "Span", "share_prompts", "why_not"]
 
 ATTENTION = "univg_shared_prefix"
@@ -146,7 +148,7 @@ class PromptKeys:
 
 def why_not(model: Any) -> str | None:
     """Why prompts cannot be shared in this model; None if they can. Any reason names what would help."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = plain_model(model)
     text = plain.config.get_text_config()
     kind = getattr(plain.config, "model_type", "")
     if kind not in FAMILIES:
@@ -168,7 +170,7 @@ def share_prompts(model: Any) -> None:
     reason = why_not(model)
     if reason is not None:
         raise ValueError(reason)
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = plain_model(model)
     decoder = plain.model.language_model
     if decoder.config._attn_implementation != ATTENTION:
         decoder.set_attn_implementation(ATTENTION)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from univg.models.generation.shared_attention import Packing, Span
+from univg.models.loading import plain_model
 
 __all__ = ["Packed", "completion_logps", "pack"]
 
@@ -137,17 +138,10 @@ def _prompt_positions(model: Any, prompts: Mapping[str, Tensor]) -> tuple[Tensor
     if prompts.get("image_grid_thw") is None:
         positions_PT = (mask_PT.cumsum(dim=1) - 1).clamp(min=0)
         return positions_PT.expand(3, -1, -1), mask_PT.sum(dim=1)
-    positions_3PT, offset_P1 = _unwrapped(model).model.get_rope_index(
+    positions_3PT, offset_P1 = plain_model(model).model.get_rope_index(
         prompts["input_ids"],
         mm_token_type_ids=prompts["mm_token_type_ids"],
         image_grid_thw=prompts["image_grid_thw"],
         attention_mask=mask_PT,
     )
     return positions_3PT, mask_PT.sum(dim=1) + offset_P1[:, 0]
-
-
-def _unwrapped(model: Any) -> Any:
-    """The transformers model inside DDP, torch.compile and PEFT."""
-    while hasattr(model, "module"):
-        model = model.module
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

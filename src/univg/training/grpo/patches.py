@@ -18,7 +18,9 @@ from torch import Tensor
 from transformers import BatchFeature
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-__all__ = ["Pictures", "is_frozen", "plain_model", "same_vision"]
+from univg.models.loading import plain_model
+
+__all__ = ["Pictures", "is_frozen", "same_vision"]
 
 
 class Pictures:
@@ -129,13 +131,6 @@ def _key(image: Any) -> bytes:
     sha = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
     sha.update(image.tobytes())
     return sha.digest()
-
-
-def plain_model(model: Any) -> Any:
-    """The transformers model inside DDP and PEFT."""
-    while hasattr(model, "module"):
-        model = model.module
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def is_frozen(model: Any) -> bool:

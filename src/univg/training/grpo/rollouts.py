@@ -25,6 +25,7 @@ from univg.models.generation.cache import roomy_cache
 from univg.models.generation.decoding import decode, prefill
 from univg.models.generation.generate import DrawByRow, draw_by_row
 from univg.models.generation.shared_cache import shared
+from univg.models.loading import plain_model
 
 __all__ = ["draw", "draw_sharded", "runs_of", "sampling_bans", "stream", "take_rows"]
 
@@ -53,7 +54,7 @@ def draw(
     response i continues, `streams[i]` its random numbers. `config` is the sampling configuration (temperature,
     top_p, suppress_tokens, …). With `sharing`, the responses to a prompt have one copy of its keys and values.
     """
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = plain_model(model)
     warpers = LogitsProcessorList(_warpers(config))
     banned = torch.tensor(config.suppress_tokens or [], dtype=torch.long, device=streams[0].device)
 

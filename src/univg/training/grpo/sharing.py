@@ -25,8 +25,9 @@ from trl.trainer.utils import (
 )
 
 from univg.models.generation.shared_attention import share_prompts, why_not
+from univg.models.loading import plain_model
 from univg.training.grpo.packing import completion_logps, pack
-from univg.training.grpo.patches import Pictures, is_frozen, plain_model, same_vision
+from univg.training.grpo.patches import Pictures, is_frozen, same_vision
 from univg.training.grpo.rollouts import take_rows
 
 __all__ = [

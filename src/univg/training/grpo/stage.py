@@ -23,12 +23,13 @@ from univg.training.grpo.dotted import DottedPathError
 from univg.training.grpo.rewards import Judge, Reward, RewardError, find_rewards
 from univg.training.grpo.sharing import CannotShare, PromptsNotShared
 from univg.training.grpo.trainer import BatchPlan, GroundingGRPOTrainer, batch_plan, paper_arguments
-from univg.training.run.checkpoints import WholeCheckpoints
+from univg.training.run.checkpoints import Checkpoints, load_whole_model
 from univg.training.run.cpu_layers import PatchLinear
 from univg.training.run.rows import StageError, StageRows, steps_of
 from univg.training.run.stage import (
     RunLog,
     begin,
+    checkpoints_of,
     finish,
     is_main,
     lora_config,
@@ -47,10 +48,19 @@ PAGES = "rollouts"
 SHOWN = ("iou", "format", "kl", "groups/weight")
 
 
-class StageTrainer(WholeCheckpoints, GroundingGRPOTrainer):
+class StageTrainer(GroundingGRPOTrainer):
     """The trainer with whole checkpoints, a word on the start model, and notes on samples left out."""
 
     console: Console
+    checkpoints = Checkpoints()
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with self.checkpoints.write(self.args, self.state.global_step):
+            super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if not load_whole_model(model or self.model, resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model=model)
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         fresh = self.state.global_step == 0 and self.model.training
@@ -64,11 +74,10 @@ class StageTrainer(WholeCheckpoints, GroundingGRPOTrainer):
                 self.console.print(line, style=style, highlight=False, markup=False)
         return output
 
-    def _stop(self, what: str, value: float) -> None:
-        """What is worth looking at is the rollouts, not the prompts that the loader gave."""
+    def current_rollouts(self) -> list[dict[str, Any]]:
+        """Return the rollouts that the current step learns from, with their pixels."""
         buffered: Any = self._buffered_inputs or []
-        self._seen = tuple(self._whole(each) for each in buffered[: len(self._seen)]) or self._seen
-        super()._stop(what, value)
+        return [self._whole(each) for each in buffered]
 
 
 class TrainingRows:
@@ -117,7 +126,8 @@ def run(config: GrpoConfig, out: Path, resume: bool = False, console: Console | 
     trainer.console = console
     _embed_alike(trainer)
     plan(trainer, steps, lines, console)
-    train(trainer, config, loaded, RunLog(out, "grpo", console, SHOWN), resumed)
+    trainer.checkpoints = checkpoints_of(config, loaded)
+    train(trainer, RunLog(out, "grpo", console, SHOWN), resumed, trainer.current_rollouts)
     return finish(trainer, config, out, loaded, facts, console)
 
 

@@ -30,10 +30,7 @@ __all__ = ["Row", "StageError", "StageRows", "data_digest", "prompt_text", "step
 TRIES = 20
 """So many samples in a row that cannot be used are no longer bad luck."""
 DIGEST_SAMPLES = 32  # of the world; files count whole
-
-
-class StageError(UnivgError):
-    """A stage that cannot start or go on; the text says what, where and what to do."""
+StageError = UnivgError
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,14 +33,15 @@ from transformers.utils import logging
 
 from univg.config import ConfigError, load_config, save_config
 from univg.models import checkpoint
-from univg.models.loading import Loaded, load, write_conventions
+from univg.models.loading import Loaded, load, plain_model, write_conventions
 from univg.models.processor import PixelBudget
 from univg.training.config import LANGUAGE_LINEAR, StageConfig
 from univg.training.run.card import write_stage_card
 from univg.training.run.checkpoints import (
     STAGING,
-    WholeCheckpoints,
-    checkpoints_in,
+    Checkpoints,
+    StopAtNonFinite,
+    find_checkpoints,
     find_last_good,
     writing,
 )
@@ -50,6 +51,7 @@ from univg.training.run.rows import StageError, StageRows, data_digest
 __all__ = [
     "RunLog",
     "begin",
+    "checkpoints_of",
     "finish",
     "lora_config",
     "note_left_out",
@@ -87,7 +89,7 @@ def begin(config: StageConfig, out: Path, resume: bool, console: Console) -> Pat
     """
     with writing("the run's folder", out.parent):
         out.mkdir(parents=True, exist_ok=True)
-    found = checkpoints_in(out)
+    found = find_checkpoints(out)
     if found and not resume:
         raise StageError(f"{out}: a run is here already: continue it with --resume, or choose another --out")
     if is_main():
@@ -359,14 +361,19 @@ def note_left_out(out: Path, step: int, notes: Sequence[str], console: Console) 
             console.print(f"step {step}: {note}", highlight=False, markup=False)
 
 
-def train(
-    trainer: WholeCheckpoints, config: StageConfig, loaded: Loaded, log: RunLog, resumed: Path | None
-) -> None:
-    """Run the trainer, with checkpoints that carry the conventions of the model."""
+def checkpoints_of(config: StageConfig, loaded: Loaded) -> Checkpoints:
+    """Return how the run's checkpoints are kept: each carries the conventions of the model."""
+    return Checkpoints(
+        config.keep_checkpoints,
+        lambda folder: write_conventions(folder, config.prompt_style, loaded.pixel_budget),
+    )
+
+
+def train(trainer: Trainer, log: RunLog, resumed: Path | None, batches: Callable[[], Sequence[Any]]) -> None:
+    """Run the trainer from the start or a checkpoint; `batches` gives the current step's micro-batches."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(log)
-    trainer.keep_checkpoints = config.keep_checkpoints
-    trainer.complete = lambda folder: write_conventions(folder, config.prompt_style, loaded.pixel_budget)
+    trainer.add_callback(StopAtNonFinite(log.path.parent, batches))
     try:
         with quietly():
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
@@ -402,7 +409,7 @@ def finish(
     In one process full weights are saved as bf16 if the config says so; under FSDP or ZeRO-3 as they are gathered.
     """
     staged = out / ".final"
-    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    model = plain_model(trainer.model)
     if config.lora is None and config.bf16 and config.save_bf16 and trainer.args.world_size == 1:
         model.to(torch.bfloat16)
     model.config.use_cache = True

@@ -21,14 +21,16 @@ from torch.utils.data import DataLoader, Dataset
 from trl.trainer.sft_config import SFTConfig as TrlArguments
 from trl.trainer.sft_trainer import SFTTrainer
 
+from univg.models.loading import plain_model
 from univg.models.processor import GroundingProcessor
 from univg.training.config import SftConfig
-from univg.training.run.checkpoints import WholeCheckpoints
+from univg.training.run.checkpoints import Checkpoints, load_whole_model
 from univg.training.run.cpu_layers import ATTENTION
 from univg.training.run.rows import Row, StageError, StageRows, prompt_text, steps_of
 from univg.training.run.stage import (
     RunLog,
     begin,
+    checkpoints_of,
     finish,
     is_main,
     lora_config,
@@ -127,6 +129,7 @@ class StepLoader:
 
     def __init__(self, steps: _Steps, accumulation: int, trainer: SftTrainer) -> None:
         self.steps, self.accumulation, self.trainer = steps, accumulation, trainer
+        self.current: list[Batch] = []
 
     def __len__(self) -> int:
         return len(self.steps) * self.accumulation
@@ -147,6 +150,7 @@ class StepLoader:
                 note_left_out(
                     Path(str(self.trainer.args.output_dir)), step, found.notes, self.trainer.console
                 )
+            self.current = found.parts
             yield from found.parts
 
 
@@ -154,12 +158,22 @@ def _quiet_worker(number: int) -> None:
     torch.set_num_threads(1)
 
 
-class SftTrainer(WholeCheckpoints, SFTTrainer):
+class SftTrainer(SFTTrainer):
     """TRL's trainer on the step's own batches."""
 
     args: TrlArguments
     console: Console
     steps: _Steps
+    checkpoints = Checkpoints()
+    loader: StepLoader
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with self.checkpoints.write(self.args, self.state.global_step):
+            super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if not load_whole_model(model or self.model, resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model=model)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -172,8 +186,7 @@ class SftTrainer(WholeCheckpoints, SFTTrainer):
         alone = self.args.device.type == "cpu" and self.args.world_size == 1
         if return_outputs or num_items_in_batch is None or not (simple and alone):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-untyped-call]
-        plain = self.accelerator.unwrap_model(model)
-        plain = plain.get_base_model() if hasattr(plain, "get_base_model") else plain
+        plain = plain_model(model)
         labels = inputs["labels"][:, 1:]
         answered = labels != IGNORED
         with self.accelerator.autocast():
@@ -193,7 +206,8 @@ class SftTrainer(WholeCheckpoints, SFTTrainer):
         return total / num_items_in_batch
 
     def get_train_dataloader(self) -> Any:
-        return StepLoader(self.steps, self.args.gradient_accumulation_steps, self)
+        self.loader = StepLoader(self.steps, self.args.gradient_accumulation_steps, self)
+        return self.loader
 
     def num_examples(self, dataloader: Any) -> int:
         return len(self.steps) * self.steps.config.batch
@@ -241,7 +255,9 @@ def run(config: SftConfig, out: Path, resume: bool = False, console: Console | N
         f"{processes} process(es)"
     )
     plan(trainer, steps, [line], console)
-    train(trainer, config, loaded, RunLog(out, "sft", console, ("loss", "mean_token_accuracy")), resumed)
+    trainer.checkpoints = checkpoints_of(config, loaded)
+    log = RunLog(out, "sft", console, ("loss", "mean_token_accuracy"))
+    train(trainer, log, resumed, lambda: trainer.loader.current)
     return finish(trainer, config, out, loaded, facts, console)
 
 
