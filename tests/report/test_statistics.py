@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 
-from univg.report.statistics import by_task, compare, summarise
+from univg.report.statistics import by_task, compare, student_reach, summarise, wilson_interval
 
 
 def row(task: str, iou: float, fault: str | None = None, truncated: bool = False) -> dict[str, Any]:
@@ -110,3 +112,20 @@ def test_the_averages_count_all_tasks_flips() -> None:
     second = {"a": row("diff", 0.0), "b": row("region", 1.0)}
     lines = {line.name: (line.only_first, line.only_second) for line in compare(first, second).lines}
     assert lines == {"diff": (1, 0), "region": (0, 1), "macro": (1, 1), "micro": (1, 1)}
+
+
+@pytest.mark.parametrize("n", [24, 50, 100, 1300])
+def test_wilson_s_interval_is_the_formula(n: int) -> None:
+    z = 1.959963984540054
+    for hits in range(0, n + 1, max(1, n // 40)):
+        share = hits / n
+        middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+        reach = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        assert wilson_interval(hits, n) == pytest.approx((middle - reach, middle + reach), abs=1e-12)
+
+
+def test_student_s_reach_has_the_quantiles_of_the_tables() -> None:
+    for count, quantile in ((2, 12.706), (3, 4.303), (5, 2.776), (10, 2.262), (31, 2.042)):
+        values = [float(value) for value in range(count)]
+        error = float(np.std(values, ddof=1)) / math.sqrt(count)
+        assert student_reach(values) / error == pytest.approx(quantile, abs=5e-4)

@@ -1,24 +1,72 @@
-"""Plots of a benchmark's IoUs, as PNG."""
+"""Draw plots as PNG with matplotlib: a benchmark's IoUs, and counts as bars."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["bar_charts", "iou_plot", "new_figure", "to_png"]
 
 _COLOURS = ("#1f6feb", "#d9480f", "#2b8a3e", "#9c36b5", "#e67700", "#0b7285")
 _DASHES = ("-", "--", "-.", ":")
 
 
-def iou_plot(ious: Mapping[str, Sequence[float]]) -> bytes:
-    """Two panels, one line a run: how IoUs are spread, and the share of samples at or above each threshold."""
+def new_figure(
+    width: float, height: float, columns: int = 1, rows: int = 1, dpi: int = 130
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of ``width`` x ``height`` inches and its empty panels, row by row; needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.6, 3.6), dpi=150, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
-    spread, above = figure.subplots(1, 2)
+    panels: list[Axes] = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e9ecef", linewidth=0.8)
+        axes.set_axisbelow(True)
+    return figure, panels
+
+
+def to_png(figure: Figure) -> bytes:
+    """Return a figure as PNG, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def bar_charts(title: str, panels: Mapping[str, Mapping[str, float]]) -> bytes:
+    """Draw one panel of horizontal bars for each entry of ``panels`` (its title -> bar's label -> length), two in a
+    row, the length written beside each bar.
+
+    >>> bar_charts("data.json", {"images per sample": {"1": 20, "2": 80}})[1:4]
+    b'PNG'
+    """
+    rows = -(-len(panels) // 2)
+    tallest = max((len(bars) for bars in panels.values()), default=1)
+    figure, axes_of_all = new_figure(11, (0.3 * tallest + 0.9) * rows + 0.6, min(2, len(panels)), rows)
+    figure.suptitle(title)
+    for axes, (name, bars) in zip(axes_of_all, panels.items(), strict=False):
+        drawn = axes.barh([label[:24] for label in bars], list(bars.values()), color=_COLOURS[0])
+        axes.bar_label(drawn, fmt="{:,.6g}", padding=4, fontsize=9)
+        axes.set(title=name, xticks=[], xmargin=0.12, ylim=(max(len(bars), 6) - 0.5, -0.5))
+        axes.spines["bottom"].set_visible(False)
+        axes.grid(visible=False)
+    for unused in axes_of_all[len(panels) :]:
+        unused.set_axis_off()
+    return to_png(figure)
+
+
+def iou_plot(ious: Mapping[str, Sequence[float]]) -> bytes:
+    """Draw two panels, one line a run: how IoUs are spread, and the share of samples at or above each threshold."""
+    figure, (spread, above) = new_figure(9.6, 3.6, columns=2, dpi=150)
     edges = np.linspace(0, 1, 21)
     thresholds = np.linspace(0.01, 1, 100)
     for number, (label, values) in enumerate(ious.items()):
@@ -43,10 +91,6 @@ def iou_plot(ious: Mapping[str, Sequence[float]]) -> bytes:
     for threshold in (0.3, 0.5, 0.7):
         above.axvline(threshold, color="#adb5bd", linewidth=0.8, zorder=0)
     for axes in (spread, above):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#e9ecef", linewidth=0.8)
-        axes.set_axisbelow(True)
+        axes.grid(visible=False, axis="x")
     above.legend(frameon=False, fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return to_png(figure)

@@ -160,6 +160,29 @@ def compare(first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping
     return Comparison(tuple(lines), unpaired)
 
 
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of the share ``hits / n``, both 0-1.
+
+    >>> [round(bound, 3) for bound in wilson_interval(80, 100)]
+    [0.711, 0.867]
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def student_reach(values: Sequence[float]) -> float:
+    """Return half the 95 % interval of the mean of two or more normally distributed values (Student's t).
+
+    >>> round(student_reach([50.0, 52.0, 54.0]), 2)
+    4.97
+    """
+    from scipy.stats import sem, t
+
+    return float(t.ppf(0.975, len(values) - 1) * sem(values))
+
+
 def _values(rows: Rows, metrics: Sequence[str]) -> Floats:
     return np.array([[float(row[name]) for name in metrics] for row in rows], dtype=np.float64)
 

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from univg.report import markdown
 from univg.report.statistics import MACRO, METRICS, MICRO, Comparison, Estimate, Summary
 
 if TYPE_CHECKING:
@@ -203,18 +204,10 @@ def as_rich(table: Table) -> RichTable:
 
 
 def as_markdown(table: Table) -> str:
-    """A GitHub table under a heading, notes below."""
-    lines = [f"### {_plain(table.title)}", "", _line(table.headings)]
-    lines.append("|" + "|".join(["---"] + ["---:"] * (len(table.headings) - 1)) + "|")
-    for number, row in enumerate(table.rows):
-        lines.append(_line(f"**{cell}**" if number in table.strong and cell else cell for cell in row))
-    lines += [line for note in table.notes for line in ("", _plain(note))]
-    return "\n".join(lines) + "\n"
-
-
-def _line(cells: Any) -> str:
-    return "| " + " | ".join(_plain(cell) for cell in cells) + " |"
-
-
-def _plain(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    """Return a GitHub table under a heading, notes below."""
+    rows = [
+        [f"**{cell}**" if number in table.strong and cell else cell for cell in row]
+        for number, row in enumerate(table.rows)
+    ]
+    head = f"### {markdown.escape(table.title)}\n\n{markdown.table(table.headings, rows, numbers=True)}"
+    return "\n\n".join([head, *map(markdown.escape, table.notes)]) + "\n"

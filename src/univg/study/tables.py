@@ -6,7 +6,6 @@ agree?), and over samples (bootstrap within families, all seeds pooled: would ot
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from univg.report.statistics import MACRO, compare
+from univg.report.plots import new_figure, to_png
+from univg.report.statistics import MACRO, compare, student_reach
 from univg.report.tables import Table
 from univg.study.rows import ARMS, CLAIMS
 
 Row = Mapping[str, Any]
 
-# Two-sided 95 % quantiles of Student's t by degrees of freedom; 1.96 beyond.
-_T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
 _TITLES = {"world": "test worlds", "world_unseen": "unseen combinations"}
 _COLOURS = {"none": "#495057", "exp": "#1f6feb", "power": "#2b8a3e", "log": "#d9480f"}
 _LEVELS = (("easy", "#2b8a3e"), ("medium", "#e67700"), ("hard", "#c92a2a"))
@@ -47,11 +45,8 @@ def over_seeds(values: Sequence[float]) -> str:
     >>> over_seeds([50.0])
     '50.0'
     """
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.1f}"
-    reach = _T95.get(len(values) - 1, 1.96) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return f"{mean:.1f} ± {reach:.1f}"
+    mean = f"{np.mean(values):.1f}"
+    return f"{mean} ± {student_reach(values):.1f}" if len(values) > 1 else mean
 
 
 def _by_arm(rows: Sequence[Row]) -> dict[str, dict[int, Row]]:
@@ -155,30 +150,10 @@ def pictures(rows: Sequence[Row], folder: Path) -> list[Path]:
     return written
 
 
-def _figure(width: float, height: float, columns: int) -> tuple[Any, Sequence[Any]]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, columns, squeeze=False)[0]
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#e9ecef", linewidth=0.8)
-        axes.set_axisbelow(True)
-    return figure, panels
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def _draw_arms(rows: Sequence[Row]) -> bytes:
     by_arm = _by_arm(rows)
     splits = list(dict.fromkeys(split for row in rows for split in row["ious"]))
-    figure, panels = _figure(5.2 * len(splits), 0.42 * len(by_arm) + 1.2, len(splits))
+    figure, panels = new_figure(5.2 * len(splits), 0.42 * len(by_arm) + 1.2, len(splits))
     for axes, split in zip(panels, splits, strict=True):
         for place, (_, of_seed) in enumerate(by_arm.items()):
             values = [average(row, split) for row in of_seed.values()]
@@ -187,7 +162,7 @@ def _draw_arms(rows: Sequence[Row]) -> bytes:
         axes.set(title=_TITLES[split], xlabel="Acc@0.5, average over families", xlim=(0, 100))
         axes.set_yticks(range(len(by_arm)), [ARMS[arm].title for arm in by_arm], fontsize=8)
         axes.invert_yaxis()
-    return _png(figure)
+    return to_png(figure)
 
 
 def _curve(rows: Sequence[Row], key: str) -> tuple[Any, Any]:
@@ -219,24 +194,24 @@ def _draw_curves(rows: Sequence[Row]) -> bytes | None:
     if not groups:
         return None
     wanted = (("iou", "mean IoU of rollouts"), ("format", "format rate"), ("length", "tokens a rollout"))
-    figure, panels = _figure(12, 3.4, len(wanted))
+    figure, panels = new_figure(12, 3.4, len(wanted))
     for axes, (key, title) in zip(panels, wanted, strict=True):
         for weighting, group in groups.items():
             axes.plot(*_curve(group, key), color=_COLOURS.get(weighting, "#868e96"), label=weighting)
         axes.set(title=title, xlabel="GRPO step")
     panels[0].legend(frameon=False, title="weights", fontsize=8)
-    return _png(figure)
+    return to_png(figure)
 
 
 def _draw_shares(rows: Sequence[Row]) -> bytes | None:
     groups = _grpo_rows(rows)
     if not groups:
         return None
-    figure, panels = _figure(3.6 * len(groups), 3.2, len(groups))
+    figure, panels = new_figure(3.6 * len(groups), 3.2, len(groups))
     for axes, (weighting, group) in zip(panels, groups.items(), strict=True):
         for level, colour in _LEVELS:
             axes.plot(*_curve(group, level), color=colour, label=level)
         axes.set(title=f"weights {weighting}", xlabel="GRPO step", ylim=(0, 1))
     panels[0].set_ylabel("share of groups")
     panels[0].legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return to_png(figure)
