@@ -118,23 +118,16 @@ _LEGEND = (
 
 def to_html(sections: Sequence[Section], gallery: int = 60) -> str:
     """One page with all tables, plots and `gallery` samples a run; no other file is needed to see it."""
-    from importlib.resources import files
-
-    from jinja2 import Environment, StrictUndefined
-
-    from univg.evaluate.gallery import cards_of, data_address
+    from univg.evaluate.gallery import cards_of
+    from univg.pictures.pages import data_url, render_page
     from univg.report.plots import iou_plot
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = files("univg.evaluate").joinpath("report.html.jinja").read_text(encoding="utf-8")
     shown = []
     for section in sections:
         plot = iou_plot({run.label: [row["iou"] for row in run.rows.values()] for run in section.runs})
         cards = [card for run in section.runs for card in cards_of(run, gallery)]
-        shown.append({"section": section, "plot": data_address(plot, "png"), "cards": cards})
-    return environment.from_string(source).render(sections=shown, legend=_LEGEND)
+        shown.append({"section": section, "plot": data_url(plot, "png"), "cards": cards})
+    return render_page("evaluate", "report.html.jinja", sections=shown, legend=_LEGEND)
 
 
 def write_report(sections: Sequence[Section], out: Path, gallery: int = 60) -> list[Path]:
