@@ -22,7 +22,7 @@ from univg.evaluate.report import build, to_html, to_markdown, write_report
 from univg.evaluate.rows import RunError
 from univg.evaluate.runner import evaluate
 from univg.evaluate.runs import Run, read_runs
-from univg.report.tables import as_markdown, published_table, read_published, scores_table
+from univg.report.tables import build_published_table, build_scores_table, read_published, render_markdown
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -141,7 +141,7 @@ def test_published_numbers_are_the_papers() -> None:
         if abs(sum(values[:10]) / 10 - values[10]) > 0.011:
             off.append((name, values[10]))
     assert [value for _, value in off] == [72.64, 67.3], "the two slips that the notes name"
-    assert published_table("lisa_val", {}) is not None and published_table("world", {}) is None
+    assert build_published_table("lisa_val", {}) is not None and build_published_table("world", {}) is None
     for values in read_published()["zero_shot"]["rows"].values():
         assert sum(values[:5]) / 5 == pytest.approx(values[5], abs=0.02)
 
@@ -169,9 +169,9 @@ def test_pictures_are_found_again(scripted: ModuleType, folders: list[Path]) -> 
 
 def test_markdown_keeps_its_columns() -> None:
     table = replace(
-        scores_table(build([mig_bench_run({"diff": 2})])[0].summaries["ours"], "a|b"), notes=("x < y",)
+        build_scores_table(build([mig_bench_run({"diff": 2})])[0].summaries["ours"], "a|b"), notes=("x < y",)
     )
-    text = as_markdown(table)
+    text = render_markdown(table)
     assert text.startswith("### a\\|b") and "x &lt; y" in text
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from univg.cli.main import app
 from univg.config import load_config
 from univg.grounding.samples import read_jsonl
-from univg.report.tables import as_markdown
+from univg.report.tables import render_markdown
 from univg.study.rows import (
     ARMS,
     CLAIMS,
@@ -65,7 +65,7 @@ ROWS = [
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    return "\n".join(map(as_markdown, study_tables(rows)))
+    return "\n".join(map(render_markdown, study_tables(rows)))
 
 
 def line(text: str, start: str) -> list[str]:

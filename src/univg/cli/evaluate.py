@@ -118,7 +118,7 @@ def score(
     """Score responses made elsewhere: rows with `text`, `answer` (a box) and optionally `id`, `task`."""
     from univg.evaluate.predictions import read_predictions, scale_of, score_predictions, write_scores
     from univg.report.statistics import summarise
-    from univg.report.tables import LEGACY, legacy_table, scores_table, show
+    from univg.report.tables import LEGACY, build_legacy_table, build_scores_table, print_table
 
     with told_errors():
         _check_folder(out.parent)
@@ -143,14 +143,16 @@ def score(
         notes.append(
             f"NOTE: an answer reaches {largest:g}, beyond 0–1000: pixels must be made 0–1 or 0–1000 first."
         )
-    show(scores_table(summarise(judged), str(predictions), ("hit_50",), notes))
+    print_table(build_scores_table(summarise(judged), str(predictions), ("hit_50",), notes))
     if legacy:
         judged = [
             row | {"legacy_hit_50": row["legacy_mig_iou"] >= 0.5, "legacy_iou": row["legacy_mig_iou"]}
             for row in judged
         ]
         unit = "The reference scorer takes an answer as it stands for 0–1000: against 0–1 answers it says nothing."
-        show(legacy_table(summarise(judged, LEGACY), str(predictions), [unit] if scale == "unit" else []))
+        print_table(
+            build_legacy_table(summarise(judged, LEGACY), str(predictions), [unit] if scale == "unit" else [])
+        )
     typer.echo(f"scores: {out}")
 
 
@@ -329,11 +331,11 @@ def _tell(
     if outcome.rows and (shard[1] == 1 or len(outcome.rows) >= outcome.expected):
         from univg.evaluate.report import build
         from univg.evaluate.runs import read_runs
-        from univg.report.tables import show
+        from univg.report.tables import print_table
 
         for section in build(read_runs([out]), legacy, intervals=("hit_50",)):
             for table in section.tables:
-                show(table)
+                print_table(table)
     typer.echo(f"{outcome.answered} new rows, {len(outcome.rows)} of {outcome.expected}: {out}")
     for fault in outcome.faults[:20]:
         notes.print(f"{'note' if fault.get('usable') else 'fault'}: {_fault_line(fault)}")

@@ -28,7 +28,7 @@ def report(
     from univg.evaluate.report import build, write_report
     from univg.evaluate.runs import read_runs
     from univg.files import check_writable
-    from univg.report.tables import show
+    from univg.report.tables import print_table
 
     folder = out or (runs[0] if len(runs) == 1 else Path("univg-report"))
     with told_errors():
@@ -38,6 +38,6 @@ def report(
         for section in build(found, legacy, intervals=("hit_50",)):
             typer.echo(f"\n{section.benchmark}\n")
             for table in section.tables:
-                show(table)
+                print_table(table)
         for path in write_report(sections, folder, gallery):
             typer.echo(str(path))

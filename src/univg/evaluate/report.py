@@ -19,11 +19,11 @@ from univg.report.statistics import METRICS, Summary, compare, summarise
 from univg.report.tables import (
     LEGACY,
     Table,
-    as_markdown,
-    comparison_table,
-    legacy_table,
-    published_table,
-    scores_table,
+    build_comparison_table,
+    build_legacy_table,
+    build_published_table,
+    build_scores_table,
+    render_markdown,
 )
 
 
@@ -47,15 +47,15 @@ def build(runs: Sequence[Run], legacy: bool = False, intervals: Sequence[str] | 
         metrics = METRICS + LEGACY if legacy else METRICS
         summaries = {label: summarise(each, metrics) for label, each in rows.items()}
         shown = intervals if intervals is not None else METRICS
-        tables = [scores_table(summaries[run.label], run.label, shown, notes_on(run)) for run in group]
+        tables = [build_scores_table(summaries[run.label], run.label, shown, notes_on(run)) for run in group]
         if legacy:
-            tables += [legacy_table(summaries[run.label], run.label) for run in group]
-        beside = published_table(benchmark, summaries)
+            tables += [build_legacy_table(summaries[run.label], run.label) for run in group]
+        beside = build_published_table(benchmark, summaries)
         tables += [beside] if beside else []
         for first, second in itertools.combinations(group, 2):
             compared = compare(first.rows, second.rows)
             if compared.lines:
-                tables.append(comparison_table(compared, first.label, second.label))
+                tables.append(build_comparison_table(compared, first.label, second.label))
         sections.append(Section(benchmark, group, tables, summaries))
     return sections
 
@@ -104,7 +104,7 @@ def to_markdown(sections: Sequence[Section]) -> str:
     parts = ["# Report\n"]
     for section in sections:
         parts.append(f"## {section.benchmark}\n")
-        parts += [as_markdown(table) for table in section.tables]
+        parts += [render_markdown(table) for table in section.tables]
     parts.append(_LEGEND + "\n")
     return "\n".join(parts)
 
@@ -120,11 +120,11 @@ def to_html(sections: Sequence[Section], gallery: int = 60) -> str:
     """One page with all tables, plots and `gallery` samples a run; no other file is needed to see it."""
     from univg.evaluate.gallery import cards_of
     from univg.pictures.pages import data_url, render_page
-    from univg.report.plots import iou_plot
+    from univg.report.plots import draw_ious
 
     shown = []
     for section in sections:
-        plot = iou_plot({run.label: [row["iou"] for row in run.rows.values()] for run in section.runs})
+        plot = draw_ious({run.label: [row["iou"] for row in run.rows.values()] for run in section.runs})
         cards = [card for run in section.runs for card in cards_of(run, gallery)]
         shown.append({"section": section, "plot": data_url(plot, "png"), "cards": cards})
     return render_page("evaluate", "report.html.jinja", sections=shown, legend=_LEGEND)
@@ -132,7 +132,7 @@ def to_html(sections: Sequence[Section], gallery: int = 60) -> str:
 
 def write_report(sections: Sequence[Section], out: Path, gallery: int = 60) -> list[Path]:
     """Write `report.md`, `report.html` and one `iou-<benchmark>.png` a section into `out`; returns the paths."""
-    from univg.report.plots import iou_plot
+    from univg.report.plots import draw_ious
 
     out.mkdir(parents=True, exist_ok=True)
     content = {
@@ -141,7 +141,7 @@ def write_report(sections: Sequence[Section], out: Path, gallery: int = 60) -> l
     }
     for section in sections:
         ious = {run.label: [row["iou"] for row in run.rows.values()] for run in section.runs}
-        content[f"iou-{section.benchmark}.png"] = iou_plot(ious)
+        content[f"iou-{section.benchmark}.png"] = draw_ious(ious)
     paths = []
     for name, data in content.items():
         partial = out / f".{name}.partial"

@@ -282,7 +282,7 @@ def _machine() -> str:
 
 
 def _write_tables(folder: Path) -> None:
-    from univg.report.tables import as_markdown, show
+    from univg.report.tables import print_table, render_markdown
     from univg.study.rows import read_rows
     from univg.study.tables import pictures, study_tables
 
@@ -290,8 +290,8 @@ def _write_tables(folder: Path) -> None:
     if not rows:
         raise UnivgError(f"no rows of the study in {folder}: run it first, without --tables")
     tables = study_tables(rows)
-    (folder / "table.md").write_text("\n".join(map(as_markdown, tables)), encoding="utf-8")
+    (folder / "table.md").write_text("\n".join(map(render_markdown, tables)), encoding="utf-8")
     drawn = pictures(rows, folder)
     for table in tables:
-        show(table)
+        print_table(table)
     typer.echo(f"rows, table.md and {len(drawn)} pictures: {folder}")

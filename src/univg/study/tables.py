@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from univg.report.plots import new_figure, to_png
+from univg.report.plots import encode_png, make_figure
 from univg.report.statistics import MACRO, compare, student_reach
 from univg.report.tables import Table
 from univg.study.rows import ARMS, CLAIMS
@@ -153,7 +153,7 @@ def pictures(rows: Sequence[Row], folder: Path) -> list[Path]:
 def _draw_arms(rows: Sequence[Row]) -> bytes:
     by_arm = _by_arm(rows)
     splits = list(dict.fromkeys(split for row in rows for split in row["ious"]))
-    figure, panels = new_figure(5.2 * len(splits), 0.42 * len(by_arm) + 1.2, len(splits))
+    figure, panels = make_figure(5.2 * len(splits), 0.42 * len(by_arm) + 1.2, len(splits))
     for axes, split in zip(panels, splits, strict=True):
         for place, (_, of_seed) in enumerate(by_arm.items()):
             values = [average(row, split) for row in of_seed.values()]
@@ -162,7 +162,7 @@ def _draw_arms(rows: Sequence[Row]) -> bytes:
         axes.set(title=_TITLES[split], xlabel="Acc@0.5, average over families", xlim=(0, 100))
         axes.set_yticks(range(len(by_arm)), [ARMS[arm].title for arm in by_arm], fontsize=8)
         axes.invert_yaxis()
-    return to_png(figure)
+    return encode_png(figure)
 
 
 def _curve(rows: Sequence[Row], key: str) -> tuple[Any, Any]:
@@ -180,7 +180,7 @@ def _curve(rows: Sequence[Row], key: str) -> tuple[Any, Any]:
 
 
 def _grpo_rows(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by weighting, of the arms that begin with the cold start."""
+    """ScoredRows by weighting, of the arms that begin with the cold start."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         stages = ARMS[row["arm"]].stages
@@ -194,24 +194,24 @@ def _draw_curves(rows: Sequence[Row]) -> bytes | None:
     if not groups:
         return None
     wanted = (("iou", "mean IoU of rollouts"), ("format", "format rate"), ("length", "tokens a rollout"))
-    figure, panels = new_figure(12, 3.4, len(wanted))
+    figure, panels = make_figure(12, 3.4, len(wanted))
     for axes, (key, title) in zip(panels, wanted, strict=True):
         for weighting, group in groups.items():
             axes.plot(*_curve(group, key), color=_COLOURS.get(weighting, "#868e96"), label=weighting)
         axes.set(title=title, xlabel="GRPO step")
     panels[0].legend(frameon=False, title="weights", fontsize=8)
-    return to_png(figure)
+    return encode_png(figure)
 
 
 def _draw_shares(rows: Sequence[Row]) -> bytes | None:
     groups = _grpo_rows(rows)
     if not groups:
         return None
-    figure, panels = new_figure(3.6 * len(groups), 3.2, len(groups))
+    figure, panels = make_figure(3.6 * len(groups), 3.2, len(groups))
     for axes, (weighting, group) in zip(panels, groups.items(), strict=True):
         for level, colour in _LEVELS:
             axes.plot(*_curve(group, level), color=colour, label=level)
         axes.set(title=f"weights {weighting}", xlabel="GRPO step", ylim=(0, 1))
     panels[0].set_ylabel("share of groups")
     panels[0].legend(frameon=False, fontsize=8)
-    return to_png(figure)
+    return encode_png(figure)
