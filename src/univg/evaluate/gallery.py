@@ -1,4 +1,4 @@
-"""The report's gallery: which samples are shown, and what stands on each card."""
+"""Choose the samples of a report's gallery, and make a card of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ THUMB_PX = 220
 
 
 @dataclass(frozen=True)
-class Frame:
+class CardPicture:
     """A picture of a card, with boxes in percent of its width and height (left, top, width, height)."""
 
     address: str
@@ -32,7 +32,7 @@ class Card:
     run: str
     row: Mapping[str, Any]
     thought: str | None
-    frames: Sequence[Frame]
+    frames: Sequence[CardPicture]
     missing: str | None
 
     @property
@@ -44,13 +44,13 @@ class Card:
         return self.row["fault"] or "none"
 
 
-def cards_of(run: Run, count: int) -> list[Card]:
-    """Up to `count` cards, the same for the same rows."""
-    return [_card(run, row) for row in choose(list(run.rows.values()), count)]
+def make_cards(run: Run, count: int) -> list[Card]:
+    """Make up to `count` cards, the same for the same rows."""
+    return [_make_card(run, row) for row in choose_rows(list(run.rows.values()), count)]
 
 
-def choose(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
-    """Every kind of outcome of every task in turn (each fault, misses, hits), so that what is rare is seen too.
+def choose_rows(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """Choose of every task every kind of outcome in turn (each fault, misses, hits), so that the rare is seen too.
 
     Within a kind the order is that of a hash: neither the file's nor the scores'.
     """
@@ -70,7 +70,7 @@ def choose(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, A
     return sorted(chosen, key=lambda row: (row["task"], row["hit_50"], row["iou"], row["key"]))
 
 
-def _card(run: Run, row: Mapping[str, Any]) -> Card:
+def _make_card(run: Run, row: Mapping[str, Any]) -> Card:
     frames, missing = [], None
     try:
         for index, picture in enumerate(pictures_of(row, run.about)):
@@ -78,7 +78,7 @@ def _card(run: Run, row: Mapping[str, Any]) -> Card:
             on = index == row["image_index"]
             boxes = row["boxes_unit"]
             truth = place_percent(row["truth_unit"]) if on else None
-            frames.append(Frame(address, truth, place_percent(boxes[0]) if on and boxes else None))
+            frames.append(CardPicture(address, truth, place_percent(boxes[0]) if on and boxes else None))
     except ImageFault as fault:
         missing = str(fault)
     return Card(run.label, row, read(row["text"], Asked(style=row["style"])).thought, frames, missing)

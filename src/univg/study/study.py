@@ -233,8 +233,8 @@ def _evaluate(config: StudyConfig, model: str, out: Path) -> dict[str, Any]:
     """IoUs by split and family in the samples' order, and the share of answers with a fault by split."""
     from univg.evaluate.benchmarks import open_world
     from univg.evaluate.engines import Decoding, load_local
-    from univg.evaluate.rows import RunError
     from univg.evaluate.runner import evaluate
+    from univg.evaluate.runs import OtherRun
 
     ious: dict[str, dict[str, list[float]]] = {}
     faults: dict[str, float] = {}
@@ -245,7 +245,7 @@ def _evaluate(config: StudyConfig, model: str, out: Path) -> dict[str, Any]:
         folder = out / split
         try:
             outcome = evaluate(benchmark, engine, folder, decoding)
-        except RunError:  # rows of an earlier training of this arm
+        except OtherRun:  # rows of an earlier training of this arm
             shutil.rmtree(folder)
             outcome = evaluate(benchmark, engine, folder, decoding)
         of_family: dict[str, list[float]] = {family: [] for family in config.families}
