@@ -245,7 +245,7 @@ def run_twice(folder: Path, *arguments: str) -> dict[str, dict[str, Any]]:
 
 def test_a_study_runs_and_a_second_call_trains_nothing(tmp_path: Path) -> None:
     """Every kind of stage, at the smallest size: arms that begin alike share their first stage."""
-    arms = ["base", "sft", "cot-sft-more", "cot-sft-grpo-exp"]
+    arms = ["base", "cot-sft-more", "cot-sft-grpo-exp"]
     sizes = [
         "samples=1",
         "splits=[world]",
@@ -253,7 +253,14 @@ def test_a_study_runs_and_a_second_call_trains_nothing(tmp_path: Path) -> None:
         "max_new_tokens=16",
         "more_sft_steps=1",
     ]
-    sizes += ["sft.max_steps=1", "sft.batch=2", "sft.micro_batch=2", "grpo.max_steps=1"]
+    sizes += [
+        "sft.workers=0",
+        "grpo.workers=0",
+        "sft.max_steps=1",
+        "sft.batch=2",
+        "sft.micro_batch=2",
+        "grpo.max_steps=1",
+    ]
     sizes += [
         "grpo.prompts_per_step=2",
         "grpo.rollouts=2",
@@ -264,7 +271,7 @@ def test_a_study_runs_and_a_second_call_trains_nothing(tmp_path: Path) -> None:
     assert sorted(rows) == sorted(f"{arm}-seed0.json" for arm in arms)
     assert all({*row["ious"]["world"]} == {"diff", "region"} for row in rows.values())
     steps = {row["arm"]: [stage["steps"] for stage in row["stages"]] for row in rows.values()}
-    assert steps == {"base": [], "sft": [1], "cot-sft-more": [1, 1], "cot-sft-grpo-exp": [1, 1]}
+    assert steps == {"base": [], "cot-sft-more": [1, 1], "cot-sft-grpo-exp": [1, 1]}
     shared = [row["stages"][0] for row in rows.values() if row["arm"].startswith("cot")]
     assert shared[0] == shared[1]
     assert [point["step"] for point in rows["cot-sft-grpo-exp-seed0.json"]["curve"]] == [1]
