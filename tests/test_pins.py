@@ -73,9 +73,11 @@ def configs() -> Any:
 
 
 def evaluating() -> Any:
-    from univg.evaluate import benchmarks, engines, judging, remote, rows, runner
+    from univg.evaluate import benchmarks, engines, remote, rows, runner, runs
 
-    return _names(benchmarks, engines, judging, remote, rows, runner)
+    names = _names(benchmarks, engines, remote, rows, runner, runs)
+    names.fingerprint_of = runner.make_fingerprint
+    return names
 
 
 def constructing() -> Any:

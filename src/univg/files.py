@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,6 +35,7 @@ __all__ = [
     "Journal",
     "canonical",
     "check_writable",
+    "create_whole",
     "digest_file",
     "replacing",
     "unwritable",
@@ -79,6 +80,25 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write a file that is complete or not there; text as UTF-8, line ends as they stand."""
     with replacing(path) as partial:
         partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def create_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Write a file unless there is one: of two processes that write it, the first one's stays, complete.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+    >>> create_whole(path, "first")
+    >>> create_whole(path, "second")
+    >>> path.read_text(), len(list(path.parent.iterdir()))
+    ('first', 1)
+    """
+    with suppress(FileExistsError), replacing(path) as partial:
+        partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        try:
+            os.link(partial, path)
+        except OSError:  # there is one; or the file system has no hard links
+            if Path(path).exists():
+                raise FileExistsError(path) from None
 
 
 def digest_file(path: str | os.PathLike[str]) -> str:

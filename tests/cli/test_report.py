@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from univg.cli import main as cli
-from univg.evaluate.rows import claim, write_state
+from univg.evaluate.runs import claim, write_state
 
 TASKS = ("diff", "region")
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from univg.errors import UnivgError
 from univg.evaluate.predictions import (
-    PredictionError,
+    find_scale,
     read_predictions,
-    scale_of,
     score_predictions,
     write_scores,
 )
@@ -33,7 +33,7 @@ def test_rows_keep_their_order_and_names(tmp_path: Path) -> None:
         {"text": None, "answer": [0, 0, 10, 10]},
     )
     read = read_predictions(path)
-    rows = list(score_predictions(read, scale_of(one.answer for one in read)))
+    rows = list(score_predictions(read, find_scale(one.answer for one in read)))
     assert [(row.get("id"), row["iou"], row["fault"]) for row in rows] == [
         (7, pytest.approx(1.0), None),
         ("b", 0.0, "no_answer"),
@@ -50,10 +50,10 @@ def test_the_scale_is_the_files(tmp_path: Path) -> None:
         {"text": "", "answer": [0, 0, 1, 1]},
     )
     read = read_predictions(unit)
-    assert scale_of(one.answer for one in read) == "unit"
+    assert find_scale(one.answer for one in read) == "unit"
     assert next(score_predictions(read, "unit"))["iou"] == pytest.approx(1.0)
     one_large = [*(one.answer for one in read), (0.0, 0.0, 2.0, 1.0)]
-    assert scale_of(one_large) == "permille"
+    assert find_scale(one_large) == "permille"
 
 
 def test_the_reference_reward_is_given_answers_of_its_scale(tmp_path: Path) -> None:
@@ -121,15 +121,15 @@ def test_the_reference_codes_numbers(
 def test_a_line_that_cannot_be_scored_is_named(record: str, line: str, tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"text": "a", "answer": [0, 0, 1, 1]}\n\n' + record + "\n")
-    with pytest.raises(PredictionError, match=rf"{line}.*p\.jsonl, line 3"):
+    with pytest.raises(UnivgError, match=rf"{line}.*p\.jsonl, line 3"):
         read_predictions(path)
 
 
 def test_files_that_hold_nothing(tmp_path: Path) -> None:
-    with pytest.raises(PredictionError, match="cannot be read"):
+    with pytest.raises(UnivgError, match="cannot be read"):
         read_predictions(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(PredictionError, match="no predictions"):
+    with pytest.raises(UnivgError, match="no predictions"):
         read_predictions(tmp_path / "empty.jsonl")
 
 

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from univg.errors import UnivgError
 from univg.evaluate.benchmarks import open_file, pictures_of
 from univg.evaluate.engines import Decoding
-from univg.evaluate.gallery import choose
-from univg.evaluate.report import build, to_html, to_markdown, write_report
-from univg.evaluate.rows import RunError
+from univg.evaluate.gallery import choose_rows
+from univg.evaluate.report import build_sections, render_html_page, render_markdown_page, write_report
 from univg.evaluate.runner import evaluate
 from univg.evaluate.runs import Run, read_runs
-from univg.report.tables import as_markdown, published_table, read_published, scores_table
+from univg.report.tables import build_published_table, build_scores_table, read_published, render_markdown
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -59,7 +59,7 @@ def test_shards_from_several_folders_are_one_run(
 
 
 def test_what_a_report_holds(folders: list[Path]) -> None:
-    sections = build(read_runs(folders[:2]), legacy=True)
+    sections = build_sections(read_runs(folders[:2]), legacy=True)
     [section] = sections
     titles = [table.title for table in section.tables]
     assert titles == [
@@ -73,7 +73,7 @@ def test_what_a_report_holds(folders: list[Path]) -> None:
     )
     assert [row[0] for row in table.rows][-2:] == ["macro", "micro"]
     assert re.fullmatch(r"\d+\.\d \(\d+\.\d–\d+\.\d\)", table.rows[-1][2])
-    told = to_markdown(sections)
+    told = render_markdown_page(sections)
     assert "| **macro** |" in told and told.count("\n### ") == 5
 
 
@@ -83,19 +83,19 @@ def test_an_incomplete_run_says_so(
     data, root = own_set(4)
     (root / "2-b.png").unlink()
     evaluate(open_file("univg", data, root), scripted.ScriptedEngine(), tmp_path / "run")
-    [section] = build(read_runs([tmp_path / "run"]))
+    [section] = build_sections(read_runs([tmp_path / "run"]))
     assert (
         "NOT COMPLETE: 3 of 4 samples are scored; could not be evaluated: 1 image." in section.tables[0].notes
     )
-    page = to_html([section])
+    page = render_html_page([section])
     assert "NOT COMPLETE" in page and "2-b.png" in page
 
 
 def test_folders_that_are_no_runs(tmp_path: Path, scripted: ModuleType) -> None:
-    with pytest.raises(RunError, match="no run here"):
+    with pytest.raises(UnivgError, match="no run here"):
         read_runs([tmp_path])
     evaluate(replace(scripted.world(1), cases=()), scripted.ScriptedEngine(), tmp_path)
-    with pytest.raises(RunError, match="no row yet"):
+    with pytest.raises(UnivgError, match="no row yet"):
         read_runs([tmp_path])
 
 
@@ -118,7 +118,7 @@ def mig_bench_run(counts: dict[str, int]) -> Run:
 
 def test_the_papers_rows_stand_beside_mig_bench() -> None:
     counts = dict.fromkeys(read_published()["mig_bench"]["columns"], 2)
-    [section] = build([mig_bench_run(counts)])
+    [section] = build_sections([mig_bench_run(counts)])
     table = next(table for table in section.tables if table.title.startswith("Beside the paper"))
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["ours"] == ("50.00",) * 11
@@ -128,7 +128,7 @@ def test_the_papers_rows_stand_beside_mig_bench() -> None:
 
 
 def test_a_part_of_the_tasks_has_no_avg() -> None:
-    [section] = build([mig_bench_run({"diff": 2, "region": 2})])
+    [section] = build_sections([mig_bench_run({"diff": 2, "region": 2})])
     table = next(table for table in section.tables if table.title.startswith("Beside the paper"))
     assert table.rows[0][-1] == "–" and table.rows[0][2] == "–"
 
@@ -141,7 +141,7 @@ def test_published_numbers_are_the_papers() -> None:
         if abs(sum(values[:10]) / 10 - values[10]) > 0.011:
             off.append((name, values[10]))
     assert [value for _, value in off] == [72.64, 67.3], "the two slips that the notes name"
-    assert published_table("lisa_val", {}) is not None and published_table("world", {}) is None
+    assert build_published_table("lisa_val", {}) is not None and build_published_table("world", {}) is None
     for values in read_published()["zero_shot"]["rows"].values():
         assert sum(values[:5]) / 5 == pytest.approx(values[5], abs=0.02)
 
@@ -152,11 +152,11 @@ def test_the_gallery_shows_every_kind() -> None:
         for task in ("a", "b")
         for number, (fault, hit) in enumerate([(None, True)] * 50 + [(None, False), ("no_box", False)])
     ]
-    chosen = choose(rows, 8)
+    chosen = choose_rows(rows, 8)
     kinds = {(row["task"], row["fault"], row["hit_50"]) for row in chosen}
     assert len(kinds) == 6 and len(chosen) == 8
-    assert chosen == choose(list(reversed(rows)), 8)
-    assert len(choose(rows, 1000)) == len(rows)
+    assert chosen == choose_rows(list(reversed(rows)), 8)
+    assert len(choose_rows(rows, 1000)) == len(rows)
 
 
 def test_pictures_are_found_again(scripted: ModuleType, folders: list[Path]) -> None:
@@ -169,9 +169,10 @@ def test_pictures_are_found_again(scripted: ModuleType, folders: list[Path]) -> 
 
 def test_markdown_keeps_its_columns() -> None:
     table = replace(
-        scores_table(build([mig_bench_run({"diff": 2})])[0].summaries["ours"], "a|b"), notes=("x < y",)
+        build_scores_table(build_sections([mig_bench_run({"diff": 2})])[0].summaries["ours"], "a|b"),
+        notes=("x < y",),
     )
-    text = as_markdown(table)
+    text = render_markdown(table)
     assert text.startswith("### a\\|b") and "x &lt; y" in text
 
 
@@ -183,7 +184,7 @@ def test_a_browser_shows_the_page(folders: list[Path], tmp_path: Path) -> None:
         pytest.skip("no Chromium here")
     runs = read_runs(folders[:2])
     hostile = {key: {**row, "query": HOSTILE, "text": HOSTILE} for key, row in runs[0].rows.items()}
-    sections = build([replace(runs[0], rows=hostile), runs[1]])
+    sections = build_sections([replace(runs[0], rows=hostile), runs[1]])
     paths = write_report(sections, tmp_path, gallery=20)
     page = tmp_path / "report.html"
     assert page in paths and not re.search(r'(?:src|href)="(?!data:)', page.read_text())
@@ -217,7 +218,7 @@ def browse(page: Path, *options: str) -> str:
 
 def test_the_fingerprint_is_on_the_page(folders: list[Path]) -> None:
     runs = read_runs(folders[:1])
-    page = to_html(build(runs), gallery=0)
+    page = render_html_page(build_sections(runs), gallery=0)
     assert "what decided these numbers" in page and "scripted" in page and "<article" not in page
     stored: dict[str, Any] = json.loads((folders[0] / "run.json").read_text())
     assert stored["fingerprint"] == runs[0].fingerprint

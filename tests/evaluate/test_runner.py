@@ -15,16 +15,18 @@ from typing import Any
 
 import pytest
 
+from univg.errors import UnivgError
 from univg.evaluate.benchmarks import open_file, open_world
 from univg.evaluate.engines import Decoding, EngineError
-from univg.evaluate.rows import RunError, read_run, without_timings
-from univg.evaluate.runner import evaluate, parse_shard, shard_from_environment
+from univg.evaluate.rows import drop_timings
+from univg.evaluate.runner import evaluate, parse_shard, read_shard
+from univg.evaluate.runs import OtherRun, read_run
 
 KILLS = 25
 
 
 def timeless(rows: Any) -> dict[str, Any]:
-    return {key: without_timings(row) for key, row in rows.items()}
+    return {key: drop_timings(row) for key, row in rows.items()}
 
 
 def test_a_row_says_everything(scripted: ModuleType, tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_another_fingerprint_never_mixes(
         decoding = Decoding(max_new_tokens=9)
     else:
         benchmark = scripted.world(1, seed=5)
-    with pytest.raises(RunError, match=rf"rows of another run \({told}"):
+    with pytest.raises(OtherRun, match=rf"rows of another run \({told}"):
         evaluate(benchmark, engine, tmp_path, decoding)
 
 
@@ -108,17 +110,17 @@ def test_shards_make_the_whole(scripted: ModuleType, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "2/2", "-1/2", "a/b", "0/0"])
 def test_no_shard(text: str) -> None:
-    with pytest.raises(RunError, match="no shard"):
+    with pytest.raises(UnivgError, match="no shard"):
         parse_shard(text)
 
 
 def test_the_shard_of_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert shard_from_environment() == (0, 1)
+    assert read_shard() == (0, 1)
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert shard_from_environment() == (2, 4)
+    assert read_shard() == (2, 4)
 
 
 def test_a_missing_image_is_a_fault_and_comes_back(

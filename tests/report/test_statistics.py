@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from univg.report.statistics import by_task, compare, student_reach, summarise, wilson_interval
+from univg.report.statistics import compare, group_by_task, student_reach, summarise, wilson_interval
 
 
 def row(task: str, iou: float, fault: str | None = None, truncated: bool = False) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def test_one_task_has_no_averages() -> None:
 
 def test_the_paper_orders_its_tasks() -> None:
     named = [row(task, 1.0) for task in ("video", "correspondence", "implicit", "diff", "region")]
-    assert list(by_task(named)) == ["diff", "region", "correspondence", "implicit", "video"]
+    assert list(group_by_task(named)) == ["diff", "region", "correspondence", "implicit", "video"]
 
 
 def test_the_interval_is_that_of_the_binomial() -> None:

@@ -6,25 +6,25 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from univg.cli.main import app
+from univg.cli.main import main
 from univg.config import load_config
+from univg.errors import UnivgError
 from univg.grounding.samples import read_jsonl
-from univg.report.tables import as_markdown
+from univg.report.tables import render_markdown
+from univg.study.config import StudyConfig
 from univg.study.rows import (
     ARMS,
     CLAIMS,
-    StudyError,
     choose_arms,
+    configure_stage,
     fingerprint,
     read_rows,
-    stage_config,
     write_row,
 )
-from univg.study.tables import average, over_seeds, pictures, study_tables
+from univg.study.tables import average_accuracy, build_study_tables, format_over_seeds, write_pictures
 from univg.study.thoughts import SOURCES
-from univg.training.config import GrpoConfig, SftConfig, StudyConfig
+from univg.training.config import GrpoConfig, SftConfig
 
 
 def row(arm: str, seed: int, test: float, unseen: float, n: int = 20) -> dict[str, Any]:
@@ -65,7 +65,7 @@ ROWS = [
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    return "\n".join(map(as_markdown, study_tables(rows)))
+    return "\n".join(map(render_markdown, build_study_tables(rows)))
 
 
 def line(text: str, start: str) -> list[str]:
@@ -94,18 +94,18 @@ def test_seeds_that_disagree_are_said() -> None:
 
 
 def test_pictures_show_what_there_is(tmp_path: Path) -> None:
-    assert [path.name for path in pictures(ROWS, tmp_path)] == ["arms.png", "curves.png", "shares.png"]
+    assert [path.name for path in write_pictures(ROWS, tmp_path)] == ["arms.png", "curves.png", "shares.png"]
     for path in tmp_path.glob("*.png"):
         with Image.open(path) as image:
             assert image.width > 400
-    assert [path.name for path in pictures(ROWS[:2], tmp_path)] == ["arms.png"], "no curves without RL"
+    assert [path.name for path in write_pictures(ROWS[:2], tmp_path)] == ["arms.png"], "no curves without RL"
 
 
 def test_average_is_over_families_not_samples() -> None:
     uneven = row("base", 0, 0.0, 0.0)
     uneven["ious"]["world"] = {"diff": [0.9] * 30, "region": [0.1] * 10}
-    assert average(uneven, "world") == 50.0
-    assert over_seeds([10.0, 10.0, 10.0]) == "10.0 ± 0.0"
+    assert average_accuracy(uneven, "world") == 50.0
+    assert format_over_seeds([10.0, 10.0, 10.0]) == "10.0 ± 0.0"
 
 
 def test_rows_are_read_back_in_the_tables_order(tmp_path: Path) -> None:
@@ -115,14 +115,14 @@ def test_rows_are_read_back_in_the_tables_order(tmp_path: Path) -> None:
         (one["arm"], one["seed"]) for one in ROWS
     ]
     (tmp_path / "base-seed0.json").write_text("{torn")
-    with pytest.raises(StudyError, match=r"not a row.*base-seed0.json: delete it"):
+    with pytest.raises(UnivgError, match=r"not a row.*base-seed0.json: delete it"):
         read_rows(tmp_path)
 
 
 def test_arms_of_a_seed_see_the_same_data_and_stages_see_different_data() -> None:
     config = StudyConfig()
     stages = {stage for name in choose_arms(config) for stage in ARMS[name].stages}
-    made = {stage: stage_config(config, stage, 3, "m") for stage in stages}
+    made = {stage: configure_stage(config, stage, 3, "m") for stage in stages}
     second = {stage: c for stage, c in made.items() if stage.startswith("grpo-") or stage == "more-sft"}
     first = {stage: c for stage, c in made.items() if stage not in second}
     assert {c.data[0].seed for c in first.values()} == {6} and {c.data[0].seed for c in second.values()} == {
@@ -155,7 +155,7 @@ def test_every_claim_is_about_arms_that_exist() -> None:
 
 
 def test_an_unknown_arm_is_named() -> None:
-    with pytest.raises(StudyError, match=r"no arm 'cot': choose from base, rl"):
+    with pytest.raises(UnivgError, match=r"no arm 'cot': choose from base, rl"):
         choose_arms(StudyConfig(arms=("cot",)))
 
 
@@ -166,7 +166,7 @@ def test_a_study_of_thoughts_has_an_arm_for_each_source_and_none_of_the_ablation
         f"sft-on-{source}" for source in SOURCES
     }
     assert not set(names) & set(choose_arms(StudyConfig()))
-    stages = [stage_config(config, f"sft-on-{source}", 1, "start", Path("t")) for source in SOURCES]
+    stages = [configure_stage(config, f"sft-on-{source}", 1, "start", Path("t")) for source in SOURCES]
     assert len({stage.data[0].path for stage in stages}) == len(SOURCES)
     assert len({stage.model_copy(update={"data": ()}).model_dump_json() for stage in stages}) == 1, (
         "equal else"
@@ -186,8 +186,7 @@ def test_a_study_of_thoughts_runs(tmp_path: Path) -> None:
     sizes = ["prologue=null", "model=embedded", "thoughts.samples=20", "samples=1", "sft.max_steps=2"]
     sizes += ["sft.batch=4", "sft.micro_batch=4"]
     run = ["study", "--config", "study-thoughts", "--out", str(tmp_path), "--rows", str(tmp_path / "rows")]
-    result = CliRunner().invoke(app, [*run, "--seed", "0", "--keep", *sizes])
-    assert result.exit_code == 0, result.output
+    assert main([*run, "--seed", "0", "--keep", *sizes]) == 0
     made = {
         source: {one.key: one.thought for one in read_jsonl(tmp_path / "seed0/thoughts" / f"{source}.jsonl")}
         for source in SOURCES
@@ -199,12 +198,34 @@ def test_a_study_of_thoughts_runs(tmp_path: Path) -> None:
     assert len(list((tmp_path / "rows").glob("thoughts-*-seed0.json"))) == 1 + len(SOURCES)
 
 
-def test_tables_are_drawn_from_rows_alone(tmp_path: Path) -> None:
+def test_tables_are_drawn_from_rows_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for one in ROWS:
         write_row(tmp_path / f"{one['arm']}-seed{one['seed']}.json", one)
-    result = CliRunner().invoke(app, ["study", "--tables", "--rows", str(tmp_path)])
-    assert result.exit_code == 0, result.output
-    assert "| CoT-SFT + GRPO | 2 |" in (tmp_path / "table.md").read_text() and "3 pictures" in result.output
+    assert main(["study", "--tables", "--rows", str(tmp_path)]) == 0
+    assert "| CoT-SFT + GRPO | 2 |" in (tmp_path / "table.md").read_text()
+    assert "3 pictures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--tables"], "no rows of the study: rows: run it first, without --tables"),
+        (["--quick", "--arm", "cot"], "no arm 'cot': choose from base, rl"),
+        (["samples=0"], "override 'samples=0': samples: Input should be greater than 0"),
+        (["--config", "stud"], "no preset named 'stud'; did you mean 'study'?"),
+    ],
+)
+def test_what_can_be_put_right_is_one_line(
+    arguments: list[str],
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", "--rows", "rows", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and told.startswith("error: ") and line in told
 
 
 @pytest.mark.parametrize("preset", ["study", "study-quick", "study-thoughts"])
@@ -212,14 +233,52 @@ def test_presets_load(preset: str) -> None:
     assert load_config(StudyConfig, preset).samples > 0
 
 
-def test_the_study_runs_and_a_second_call_trains_nothing(tmp_path: Path) -> None:
-    arguments = ["study", "--quick", "--out", str(tmp_path), "--keep"]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
-    rows = {path.name: path.read_bytes() for path in (tmp_path / "rows").glob("*.json")}
+def run_twice(folder: Path, *arguments: str) -> dict[str, dict[str, Any]]:
+    """Run a study and run it again, which must change no row; return the rows by file name."""
+    command = ["study", "--out", str(folder), "--keep", *arguments]
+    assert main(command) == 0
+    rows = {path.name: path.read_bytes() for path in (folder / "rows").glob("*.json")}
+    assert main(command) == 0
+    assert rows == {path.name: path.read_bytes() for path in (folder / "rows").glob("*.json")}
+    return {name: json.loads(text) for name, text in rows.items()}
+
+
+def test_a_study_runs_and_a_second_call_trains_nothing(tmp_path: Path) -> None:
+    """Every kind of stage, at the smallest size: arms that begin alike share their first stage."""
+    arms = ["base", "cot-sft-more", "cot-sft-grpo-exp"]
+    sizes = [
+        "samples=1",
+        "splits=[world]",
+        "families=[diff, region]",
+        "max_new_tokens=16",
+        "more_sft_steps=1",
+    ]
+    sizes += [
+        "sft.workers=0",
+        "grpo.workers=0",
+        "sft.max_steps=1",
+        "sft.batch=2",
+        "sft.micro_batch=2",
+        "grpo.max_steps=1",
+    ]
+    sizes += [
+        "grpo.prompts_per_step=2",
+        "grpo.rollouts=2",
+        "grpo.micro_batch=4",
+        "grpo.max_completion_tokens=16",
+    ]
+    rows = run_twice(tmp_path, "--quick", *(word for arm in arms for word in ("--arm", arm)), *sizes)
+    assert sorted(rows) == sorted(f"{arm}-seed0.json" for arm in arms)
+    assert all({*row["ious"]["world"]} == {"diff", "region"} for row in rows.values())
+    steps = {row["arm"]: [stage["steps"] for stage in row["stages"]] for row in rows.values()}
+    assert steps == {"base": [], "cot-sft-more": [1, 1], "cot-sft-grpo-exp": [1, 1]}
+    shared = [row["stages"][0] for row in rows.values() if row["arm"].startswith("cot")]
+    assert shared[0] == shared[1]
+    assert [point["step"] for point in rows["cot-sft-grpo-exp-seed0.json"]["curve"]] == [1]
+
+
+@pytest.mark.slow
+def test_the_quick_study_runs_all_arms(tmp_path: Path) -> None:
+    rows = run_twice(tmp_path, "--quick")
     assert len(rows) == len(choose_arms(StudyConfig()))
-    assert all(len(json.loads(text)["ious"]["world"]) == 10 for text in rows.values())
-    again = CliRunner().invoke(app, arguments)
-    assert again.exit_code == 0 and rows == {
-        p.name: p.read_bytes() for p in (tmp_path / "rows").glob("*.json")
-    }
+    assert all(len(row["ious"]["world"]) == 10 for row in rows.values())

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from univg.evaluate.benchmarks import Benchmark
     from univg.evaluate.engines import Decoding, Engine
-    from univg.evaluate.rows import Shard
     from univg.evaluate.runner import Outcome, Progress
+    from univg.evaluate.runs import Shard
 
 Style = Literal["think", "direct", "simple"]
 
@@ -116,41 +116,25 @@ def score(
     legacy: Annotated[bool, typer.Option("--legacy", help="Also score as the reference code does.")] = False,
 ) -> None:
     """Score responses made elsewhere: rows with `text`, `answer` (a box) and optionally `id`, `task`."""
-    from univg.evaluate.predictions import read_predictions, scale_of, score_predictions, write_scores
-    from univg.report.statistics import summarise
-    from univg.report.tables import LEGACY, legacy_table, scores_table, show
+    from univg.evaluate.predictions import (
+        build_tables,
+        find_scale,
+        read_predictions,
+        score_predictions,
+        write_scores,
+    )
+    from univg.report.tables import print_table
 
     with told_errors():
         _check_folder(out.parent)
         if out.exists() and predictions.exists() and out.samefile(predictions):
-            raise UnivgError(f"the scores would replace the responses: --out {out}: name another file")
-        read = read_predictions(predictions)
-        scale = scale_of(one.answer for one in read)
-        rows = list(score_predictions(read, scale, style, legacy))
+            raise UnivgError("the scores would replace the responses", f"--out {out}", "name another file")
+        found = read_predictions(predictions)
+        scale = find_scale(one.answer for one in found)
+        rows = list(score_predictions(found, scale, style, legacy))
         write_scores(out, rows)
-    judged = [
-        row | {"task": one.task, "truncated": row["fault"] == "truncated"}
-        for row, one in zip(rows, read, strict=True)
-    ]
-    notes = [f"Answers are {'0–1' if scale == 'unit' else '0–1000'} (found in the file)."]
-    small = sum(scale_of([one.answer]) == "unit" for one in read)
-    if scale == "permille" and small:
-        notes.append(
-            f"{small} of {len(read)} answers look like 0–1 all the same and score next to 0: one scale a file."
-        )
-    largest = max(value for one in read for value in one.answer)
-    if largest > 1050:
-        notes.append(
-            f"NOTE: an answer reaches {largest:g}, beyond 0–1000: pixels must be made 0–1 or 0–1000 first."
-        )
-    show(scores_table(summarise(judged), str(predictions), ("hit_50",), notes))
-    if legacy:
-        judged = [
-            row | {"legacy_hit_50": row["legacy_mig_iou"] >= 0.5, "legacy_iou": row["legacy_mig_iou"]}
-            for row in judged
-        ]
-        unit = "The reference scorer takes an answer as it stands for 0–1000: against 0–1 answers it says nothing."
-        show(legacy_table(summarise(judged, LEGACY), str(predictions), [unit] if scale == "unit" else []))
+    for table in build_tables(found, rows, scale, str(predictions)):
+        print_table(table)
     typer.echo(f"scores: {out}")
 
 
@@ -158,12 +142,10 @@ def score(
 def told_errors() -> Iterator[None]:
     """What a person can put right, as the command's own errors."""
     from univg.evaluate.benchmarks import BenchmarkError
-    from univg.evaluate.predictions import PredictionError
-    from univg.evaluate.rows import RunError
 
     try:
         yield
-    except (BenchmarkError, PredictionError, RunError) as error:
+    except BenchmarkError as error:
         raise UnivgError(str(error)) from error
     except OSError as error:
         where = error.filename or "the output folder"
@@ -189,9 +171,9 @@ def _decoding(samples: int, temperature: float | None, max_new_tokens: int, seed
 
 
 def _shard(text: str | None) -> Shard:
-    from univg.evaluate.runner import parse_shard, shard_from_environment
+    from univg.evaluate.runner import parse_shard, read_shard
 
-    return parse_shard(text) if text is not None else shard_from_environment()
+    return parse_shard(text) if text is not None else read_shard()
 
 
 def _open_benchmark(
@@ -327,13 +309,13 @@ def _tell(
 ) -> None:
     """The table on stdout; what could not be evaluated on stderr, and as the exit code."""
     if outcome.rows and (shard[1] == 1 or len(outcome.rows) >= outcome.expected):
-        from univg.evaluate.report import build
+        from univg.evaluate.report import build_sections
         from univg.evaluate.runs import read_runs
-        from univg.report.tables import show
+        from univg.report.tables import print_table
 
-        for section in build(read_runs([out]), legacy, intervals=("hit_50",)):
+        for section in build_sections(read_runs([out]), legacy, intervals=("hit_50",)):
             for table in section.tables:
-                show(table)
+                print_table(table)
     typer.echo(f"{outcome.answered} new rows, {len(outcome.rows)} of {outcome.expected}: {out}")
     for fault in outcome.faults[:20]:
         notes.print(f"{'note' if fault.get('usable') else 'fault'}: {_fault_line(fault)}")

@@ -25,19 +25,19 @@ def report(
 ) -> None:
     """Make report.md, report.html (one file, opens anywhere) and plots, and print the tables."""
     from univg.cli.evaluate import told_errors
-    from univg.evaluate.report import build, write_report
+    from univg.evaluate.report import build_sections, write_report
     from univg.evaluate.runs import read_runs
     from univg.files import check_writable
-    from univg.report.tables import show
+    from univg.report.tables import print_table
 
     folder = out or (runs[0] if len(runs) == 1 else Path("univg-report"))
     with told_errors():
         found = read_runs(runs)
         check_writable(folder)
-        sections = build(found, legacy)
-        for section in build(found, legacy, intervals=("hit_50",)):
+        sections = build_sections(found, legacy)
+        for section in build_sections(found, legacy, intervals=("hit_50",)):
             typer.echo(f"\n{section.benchmark}\n")
             for table in section.tables:
-                show(table)
+                print_table(table)
         for path in write_report(sections, folder, gallery):
             typer.echo(str(path))

@@ -23,7 +23,6 @@ from univg.cli.report import report
 from univg.cli.serve import serve
 from univg.cli.web import web
 from univg.errors import UnivgError
-from univg.study.study import study
 
 DEBUG_VARIABLE = "UNIVG_DEBUG"
 
@@ -70,7 +69,6 @@ app.command(
     epilog="Example: univg serve --model GD-ML/UniVG-R1 --port 8000",
 )(serve)
 app.command()(web)
-app.command()(study)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -56,6 +56,8 @@ class Command(Config):
     """The field that arguments without a flag fill, such as ``images``; of a list field all, else one."""
     flags: ClassVar[Mapping[str, Parameter]] = {}
     """What the flags of inherited fields are called, by the field's name: ``{"n": Parameter(alias="-n")}``."""
+    presets: ClassVar[Mapping[str, str]] = {}
+    """Switches that stand for a ``--config``, by the field's name: ``{"quick": "study-quick"}``."""
 
     config: Annotated[str | None, Parameter(metavar="FILE")] = Field(
         default=None, description="YAML file or preset."
@@ -94,6 +96,7 @@ def _read_command(verb: str, cls: type[C], arguments: tuple[str, ...], flags: di
     """Put together the values of `cls`, in the order of their rank, and validate them."""
     tree = Tree(cls, root=verb)
     source = flags.pop("config", cls.model_fields["config"].default)
+    source = next((preset for switch, preset in cls.presets.items() if flags.get(switch)), source)
     try:
         if isinstance(source, str):
             tree.read(find_config(source))

@@ -1,27 +1,23 @@
-"""The report's gallery: which samples are shown, and what stands on each card."""
+"""Choose the samples of a report's gallery, and make a card of each."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
 from univg.evaluate.benchmarks import pictures_of
 from univg.evaluate.runs import Run
 from univg.grounding.reading import Asked, read
-from univg.pictures.drawing import fit
 from univg.pictures.images import ImageFault
+from univg.pictures.pages import place_percent, thumbnail_url
 
 THUMB_PX = 220
 
 
 @dataclass(frozen=True)
-class Frame:
+class CardPicture:
     """A picture of a card, with boxes in percent of its width and height (left, top, width, height)."""
 
     address: str
@@ -36,7 +32,7 @@ class Card:
     run: str
     row: Mapping[str, Any]
     thought: str | None
-    frames: Sequence[Frame]
+    frames: Sequence[CardPicture]
     missing: str | None
 
     @property
@@ -48,13 +44,13 @@ class Card:
         return self.row["fault"] or "none"
 
 
-def cards_of(run: Run, count: int) -> list[Card]:
-    """Up to `count` cards, the same for the same rows."""
-    return [_card(run, row) for row in choose(list(run.rows.values()), count)]
+def make_cards(run: Run, count: int) -> list[Card]:
+    """Make up to `count` cards, the same for the same rows."""
+    return [_make_card(run, row) for row in choose_rows(list(run.rows.values()), count)]
 
 
-def choose(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
-    """Every kind of outcome of every task in turn (each fault, misses, hits), so that what is rare is seen too.
+def choose_rows(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """Choose of every task every kind of outcome in turn (each fault, misses, hits), so that the rare is seen too.
 
     Within a kind the order is that of a hash: neither the file's nor the scores'.
     """
@@ -74,32 +70,15 @@ def choose(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, A
     return sorted(chosen, key=lambda row: (row["task"], row["hit_50"], row["iou"], row["key"]))
 
 
-def _card(run: Run, row: Mapping[str, Any]) -> Card:
+def _make_card(run: Run, row: Mapping[str, Any]) -> Card:
     frames, missing = [], None
     try:
         for index, picture in enumerate(pictures_of(row, run.about)):
-            address = data_address(_jpeg(fit(picture, THUMB_PX, 2 * THUMB_PX)), "jpeg")
+            address = thumbnail_url(picture, THUMB_PX)
             on = index == row["image_index"]
             boxes = row["boxes_unit"]
-            truth = _percent(row["truth_unit"]) if on else None
-            frames.append(Frame(address, truth, _percent(boxes[0]) if on and boxes else None))
+            truth = place_percent(row["truth_unit"]) if on else None
+            frames.append(CardPicture(address, truth, place_percent(boxes[0]) if on and boxes else None))
     except ImageFault as fault:
         missing = str(fault)
     return Card(run.label, row, read(row["text"], Asked(style=row["style"])).thought, frames, missing)
-
-
-def _percent(box_unit: Sequence[float]) -> tuple[float, ...]:
-    x1, y1, x2, y2 = (min(max(value, 0.0), 1.0) for value in box_unit)
-    left, top, right, bottom = min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
-    return tuple(round(100 * value, 3) for value in (left, top, right - left, bottom - top))
-
-
-def data_address(content: bytes, kind: str) -> str:
-    """An image as an address that holds it."""
-    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=82)
-    return buffer.getvalue()

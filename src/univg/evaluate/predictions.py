@@ -1,4 +1,4 @@
-"""`univg score`: answers made elsewhere, scored without a model.
+"""Score responses made elsewhere, without a model: `univg score`.
 
 In: JSON Lines with `text` (the raw response; null for none), `answer` (a box x1 y1 x2 y2; one scale for the
 whole file, 0-1 or 0-1000), and optionally `id` and `task`. Out: the same rows in the same order with what they
@@ -9,33 +9,26 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from univg.evaluate.rows import Row
+from univg.errors import UnivgError
+from univg.evaluate.rows import Row, reward_columns, score_columns
+from univg.files import write_whole
 from univg.grounding.boxes import Box
-from univg.grounding.legacy import (
-    legacy_accuracy_reward,
-    legacy_format_reward,
-    legacy_mig_bench_box,
-    legacy_mig_bench_iou,
-)
+from univg.grounding.legacy import legacy_mig_bench_box, legacy_mig_bench_iou
 from univg.grounding.prompts import PromptStyle
 from univg.grounding.reading import Asked, read
 from univg.grounding.samples import GroundingSample
-from univg.grounding.scoring import score
+from univg.report.statistics import summarise
+from univg.report.tables import LEGACY, Table, build_legacy_table, build_scores_table
 
 Scale: TypeAlias = Literal["unit", "permille"]
 
 _UNIT_LIMIT = 1.05
 """Published 0-1 files hold edges a little beyond 1; a 0-1000 file with nothing above this does not exist."""
-
-
-class PredictionError(ValueError):
-    """A predictions file that cannot be scored; one line with file, line number and what to do."""
 
 
 @dataclass(frozen=True)
@@ -50,25 +43,25 @@ class Prediction:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """All lines of a predictions file; blank lines are passed over. Raises PredictionError."""
+    """Read all lines of a predictions file; blank lines are passed over. Raises UnivgError, naming the line."""
     try:
         with open(path, "rb") as file:
             predictions = [
-                _prediction(line, f"{path}, line {number}")
+                _read_prediction(line, f"{path}, line {number}")
                 for number, line in enumerate(file, start=1)
                 if line.strip()
             ]
     except OSError as error:
-        raise PredictionError(f"cannot be read ({error.strerror}): {path}: check the path") from None
+        raise UnivgError(f"cannot be read ({error.strerror})", path, "check the path") from None
     if not predictions:
-        raise PredictionError(f"no predictions: {path}: give one JSON object a line")
+        raise UnivgError("no predictions", path, "give one JSON object a line")
     return predictions
 
 
-def scale_of(answers: Iterable[Box]) -> Scale:
-    """ "unit" if no number passes 1.05, else "permille".
+def find_scale(answers: Iterable[Box]) -> Scale:
+    """Return "unit" if no number passes 1.05, else "permille".
 
-    >>> scale_of([(0.1, 0.2, 0.3, 1.02)]), scale_of([(0, 0, 1, 1), (100, 200, 300, 400)])
+    >>> find_scale([(0.1, 0.2, 0.3, 1.02)]), find_scale([(0, 0, 1, 1), (100, 200, 300, 400)])
     ('unit', 'permille')
     """
     return "unit" if all(value <= _UNIT_LIMIT for box in answers for value in box) else "permille"
@@ -77,7 +70,7 @@ def scale_of(answers: Iterable[Box]) -> Scale:
 def score_predictions(
     predictions: Iterable[Prediction], scale: Scale, style: PromptStyle = "think", legacy: bool = False
 ) -> Iterator[Row]:
-    """A row a prediction: `id`, `task`, `iou`, the three hits, `boxes_unit`, `fault`, `format_ok`, `truncated`.
+    """Yield a row for each prediction: `id`, `task` and the columns of `univg.evaluate.rows.score_columns`.
 
     `legacy` adds the reference code's numbers: `legacy_mig_box`, `legacy_mig_iou`, `legacy_reward_iou`,
     `legacy_reward_format`. Its MIG-Bench scorer compares with the answer as it stands in the file, so against 0-1
@@ -89,67 +82,83 @@ def score_predictions(
         x1, y1, x2, y2 = (value / divisor for value in prediction.answer)
         # score() judges samples; of this one it looks at the box alone.
         sample = GroundingSample(("none",), "none", prediction.task, boxes=((x1, y1, x2, y2),))
-        reading = read(prediction.text, Asked.of(sample, style))
-        result = score(sample, reading)
         row: Row = {
             **prediction.names,
-            "iou": result.iou,
-            "hit_30": result.hit_30,
-            "hit_50": result.hit_50,
-            "hit_70": result.hit_70,
-            "boxes_unit": [list(placed.box) for placed in reading.boxes],
-            "fault": reading.fault,
-            "format_ok": result.format_ok,
+            **score_columns(sample, read(prediction.text, Asked.of(sample, style))),
         }
         if legacy:
-            simple = style == "simple"
             permille = [
                 value if scale == "permille" else round(value * 1000, 6) for value in prediction.answer
             ]
             row |= {
                 "legacy_mig_box": legacy_mig_bench_box(prediction.text),
                 "legacy_mig_iou": legacy_mig_bench_iou(prediction.text, prediction.answer),
-                "legacy_reward_iou": legacy_accuracy_reward(prediction.text, permille, simple),
-                "legacy_reward_format": legacy_format_reward(prediction.text, simple),
+                **reward_columns(prediction.text, permille, style),
             }
         yield row
 
 
+def build_tables(
+    predictions: Sequence[Prediction], rows: Sequence[Row], scale: Scale, title: str
+) -> list[Table]:
+    """Return the table of the scores, and a second one where `rows` have the reference code's numbers."""
+    judged = [
+        row | {"task": one.task, "truncated": row["fault"] == "truncated"}
+        for row, one in zip(rows, predictions, strict=True)
+    ]
+    notes = [f"Answers are {'0–1' if scale == 'unit' else '0–1000'} (found in the file)."]
+    small = sum(find_scale([one.answer]) == "unit" for one in predictions)
+    if scale == "permille" and small:
+        notes.append(
+            f"{small} of {len(predictions)} answers look like 0–1 all the same and score next to 0: "
+            "one scale a file."
+        )
+    largest = max(value for one in predictions for value in one.answer)
+    if largest > 1050:
+        notes.append(
+            f"NOTE: an answer reaches {largest:g}, beyond 0–1000: pixels must be made 0–1 or 0–1000 first."
+        )
+    tables = [build_scores_table(summarise(judged), title, ("hit_50",), notes)]
+    if "legacy_mig_iou" in rows[0]:
+        judged = [
+            row | {"legacy_hit_50": row["legacy_mig_iou"] >= 0.5, "legacy_iou": row["legacy_mig_iou"]}
+            for row in judged
+        ]
+        unit = "The reference scorer takes an answer as it stands for 0–1000: against 0–1 answers it says nothing."
+        tables.append(build_legacy_table(summarise(judged, LEGACY), title, [unit] if scale == "unit" else []))
+    return tables
+
+
 def write_scores(path: Path, rows: Iterable[Row]) -> None:
-    """One row a line, the whole file or nothing."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write one row a line, the whole file or nothing."""
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n" for row in rows))
 
 
-def _prediction(line: bytes, where: str) -> Prediction:
+def _read_prediction(line: bytes, where: str) -> Prediction:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise PredictionError(f"not JSON ({error}): {where}: write one object a line") from None
+        raise UnivgError(f"not JSON ({error})", where, "write one object a line") from None
     if not isinstance(record, dict):
-        raise PredictionError(f"not an object with named fields: {where}: write one object a line")
+        raise UnivgError("not an object with named fields", where, "write one object a line")
     text, answer, task = record.get("text"), record.get("answer"), record.get("task")
     if "text" not in record or not (text is None or isinstance(text, str)):
-        raise PredictionError(f"no text: {where}: give the raw response as `text`")
+        raise UnivgError("no text", where, "give the raw response as `text`")
     if task is not None and not isinstance(task, str):
-        raise PredictionError(f"task is {task!r}: {where}: give text, or leave it out")
+        raise UnivgError(f"task is {task!r}", where, "give text, or leave it out")
     names = {name: record[name] for name in ("id", "task") if name in record}
-    return Prediction(text or "", _answer(answer, where), task if task and task.strip() else "all", names)
+    return Prediction(
+        text or "", _check_answer(answer, where), task if task and task.strip() else "all", names
+    )
 
 
-def _answer(answer: Any, where: str) -> Box:
+def _check_answer(answer: Any, where: str) -> Box:
     numeric = isinstance(answer, list) and len(answer) == 4
     if not numeric or not all(
         isinstance(value, (int, float)) and not isinstance(value, bool) for value in answer
     ):
-        raise PredictionError(f"answer is {answer!r}: {where}: give a box of four numbers x1 y1 x2 y2")
+        raise UnivgError(f"answer is {answer!r}", where, "give a box of four numbers x1 y1 x2 y2")
     if not all(math.isfinite(value) and abs(value) < 1e9 for value in answer):
-        raise PredictionError(f"answer is {answer!r}: {where}: give finite numbers")
+        raise UnivgError(f"answer is {answer!r}", where, "give finite numbers")
     x1, y1, x2, y2 = answer
     return x1, y1, x2, y2

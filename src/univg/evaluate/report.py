@@ -1,7 +1,7 @@
-"""From run folders to what people read: tables, Markdown, and one HTML page that needs nothing else.
+"""Report runs: tables, Markdown, and one HTML page that needs nothing else.
 
-Folders of one fingerprint (shards that ran on several machines) are one run. Runs of one benchmark stand
-together: their tables, the paper's rows, paired differences, plots, and a gallery of samples.
+Runs of one benchmark stand together: their tables, the paper's rows, paired differences, plots, and a gallery of
+samples.
 """
 
 from __future__ import annotations
@@ -9,21 +9,25 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from univg.evaluate.judging import legacy_columns
-from univg.evaluate.rows import Row
+from univg.evaluate.gallery import make_cards
+from univg.evaluate.rows import Row, add_legacy
 from univg.evaluate.runs import Run
+from univg.files import write_whole
 from univg.grounding.boxes import is_degenerate
+from univg.pictures.pages import data_url, render_page
+from univg.report.plots import draw_ious
 from univg.report.statistics import METRICS, Summary, compare, summarise
 from univg.report.tables import (
     LEGACY,
     Table,
-    as_markdown,
-    comparison_table,
-    legacy_table,
-    published_table,
-    scores_table,
+    build_comparison_table,
+    build_legacy_table,
+    build_published_table,
+    build_scores_table,
+    render_markdown,
 )
 
 
@@ -36,40 +40,49 @@ class Section:
     tables: Sequence[Table]
     summaries: Mapping[str, Summary] = field(default_factory=dict)
 
+    @cached_property
+    def plot(self) -> bytes:
+        """The plot of all runs' IoUs, a PNG."""
+        return draw_ious({run.label: [row["iou"] for row in run.rows.values()] for run in self.runs})
 
-def build(runs: Sequence[Run], legacy: bool = False, intervals: Sequence[str] | None = None) -> list[Section]:
-    """A section for each benchmark among `runs`. `legacy`: also the reference scorers' numbers, worked out
-    from the texts. `intervals`: metrics shown with their interval (default all)."""
+
+def build_sections(
+    runs: Sequence[Run], legacy: bool = False, intervals: Sequence[str] | None = None
+) -> list[Section]:
+    """Build a section for each benchmark among `runs`.
+
+    `legacy`: also the reference scorers' numbers, worked out from the texts. `intervals`: metrics shown with their
+    interval (default all).
+    """
     sections = []
     for benchmark in dict.fromkeys(run.benchmark for run in runs):
         group = [run for run in runs if run.benchmark == benchmark]
-        rows = {run.label: _with_legacy(run) if legacy else list(run.rows.values()) for run in group}
+        rows = {run.label: _score_legacy(run) if legacy else list(run.rows.values()) for run in group}
         metrics = METRICS + LEGACY if legacy else METRICS
         summaries = {label: summarise(each, metrics) for label, each in rows.items()}
         shown = intervals if intervals is not None else METRICS
-        tables = [scores_table(summaries[run.label], run.label, shown, notes_on(run)) for run in group]
+        tables = [
+            build_scores_table(summaries[run.label], run.label, shown, list_notes(run)) for run in group
+        ]
         if legacy:
-            tables += [legacy_table(summaries[run.label], run.label) for run in group]
-        beside = published_table(benchmark, summaries)
+            tables += [build_legacy_table(summaries[run.label], run.label) for run in group]
+        beside = build_published_table(benchmark, summaries)
         tables += [beside] if beside else []
         for first, second in itertools.combinations(group, 2):
             compared = compare(first.rows, second.rows)
             if compared.lines:
-                tables.append(comparison_table(compared, first.label, second.label))
+                tables.append(build_comparison_table(compared, first.label, second.label))
         sections.append(Section(benchmark, group, tables, summaries))
     return sections
 
 
-def _with_legacy(run: Run) -> list[Row]:
-    rows = []
-    for row in run.rows.values():
-        columns = legacy_columns(row, run.benchmark)
-        rows.append(row | columns | {"legacy_hit_50": columns["legacy_iou"] >= 0.5})
-    return rows
+def _score_legacy(run: Run) -> list[Row]:
+    rows = [add_legacy(row, run.benchmark) for row in run.rows.values()]
+    return [row | {"legacy_hit_50": row["legacy_iou"] >= 0.5} for row in rows]
 
 
-def notes_on(run: Run) -> list[str]:
-    """What a reader must know beside a run's scores: samples that are not in them, and bad ground truth."""
+def list_notes(run: Run) -> list[str]:
+    """Say what a reader must know beside a run's scores: samples that are not in them, and bad ground truth."""
     notes = []
     failed = [fault for fault in run.faults if not fault.get("usable")]
     if run.missing or failed:
@@ -99,12 +112,12 @@ def notes_on(run: Run) -> list[str]:
     return notes
 
 
-def to_markdown(sections: Sequence[Section]) -> str:
-    """The tables of all sections as one Markdown page."""
+def render_markdown_page(sections: Sequence[Section]) -> str:
+    """Return the tables of all sections as one Markdown page."""
     parts = ["# Report\n"]
     for section in sections:
         parts.append(f"## {section.benchmark}\n")
-        parts += [as_markdown(table) for table in section.tables]
+        parts += [render_markdown(table) for table in section.tables]
     parts.append(_LEGEND + "\n")
     return "\n".join(parts)
 
@@ -116,43 +129,22 @@ _LEGEND = (
 )
 
 
-def to_html(sections: Sequence[Section], gallery: int = 60) -> str:
-    """One page with all tables, plots and `gallery` samples a run; no other file is needed to see it."""
-    from importlib.resources import files
-
-    from jinja2 import Environment, StrictUndefined
-
-    from univg.evaluate.gallery import cards_of, data_address
-    from univg.report.plots import iou_plot
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = files("univg.evaluate").joinpath("report.html.jinja").read_text(encoding="utf-8")
+def render_html_page(sections: Sequence[Section], gallery: int = 60) -> str:
+    """Return one HTML page with all tables, plots and `gallery` samples a run; no other file is needed to see it."""
     shown = []
     for section in sections:
-        plot = iou_plot({run.label: [row["iou"] for row in run.rows.values()] for run in section.runs})
-        cards = [card for run in section.runs for card in cards_of(run, gallery)]
-        shown.append({"section": section, "plot": data_address(plot, "png"), "cards": cards})
-    return environment.from_string(source).render(sections=shown, legend=_LEGEND)
+        cards = [card for run in section.runs for card in make_cards(run, gallery)]
+        shown.append({"section": section, "plot": data_url(section.plot, "png"), "cards": cards})
+    return render_page("evaluate", "report.html.jinja", sections=shown, legend=_LEGEND)
 
 
 def write_report(sections: Sequence[Section], out: Path, gallery: int = 60) -> list[Path]:
-    """Write `report.md`, `report.html` and one `iou-<benchmark>.png` a section into `out`; returns the paths."""
-    from univg.report.plots import iou_plot
-
-    out.mkdir(parents=True, exist_ok=True)
-    content = {
-        "report.md": to_markdown(sections).encode(),
-        "report.html": to_html(sections, gallery).encode(),
+    """Write `report.md`, `report.html` and one `iou-<benchmark>.png` a section into `out`; return the paths."""
+    pages: dict[str, str | bytes] = {
+        "report.md": render_markdown_page(sections),
+        "report.html": render_html_page(sections, gallery),
+        **{f"iou-{section.benchmark}.png": section.plot for section in sections},
     }
-    for section in sections:
-        ious = {run.label: [row["iou"] for row in run.rows.values()] for run in section.runs}
-        content[f"iou-{section.benchmark}.png"] = iou_plot(ious)
-    paths = []
-    for name, data in content.items():
-        partial = out / f".{name}.partial"
-        partial.write_bytes(data)
-        partial.replace(out / name)
-        paths.append(out / name)
-    return paths
+    for name, content in pages.items():
+        write_whole(out / name, content)
+    return [out / name for name in pages]

@@ -1,210 +1,106 @@
-"""A run's folder: rows that are only ever appended, and the fingerprint that says what they belong to.
-
-    DIR/run.json                 the fingerprint: all that decides a number; and where the data were found
-    DIR/rows-0-of-1.jsonl        one row a sample, appended as answers come; one file for each shard
-    DIR/state-0-of-1.json        how many samples the benchmark has, and those that could not be evaluated
-
-A process may be killed at any moment. What it leaves behind is whole rows and at most one cut-off line, which
-the next run removes before it appends. A row counts only with its newline.
-"""
+"""Make rows: what an answer says and what it is worth, with all that a report or another scorer needs."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from univg.errors import UnivgError
-from univg.files import Journal, canonical, whole_lines
+from univg.evaluate.benchmarks import ZERO_SHOT
+from univg.grounding.agreement import most_agreed
+from univg.grounding.boxes import Box
+from univg.grounding.coordinates import Frame
+from univg.grounding.legacy import (
+    legacy_accuracy_reward,
+    legacy_format_reward,
+    legacy_mig_bench_iou,
+    legacy_zero_shot_iou,
+)
+from univg.grounding.prompts import PromptStyle, render_prompt
+from univg.grounding.reading import Asked, Reading, read
+from univg.grounding.samples import GroundingSample
+from univg.grounding.scoring import score
+
+if TYPE_CHECKING:
+    from univg.evaluate.engines import Answer
+
+__all__ = ["Row", "add_legacy", "drop_timings", "make_row", "reward_columns", "score_columns"]
 
 Row: TypeAlias = dict[str, Any]
-Shard: TypeAlias = tuple[int, int]
-"""(number from 0, how many)."""
+"""One scored response by column, as JSON holds it."""
 
-RUN_FILE = "run.json"
 _TIMINGS = frozenset({"seconds"})
 """What may differ between two runs of the same fingerprint."""
-_SETTINGS = {"model": ("model",), "data": ("data", "split", "seed", "difficulty", "size_px")}
-"""For what stands in a fingerprint as a digest: the entries of a run's `about` that tell it in words."""
 
 
-class RunError(ValueError):
-    """A run's folder that cannot be used as asked; one line with what, where and what to do."""
+def make_row(answer: Answer, style: PromptStyle, frame: Frame) -> Row:
+    """Return the row of one answer, without `key` and `fingerprint`, which are the runner's.
 
-
-def fingerprint_id(fingerprint: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits that stand for a fingerprint, whatever the order of its entries.
-
-    >>> fingerprint_id({"a": 1, "b": 2}) == fingerprint_id({"b": 2, "a": 1}) != fingerprint_id({"a": 1})
-    True
+    Of several texts the one whose box agrees most with the others (the medoid by IoU) is scored; `confidence` is
+    then that mean agreement.
     """
-    return hashlib.sha256(canonical(fingerprint).encode("ascii")).hexdigest()[:16]
+    sample = answer.case.sample
+    asked = Asked.of(sample, style, frame)
+    readings = [read(text.text, asked, answer.seen_wh, text.truncated) for text in answer.texts]
+    chosen, confidence = most_agreed(readings)
+    text, reading = answer.texts[chosen], readings[chosen]
+    row: Row = {
+        "source": sample.source,
+        "task": sample.task,
+        "images": list(sample.images),
+        "query": sample.query,
+        "truth_unit": list(sample.boxes[0]),
+        "style": asked.style,
+        "text": text.text,
+        "tokens": text.tokens,
+        "truncated": text.truncated,
+        **score_columns(sample, reading),
+        "image_index": reading.image_index,
+        "image_rule": reading.image_rule,
+        "seconds": round(answer.seconds, 4),
+    }
+    if len(answer.texts) > 1:
+        row |= {"confidence": confidence, "texts": [one.text for one in answer.texts]}
+    return row
 
 
-def claim(folder: Path, fingerprint: Mapping[str, Any], about: Mapping[str, Any]) -> str:
-    """Make `folder` the place of this fingerprint's rows, or check that it is; returns the fingerprint's id.
+def score_columns(sample: GroundingSample, reading: Reading) -> Row:
+    """Return the columns that say what a response is worth, alike in every file of rows."""
+    result = score(sample, reading)
+    return {
+        "boxes_unit": [list(placed.box) for placed in reading.boxes],
+        "fault": reading.fault,
+        "iou": result.iou,
+        "hit_30": result.hit_30,
+        "hit_50": result.hit_50,
+        "hit_70": result.hit_70,
+        "format_ok": result.format_ok,
+    }
 
-    `about` is what a report needs but no number depends on (where the images are); that of the first run stays.
-    Raises RunError if the folder holds rows of another fingerprint, naming what differs.
+
+def add_legacy(row: Mapping[str, Any], benchmark: str) -> Row:
+    """Return `row` with what the reference code gives for it: its benchmark's IoU, and the two rewards of training.
+
+    Its MIG-Bench scorer is meant for answers 0-1000, so the truth is taken to that frame (of a 0-1 file the
+    reference itself makes zeros). The zero-shot scorer sees prompt and response together.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / RUN_FILE
-    identity = fingerprint_id(fingerprint)
-    if not path.exists():
-        if any(_row_files(folder)):
-            raise RunError(f"rows without a {RUN_FILE}: {folder}: give another --out")
-        text = json.dumps({"id": identity, "fingerprint": fingerprint, "about": about}, indent=2) + "\n"
-        _create(path, text)
-    stored = read_run(folder)
-    if stored["id"] != identity:
-        changed = "; ".join(_changes(stored, fingerprint, about))
-        raise RunError(f"rows of another run ({changed}): {folder}: give another --out")
-    return identity
+    truth_unit: Box = tuple(row["truth_unit"])
+    truth_permille = [round(value * 1000, 6) for value in truth_unit]
+    if benchmark in ZERO_SHOT:
+        iou = legacy_zero_shot_iou(render_prompt(row["query"], row["style"]) + row["text"], truth_unit)
+    else:
+        iou = legacy_mig_bench_iou(row["text"], truth_permille)
+    return {**row, "legacy_iou": iou, **reward_columns(row["text"], truth_permille, row["style"])}
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """The `run.json` of a run's folder: `id`, `fingerprint`, `about`. Raises RunError if it is not one."""
-    path = folder / RUN_FILE
-    try:
-        stored = json.loads(path.read_bytes())
-        if fingerprint_id(stored["fingerprint"]) != stored["id"] or not isinstance(stored["about"], dict):
-            raise ValueError("its id is not that of its fingerprint")
-    except FileNotFoundError:
-        raise RunError(f"no run here: {folder}: give a folder that `univg evaluate` wrote") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"the run's description cannot be read ({error}): {path}: evaluate anew") from None
-    return stored
+def reward_columns(text: str, truth_permille: list[float], style: PromptStyle) -> dict[str, float]:
+    """Return the reference code's two rewards of training for a text."""
+    simple = style == "simple"
+    return {
+        "legacy_reward_iou": legacy_accuracy_reward(text, truth_permille, simple),
+        "legacy_reward_format": legacy_format_reward(text, simple),
+    }
 
 
-def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Where two fingerprints differ, in words.
-
-    >>> differences({"pixels": {"max": 9}, "seed": 0}, {"pixels": {"max": 5}, "seed": 0})
-    ['pixels.max: 9 -> 5']
-    """
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        names = list(dict.fromkeys([*before, *now]))
-        return [
-            line
-            for key in names
-            for line in differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
-        ]
-    return [] if before == now else [f"{name}: {_short(before)} -> {_short(now)}"]
-
-
-def _changes(
-    stored: Mapping[str, Any], fingerprint: Mapping[str, Any], about: Mapping[str, Any]
-) -> list[str]:
-    """What differs, from the folder's rows to those asked for now. Model and data stand in a fingerprint as
-    digests, which tell nobody anything; what they were called, or drawn by, does."""
-    before, lines = stored["fingerprint"], []
-    for digest, settings in _SETTINGS.items():
-        if before.get(digest) != fingerprint.get(digest):
-            there, here = (
-                {name: each[name] for name in settings if name in each} for each in (stored["about"], about)
-            )
-            unlike = (
-                f"{digest}: another content under the same name ({here.get(digest, 'the same settings')})"
-            )
-            lines += differences(there, here) or [unlike]
-    there, here = (
-        {name: value for name, value in each.items() if name not in _SETTINGS}
-        for each in (before, fingerprint)
-    )
-    return [*lines, *differences(there, here)]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else f"{text[:37]}…"
-
-
-def read_rows(folder: Path, identity: str) -> dict[str, Row]:
-    """All whole rows of a run by key, over all its shards, the first of a key counting.
-
-    A last line without its newline is passed over (a run may be writing it, or was killed there). Raises
-    RunError for a line in between that is no row, and for a row of another fingerprint.
-    """
-    rows: dict[str, Row] = {}
-    for path in _row_files(folder):
-        for number, line in enumerate(whole_lines(path), start=1):
-            try:
-                row = json.loads(line)
-                key, origin = row["key"], row["fingerprint"]
-            except (ValueError, KeyError, TypeError):
-                where = f"{path}, line {number}"
-                raise RunError(f"a damaged row: {where}: remove that line and evaluate again") from None
-            if origin != identity:
-                raise RunError(f"a row of another run: {path}, line {number}: evaluate into another --out")
-            rows.setdefault(key, row)
-    return rows
-
-
-def without_timings(row: Row) -> Row:
-    """What two runs of one fingerprint agree on to the last bit."""
+def drop_timings(row: Row) -> Row:
+    """Return what two runs of one fingerprint agree on to the last bit."""
     return {name: value for name, value in row.items() if name not in _TIMINGS}
-
-
-def write_state(folder: Path, shard: Shard, expected: int, faults: Sequence[Mapping[str, Any]]) -> None:
-    """How many samples the benchmark holds, and which of this shard's could not be evaluated."""
-    path = folder / f"state-{shard[0]}-of-{shard[1]}.json"
-    _replace(path, json.dumps({"expected": expected, "faults": list(faults)}, indent=1) + "\n")
-
-
-def read_state(folder: Path, done: Mapping[str, Row]) -> tuple[int, list[dict[str, Any]]]:
-    """(samples expected, faults that still stand) over all shards. A fault whose sample has a row by now, and
-    one that several shards reported, are counted once or not at all."""
-    expected, faults = 0, {}
-    for path in sorted(folder.glob("state-*-of-*.json")):
-        state = json.loads(path.read_bytes())
-        expected = max(expected, state["expected"])
-        for fault in state["faults"]:
-            if fault.get("key") not in done:
-                faults[fault.get("key"), fault["source"], fault["kind"]] = fault
-    return expected, list(faults.values())
-
-
-class RowWriter(Journal):
-    """Appends rows to one shard's file. Entering raises RunError if another process writes it."""
-
-    def __init__(self, folder: Path, shard: Shard) -> None:
-        super().__init__(folder / f"rows-{shard[0]}-of-{shard[1]}.jsonl")
-
-    def __enter__(self) -> RowWriter:
-        try:
-            super().__enter__()
-        except UnivgError:
-            raise RunError(f"another process writes these rows: {self.path}: wait for it to end") from None
-        return self
-
-
-def _row_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("rows-*.jsonl"))
-
-
-def _create(path: Path, text: str) -> None:
-    """Write a new file, whole or not at all; if another process was first, its file stays."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        try:
-            os.link(partial, path)
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without hard links
-            if not path.exists():
-                os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A benchmark run that can be killed at any moment and resumed: asks for what has no row yet, and appends."""
+"""Evaluate a benchmark: ask for what has no row yet, and append; killed at any moment, it goes on."""
 
 from __future__ import annotations
 
@@ -9,19 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import univg
+from univg.errors import UnivgError
 from univg.evaluate.benchmarks import Benchmark, Case
 from univg.evaluate.engines import Answer, Decoding, Engine, Refusal
-from univg.evaluate.judging import judge, legacy_columns
-from univg.evaluate.rows import (
-    Row,
-    RowWriter,
-    RunError,
-    Shard,
-    claim,
-    read_rows,
-    read_state,
-    write_state,
-)
+from univg.evaluate.rows import Row, add_legacy, make_row
+from univg.evaluate.runs import Shard, claim, open_rows, read_rows, read_state, write_state
 
 WHOLE: Shard = (0, 1)
 
@@ -38,8 +30,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`answered` rows are new. `rows` are all of the benchmark's so far, over all shards; `faults` the samples
-    that could not be evaluated, `expected` how many there are."""
+    """What a run has come to: `answered` rows are new, `rows` are all of the benchmark's so far, over all shards.
+
+    `faults`: the samples that could not be evaluated; `expected`: how many samples there are.
+    """
 
     answered: int
     rows: Mapping[str, Row]
@@ -64,21 +58,21 @@ def evaluate(
     there, no ground truth, a server that gives up) is a fault, never a row: it is counted in the outcome and
     tried again by the next run. `shard` (i, n) takes every n-th case; shards may run at once, on several
     machines, in one folder. `legacy` adds the reference scorers' columns to new rows.
-    Raises RunError (the folder holds another run, or is being written), EngineError (the engine cannot go on).
+    Raises UnivgError: the folder holds another run (OtherRun), or is being written; the engine cannot go on.
     """
     number, count = shard
     if not 0 <= number < count:
-        raise RunError(f"no shard {number} of {count}: count shards from 0")
+        raise UnivgError(f"no shard {number} of {count}", remedy="count shards from 0")
     decoding = decoding or Decoding()
-    fingerprint = fingerprint_of(benchmark, engine, decoding)
+    fingerprint = make_fingerprint(benchmark, engine, decoding)
     identity = claim(out, fingerprint, {"model": engine.name, **benchmark.about})
     faults: list[dict[str, Any]] = [dict(fault) for fault in benchmark.faults] if number == 0 else []
     mine = benchmark.cases[number::count]
     answered = 0
-    with RowWriter(out, shard) as writer:
+    with open_rows(out, shard) as journal:
         done = read_rows(out, identity)
         hits = sum(bool(done[case.key]["hit_50"]) for case in mine if case.key in done)
-        faults += [_fault(case, "no_truth", NO_TRUTH) for case in mine if not case.sample.boxes]
+        faults += [_make_fault(case, "no_truth", NO_TRUTH) for case in mine if not case.sample.boxes]
         missing = [case for case in mine if case.key not in done and case.sample.boxes]
         finished, refused = sum(case.key in done for case in mine), len(faults)
         write_state(out, shard, len(benchmark.cases), faults)
@@ -88,10 +82,10 @@ def evaluate(
                 rows = []
                 for result in batch:
                     if isinstance(result, Refusal):
-                        faults.append(_fault(result.case, result.kind, result.why))
+                        faults.append(_make_fault(result.case, result.kind, result.why))
                         continue
-                    rows.append(_row(result, engine, benchmark.name, identity, legacy))
-                writer.append(rows)
+                    rows.append(_make_row(result, engine, benchmark.name, identity, legacy))
+                journal.append(rows)
                 answered += len(rows)
                 hits += sum(row["hit_50"] for row in rows)
                 on_progress(Progress(finished + answered, len(mine), hits, len(faults)))
@@ -106,8 +100,8 @@ def evaluate(
 NO_TRUTH = "the sample has no ground truth: nothing to score against"
 
 
-def fingerprint_of(benchmark: Benchmark, engine: Engine, decoding: Decoding) -> dict[str, Any]:
-    """All that decides a number of this run."""
+def make_fingerprint(benchmark: Benchmark, engine: Engine, decoding: Decoding) -> dict[str, Any]:
+    """Return all that decides a number of this run."""
     stated = engine.fingerprint()
     versions = {"univg": univg.__version__, **stated.pop("versions", {})}
     return {
@@ -119,32 +113,32 @@ def fingerprint_of(benchmark: Benchmark, engine: Engine, decoding: Decoding) -> 
     }
 
 
-def shard_from_environment() -> Shard:
-    """The shard that `accelerate launch` or `torchrun` gives this process; the whole without them.
+def read_shard() -> Shard:
+    """Return the shard that `accelerate launch` or `torchrun` gives this process; the whole without them.
 
-    Raises RunError for values that are no shard.
+    Raises UnivgError for values that are no shard.
     """
     rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     return parse_shard(f"{rank}/{world}")
 
 
 def parse_shard(text: str) -> Shard:
-    """`"i/n"`, i counted from 0.
+    """Parse `"i/n"`, i counted from 0. Raises UnivgError.
 
     >>> parse_shard("1/4")
     (1, 4)
     """
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
-        raise RunError(f"no shard {text!r}: write i/n with i from 0 to n-1, such as 0/4")
+        raise UnivgError(f"no shard {text!r}", remedy="write i/n with i from 0 to n-1, such as 0/4")
     return int(number), int(count)
 
 
-def _row(answer: Answer, engine: Engine, benchmark: str, identity: str, legacy: bool) -> Row:
-    row = {"key": answer.case.key, "fingerprint": identity, **judge(answer, engine.style, engine.frame)}
-    return row | legacy_columns(row, benchmark) if legacy else row
+def _make_row(answer: Answer, engine: Engine, benchmark: str, identity: str, legacy: bool) -> Row:
+    row = {"key": answer.case.key, "fingerprint": identity, **make_row(answer, engine.style, engine.frame)}
+    return add_legacy(row, benchmark) if legacy else row
 
 
-def _fault(case: Case, kind: str, why: str) -> dict[str, Any]:
+def _make_fault(case: Case, kind: str, why: str) -> dict[str, Any]:
     sample = case.sample
     return {"key": case.key, "source": sample.source, "task": sample.task, "kind": kind, "why": why}

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["bar_charts", "iou_plot", "new_figure", "to_png"]
+__all__ = ["draw_bars", "draw_ious", "encode_png", "make_figure"]
 
 _COLOURS = ("#1f6feb", "#d9480f", "#2b8a3e", "#9c36b5", "#e67700", "#0b7285")
 _DASHES = ("-", "--", "-.", ":")
 
 
-def new_figure(
+def make_figure(
     width: float, height: float, columns: int = 1, rows: int = 1, dpi: int = 130
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure of ``width`` x ``height`` inches and its empty panels, row by row; needs no display."""
@@ -35,23 +35,23 @@ def new_figure(
     return figure, panels
 
 
-def to_png(figure: Figure) -> bytes:
+def encode_png(figure: Figure) -> bytes:
     """Return a figure as PNG, the same bytes for the same figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
-def bar_charts(title: str, panels: Mapping[str, Mapping[str, float]]) -> bytes:
+def draw_bars(title: str, panels: Mapping[str, Mapping[str, float]]) -> bytes:
     """Draw one panel of horizontal bars for each entry of ``panels`` (its title -> bar's label -> length), two in a
     row, the length written beside each bar.
 
-    >>> bar_charts("data.json", {"images per sample": {"1": 20, "2": 80}})[1:4]
+    >>> draw_bars("data.json", {"images per sample": {"1": 20, "2": 80}})[1:4]
     b'PNG'
     """
     rows = -(-len(panels) // 2)
     tallest = max((len(bars) for bars in panels.values()), default=1)
-    figure, axes_of_all = new_figure(11, (0.3 * tallest + 0.9) * rows + 0.6, min(2, len(panels)), rows)
+    figure, axes_of_all = make_figure(11, (0.3 * tallest + 0.9) * rows + 0.6, min(2, len(panels)), rows)
     figure.suptitle(title)
     for axes, (name, bars) in zip(axes_of_all, panels.items(), strict=False):
         drawn = axes.barh([label[:24] for label in bars], list(bars.values()), color=_COLOURS[0])
@@ -61,12 +61,12 @@ def bar_charts(title: str, panels: Mapping[str, Mapping[str, float]]) -> bytes:
         axes.grid(visible=False)
     for unused in axes_of_all[len(panels) :]:
         unused.set_axis_off()
-    return to_png(figure)
+    return encode_png(figure)
 
 
-def iou_plot(ious: Mapping[str, Sequence[float]]) -> bytes:
+def draw_ious(ious: Mapping[str, Sequence[float]]) -> bytes:
     """Draw two panels, one line a run: how IoUs are spread, and the share of samples at or above each threshold."""
-    figure, (spread, above) = new_figure(9.6, 3.6, columns=2, dpi=150)
+    figure, (spread, above) = make_figure(9.6, 3.6, columns=2, dpi=150)
     edges = np.linspace(0, 1, 21)
     thresholds = np.linspace(0.01, 1, 100)
     for number, (label, values) in enumerate(ious.items()):
@@ -93,4 +93,4 @@ def iou_plot(ious: Mapping[str, Sequence[float]]) -> bytes:
     for axes in (spread, above):
         axes.grid(visible=False, axis="x")
     above.legend(frameon=False, fontsize=8)
-    return to_png(figure)
+    return encode_png(figure)

@@ -1,7 +1,8 @@
-"""Numbers about rows: shares and means with bootstrap intervals, per task, macro and micro, and paired.
+"""Summarise scored rows: shares and means with bootstrap intervals, per task, macro and micro, and paired.
 
-Intervals are the 2.5 and 97.5 percentiles of resampled means (2000 draws, a fixed seed). Samples are drawn
-again within their task, because a benchmark's tasks and their sizes are fixed, not drawn.
+Intervals are the 2.5 and 97.5 percentiles of resampled means (2000 draws, a fixed seed). Samples are drawn again
+within their task, because a benchmark's tasks and their sizes are fixed, not drawn; `scipy.stats.bootstrap` knows no
+such strata, and other draws would move the last digit of published intervals.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Rows: TypeAlias = Sequence[Mapping[str, Any]]
+ScoredRows: TypeAlias = Sequence[Mapping[str, Any]]
 Floats: TypeAlias = NDArray[np.float64]
 
 METRICS = ("hit_30", "hit_50", "hit_70", "iou")
@@ -30,7 +31,7 @@ _ORDER = (
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, and the 95 % interval around it."""
+    """Holds a mean and the 95 % interval around it."""
 
     value: float
     low: float
@@ -39,8 +40,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Line:
-    """A task's numbers (or the macro or micro average's). `estimates` by metric; `faults` is the share of
-    responses with each fault, `truncated` of those that the token limit cut off."""
+    """Holds the numbers of a task, or of the macro or micro average.
+
+    `estimates` by metric; `faults` is the share of responses with each fault, `truncated` of those that the token
+    limit cut off, `formatted` of those in the form asked for.
+    """
 
     name: str
     n: int
@@ -51,17 +55,19 @@ class Line:
 
     @property
     def fault_rate(self) -> float:
+        """The share of responses with any fault."""
         return sum(self.faults.values())
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One line a task, then macro (the mean over tasks, the paper's AVG) and micro (over samples), which are
-    left out where there is one task only."""
+    """Holds a line a task, then macro (the mean over tasks, the paper's AVG) and micro (over samples), unless there
+    is one task only."""
 
     lines: tuple[Line, ...]
 
     def line(self, name: str) -> Line | None:
+        """Return the line of a task, or of `MACRO` or `MICRO`; None if there is none."""
         return next((line for line in self.lines if line.name == name), None)
 
     @property
@@ -70,8 +76,8 @@ class Summary:
         return self.line(MACRO) or self.lines[-1]
 
 
-def summarise(rows: Rows, metrics: Sequence[str] = METRICS) -> Summary:
-    """The numbers of `rows`, which have `task`, `fault`, `truncated`, `format_ok` and the metrics' columns.
+def summarise(rows: ScoredRows, metrics: Sequence[str] = METRICS) -> Summary:
+    """Summarise `rows`, which have `task`, `fault`, `truncated`, `format_ok` and the metrics' columns.
 
     Raises ValueError for no rows.
 
@@ -81,26 +87,27 @@ def summarise(rows: Rows, metrics: Sequence[str] = METRICS) -> Summary:
     """
     if not rows:
         raise ValueError("no rows: nothing to summarise")
-    tasks = by_task(rows)
+    tasks = group_by_task(rows)
     draws = {
-        task: _resampled(_values(group, metrics), seed) for seed, (task, group) in enumerate(tasks.items())
+        task: _resample(_read_values(group, metrics), seed)
+        for seed, (task, group) in enumerate(tasks.items())
     }
     lines = [
-        _line(task, group, metrics, _values(group, metrics).mean(axis=0), draws[task])
+        _summarise_task(task, group, metrics, _read_values(group, metrics).mean(axis=0), draws[task])
         for task, group in tasks.items()
     ]
     if len(tasks) > 1:
         sizes = np.array([len(group) for group in tasks.values()], dtype=np.float64)
-        means_TM = np.stack([_values(group, metrics).mean(axis=0) for group in tasks.values()])
+        means_TM = np.stack([_read_values(group, metrics).mean(axis=0) for group in tasks.values()])
         drawn_TDM = np.stack(list(draws.values()))
         for name, weights_T in ((MACRO, np.full(len(tasks), 1 / len(tasks))), (MICRO, sizes / sizes.sum())):
             mean_M, drawn_DM = weights_T @ means_TM, np.tensordot(weights_T, drawn_TDM, axes=1)
-            lines.append(_average(name, lines[: len(tasks)], weights_T, metrics, mean_M, drawn_DM))
+            lines.append(_average_lines(name, lines[: len(tasks)], weights_T, metrics, mean_M, drawn_DM))
     return Summary(tuple(lines))
 
 
-def by_task(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
-    """Rows by task: MIG-Bench's tasks in the paper's order, then the others by name."""
+def group_by_task(rows: ScoredRows) -> dict[str, list[Mapping[str, Any]]]:
+    """Group rows by task: MIG-Bench's tasks in the paper's order, then the others by name."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(row["task"], []).append(row)
@@ -110,7 +117,7 @@ def by_task(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one task (or macro, micro): second run minus first, over the samples both have."""
+    """Holds second run minus first of one task (or macro, micro), over the samples that both have."""
 
     name: str
     n: int
@@ -122,14 +129,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`lines` of differences; `unpaired`: samples that only one of the two runs has, which are left out."""
+    """Holds `lines` of differences; `unpaired` counts the samples that only one run has, which are left out."""
 
     lines: tuple[Difference, ...]
     unpaired: int
 
 
 def compare(first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]]) -> Comparison:
-    """Two runs' rows by key -> how much better the second is, sample by sample.
+    """Compare two runs' rows by key: how much better the second is, sample by sample.
 
     Paired: the same samples are drawn again for both, so what is hard for both does not widen the interval.
     No shared sample gives no lines.
@@ -151,7 +158,7 @@ def compare(first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping
         }
         for key in shared
     ]
-    groups = by_task(paired)
+    groups = group_by_task(paired)
     lines = []
     for line in summarise(paired, metrics).lines:
         group = groups.get(line.name, paired)
@@ -183,12 +190,12 @@ def student_reach(values: Sequence[float]) -> float:
     return float(t.ppf(0.975, len(values) - 1) * sem(values))
 
 
-def _values(rows: Rows, metrics: Sequence[str]) -> Floats:
+def _read_values(rows: ScoredRows, metrics: Sequence[str]) -> Floats:
     return np.array([[float(row[name]) for name in metrics] for row in rows], dtype=np.float64)
 
 
-def _resampled(values_NM: Floats, seed: int) -> Floats:
-    """Means of `_DRAWS` resamples, (draws, metrics). How often each sample is drawn is a multinomial."""
+def _resample(values_NM: Floats, seed: int) -> Floats:
+    """Return the means of `_DRAWS` resamples, (draws, metrics). How often each sample is drawn is multinomial."""
     n = len(values_NM)
     rng = np.random.default_rng((_SEED, seed))
     counts_DN = rng.multinomial(n, np.full(n, 1 / n), size=_DRAWS)
@@ -196,7 +203,7 @@ def _resampled(values_NM: Floats, seed: int) -> Floats:
     return means
 
 
-def _estimates(metrics: Sequence[str], mean_M: Floats, drawn_DM: Floats) -> dict[str, Estimate]:
+def _estimate(metrics: Sequence[str], mean_M: Floats, drawn_DM: Floats) -> dict[str, Estimate]:
     low_M, high_M = np.percentile(drawn_DM, (2.5, 97.5), axis=0)
     return {
         name: Estimate(float(mean_M[at]), float(low_M[at]), float(high_M[at]))
@@ -204,20 +211,22 @@ def _estimates(metrics: Sequence[str], mean_M: Floats, drawn_DM: Floats) -> dict
     }
 
 
-def _line(name: str, rows: Rows, metrics: Sequence[str], mean_M: Floats, drawn_DM: Floats) -> Line:
+def _summarise_task(
+    name: str, rows: ScoredRows, metrics: Sequence[str], mean_M: Floats, drawn_DM: Floats
+) -> Line:
     n = len(rows)
     found = Counter(row["fault"] for row in rows if row["fault"])
     return Line(
         name,
         n,
-        _estimates(metrics, mean_M, drawn_DM),
+        _estimate(metrics, mean_M, drawn_DM),
         {fault: count / n for fault, count in sorted(found.items())},
-        _share(row["truncated"] for row in rows),
-        _share(row["format_ok"] for row in rows),
+        _share_of(row["truncated"] for row in rows),
+        _share_of(row["format_ok"] for row in rows),
     )
 
 
-def _average(
+def _average_lines(
     name: str,
     lines: Sequence[Line],
     weights_T: Floats,
@@ -232,13 +241,13 @@ def _average(
     return Line(
         name,
         sum(line.n for line in lines),
-        _estimates(metrics, mean_M, drawn_DM),
+        _estimate(metrics, mean_M, drawn_DM),
         {fault: mean(line.faults.get(fault, 0.0) for line in lines) for fault in names},
         mean(line.truncated for line in lines),
         mean(line.formatted for line in lines),
     )
 
 
-def _share(flags: Iterable[object]) -> float:
+def _share_of(flags: Iterable[object]) -> float:
     values = [bool(flag) for flag in flags]
     return sum(values) / len(values)

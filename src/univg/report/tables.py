@@ -1,4 +1,4 @@
-"""Tables as plain data, and their three looks: terminal, Markdown, and (through the template) HTML."""
+"""Build tables as plain data, and show them: in a terminal, as Markdown, and (through a page's template) as HTML."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ LEGACY = ("legacy_hit_50", "legacy_iou", "legacy_reward_iou", "legacy_reward_for
 
 @dataclass(frozen=True)
 class Table:
-    """Text cells; the first column is left-aligned, the others right-aligned. `strong` rows are averages or
-    this project's own runs; `notes` stand below."""
+    """Holds text cells; the first column is left-aligned, the others right-aligned.
+
+    `strong` rows are averages or this project's own runs; `notes` stand below.
+    """
 
     title: str
     headings: tuple[str, ...]
@@ -41,36 +43,36 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def scores_table(
+def build_scores_table(
     summary: Summary,
     title: str,
     intervals: Sequence[str] | None = None,
     notes: Sequence[str] = (),
     metrics: Sequence[str] = METRICS,
 ) -> Table:
-    """Tasks against metrics, in percent; `intervals` names the metrics shown with theirs (default: all).
+    """Set tasks against metrics, in percent; `intervals` names the metrics shown with theirs (default: all).
 
     Fault, truncation and format rates stand beside every score.
     """
     shown = metrics if intervals is None else intervals
     rows, strong = [], set()
     for number, line in enumerate(summary.lines):
-        scores = [percent(line.estimates[name], name in shown) for name in metrics]
-        rates = [rate(line.fault_rate), rate(line.truncated), rate(line.formatted)]
+        scores = [format_percent(line.estimates[name], name in shown) for name in metrics]
+        rates = [format_rate(line.fault_rate), format_rate(line.truncated), format_rate(line.formatted)]
         rows.append((line.name, str(line.n), *scores, *rates))
         if line.name in (MACRO, MICRO):
             strong.add(number)
     named = [HEADINGS.get(name, name) for name in metrics]
     headings = ("task", "n", *named, "faults", "truncated", "format ok")
-    faults = ", ".join(f"{name} {rate(share)}" for name, share in summary.lines[-1].faults.items())
-    told = (f"Faults by kind, of all responses: {faults}.",) if faults else ()
-    return Table(title, headings, tuple(rows), frozenset(strong), (*told, *notes))
+    faults = ", ".join(f"{name} {format_rate(share)}" for name, share in summary.lines[-1].faults.items())
+    by_kind = (f"Faults by kind, of all responses: {faults}.",) if faults else ()
+    return Table(title, headings, tuple(rows), frozenset(strong), (*by_kind, *notes))
 
 
-def legacy_table(summary: Summary, title: str, notes: Sequence[str] = ()) -> Table:
-    """What the reference code's scorer and rewards give for the same texts."""
+def build_legacy_table(summary: Summary, title: str, notes: Sequence[str] = ()) -> Table:
+    """Show what the reference code's scorer and rewards give for the same texts."""
     rows = tuple(
-        (line.name, str(line.n), *(percent(line.estimates[name], False) for name in LEGACY))
+        (line.name, str(line.n), *(format_percent(line.estimates[name], False) for name in LEGACY))
         for line in summary.lines
     )
     strong = frozenset(n for n, line in enumerate(summary.lines) if line.name in (MACRO, MICRO))
@@ -78,11 +80,11 @@ def legacy_table(summary: Summary, title: str, notes: Sequence[str] = ()) -> Tab
     return Table(f"{title}, scored as the reference code does", headings, rows, strong, tuple(notes))
 
 
-def comparison_table(comparison: Comparison, first: str, second: str) -> Table:
-    """Second minus first, in points of a percent."""
+def build_comparison_table(comparison: Comparison, first: str, second: str) -> Table:
+    """Show second minus first, in points of a percent."""
     rows, strong = [], set()
     for number, line in enumerate(comparison.lines):
-        changes = [points(line.estimates[name]) for name in ("hit_50", "iou")]
+        changes = [format_points(line.estimates[name]) for name in ("hit_50", "iou")]
         rows.append((line.name, str(line.n), *changes, str(line.only_first), str(line.only_second)))
         if line.name in (MACRO, MICRO):
             strong.add(number)
@@ -93,11 +95,11 @@ def comparison_table(comparison: Comparison, first: str, second: str) -> Table:
     return Table(f"{second} minus {first}", headings, tuple(rows), frozenset(strong), tuple(notes))
 
 
-def published_table(benchmark: str, runs: Mapping[str, Summary]) -> Table | None:
-    """Acc@0.5 of `runs` (label -> numbers) above the paper's rows; None where the paper has no such benchmark."""
+def build_published_table(benchmark: str, runs: Mapping[str, Summary]) -> Table | None:
+    """Set Acc@0.5 of `runs` (label -> numbers) above the paper's rows; None where the paper has no such benchmark."""
     published = read_published()
     if benchmark == "mig_bench":
-        return _mig_bench_table(published["mig_bench"], runs)
+        return _build_mig_bench_table(published["mig_bench"], runs)
     zero_shot = published["zero_shot"]
     if benchmark not in zero_shot["columns"]:
         return None
@@ -110,7 +112,7 @@ def published_table(benchmark: str, runs: Mapping[str, Summary]) -> Table | None
     return Table("Beside the paper", ("", "Acc@0.5"), tuple(rows), strong, tuple(zero_shot["notes"]))
 
 
-def _mig_bench_table(published: Mapping[str, Any], runs: Mapping[str, Summary]) -> Table:
+def _build_mig_bench_table(published: Mapping[str, Any], runs: Mapping[str, Summary]) -> Table:
     columns = published["columns"]
     rows: list[tuple[str, ...]] = []
     differing: list[str] = []
@@ -131,39 +133,42 @@ def _mig_bench_table(published: Mapping[str, Any], runs: Mapping[str, Summary]) 
         (f"{name} (paper)", *(f"{value:.2f}" for value in values))
         for name, values in published["rows"].items()
     ]
-    told = list(published["notes"])
+    notes = list(published["notes"])
     if differing:
-        told.append(f"Samples: {'; '.join(dict.fromkeys(differing))}.")
-    return Table("Beside the paper, Acc@0.5", ("", *columns, "AVG"), tuple(rows), strong, tuple(told))
+        notes.append(f"Samples: {'; '.join(dict.fromkeys(differing))}.")
+    return Table("Beside the paper, Acc@0.5", ("", *columns, "AVG"), tuple(rows), strong, tuple(notes))
 
 
 @cache
 def read_published() -> dict[str, Any]:
-    """The paper's numbers (arXiv 2505.14231, Tables 1, 2 and 4), Acc@0.5 in percent."""
+    """Return the paper's numbers (arXiv 2505.14231, Tables 1, 2 and 4), Acc@0.5 in percent."""
     text = files("univg.report").joinpath("published.json").read_text(encoding="utf-8")
     return json.loads(text)
 
 
-def percent(estimate: Estimate, interval: bool = True) -> str:
-    """
-    >>> percent(Estimate(0.5, 0.4567, 0.6)), percent(Estimate(0.5, 0.4, 0.6), interval=False)
+def format_percent(estimate: Estimate, interval: bool = True) -> str:
+    """Return a share in percent, with its interval.
+
+    >>> format_percent(Estimate(0.5, 0.4567, 0.6)), format_percent(Estimate(0.5, 0.4, 0.6), interval=False)
     ('50.0 (45.7–60.0)', '50.0')
     """
     text = f"{100 * estimate.value:.1f}"
     return f"{text} ({100 * estimate.low:.1f}–{100 * estimate.high:.1f})" if interval else text
 
 
-def points(estimate: Estimate) -> str:
-    """
-    >>> points(Estimate(0.051, -0.01, 0.1))
+def format_points(estimate: Estimate) -> str:
+    """Return a difference of shares in points of a percent, with its interval.
+
+    >>> format_points(Estimate(0.051, -0.01, 0.1))
     '+5.1 (-1.0 to +10.0)'
     """
     return f"{100 * estimate.value:+.1f} ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})"
 
 
-def rate(share: float) -> str:
-    """
-    >>> rate(0.0), rate(0.0004), rate(0.123)
+def format_rate(share: float) -> str:
+    """Return a share in percent, such that only a true zero shows as 0.
+
+    >>> format_rate(0.0), format_rate(0.0004), format_rate(0.123)
     ('0 %', '<0.1 %', '12.3 %')
     """
     if share <= 0:
@@ -171,19 +176,19 @@ def rate(share: float) -> str:
     return "<0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
 
 
-def show(table: Table) -> None:
-    """Print a table on stdout, never cutting a number: a line too long for the terminal is wrapped by it."""
+def print_table(table: Table) -> None:
+    """Print a table on stdout, never cutting a number: the terminal wraps a line that is too long."""
     from rich.console import Console
     from rich.measure import Measurement
 
-    console, shown = Console(highlight=False, markup=False), as_rich(table)
+    console, shown = Console(highlight=False, markup=False), build_rich_table(table)
     needed = Measurement.get(console, console.options.update(width=1000), shown).maximum
     console.width = max(console.width, needed)
     console.print(shown)
 
 
-def as_rich(table: Table) -> RichTable:
-    """For a terminal."""
+def build_rich_table(table: Table) -> RichTable:
+    """Return a table as Rich draws it in a terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -203,7 +208,7 @@ def as_rich(table: Table) -> RichTable:
     return shown
 
 
-def as_markdown(table: Table) -> str:
+def render_markdown(table: Table) -> str:
     """Return a GitHub table under a heading, notes below."""
     rows = [
         [f"**{cell}**" if number in table.strong and cell else cell for cell in row]

@@ -1,4 +1,4 @@
-"""The arms of the study, and what is kept of each: one small JSON file an arm and seed.
+"""Define the arms of the study, and keep a row of each: one small JSON file an arm and seed.
 
 A row is enough to draw every table and picture again, on any machine; it holds the IoU of every evaluated sample,
 so that arms can be compared sample by sample.
@@ -8,15 +8,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from univg.files import canonical
-from univg.study.thoughts import thoughts_file
-from univg.training.config import DataSource, GrpoConfig, SftConfig, StudyConfig
+from univg.errors import UnivgError
+from univg.files import canonical, write_whole
+from univg.study.config import StudyConfig
+from univg.study.thoughts import name_file
+from univg.training.config import DataSource, GrpoConfig, SftConfig
+
+__all__ = [
+    "ARMS",
+    "CLAIMS",
+    "Arm",
+    "ArmRow",
+    "choose_arms",
+    "configure_stage",
+    "fingerprint",
+    "list_arms",
+    "read_row",
+    "read_rows",
+    "row_path",
+    "write_row",
+]
+
+ArmRow: TypeAlias = Mapping[str, Any]
+"""What is kept of one arm and seed, as its JSON file holds it."""
 
 SFT_ANSWERS, SFT_THOUGHTS, MORE_SFT = "sft-answers", "sft-thoughts", "more-sft"
 SFT_ON = "sft-on-"  # and a source of `univg.study.thoughts`
@@ -30,20 +49,16 @@ class Arm:
     stages: tuple[str, ...]
 
 
-def _grpo(weighting: str) -> str:
-    return f"grpo-{weighting}"
-
-
 ARMS: Mapping[str, Arm] = {
     "base": Arm("base", ()),
-    "rl": Arm("pure RL (GRPO from the base)", (_grpo("none"),)),
+    "rl": Arm("pure RL (GRPO from the base)", ("grpo-none",)),
     "sft": Arm("SFT without thinking", (SFT_ANSWERS,)),
     "cot-sft": Arm("CoT-SFT", (SFT_THOUGHTS,)),
     "cot-sft-more": Arm("CoT-SFT + more SFT", (SFT_THOUGHTS, MORE_SFT)),
-    "cot-sft-grpo": Arm("CoT-SFT + GRPO", (SFT_THOUGHTS, _grpo("none"))),
-    "cot-sft-grpo-exp": Arm("CoT-SFT + GRPO, weights exp", (SFT_THOUGHTS, _grpo("exp"))),
-    "cot-sft-grpo-power": Arm("CoT-SFT + GRPO, weights power", (SFT_THOUGHTS, _grpo("power"))),
-    "cot-sft-grpo-log": Arm("CoT-SFT + GRPO, weights log", (SFT_THOUGHTS, _grpo("log"))),
+    "cot-sft-grpo": Arm("CoT-SFT + GRPO", (SFT_THOUGHTS, "grpo-none")),
+    "cot-sft-grpo-exp": Arm("CoT-SFT + GRPO, weights exp", (SFT_THOUGHTS, "grpo-exp")),
+    "cot-sft-grpo-power": Arm("CoT-SFT + GRPO, weights power", (SFT_THOUGHTS, "grpo-power")),
+    "cot-sft-grpo-log": Arm("CoT-SFT + GRPO, weights log", (SFT_THOUGHTS, "grpo-log")),
     # Of a study of thoughts: the same stage on the same samples, taught by several sources.
     "thoughts-none": Arm("the start", ()),
     "thoughts-unverified": Arm("CoT-SFT on the teacher's first chain", (SFT_ON + "unverified",)),
@@ -73,44 +88,42 @@ CLAIMS: Sequence[tuple[str, str, str]] = (
 )
 
 
-class StudyError(ValueError):
-    """A study that cannot go on; one line with what, which and what to do."""
-
-
 def choose_arms(config: StudyConfig) -> list[str]:
-    """The names of the arms to run, in the table's order. Raises StudyError for one that this study does not have."""
-    arms = arms_of(config)
+    """Return the names of the arms to run, in the table's order; UnivgError for one that this study does not have."""
+    arms = list_arms(config)
     unknown = [name for name in config.arms if name not in arms]
     if unknown:
-        raise StudyError(f"no arm {unknown[0]!r}: choose from {', '.join(arms)}")
+        raise UnivgError(f"no arm {unknown[0]!r}", remedy=f"choose from {', '.join(arms)}")
     return [name for name in arms if not config.arms or name in config.arms]
 
 
-def arms_of(config: StudyConfig) -> list[str]:
-    """All arms of a study: the ablation's, or, where thoughts are given, those of their sources."""
+def list_arms(config: StudyConfig) -> list[str]:
+    """List all arms of a study: the ablation's, or, where thoughts are given, those of their sources."""
     return [name for name in ARMS if name.startswith("thoughts-") == (config.thoughts is not None)]
 
 
-def stage_config(
+def configure_stage(
     config: StudyConfig, stage: str, seed: int, model: str, thoughts: Path = Path()
 ) -> SftConfig | GrpoConfig:
-    """The config of one stage of one seed, started from checkpoint `model`; `thoughts` is the folder of their sources.
+    """Return the config of one stage of one seed, started from checkpoint `model`.
+
+    `thoughts` is the folder of their sources.
 
     The second stage draws other samples than the first, the same for every arm.
     """
     if stage.startswith(SFT_ON):
-        file = thoughts_file(thoughts, stage.removeprefix(SFT_ON))
+        file = name_file(thoughts, stage.removeprefix(SFT_ON))
         source = DataSource(reader="univg", path=str(file), images=str(thoughts / "world"))
         return config.sft.model_copy(update={"model": model, "seed": seed, "data": (source,)})
     if stage.startswith("grpo-"):
-        return _seeded(config.grpo, seed, 1, model, weighting=stage.removeprefix("grpo-"))
+        return _seed_stage(config.grpo, seed, 1, model, weighting=stage.removeprefix("grpo-"))
     if stage == MORE_SFT:
-        return _seeded(config.sft, seed, 1, model, max_steps=config.more_sft_steps)
+        return _seed_stage(config.sft, seed, 1, model, max_steps=config.more_sft_steps)
     style = "direct" if stage == SFT_ANSWERS else "think"
-    return _seeded(config.sft, seed, 0, model, prompt_style=style)
+    return _seed_stage(config.sft, seed, 0, model, prompt_style=style)
 
 
-def _seeded(
+def _seed_stage(
     stage: SftConfig | GrpoConfig, seed: int, part: int, model: str, **changes: Any
 ) -> SftConfig | GrpoConfig:
     sources = tuple(
@@ -120,9 +133,9 @@ def _seeded(
 
 
 def fingerprint(config: StudyConfig, arm: str, seed: int, model_digest: str) -> str:
-    """All that decides an arm's numbers: the start's weights, its stages' configs, what is evaluated."""
+    """Return a digest of all that decides an arm's numbers: the start's weights, its stages, what is evaluated."""
     stages = [
-        stage_config(config, stage, seed, "").model_dump(
+        configure_stage(config, stage, seed, "").model_dump(
             mode="json", exclude={"rollout_page_every", "workers"}
         )
         for stage in ARMS[arm].stages
@@ -134,34 +147,32 @@ def fingerprint(config: StudyConfig, arm: str, seed: int, model_digest: str) -> 
 
 
 def row_path(folder: Path, arm: str, seed: int) -> Path:
+    """Return where the row of an arm and seed lies."""
     return folder / f"{arm}-seed{seed}.json"
 
 
 def read_row(path: Path) -> dict[str, Any] | None:
-    """The row in a file; None where there is none. Raises StudyError for a file that is no row."""
+    """Read the row in a file; None where there is none. Raises UnivgError for a file that is no row."""
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(row, dict) or not {"arm", "seed", "fingerprint", "ious"} <= row.keys():
+            raise ValueError("it lacks an arm, a seed, a fingerprint or IoUs")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise StudyError(
-            f"not a row of the study ({error}): {path}: delete it to run that arm again"
+        raise UnivgError(
+            f"not a row of the study ({error})", path, "delete it to run that arm again"
         ) from None
-    if not isinstance(row, dict) or not {"arm", "seed", "fingerprint", "ious"} <= row.keys():
-        raise StudyError(f"not a row of the study: {path}: delete it to run that arm again")
     return row
 
 
-def write_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(row, indent=None, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+def write_row(path: Path, row: ArmRow) -> None:
+    """Write a row, whole or not at all."""
+    write_whole(path, json.dumps(row, indent=None, ensure_ascii=False) + "\n")
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """All rows of a folder, by arm in the table's order and seed."""
+    """Read all rows of a folder, in the table's order of arms, then by seed."""
     rows = [row for file in sorted(folder.glob("*-seed*.json")) if (row := read_row(file)) is not None]
     order = {name: number for number, name in enumerate(ARMS)}
     return sorted((row for row in rows if row["arm"] in order), key=lambda r: (order[r["arm"]], r["seed"]))

@@ -1,4 +1,4 @@
-"""Tables and pictures of the study, drawn from its rows.
+"""Build the study's tables and draw its pictures, from its rows alone.
 
 Two kinds of interval stand side by side: over seeds (Student's t on the seeds' averages: would another training run
 agree?), and over samples (bootstrap within families, all seeds pooled: would other questions agree?).
@@ -13,56 +13,57 @@ from typing import Any
 
 import numpy as np
 
-from univg.report.plots import new_figure, to_png
+from univg.files import write_whole
+from univg.report.plots import encode_png, make_figure
 from univg.report.statistics import MACRO, compare, student_reach
 from univg.report.tables import Table
-from univg.study.rows import ARMS, CLAIMS
+from univg.study.rows import ARMS, CLAIMS, ArmRow
 
-Row = Mapping[str, Any]
+__all__ = ["average_accuracy", "build_study_tables", "format_over_seeds", "write_pictures"]
 
 _TITLES = {"world": "test worlds", "world_unseen": "unseen combinations"}
 _COLOURS = {"none": "#495057", "exp": "#1f6feb", "power": "#2b8a3e", "log": "#d9480f"}
 _LEVELS = (("easy", "#2b8a3e"), ("medium", "#e67700"), ("hard", "#c92a2a"))
 
 
-def study_tables(rows: Sequence[Row]) -> list[Table]:
-    """Scores an arm on each split, the claims as paired differences, scores a family, compute."""
+def build_study_tables(rows: Sequence[ArmRow]) -> list[Table]:
+    """Build scores an arm on each split, the claims as paired differences, scores a family, compute."""
     splits = list(dict.fromkeys(split for row in rows for split in row["ious"]))
-    claims = [table for split in splits if (table := _claims_table(rows, split)).rows]
-    return [_scores_table(rows, splits), *claims, _family_table(rows, splits[0]), _compute_table(rows)]
+    claims = [table for split in splits if (table := _build_claims(rows, split)).rows]
+    return [_build_scores(rows, splits), *claims, _build_families(rows, splits[0]), _build_compute(rows)]
 
 
-def average(row: Row, split: str) -> float:
-    """Acc@0.5 averaged over families, 0 to 100: the paper's AVG."""
+def average_accuracy(row: ArmRow, split: str) -> float:
+    """Return Acc@0.5 averaged over families, 0 to 100: the paper's AVG."""
     return 100 * float(np.mean([np.mean(np.asarray(ious) >= 0.5) for ious in row["ious"][split].values()]))
 
 
-def over_seeds(values: Sequence[float]) -> str:
-    """Mean and half the 95 % interval of the mean over seeds.
+def format_over_seeds(values: Sequence[float]) -> str:
+    """Return the mean and half the 95 % interval of the mean over seeds.
 
-    >>> over_seeds([50.0, 52.0, 54.0])
+    >>> format_over_seeds([50.0, 52.0, 54.0])
     '52.0 ± 5.0'
-    >>> over_seeds([50.0])
+    >>> format_over_seeds([50.0])
     '50.0'
     """
     mean = f"{np.mean(values):.1f}"
     return f"{mean} ± {student_reach(values):.1f}" if len(values) > 1 else mean
 
 
-def _by_arm(rows: Sequence[Row]) -> dict[str, dict[int, Row]]:
-    found: dict[str, dict[int, Row]] = {}
+def _group_by_arm(rows: Sequence[ArmRow]) -> dict[str, dict[int, ArmRow]]:
+    found: dict[str, dict[int, ArmRow]] = {}
     for row in rows:
         found.setdefault(row["arm"], {})[row["seed"]] = row
     return found
 
 
-def _scores_table(rows: Sequence[Row], splits: Sequence[str]) -> Table:
+def _build_scores(rows: Sequence[ArmRow], splits: Sequence[str]) -> Table:
     head = [f"Acc@0.5, {_TITLES[split]}" for split in splits]
     lines = []
-    for arm, of_seed in _by_arm(rows).items():
+    for arm, of_seed in _group_by_arm(rows).items():
         each = list(of_seed.values())
-        cells = [over_seeds([average(row, split) for row in each]) for split in splits]
-        mean = 100 * np.mean([_flat(row["ious"][splits[0]]).mean() for row in each])
+        cells = [format_over_seeds([average_accuracy(row, split) for row in each]) for split in splits]
+        mean = 100 * np.mean([_join(row["ious"][splits[0]]).mean() for row in each])
         faults = 100 * np.mean([row["faults"][splits[0]] for row in each])
         lines.append((ARMS[arm].title, str(len(each)), *cells, f"{mean:.1f}", f"{faults:.1f} %"))
     headings = ("arm", "seeds", *head, "mean IoU", "faults")
@@ -72,27 +73,29 @@ def _scores_table(rows: Sequence[Row], splits: Sequence[str]) -> Table:
     return Table(title, headings, tuple(lines), notes=(note,))
 
 
-def _claims_table(rows: Sequence[Row], split: str) -> Table:
-    by_arm = _by_arm(rows)
+def _build_claims(rows: Sequence[ArmRow], split: str) -> Table:
+    by_arm = _group_by_arm(rows)
     lines = []
     for claim, arm, against in CLAIMS:
         seeds = sorted(by_arm.get(arm, {}).keys() & by_arm.get(against, {}).keys())
         if not seeds:
             continue
         pairs = [(by_arm[against][seed], by_arm[arm][seed]) for seed in seeds]
-        gains = [average(second, split) - average(first, split) for first, second in pairs]
-        low, high = _paired_interval(pairs, split)
+        gains = [average_accuracy(second, split) - average_accuracy(first, split) for first, second in pairs]
+        low, high = _estimate_difference(pairs, split)
         reading = "holds" if low > 0 else "contradicted" if high < 0 else "not shown"
         if reading != "not shown" and len({gain > 0 for gain in gains}) > 1:
             reading += ", seeds disagree"
-        lines.append((claim, str(len(seeds)), over_seeds(gains), f"{low:+.1f} to {high:+.1f}", reading))
+        lines.append(
+            (claim, str(len(seeds)), format_over_seeds(gains), f"{low:+.1f} to {high:+.1f}", reading)
+        )
     headings = ("claim", "seeds", "difference ± over seeds", "95 % over samples", "reading")
     title = f"Paired differences on {_TITLES[split]}, points of Acc@0.5"
     return Table(title, headings, tuple(lines))
 
 
-def _paired_interval(pairs: Sequence[tuple[Row, Row]], split: str) -> tuple[float, float]:
-    """95 % interval of the averages' difference, samples of all seeds drawn again in pairs within families."""
+def _estimate_difference(pairs: Sequence[tuple[ArmRow, ArmRow]], split: str) -> tuple[float, float]:
+    """Return the 95 % interval of the averages' difference: samples of all seeds drawn again in pairs in families."""
     first: dict[str, Mapping[str, Any]] = {}
     second: dict[str, Mapping[str, Any]] = {}
     for seed, rows in enumerate(pairs):
@@ -107,10 +110,10 @@ def _paired_interval(pairs: Sequence[tuple[Row, Row]], split: str) -> tuple[floa
     return 100 * estimate.low, 100 * estimate.high
 
 
-def _family_table(rows: Sequence[Row], split: str) -> Table:
+def _build_families(rows: Sequence[ArmRow], split: str) -> Table:
     families = list(dict.fromkeys(family for row in rows for family in row["ious"][split]))
     lines = []
-    for arm, of_seed in _by_arm(rows).items():
+    for arm, of_seed in _group_by_arm(rows).items():
         cells = []
         for family in families:
             shares = [np.mean(np.asarray(row["ious"][split][family]) >= 0.5) for row in of_seed.values()]
@@ -120,53 +123,50 @@ def _family_table(rows: Sequence[Row], split: str) -> Table:
     return Table(title, ("arm", *families), tuple(lines))
 
 
-def _compute_table(rows: Sequence[Row]) -> Table:
+def _build_compute(rows: Sequence[ArmRow]) -> Table:
     lines = []
-    for arm, of_seed in _by_arm(rows).items():
+    for arm, of_seed in _group_by_arm(rows).items():
         stages = [row["stages"] for row in of_seed.values()]
         if stages[0]:
-            told = [
+            facts = [
                 " + ".join(str(stage[key]) for stage in stages[0]) for key in ("name", "steps", "samples")
             ]
             minutes = [sum(stage["seconds"] for stage in each) / 60 for each in stages]
-            lines.append((ARMS[arm].title, *told, f"{np.mean(minutes):.1f}"))
+            lines.append((ARMS[arm].title, *facts, f"{np.mean(minutes):.1f}"))
     headings = ("arm", "stages", "steps", "samples", "minutes")
     return Table("Training, minutes as a mean over seeds", headings, tuple(lines))
 
 
-def _flat(ious: Mapping[str, Sequence[float]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _join(ious: Mapping[str, Sequence[float]]) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.concatenate([np.asarray(values, dtype=np.float64) for values in ious.values()])
 
 
-def pictures(rows: Sequence[Row], folder: Path) -> list[Path]:
+def write_pictures(rows: Sequence[ArmRow], folder: Path) -> list[Path]:
     """Write `arms.png` (scores an arm), `curves.png` and `shares.png` (the RL stage over time); those with data."""
-    written = []
-    for name, draw in (("arms", _draw_arms), ("curves", _draw_curves), ("shares", _draw_shares)):
-        image = draw(rows)
-        if image is not None:
-            path = folder / f"{name}.png"
-            path.write_bytes(image)
-            written.append(path)
-    return written
+    drawn = {"arms": _draw_arms(rows), "curves": _draw_curves(rows), "shares": _draw_shares(rows)}
+    written = {folder / f"{name}.png": image for name, image in drawn.items() if image is not None}
+    for path, image in written.items():
+        write_whole(path, image)
+    return list(written)
 
 
-def _draw_arms(rows: Sequence[Row]) -> bytes:
-    by_arm = _by_arm(rows)
+def _draw_arms(rows: Sequence[ArmRow]) -> bytes:
+    by_arm = _group_by_arm(rows)
     splits = list(dict.fromkeys(split for row in rows for split in row["ious"]))
-    figure, panels = new_figure(5.2 * len(splits), 0.42 * len(by_arm) + 1.2, len(splits))
+    figure, panels = make_figure(5.2 * len(splits), 0.42 * len(by_arm) + 1.2, len(splits))
     for axes, split in zip(panels, splits, strict=True):
         for place, (_, of_seed) in enumerate(by_arm.items()):
-            values = [average(row, split) for row in of_seed.values()]
+            values = [average_accuracy(row, split) for row in of_seed.values()]
             axes.barh(place, np.mean(values), color="#a5d8ff", height=0.7)
             axes.plot(values, [place] * len(values), "o", color="#1864ab", markersize=4)
         axes.set(title=_TITLES[split], xlabel="Acc@0.5, average over families", xlim=(0, 100))
         axes.set_yticks(range(len(by_arm)), [ARMS[arm].title for arm in by_arm], fontsize=8)
         axes.invert_yaxis()
-    return to_png(figure)
+    return encode_png(figure)
 
 
-def _curve(rows: Sequence[Row], key: str) -> tuple[Any, Any]:
-    """(steps, mean over seeds) of a logged number of the last stage, smoothed over a tenth of the run."""
+def _average_curves(rows: Sequence[ArmRow], key: str) -> tuple[Any, Any]:
+    """Return (steps, mean over seeds) of a logged number of the last stage, smoothed over a tenth of the run."""
     curves = [row["curve"] for row in rows if row.get("curve")]
     if not curves:
         return np.array([]), np.array([])
@@ -179,9 +179,9 @@ def _curve(rows: Sequence[Row], key: str) -> tuple[Any, Any]:
     return steps[window - 1 :], mean
 
 
-def _grpo_rows(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by weighting, of the arms that begin with the cold start."""
-    found: dict[str, list[Row]] = {}
+def _group_by_weighting(rows: Sequence[ArmRow]) -> dict[str, list[ArmRow]]:
+    """Group the rows of those arms that turn to GRPO after the cold start, by weighting."""
+    found: dict[str, list[ArmRow]] = {}
     for row in rows:
         stages = ARMS[row["arm"]].stages
         if len(stages) == 2 and stages[1].startswith("grpo-"):
@@ -189,29 +189,29 @@ def _grpo_rows(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def _draw_curves(rows: Sequence[Row]) -> bytes | None:
-    groups = _grpo_rows(rows)
+def _draw_curves(rows: Sequence[ArmRow]) -> bytes | None:
+    groups = _group_by_weighting(rows)
     if not groups:
         return None
     wanted = (("iou", "mean IoU of rollouts"), ("format", "format rate"), ("length", "tokens a rollout"))
-    figure, panels = new_figure(12, 3.4, len(wanted))
+    figure, panels = make_figure(12, 3.4, len(wanted))
     for axes, (key, title) in zip(panels, wanted, strict=True):
         for weighting, group in groups.items():
-            axes.plot(*_curve(group, key), color=_COLOURS.get(weighting, "#868e96"), label=weighting)
+            axes.plot(*_average_curves(group, key), color=_COLOURS.get(weighting, "#868e96"), label=weighting)
         axes.set(title=title, xlabel="GRPO step")
     panels[0].legend(frameon=False, title="weights", fontsize=8)
-    return to_png(figure)
+    return encode_png(figure)
 
 
-def _draw_shares(rows: Sequence[Row]) -> bytes | None:
-    groups = _grpo_rows(rows)
+def _draw_shares(rows: Sequence[ArmRow]) -> bytes | None:
+    groups = _group_by_weighting(rows)
     if not groups:
         return None
-    figure, panels = new_figure(3.6 * len(groups), 3.2, len(groups))
+    figure, panels = make_figure(3.6 * len(groups), 3.2, len(groups))
     for axes, (weighting, group) in zip(panels, groups.items(), strict=True):
         for level, colour in _LEVELS:
-            axes.plot(*_curve(group, level), color=colour, label=level)
+            axes.plot(*_average_curves(group, level), color=colour, label=level)
         axes.set(title=f"weights {weighting}", xlabel="GRPO step", ylim=(0, 1))
     panels[0].set_ylabel("share of groups")
     panels[0].legend(frameon=False, fontsize=8)
-    return to_png(figure)
+    return encode_png(figure)

@@ -1,4 +1,4 @@
-"""The thoughts that a study compares: the same world samples, their chains from several sources.
+"""Make the thoughts that a study compares: the same world samples, their chains from several sources.
 
 FOLDER/world/           samples and pictures, with their exact thoughts
 FOLDER/teacher/, own/   runs of `univg construct`: the teacher's chains, and the start's own
@@ -8,16 +8,16 @@ FOLDER/*.jsonl          what the arms learn from, one file a source; image paths
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from univg.files import write_whole
 from univg.grounding.samples import GroundingSample, read_jsonl, write_jsonl
 
 if TYPE_CHECKING:
-    from univg.training.config import StudyConfig
+    from univg.study.config import StudyConfig
 
 #: Each source of thoughts, and what it is.
 SOURCES = {
@@ -31,12 +31,13 @@ SOURCES = {
 TEACHERS = ("teacher", "own")
 
 
-def thoughts_file(folder: Path, source: str) -> Path:
+def name_file(folder: Path, source: str) -> Path:
+    """Return where the samples of a source lie."""
     return folder / f"{source}.jsonl"
 
 
 def make_thoughts(config: StudyConfig, seed: int, start: str, folder: Path) -> dict[str, int]:
-    """Write the sources' files of one seed, or find them written; how many samples each holds.
+    """Write the sources' files of one seed, unless they are there; return how many samples each holds.
 
     Killed, it goes on: no chain that was written is asked for again.
     """
@@ -52,26 +53,24 @@ def make_thoughts(config: StudyConfig, seed: int, start: str, folder: Path) -> d
     world.run(drawn, n=settings.samples, seed=settings.seed + seed, families=config.families, size=120)
     samples = list(read_jsonl(drawn / world.SAMPLES))
     for name, model in zip(TEACHERS, (settings.teacher, start), strict=True):
-        _propose(config, seed, model, samples, drawn, folder / name)
+        _construct(config, seed, model, samples, drawn, folder / name)
     sets = {
-        "unverified": _of_proposals(samples, folder / "teacher", lambda row: bool(row["thought"])),
-        "verified": _of_proposals(samples, folder / "teacher", lambda row: not row["causes"]),
+        "unverified": _take_first(samples, folder / "teacher", lambda row: bool(row["thought"])),
+        "verified": _take_first(samples, folder / "teacher", lambda row: not row["causes"]),
         "selected": read_jsonl(folder / "teacher" / "samples.jsonl"),
         "exact": samples,
         "own": read_jsonl(folder / "own" / "samples.jsonl"),
-        "own-unverified": _of_proposals(samples, folder / "own", lambda row: bool(row["thought"])),
+        "own-unverified": _take_first(samples, folder / "own", lambda row: bool(row["thought"])),
     }
-    sizes = {source: write_jsonl(thoughts_file(folder, source), chosen) for source, chosen in sets.items()}
-    partial = counts.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(sizes), encoding="utf-8")
-    partial.replace(counts)
+    sizes = {source: write_jsonl(name_file(folder, source), chosen) for source, chosen in sets.items()}
+    write_whole(counts, json.dumps(sizes))
     return sizes
 
 
-def _propose(
+def _construct(
     config: StudyConfig, seed: int, model: str, samples: Sequence[GroundingSample], root: Path, out: Path
 ) -> None:
-    """`univg construct` with a checkpoint as teacher; the choice among verified chains is the rule's."""
+    """Run `univg construct` with a checkpoint as teacher; the choice among verified chains is the rule's."""
     from univg.construct.data import of_samples
     from univg.construct.ledger import Ledger
     from univg.construct.pipeline import Constructor, Plan
@@ -106,10 +105,10 @@ def _propose(
     results.finish(facts, plan)
 
 
-def _of_proposals(
+def _take_first(
     samples: Sequence[GroundingSample], run: Path, wanted: Callable[[dict[str, Any]], bool]
 ) -> Iterator[GroundingSample]:
-    """Each sample with the thought of its first wanted proposal; those that have none are left out."""
+    """Yield each sample with the thought of its first wanted proposal; those that have none are left out."""
     first: dict[str, str] = {}
     with (run / "proposals.jsonl").open(encoding="utf-8") as file:
         for row in map(json.loads, file):

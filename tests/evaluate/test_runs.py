@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from univg.evaluate.rows import (
-    RowWriter,
-    RunError,
+from univg.errors import UnivgError
+from univg.evaluate.runs import (
+    OtherRun,
     claim,
-    differences,
     fingerprint_id,
+    list_differences,
+    open_rows,
     read_rows,
     read_run,
     read_state,
@@ -33,48 +34,51 @@ def row(key: str, **columns: Any) -> dict[str, Any]:
 @given(cut=st.integers(0, 400))
 def test_a_file_cut_anywhere_keeps_its_whole_rows(cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("run")
-    with RowWriter(folder, (0, 1)) as writer:
+    with open_rows(folder, (0, 1)) as writer:
         writer.append(row(str(number), text="ö\n  " * number) for number in range(5))
         path = writer.path
     whole = path.read_bytes()
     path.write_bytes(whole[:cut])
     kept = whole[:cut].count(b"\n")
     assert list(read_rows(folder, ID)) == [str(number) for number in range(kept)]
-    with RowWriter(folder, (0, 1)) as writer:
+    with open_rows(folder, (0, 1)) as writer:
         writer.append([row("more")])
     assert list(read_rows(folder, ID)) == [*map(str, range(kept)), "more"]
     assert all(json.loads(line) for line in path.read_bytes().splitlines())
 
 
 def test_a_torn_line_longer_than_a_block_is_removed(tmp_path: Path) -> None:
-    with RowWriter(tmp_path, (0, 1)) as writer:
+    with open_rows(tmp_path, (0, 1)) as writer:
         writer.append([row("a")])
         whole = writer.path.read_bytes()
     writer.path.write_bytes(whole + b'{"key": "' + b"x" * 200_000)
-    with RowWriter(tmp_path, (0, 1)):
+    with open_rows(tmp_path, (0, 1)):
         assert writer.path.read_bytes() == whole
 
 
 def test_one_process_writes_a_shard(tmp_path: Path) -> None:
-    with RowWriter(tmp_path, (0, 2)):
-        with RowWriter(tmp_path, (1, 2)):
+    with open_rows(tmp_path, (0, 2)):
+        with open_rows(tmp_path, (1, 2)):
             pass
-        with pytest.raises(RunError, match="another process writes these rows"), RowWriter(tmp_path, (0, 2)):
+        with (
+            pytest.raises(UnivgError, match=r"another process writes here: .*rows-0-of-2"),
+            open_rows(tmp_path, (0, 2)),
+        ):
             pass
-    with RowWriter(tmp_path, (0, 2)):
+    with open_rows(tmp_path, (0, 2)):
         pass
 
 
 def test_damage_in_the_middle_is_told(tmp_path: Path) -> None:
     path = tmp_path / "rows-0-of-1.jsonl"
     path.write_text(f"{json.dumps(row('a'))}\nnot a row\n{json.dumps(row('b'))}\n")
-    with pytest.raises(RunError, match=r"a damaged row: .*rows-0-of-1.jsonl, line 2"):
+    with pytest.raises(UnivgError, match=r"a damaged row: .*rows-0-of-1.jsonl, line 2"):
         read_rows(tmp_path, ID)
 
 
 def test_rows_of_another_run_are_refused(tmp_path: Path) -> None:
     (tmp_path / "rows-0-of-1.jsonl").write_text(json.dumps({"key": "a", "fingerprint": "0" * 16}) + "\n")
-    with pytest.raises(RunError, match="a row of another run"):
+    with pytest.raises(UnivgError, match="a row of another run"):
         read_rows(tmp_path, ID)
 
 
@@ -82,18 +86,18 @@ def test_a_folder_belongs_to_one_fingerprint(tmp_path: Path) -> None:
     assert claim(tmp_path, FINGERPRINT, {"images": "here"}) == ID
     assert claim(tmp_path, dict(reversed(FINGERPRINT.items())), {"images": "elsewhere"}) == ID
     assert read_run(tmp_path)["about"] == {"images": "here"}
-    with pytest.raises(RunError, match=r"decoding.samples: 1 -> 4\).*give another --out"):
+    with pytest.raises(OtherRun, match=r"decoding.samples: 1 -> 4\).*give another --out"):
         claim(tmp_path, {**FINGERPRINT, "decoding": {"samples": 4}}, {})
 
 
 def test_what_stands_as_a_digest_is_told_in_words(tmp_path: Path) -> None:
     about = {"model": "embedded", "seed": 0, "split": "test"}
     claim(tmp_path, {"data": "aa", "model": "11", "dtype": "float32"}, about)
-    with pytest.raises(RunError, match=r"another run \(seed: 0 -> 1\)"):
+    with pytest.raises(UnivgError, match=r"another run \(seed: 0 -> 1\)"):
         claim(tmp_path, {"data": "bb", "model": "11", "dtype": "float32"}, {**about, "seed": 1})
-    with pytest.raises(RunError, match=r'\(model: "embedded" -> "mine"; dtype: "float32" -> "bfloat16"\)'):
+    with pytest.raises(UnivgError, match=r'\(model: "embedded" -> "mine"; dtype: "float32" -> "bfloat16"\)'):
         claim(tmp_path, {"data": "aa", "model": "22", "dtype": "bfloat16"}, {**about, "model": "mine"})
-    with pytest.raises(RunError, match=r"\(model: another content under the same name \(embedded\)\)"):
+    with pytest.raises(UnivgError, match=r"\(model: another content under the same name \(embedded\)\)"):
         claim(tmp_path, {"data": "aa", "model": "22", "dtype": "float32"}, about)
 
 
@@ -102,20 +106,20 @@ def test_what_stands_as_a_digest_is_told_in_words(tmp_path: Path) -> None:
 )
 def test_a_damaged_description_is_told(content: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(content)
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(UnivgError, match="cannot be read"):
         claim(tmp_path, FINGERPRINT, {})
 
 
 def test_a_folder_of_something_else_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no run here"):
+    with pytest.raises(UnivgError, match="no run here"):
         read_run(tmp_path)
     (tmp_path / "rows-0-of-1.jsonl").write_text("")
-    with pytest.raises(RunError, match="rows without a run"):
+    with pytest.raises(UnivgError, match="rows without a run"):
         claim(tmp_path, FINGERPRINT, {})
 
 
 def test_differences_name_what_is_new_and_what_is_gone() -> None:
-    assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 1, "d": "x"}}) == [
+    assert list_differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 1, "d": "x"}}) == [
         'a.d: null -> "x"',
         "c: 2 -> null",
     ]
