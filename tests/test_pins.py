@@ -73,9 +73,9 @@ def configs() -> Any:
 
 
 def evaluating() -> Any:
-    from univg.evaluate import benchmarks, engines, judging, remote, rows, runner
+    from univg.evaluate import benchmarks, engines, judging, rows, runner
 
-    return _names(benchmarks, engines, judging, remote, rows, runner)
+    return _names(benchmarks, engines, judging, rows, runner)
 
 
 def constructing() -> Any:

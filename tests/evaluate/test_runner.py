@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from univg.errors import UnivgError
 from univg.evaluate.benchmarks import open_file, open_world
-from univg.evaluate.engines import Decoding, EngineError
+from univg.evaluate.engines import Decoding
 from univg.evaluate.rows import RunError, read_run, without_timings
 from univg.evaluate.runner import evaluate, parse_shard, shard_from_environment
 
@@ -178,9 +179,9 @@ def test_an_engine_that_gives_up_leaves_its_rows(scripted: ModuleType, tmp_path:
     class Failing(scripted.ScriptedEngine):  # type: ignore[name-defined, misc]
         def answer(self, cases: Any, decoding: Any) -> Any:
             yield next(super().answer(cases, decoding))
-            raise EngineError("gone: somewhere: start it")
+            raise UnivgError("gone", "somewhere", "start it")
 
-    with pytest.raises(EngineError, match="gone"):
+    with pytest.raises(UnivgError, match="gone"):
         evaluate(scripted.world(1), Failing(), tmp_path)
     assert (
         evaluate(scripted.world(1), scripted.ScriptedEngine(), tmp_path).answered

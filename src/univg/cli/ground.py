@@ -107,12 +107,8 @@ def load_grounder(model: str) -> Grounder:
     # Libraries warn about their own affairs; what concerns the user is said here.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from univg.models.grounder import Grounder
-    from univg.models.loading import CheckpointError, ConventionError
 
-    try:
-        return Grounder.from_pretrained(model)
-    except (CheckpointError, ConventionError) as error:
-        raise UnivgError(str(error)) from error
+    return Grounder.from_pretrained(model)
 
 
 def as_json(grounding: Grounding, pictures: Sequence[Path] = ()) -> dict[str, Any]:
@@ -215,10 +211,9 @@ def _check_arguments(request: Request) -> None:
 
 
 def _check_query(query: str, grounder: Grounder) -> None:
-    processor = grounder.loaded.processor
-    for mark in (processor.image_token, processor.video_token):
-        if mark in query:
-            raise UnivgError(f"the question holds {mark}, which stands for an image: -q: leave it out")
+    from univg.models.tokens import check_image_marks
+
+    check_image_marks(query, grounder.loaded.processor, "-q")
 
 
 def _open_all(paths: Sequence[str]) -> list[Picture]:

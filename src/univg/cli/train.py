@@ -99,13 +99,12 @@ def _settings(cls: type[_C], config: str, overrides: list[str] | None, out: str 
 def one_line_errors(stage: str) -> Iterator[None]:
     """What the caller can put right becomes a UnivgError; training's packages may be missing."""
     try:
-        from univg.models.checkpoint import CheckpointError
         from univg.training.run.rows import StageError
     except ImportError as error:
         raise _missing(stage, error) from error
     try:
         yield
-    except (StageError, CheckpointError) as error:
+    except StageError as error:
         raise UnivgError(str(error)) from error
     except ModuleNotFoundError as error:
         if error.name not in ("trl", "peft", "accelerate", "datasets", "deepspeed", "vllm"):

@@ -24,13 +24,13 @@ from univg.grounding.reading import Asked, read
 from univg.grounding.scoring import score
 
 if TYPE_CHECKING:
-    from univg.evaluate.engines import Answer
+    from univg.grounding.samples import GroundingSample
+    from univg.models.answering import Answer
 
 
-def judge(answer: Answer, style: PromptStyle, frame: Frame) -> Row:
+def judge(sample: GroundingSample, answer: Answer, style: PromptStyle, frame: Frame) -> Row:
     """The row of one answer: of several texts the one whose box agrees most with the others (the medoid by
     IoU) is scored; `confidence` is then that mean agreement. Keys `key`, `fingerprint` are the runner's."""
-    sample = answer.case.sample
     asked = Asked.of(sample, style, frame)
     readings = [read(text.text, asked, answer.seen_wh, text.truncated) for text in answer.texts]
     chosen, confidence = most_agreed(readings)

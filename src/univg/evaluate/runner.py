@@ -64,7 +64,7 @@ def evaluate(
     there, no ground truth, a server that gives up) is a fault, never a row: it is counted in the outcome and
     tried again by the next run. `shard` (i, n) takes every n-th case; shards may run at once, on several
     machines, in one folder. `legacy` adds the reference scorers' columns to new rows.
-    Raises RunError (the folder holds another run, or is being written), EngineError (the engine cannot go on).
+    Raises RunError (the folder holds another run, or is being written), UnivgError (the engine cannot go on).
     """
     number, count = shard
     if not 0 <= number < count:
@@ -80,6 +80,7 @@ def evaluate(
         hits = sum(bool(done[case.key]["hit_50"]) for case in mine if case.key in done)
         faults += [_fault(case, "no_truth", NO_TRUTH) for case in mine if not case.sample.boxes]
         missing = [case for case in mine if case.key not in done and case.sample.boxes]
+        cases = {case.key: case for case in missing}
         finished, refused = sum(case.key in done for case in mine), len(faults)
         write_state(out, shard, len(benchmark.cases), faults)
         on_progress(Progress(finished, len(mine), hits, refused))
@@ -88,9 +89,9 @@ def evaluate(
                 rows = []
                 for result in batch:
                     if isinstance(result, Refusal):
-                        faults.append(_fault(result.case, result.kind, result.why))
+                        faults.append(_fault(cases[result.key], result.kind, result.why))
                         continue
-                    rows.append(_row(result, engine, benchmark.name, identity, legacy))
+                    rows.append(_row(cases[result.key], result, engine, benchmark.name, identity, legacy))
                 writer.append(rows)
                 answered += len(rows)
                 hits += sum(row["hit_50"] for row in rows)
@@ -140,8 +141,9 @@ def parse_shard(text: str) -> Shard:
     return int(number), int(count)
 
 
-def _row(answer: Answer, engine: Engine, benchmark: str, identity: str, legacy: bool) -> Row:
-    row = {"key": answer.case.key, "fingerprint": identity, **judge(answer, engine.style, engine.frame)}
+def _row(case: Case, answer: Answer, engine: Engine, benchmark: str, identity: str, legacy: bool) -> Row:
+    row = {"key": case.key, "fingerprint": identity}
+    row |= judge(case.sample, answer, engine.style, engine.frame)
     return row | legacy_columns(row, benchmark) if legacy else row
 
 

@@ -29,11 +29,12 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from univg.models.loading import MODEL_FAMILIES, plain_model
+
 __all__ = ["ATTENTION", "Packing", "PromptKeys", "Span", "share_prompts", "why_not"]
 
 ATTENTION = "univg_shared_prefix"
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-"""Decoders whose text continues after images on all three rotary axes at once, so that completions can restart."""
+"""The attention's name in transformers."""
 
 
 @dataclass(frozen=True)
@@ -146,11 +147,14 @@ class PromptKeys:
 
 def why_not(model: Any) -> str | None:
     """Why prompts cannot be shared in this model; None if they can. Any reason names what would help."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = plain_model(model)
     text = plain.config.get_text_config()
     kind = getattr(plain.config, "model_type", "")
-    if kind not in FAMILIES:
-        return f"models of type {kind!r} are not known to continue positions as {', '.join(FAMILIES)} do"
+    # Their text continues after images on all three rotary axes at once, so completions can restart there.
+    if kind not in MODEL_FAMILIES:
+        return (
+            f"models of type {kind!r} are not known to continue positions as {', '.join(MODEL_FAMILIES)} do"
+        )
     if text._attn_implementation not in ("sdpa", ATTENTION):
         return (
             f"it needs SDPA, and the model was loaded with attn_implementation={text._attn_implementation!r}"
@@ -168,7 +172,7 @@ def share_prompts(model: Any) -> None:
     reason = why_not(model)
     if reason is not None:
         raise ValueError(reason)
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = plain_model(model)
     decoder = plain.model.language_model
     if decoder.config._attn_implementation != ATTENTION:
         decoder.set_attn_implementation(ATTENTION)

@@ -95,7 +95,7 @@ def run(config: GrpoConfig, out: Path, resume: bool = False, console: Console | 
     """Train as `config` says and write the model to `out`; returns `out`.
 
     With `resume` the last whole checkpoint in `out` is continued; on a CPU the result is bit-identical to that of
-    a run that was never interrupted. Pages of rollouts are in `out/rollouts`. Errors: StageError, CheckpointError.
+    a run that was never interrupted. Pages of rollouts are in `out/rollouts`. Errors: UnivgError.
     """
     out = Path(out)
     console = console or Console(stderr=True, quiet=not is_main())
