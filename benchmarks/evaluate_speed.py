@@ -78,7 +78,7 @@ def plain(engine, cases: Sequence, decoding) -> tuple[dict[str, str], float]:
     from univg.models.generation.generate import forbidden_ids, stop_ids
 
     model, processor = engine.loaded.model, engine.loaded.processor
-    stops = stop_ids(engine.loaded)
+    stops = stop_ids(model, processor.tokenizer)
     vocabulary = model.get_output_embeddings().weight.shape[0]
     forbidden = forbidden_ids(processor.tokenizer, vocabulary, stops)
     texts, started = {}, time.perf_counter()

@@ -152,7 +152,7 @@ def questions(n: int, max_tokens: int) -> list[dict[str, Any]]:
     """The world's questions as an evaluation sends them."""
     from univg.evaluate.benchmarks import open_world
     from univg.grounding.prompts import render_chat, style_for
-    from univg.models.processor import PixelBudget
+    from univg.models.pixels import PixelBudget
     from univg.models.server import as_seen, with_pictures
 
     requests = []

@@ -73,9 +73,9 @@ def configs() -> Any:
 
 
 def evaluating() -> Any:
-    from univg.evaluate import benchmarks, engines, remote, rows, runner, runs
+    from univg.evaluate import benchmarks, engines, rows, runner, runs
 
-    names = _names(benchmarks, engines, remote, rows, runner, runs)
+    names = _names(benchmarks, engines, rows, runner, runs)
     names.fingerprint_of = runner.make_fingerprint
     return names
 

@@ -20,7 +20,7 @@ from univg.cli.main import main
 from univg.construct.ledger import Usage
 from univg.construct.pipeline import Progress
 from univg.grounding.samples import read_jsonl
-from univg.models.processor import PixelBudget
+from univg.models.pixels import PixelBudget
 from univg.models.server import Pace, Patience, Server
 
 pytest.importorskip("openai", reason="the teacher needs openai: pip install 'univg[serve]'")

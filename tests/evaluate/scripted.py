@@ -45,13 +45,13 @@ class ScriptedEngine:
         try:
             pictures = case.pictures()
         except ImageFault as fault:
-            return Refusal(case, "image", str(fault))
+            return Refusal(case.key, "image", str(fault))
         self.asked.append(case.key)
         texts = tuple(
             Text(scripted_text(case, draw + self.version), 7, truncated=False)
             for draw in range(decoding.samples)
         )
-        return Answer(case, texts, tuple(picture.size for picture in pictures), time.perf_counter())
+        return Answer(case.key, texts, tuple(picture.size for picture in pictures), time.perf_counter())
 
 
 def scripted_text(case: Case, draw: int) -> str:

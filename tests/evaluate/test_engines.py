@@ -9,17 +9,11 @@ from types import ModuleType
 
 import pytest
 
+from univg.errors import UnivgError
 from univg.evaluate.benchmarks import open_file
-from univg.evaluate.engines import (
-    Answer,
-    Decoding,
-    EngineError,
-    LocalEngine,
-    Refusal,
-    _memory_told,
-    load_local,
-)
+from univg.evaluate.engines import Answer, Decoding, LocalEngine, Refusal, load_local, question_of
 from univg.evaluate.runner import evaluate
+from univg.models.answering import LocalAnswerer
 from univg.models.checkpoint import weights_digest
 
 SHORT = Decoding(max_new_tokens=5)
@@ -35,7 +29,7 @@ def answers(engine: LocalEngine, cases: object, decoding: Decoding = SHORT) -> d
     for batch in engine.answer(cases, decoding):  # type: ignore[arg-type]
         for result in batch:
             assert isinstance(result, Answer)
-            found[result.case.key] = tuple(text.text for text in result.texts)
+            found[result.key] = tuple(text.text for text in result.texts)
     return found
 
 
@@ -53,8 +47,8 @@ def test_the_batch_does_not_show_in_the_texts(
 
 
 def test_batches_hold_like_questions(engine: LocalEngine, scripted: ModuleType) -> None:
-    ordered = engine._in_order(scripted.world(3).cases)
-    tasks = [case.sample.task for case in ordered]
+    questions = [question_of(case, "think") for case in scripted.world(3).cases]
+    tasks = [question.group for question in LocalAnswerer(engine.loaded).in_order(questions)]
     assert len(set(tasks)) == 1 + sum(one != other for one, other in pairwise(tasks))
 
 
@@ -64,8 +58,10 @@ def test_what_cannot_be_asked_is_refused_and_the_rest_answered(
     data, root = own_set(4)
     (root / "1-a.png").unlink()
     data.write_text(data.read_text().replace("thing 2", "<|image_pad|>"))
-    cases = open_file("univg", data, root).cases
-    results = {r.case.sample.source: r for batch in engine.answer(cases, SHORT) for r in batch}
+    cases = {case.key: case for case in open_file("univg", data, root).cases}
+    results = {
+        cases[r.key].sample.source: r for batch in engine.answer(list(cases.values()), SHORT) for r in batch
+    }
     kinds = {source: r.kind if isinstance(r, Refusal) else "answer" for source, r in results.items()}
     assert kinds == {"own#0": "answer", "own#1": "image", "own#2": "prompt", "own#3": "answer"}
     outcome = evaluate(open_file("univg", data, root), engine, tmp_path / "run", SHORT)
@@ -95,16 +91,22 @@ def test_the_fingerprint_names_what_decides(engine: LocalEngine) -> None:
     assert stated["dtype"] == "float32" and set(stated["versions"]) == {"torch", "transformers"}
 
 
-def test_memory_that_runs_out_is_told() -> None:
+def test_memory_that_runs_out_is_told(
+    engine: LocalEngine, scripted: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
-    with pytest.raises(EngineError, match="smaller --batch-size"), _memory_told(64):
+    def exhausted(*arguments: object, **settings: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("univg.models.generation.generate.generate", exhausted)
+    with pytest.raises(UnivgError, match=r"with 8 responses.*smaller --batch-size"):
+        answers(engine, scripted.world(1).cases[:2])
 
 
 @pytest.mark.parametrize(
     "settings", [{"samples": 0}, {"samples": 2}, {"temperature": -1.0}, {"max_new_tokens": 0}]
 )
 def test_decoding_that_makes_no_sense(settings: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"temperature|at least"):
+    with pytest.raises(UnivgError, match=r"temperature|at least"):
         Decoding(**settings)  # type: ignore[arg-type]

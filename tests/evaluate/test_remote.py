@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
+from univg.errors import UnivgError
 from univg.evaluate.benchmarks import open_file
-from univg.evaluate.engines import Decoding, EngineError
-from univg.evaluate.remote import OpenAIEngine
+from univg.evaluate.engines import Decoding, OpenAIEngine
 from univg.evaluate.runner import evaluate
 from univg.grounding.prompts import render_prompt
-from univg.models.processor import PixelBudget
+from univg.models.pixels import PixelBudget
 from univg.models.server import Patience
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def test_a_dead_server_ends_the_run_and_keeps_its_rows(
 
     server.behave = behave
     patience = Patience(attempts=2, first_wait_s=0.001)
-    with pytest.raises(EngineError, match=r"8 requests in a row failed \(status 500: .*out of memory"):
+    with pytest.raises(UnivgError, match=r"8 requests in a row failed \(status 500: .*out of memory"):
         evaluate(scripted.world(2), engine(server, patience=patience), tmp_path)
     assert len((tmp_path / "rows-0-of-1.jsonl").read_text().splitlines()) == 5
 
@@ -189,19 +189,19 @@ def test_a_cut_or_empty_reply(
     ],
 )
 def test_what_cannot_be_asked_for(settings: dict[str, str], line: str, server: Server) -> None:
-    with pytest.raises(EngineError, match=line):
+    with pytest.raises(UnivgError, match=line):
         engine(server, **settings)
 
 
 def test_a_model_must_be_chosen_among_several(server: Server) -> None:
     assert engine(server).name == "served"
     server.models = [*server.models, {"id": "adapter", "object": "model", "root": "org/model"}]
-    with pytest.raises(EngineError, match=r"one model only: .* served, adapter"):
+    with pytest.raises(UnivgError, match=r"one model only: .* served, adapter"):
         engine(server)
 
 
 def test_no_server() -> None:
-    with pytest.raises(EngineError, match="no OpenAI-compatible server answers"):
+    with pytest.raises(UnivgError, match="no OpenAI-compatible server answers"):
         OpenAIEngine("http://127.0.0.1:9/v1", patience=Patience(timeout_s=2))
 
 
@@ -212,6 +212,6 @@ def test_a_refused_key_ends_the_run(server: Server, scripted: ModuleType, tmp_pa
 
     server.behave = behave
     with pytest.raises(
-        EngineError, match=r"the server refuses \(status 401: .*wrong key.*check --url, --model"
+        UnivgError, match=r"the server refuses \(status 401: .*wrong key.*check --url, --model"
     ):
         evaluate(scripted.world(1), engine(server), tmp_path)

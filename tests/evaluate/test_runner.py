@@ -17,7 +17,7 @@ import pytest
 
 from univg.errors import UnivgError
 from univg.evaluate.benchmarks import open_file, open_world
-from univg.evaluate.engines import Decoding, EngineError
+from univg.evaluate.engines import Decoding
 from univg.evaluate.rows import drop_timings
 from univg.evaluate.runner import evaluate, parse_shard, read_shard
 from univg.evaluate.runs import OtherRun, read_run
@@ -180,9 +180,9 @@ def test_an_engine_that_gives_up_leaves_its_rows(scripted: ModuleType, tmp_path:
     class Failing(scripted.ScriptedEngine):  # type: ignore[name-defined, misc]
         def answer(self, cases: Any, decoding: Any) -> Any:
             yield next(super().answer(cases, decoding))
-            raise EngineError("gone: somewhere: start it")
+            raise UnivgError("gone", "somewhere", "start it")
 
-    with pytest.raises(EngineError, match="gone"):
+    with pytest.raises(UnivgError, match="gone"):
         evaluate(scripted.world(1), Failing(), tmp_path)
     assert (
         evaluate(scripted.world(1), scripted.ScriptedEngine(), tmp_path).answered

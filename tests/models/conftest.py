@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from univg.models.loading import FAMILIES, Loaded, write_conventions
+from univg.models.loading import MODEL_FAMILIES, Loaded, write_conventions
 from univg.models.tiny import PIXEL_BUDGET, build_tiny, save_tiny
 
 
@@ -26,7 +26,7 @@ def tiny() -> Loaded:
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(4)
-    return Loaded(model, processor, FAMILIES["qwen2_vl"], "think", "tiny")
+    return Loaded(model, processor, MODEL_FAMILIES["qwen2_vl"], "think", "tiny")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from PIL import Image
 from univg.models.generation import generate as generation
 from univg.models.generation.generate import Chat, Generation
 from univg.models.grounder import Grounder
-from univg.models.loading import FAMILIES, Loaded, load, write_conventions
+from univg.models.loading import MODEL_FAMILIES, Loaded, load, write_conventions
 from univg.models.tiny import PATCH_SIZE, PIXEL_BUDGET, build_tiny
 from univg.pictures.images import ImageFault
 
@@ -184,7 +184,7 @@ def test_confidence_is_agreement(
 def test_pixels_are_those_of_the_image_the_thought_names(
     tiny: Loaded, picture: Picture, script: Script
 ) -> None:
-    grounder = Grounder(replace(tiny, family=FAMILIES["qwen2_5_vl"]))
+    grounder = Grounder(replace(tiny, family=MODEL_FAMILIES["qwen2_5_vl"]))
     images = [picture(400, 100), picture(100, 100)]
     seen = [grounder.loaded.resized(image.size) for image in images]
     assert seen[0] != seen[1] != (1000, 1000)

@@ -14,16 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from univg.errors import UnivgError
 from univg.models.loading import (
-    FAMILIES,
-    CheckpointError,
-    ConventionError,
+    MODEL_FAMILIES,
     Loaded,
     load,
     read_conventions,
     write_conventions,
 )
-from univg.models.processor import PixelBudget
+from univg.models.pixels import PixelBudget
 from univg.models.tiny import PATCH_SIZE, PIXEL_BUDGET
 
 
@@ -39,7 +38,7 @@ def edit_json(path: Path, **changes: Any) -> None:
 
 def test_a_saved_checkpoint_comes_back(tiny: Loaded, saved: Path) -> None:
     loaded = load(saved, device="cpu")
-    assert loaded.family is FAMILIES["qwen2_vl"]
+    assert loaded.family is MODEL_FAMILIES["qwen2_vl"]
     assert (loaded.prompt_style, loaded.pixel_budget) == ("direct", PIXEL_BUDGET)
     assert (loaded.name, loaded.revision, loaded.model.dtype) == (str(saved), None, torch.float32)
     assert not loaded.model.training
@@ -89,7 +88,7 @@ def test_conventions_round_trip(tmp_path: Path) -> None:
 )
 def test_bad_conventions_are_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "univg.json").write_text(text)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(UnivgError, match=said):
         read_conventions(tmp_path)
 
 
@@ -158,7 +157,7 @@ def test_a_damaged_checkpoint_is_one_line(
     copied: Path, damage: Any, said: str, remedy: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     damage(copied)
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(UnivgError) as caught:
         load(copied, device="cpu")
     line = str(caught.value)
     assert said in line
@@ -183,7 +182,7 @@ def test_a_damaged_checkpoint_is_one_line(
     ],
 )
 def test_a_name_that_leads_nowhere(name: str | Path, said: str) -> None:
-    with pytest.raises(CheckpointError, match=said) as caught:
+    with pytest.raises(UnivgError, match=said) as caught:
         load(name)
     assert str(name) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -193,9 +192,9 @@ def test_a_name_that_leads_nowhere(name: str | Path, said: str) -> None:
 def test_a_wrong_name_is_refused_without_torch() -> None:
     script = (
         "import sys\n"
-        "from univg.models.grounder import Grounder\n"
+        "from univg import Grounder, UnivgError\n"
         "try: Grounder.from_pretrained('/no/such/folder')\n"
-        "except ValueError: pass\n"
+        "except UnivgError: pass\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )
     subprocess.run(
@@ -225,7 +224,7 @@ def test_a_hub_checkpoint_is_fetched_in_two_steps(
     asked.clear()
     edit_json(snapshot / "config.json", model_type="other")
     monkeypatch.setattr(shutil, "copy", lambda *_: None)
-    with pytest.raises(CheckpointError, match="'other'"):
+    with pytest.raises(UnivgError, match="'other'"):
         load("org/name@v2", device="cpu")
     assert asked == [("org/name", "v2", False)]
 
@@ -239,7 +238,7 @@ def test_code_in_a_checkpoint_is_not_run(copied: Path) -> None:
 
 def test_another_frame_than_the_familys_is_refused(saved: Path) -> None:
     assert load(saved, device="cpu", frame="permille").family.frame == "permille"
-    with pytest.raises(ConventionError, match="write permille coordinates, not pixel"):
+    with pytest.raises(UnivgError, match="write permille coordinates, not pixel"):
         load(saved, device="cpu", frame="pixel")
 
 
@@ -252,7 +251,7 @@ def test_another_frame_than_the_familys_is_refused(saved: Path) -> None:
     ],
 )
 def test_a_placement_that_does_not_exist(saved: Path, choice: dict[str, str], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(UnivgError, match=said):
         load(saved, **choice)  # type: ignore[arg-type]
 
 
@@ -296,16 +295,16 @@ def test_an_adapter_is_merged_into_its_base(adapter: tuple[Path, torch.Tensor], 
 def test_a_damaged_adapter_is_one_line(adapter: tuple[Path, torch.Tensor], saved: Path) -> None:
     folder, _ = adapter
     edit_json(folder / "adapter_config.json", base_model_name_or_path=None)
-    with pytest.raises(CheckpointError, match="does not say which model"):
+    with pytest.raises(UnivgError, match="does not say which model"):
         load(folder, device="cpu")
     edit_json(folder / "adapter_config.json", base_model_name_or_path="/gone")
-    with pytest.raises(CheckpointError, match="base '/gone' is not there"):
+    with pytest.raises(UnivgError, match="base '/gone' is not there"):
         load(folder, device="cpu")
     save_file({"nothing": torch.zeros(1)}, folder / "adapter_model.safetensors")
-    with pytest.raises(CheckpointError, match="do not belong to this base"):
+    with pytest.raises(UnivgError, match="do not belong to this base"):
         load(saved, device="cpu", lora=folder)
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    with pytest.raises(CheckpointError, match="only pickled weights"):
+    with pytest.raises(UnivgError, match="only pickled weights"):
         load(saved, device="cpu", lora=folder)
-    with pytest.raises(CheckpointError, match="not a LoRA adapter"):
+    with pytest.raises(UnivgError, match="not a LoRA adapter"):
         load(saved, device="cpu", lora=saved)

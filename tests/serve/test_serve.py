@@ -27,8 +27,7 @@ from PIL import Image
 
 from univg.cli import main as cli
 from univg.evaluate.benchmarks import open_world
-from univg.evaluate.engines import Answer, Decoding, LocalEngine
-from univg.evaluate.remote import OpenAIEngine
+from univg.evaluate.engines import Answer, Decoding, LocalEngine, OpenAIEngine
 from univg.grounding.prompts import render_chat
 from univg.grounding.samples import read_jsonl
 from univg.models.generation.generate import Chat, generate
@@ -242,7 +241,7 @@ def test_an_evaluation_over_the_server_equals_one_in_process(
     for engine in engines:
         answers = [one for batch in engine.answer(cases, Decoding()) for one in batch]
         assert all(isinstance(one, Answer) for one in answers)
-        found.append({one.case.key: (one.texts, one.seen_wh) for one in answers if isinstance(one, Answer)})
+        found.append({one.key: (one.texts, one.seen_wh) for one in answers if isinstance(one, Answer)})
     assert found[0] == found[1] and len(found[0]) == 3
     assert (engines[0].style, engines[0].frame) == ("think", "permille")
 

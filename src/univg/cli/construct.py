@@ -286,55 +286,47 @@ def _teacher(name: str, asking: Asking, option: str) -> Teacher:
         return _server(name.removeprefix(SERVER), asking, option)
     # Libraries warn about their own affairs; what concerns the user is said here.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from univg.models.loading import CheckpointError, ConventionError, load
-    from univg.models.processor import PixelBudget
+    from univg.models.loading import load
 
-    try:
-        loaded = load(name, device=asking.device, dtype=asking.dtype)
-    except (CheckpointError, ConventionError, ValueError) as error:
-        raise UnivgError(str(error)) from error
+    loaded = load(name, device=asking.device, dtype=asking.dtype)
     if asking.max_pixels is not None:
-        least = min(loaded.pixel_budget.min_pixels, asking.max_pixels)
-        loaded.processor.set_pixel_budget(PixelBudget(least, asking.max_pixels))
+        loaded.processor.set_pixel_budget(loaded.pixel_budget.up_to(asking.max_pixels))
     return LocalTeacher(loaded, asking.batch_size)
 
 
 def _server(model: str, asking: Asking, option: str) -> Teacher:
     from univg.construct.teacher import RemoteTeacher
-    from univg.models.loading import FAMILIES
-    from univg.models.processor import PixelBudget
-    from univg.models.server import KEY_VARIABLE, Patience, Server, ServerError
+    from univg.models.loading import MODEL_FAMILIES
+    from univg.models.pixels import PixelBudget
+    from univg.models.server import KEY_VARIABLE, Patience, Server
 
     url = (asking.judge_url if option == "--judge" else None) or asking.base_url
     if not url:
         raise UnivgError(
             f"no address: {option} {SERVER}{model}: give --base-url, such as http://localhost:8000/v1"
         )
-    if asking.family not in FAMILIES:
-        raise UnivgError(f"no such family: --family {asking.family}: choose from {', '.join(FAMILIES)}")
+    if asking.family not in MODEL_FAMILIES:
+        raise UnivgError(f"no such family: --family {asking.family}: choose from {', '.join(MODEL_FAMILIES)}")
     fields = _fields(asking.fields)
     most = asking.max_pixels
     patience = Patience(asking.attempts, timeout_s=asking.timeout, failures=max(8, asking.concurrency))
-    try:
-        server = Server(
-            url,
-            os.environ.get(KEY_VARIABLE) or "none",
-            patience,
-            asking.rpm,
-            url_option="--base-url",
-            model_option=f"{option} {SERVER}MODEL",
-        )
-        return RemoteTeacher(
-            server,
-            model or server.served(None)[0],
-            PixelBudget() if most is None else PixelBudget(min(3136, most), most),
-            asking.family,
-            asking.concurrency,
-            fields,
-            asking.stream,
-        )
-    except ServerError as error:
-        raise UnivgError(str(error)) from error
+    server = Server(
+        url,
+        os.environ.get(KEY_VARIABLE) or "none",
+        patience,
+        asking.rpm,
+        url_option="--base-url",
+        model_option=f"{option} {SERVER}MODEL",
+    )
+    return RemoteTeacher(
+        server,
+        model or server.served(None)[0],
+        PixelBudget() if most is None else PixelBudget().up_to(most),
+        asking.family,
+        asking.concurrency,
+        fields,
+        asking.stream,
+    )
 
 
 def _fields(texts: Sequence[str]) -> dict[str, Any]:
@@ -371,15 +363,13 @@ def _run(
 ) -> None:
     from univg.construct.pipeline import Constructor
     from univg.construct.results import Results
-    from univg.construct.teacher import TeacherError
-    from univg.models.server import ServerError
 
     stopped: BaseException | None = None
     before = last_manifest(out)
     with Results(out, ledger, who.name) as results, progress_shown(data.total) as show:
         try:
             Constructor(data, who, picker, texts, plan, ledger, results, show).run()
-        except (ServerError, TeacherError, KeyboardInterrupt) as error:
+        except (UnivgError, KeyboardInterrupt) as error:
             if not results.reached:
                 raise
             stopped = error

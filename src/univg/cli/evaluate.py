@@ -215,25 +215,21 @@ def _local(
     # Libraries warn about their own affairs; what concerns the user is said here.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from univg.evaluate.engines import load_local
-    from univg.models.loading import CheckpointError, ConventionError
 
     rank = os.environ.get("LOCAL_RANK")
     if device is None and rank is not None:
         import torch
 
         device = f"cuda:{rank}" if torch.cuda.is_available() else None
-    try:
-        return load_local(
-            model,
-            benchmark.name,
-            device=device,
-            dtype=dtype,
-            max_pixels=max_pixels,
-            batch_size=batch_size,
-            style=style,
-        )
-    except (CheckpointError, ConventionError, ValueError) as error:
-        raise UnivgError(str(error)) from error
+    return load_local(
+        model,
+        benchmark.name,
+        device=device,
+        dtype=dtype,
+        max_pixels=max_pixels,
+        batch_size=batch_size,
+        style=style,
+    )
 
 
 def _remote(
@@ -246,25 +242,21 @@ def _remote(
     timeout: float,
     attempts: int,
 ) -> Engine:
-    from univg.evaluate.engines import EngineError
-    from univg.evaluate.remote import OpenAIEngine
-    from univg.models.processor import PixelBudget
+    from univg.evaluate.engines import OpenAIEngine
+    from univg.models.pixels import PixelBudget
     from univg.models.server import Patience
 
-    budget = None if max_pixels is None else PixelBudget(min(3136, max_pixels), max_pixels)
-    try:
-        return OpenAIEngine(
-            url,
-            model,
-            family=family,
-            style=style,
-            budget=budget,
-            concurrency=concurrency,
-            api_key=os.environ.get("OPENAI_API_KEY") or "none",
-            patience=Patience(attempts, timeout_s=timeout),
-        )
-    except EngineError as error:
-        raise UnivgError(str(error)) from error
+    budget = None if max_pixels is None else PixelBudget().up_to(max_pixels)
+    return OpenAIEngine(
+        url,
+        model,
+        family=family,
+        style=style,
+        budget=budget,
+        concurrency=concurrency,
+        api_key=os.environ.get("OPENAI_API_KEY") or "none",
+        patience=Patience(attempts, timeout_s=timeout),
+    )
 
 
 def _run(
@@ -285,7 +277,6 @@ def _run(
     )
     from rich.progress import Progress as Bar
 
-    from univg.evaluate.engines import EngineError
     from univg.evaluate.runner import evaluate as run
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -298,10 +289,7 @@ def _run(
             told = f"{benchmark.name}: Acc@0.5 {share:.1f}{failed}"
             bar.update(line, completed=progress.done, total=progress.expected, description=told)
 
-        try:
-            return run(benchmark, engine, out, decoding, shard=shard, legacy=legacy, on_progress=show)
-        except EngineError as error:
-            raise UnivgError(str(error)) from error
+        return run(benchmark, engine, out, decoding, shard=shard, legacy=legacy, on_progress=show)
 
 
 def _tell(

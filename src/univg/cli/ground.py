@@ -182,10 +182,9 @@ def _check_arguments(command: GroundCommand) -> None:
 
 
 def _check_query(query: str, grounder: Grounder) -> None:
-    processor = grounder.loaded.processor
-    for mark in (processor.image_token, processor.video_token):
-        if mark in query:
-            raise UnivgError(f"the question holds {mark}, which stands for an image", "-q", "leave it out")
+    from univg.models.tokens import check_image_marks
+
+    check_image_marks(query, grounder.loaded.processor, "-q")
 
 
 def _spare_inputs(path: Path, pictures: Sequence[Picture]) -> Path:

@@ -124,25 +124,17 @@ def _serve(
     # Libraries warn about their own affairs; what concerns the user is said here.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     with _bound(host, port) as listener:
-        from univg.models.checkpoint import CheckpointError, locate, weights_digest
+        from univg.models.checkpoint import locate, weights_digest
 
-        try:
-            locate(model)
-        except CheckpointError as error:
-            raise UnivgError(str(error)) from error
+        locate(model)
         notes.print(f"loading {model}")
-        from univg.models.loading import ConventionError, load
-        from univg.models.processor import PixelBudget
+        from univg.models.loading import load
         from univg.serve.app import Service
 
-        try:
-            loaded = load(model, device=device, dtype=dtype)
-            root = f"{model}@{loaded.revision}" if loaded.revision else weights_digest(model)
-        except (CheckpointError, ConventionError, ValueError) as error:
-            raise UnivgError(str(error)) from error
+        loaded = load(model, device=device, dtype=dtype)
+        root = f"{model}@{loaded.revision}" if loaded.revision else weights_digest(model)
         if max_pixels is not None:
-            stored = loaded.pixel_budget
-            loaded.processor.set_pixel_budget(PixelBudget(min(stored.min_pixels, max_pixels), max_pixels))
+            loaded.processor.set_pixel_budget(loaded.pixel_budget.up_to(max_pixels))
         if key is None and not _is_loopback(host):
             notes.print(
                 f"note: anyone who reaches {host} can use this server: set {KEY_VARIABLE} to ask for a key"
@@ -246,13 +238,10 @@ def _exec_vllm(
     from univg.models.loading import read_conventions
     from univg.serve.vllm import VllmSettings, find_vllm, vllm_command
 
-    try:
-        source = checkpoint.locate(model)
-        if checkpoint.is_adapter(source.folder):
-            raise UnivgError(f"a LoRA adapter must be merged for vLLM: {model}: use univg merge first")
-        _, budget = read_conventions(source.folder)
-    except checkpoint.CheckpointError as error:
-        raise UnivgError(str(error)) from error
+    source = checkpoint.locate(model)
+    if checkpoint.is_adapter(source.folder):
+        raise UnivgError(f"a LoRA adapter must be merged for vLLM: {model}: use univg merge first")
+    _, budget = read_conventions(source.folder)
     settings = VllmSettings(
         model=source.repository or str(source.folder),
         name=name or served_name(model),

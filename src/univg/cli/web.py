@@ -49,7 +49,7 @@ def build_page(grounder: Grounder) -> Any:
     def ground(gallery: Any, query: str, samples: float) -> tuple[Image.Image, str, str]:
         try:
             return answer(grounder, [path for path, _ in gallery or []], query or "", int(samples))
-        except ValueError as error:
+        except (UnivgError, ValueError) as error:
             raise gradio.Error(str(error), print_exception=False) from error
 
     examples = _examples()
@@ -85,15 +85,14 @@ def answer(
     Errors: ValueError (`ImageFault` among them), one line to show.
     """
     from univg.models.overview import IMAGE_RULES, draw_overview
+    from univg.models.tokens import check_image_marks
     from univg.pictures.images import open_picture
 
     if not 1 <= len(paths) <= MAX_IMAGES:
         raise ValueError(f"{len(paths)} images: give 1 to {MAX_IMAGES}")
     if not query.strip():
         raise ValueError("the question is empty: say what to look for")
-    marks = (grounder.loaded.processor.image_token, grounder.loaded.processor.video_token)
-    if any(mark in query for mark in marks):
-        raise ValueError(f"the question spells {' or '.join(marks)}, which stand for images: leave them out")
+    check_image_marks(query, grounder.loaded.processor)
     pictures = [open_picture(path, MAX_MEGAPIXELS) for path in paths]
     grounding = grounder.ground([picture.image for picture in pictures], query, samples=samples)
     lines = [] if grounding.boxes else ["no box"]

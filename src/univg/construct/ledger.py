@@ -19,6 +19,20 @@ from typing import Any, Literal, TypeAlias
 from univg.construct.data import Item
 from univg.files import Journal
 from univg.grounding.boxes import SizeWH
+from univg.models.answering import Usage
+
+__all__ = [
+    "Answer",
+    "Budget",
+    "Draw",
+    "Failure",
+    "Ledger",
+    "LedgerError",
+    "Prices",
+    "Request",
+    "Role",
+    "Usage",
+]
 
 Role: TypeAlias = Literal["propose", "judge"]
 
@@ -70,26 +84,6 @@ class Failure:
 
     cause: str
     why: str
-
-
-@dataclass(frozen=True)
-class Usage:
-    """How much was asked: requests, and tokens in and out."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.requests + other.requests,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-        )
-
-    @property
-    def tokens(self) -> int:
-        return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class Constructor:
         """Go through the samples, to the end or as far as the budget goes. What becomes of each is handed to
         `results` in the data's order.
 
-        Raises ServerError or TeacherError if the teacher cannot go on.
+        Raises UnivgError if the teacher cannot go on.
         """
         items = self.data.items()
         self._report(0.0)

@@ -1,90 +1,50 @@
-"""Who answers: a model in this process, in batches of like questions; `remote` holds the other one.
+"""Ask an answerer the cases of a benchmark, and say what of it decides a number.
 
-An engine is given cases and gives back, batch by batch and in any order, an `Answer` for each, or a `Refusal`
-that says why there is none. Prompts, decoding and pixels are the same whichever engine it is.
+An engine is given cases and gives back, batch by batch and in any order, an answer for each, or a refusal that says why
+there is none; both carry the case's key.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from univg.errors import UnivgError
 from univg.evaluate.benchmarks import ZERO_SHOT, ZERO_SHOT_MAX_PIXELS, Case
-from univg.grounding.boxes import SizeWH
 from univg.grounding.coordinates import Frame
-from univg.grounding.prompts import PromptStyle, render_prompt, style_for
+from univg.grounding.prompts import PromptStyle, render_chat, render_prompt, style_for
+from univg.models.answering import (
+    Answer,
+    Answerer,
+    Decoding,
+    LocalAnswerer,
+    Question,
+    Refusal,
+    ServerAnswerer,
+    Text,
+)
 from univg.models.checkpoint import weights_digest
-from univg.pictures.images import ImageFault
+from univg.models.loading import MODEL_FAMILIES
+from univg.models.pixels import PixelBudget
+from univg.models.server import Patience, Server
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from univg.models.loading import Loaded
-    from univg.models.processor import PixelBudget
 
-RefusalKind: TypeAlias = Literal["record", "image", "no_truth", "prompt", "engine"]
-
-
-class EngineError(RuntimeError):
-    """The engine cannot go on; what was answered is kept. One line with what, which and what to do."""
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How responses are drawn. One sample is greedy unless a temperature is given."""
-
-    samples: int = 1
-    temperature: float = 0.0
-    max_new_tokens: int = 256
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.samples < 1 or self.max_new_tokens < 1 or not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"{self}: counts are at least 1, the temperature at least 0")
-        if self.samples > 1 and self.temperature == 0:
-            raise ValueError(f"{self.samples} greedy samples would be equal: give a temperature above 0")
-
-    def fingerprint(self) -> dict[str, Any]:
-        """What decides the texts: without a temperature the seed decides nothing."""
-        settings = asdict(self)
-        if self.temperature == 0:
-            del settings["seed"]
-        return settings
-
-
-@dataclass(frozen=True)
-class Text:
-    """One response: its `text`, its length in `tokens` (None if the server does not say), and whether the limit
-    cut it off."""
-
-    text: str
-    tokens: int | None
-    truncated: bool
-
-
-@dataclass(frozen=True)
-class Answer:
-    """`texts`: as many as were drawn. `seen_wh`: the size of each image as the model saw it. `seconds`: the
-    batch's time shared out among its cases, or the request's own."""
-
-    case: Case
-    texts: tuple[Text, ...]
-    seen_wh: tuple[SizeWH, ...]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a case has no answer; such a case is counted, and is tried again by the next run."""
-
-    case: Case
-    kind: RefusalKind
-    why: str
-
+__all__ = [
+    "Answer",
+    "Batch",
+    "Decoding",
+    "Engine",
+    "LocalEngine",
+    "OpenAIEngine",
+    "Refusal",
+    "Text",
+    "budget_for",
+    "load_local",
+    "question_of",
+]
 
 Batch: TypeAlias = list[Answer | Refusal]
 
@@ -98,30 +58,40 @@ class Engine(Protocol):
     frame: Frame
 
     def fingerprint(self) -> dict[str, Any]:
-        """Everything about the engine that decides a number."""
+        """Return everything about the engine that decides a number."""
 
     def answer(self, cases: Sequence[Case], decoding: Decoding) -> Iterator[Batch]:
-        """Answers or refusals to every case, some at a time. Raises EngineError if it cannot go on."""
+        """Yield answers or refusals to every case, some at a time. Raises UnivgError if it cannot go on."""
 
 
-def wording(style: PromptStyle) -> str:
-    """The prompt around a query, for the fingerprint."""
-    return render_prompt("{query}", style)
+def question_of(case: Case, style: PromptStyle) -> Question:
+    """Return the question that a case asks of a checkpoint whose style is ``style``, in the paper's words."""
+    sample = case.sample
+    chat = render_chat(len(sample.images), sample.query, style_for(sample, style))
+    return Question(case.key, chat, case.pictures, group=sample.task, sizes_wh=case.sizes_wh)
 
 
-class LocalEngine:
-    """A model in this process.
+class _AnswererEngine:
+    """An engine whose answers an answerer gives."""
 
-    Cases are put into batches of one task and like length: padding is then little, and as responses of one task
-    are of like length too, few rows of a batch wait for the longest. The next batch's images are decoded while
-    the model works on this one's.
-    """
+    style: PromptStyle
+
+    def __init__(self, answerer: Answerer) -> None:
+        self.answerer, self.name = answerer, answerer.name
+
+    def answer(self, cases: Sequence[Case], decoding: Decoding) -> Iterator[Batch]:
+        yield from self.answerer.answer([question_of(case, self.style) for case in cases], decoding)
+
+    def _prompt(self) -> dict[str, str]:
+        return {"style": self.style, "wording": render_prompt("{query}", self.style)}
+
+
+class LocalEngine(_AnswererEngine):
+    """A model in this process, ``batch_size`` responses at a time, asked in ``style`` (None: the checkpoint's own)."""
 
     def __init__(self, loaded: Loaded, batch_size: int = 32, style: PromptStyle | None = None) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: must be at least 1")
-        self.loaded, self.batch_size = loaded, batch_size
-        self.name = loaded.name
+        super().__init__(LocalAnswerer(loaded, batch_size))
+        self.loaded = loaded
         self.style: PromptStyle = style or loaded.prompt_style
         self.frame: Frame = loaded.family.frame
 
@@ -133,119 +103,57 @@ class LocalEngine:
             "engine": "local",
             "model": self.loaded.revision or weights_digest(self.loaded.name),
             "family": self.loaded.family.model_type,
-            "prompt": {"style": self.style, "wording": wording(self.style)},
+            "prompt": self._prompt(),
             "pixels": asdict(self.loaded.pixel_budget),
             "dtype": str(self.loaded.model.dtype).removeprefix("torch."),
             "device": self.loaded.device.type,
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
 
-    def answer(self, cases: Sequence[Case], decoding: Decoding) -> Iterator[Batch]:
-        step = max(1, self.batch_size // decoding.samples)
-        order = self._in_order(cases)
-        batches = [order[start : start + step] for start in range(0, len(order), step)]
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as reader:
-            ahead: Future[_Opened] | None = None
-            for place, batch in enumerate(batches):
-                opened = ahead.result() if ahead else _open_all(batch)
-                following = batches[place + 1] if place + 1 < len(batches) else None
-                ahead = reader.submit(_open_all, following) if following else None
-                yield self._run(opened, decoding)
 
-    def _in_order(self, cases: Sequence[Case]) -> list[Case]:
-        """Task by task, the one with the longest prompt first, within it the longest first: what does not fit
-        into memory fails at once."""
-        lengths = {case.key: self._length(case) for case in cases}
-        longest: dict[str, int] = {}
-        for case in cases:
-            longest[case.sample.task] = max(longest.get(case.sample.task, 0), lengths[case.key])
-        return sorted(
-            cases, key=lambda case: (-longest[case.sample.task], case.sample.task, -lengths[case.key])
-        )
+class OpenAIEngine(_AnswererEngine):
+    """A model behind an OpenAI-compatible address such as `http://localhost:8000/v1`.
 
-    def _length(self, case: Case) -> int:
-        """About how many tokens the prompt has."""
-        pixels = 0
-        for size_wh in case.sizes_wh():
-            if min(size_wh) > 0 and max(size_wh) <= 200 * min(size_wh):
-                width, height = self.loaded.resized(size_wh)
-                pixels += width * height
-        return pixels // self.loaded.processor.factor**2 + len(case.sample.query) // 3
+    `model` None takes the only one that is served. `univg serve` says what its model writes and how it is asked
+    and resizes; for other servers `family`, `style` (None: think) and `budget` (None: the paper's) say it. A style
+    or a budget that is given always holds.
+    """
 
-    def _run(self, opened: _Opened, decoding: Decoding) -> Batch:
-        from univg.models.generation.generate import Chat, generate
+    def __init__(
+        self,
+        url: str,
+        model: str | None = None,
+        *,
+        family: str = "qwen2_vl",
+        style: PromptStyle | None = None,
+        budget: PixelBudget | None = None,
+        concurrency: int = 16,
+        api_key: str = "none",
+        patience: Patience | None = None,
+    ) -> None:
+        if family not in MODEL_FAMILIES:
+            raise UnivgError(f"unknown family {family!r}", remedy=f"choose from {', '.join(MODEL_FAMILIES)}")
+        server = Server(url, api_key, replace(patience or Patience(), failures=max(8, concurrency)))
+        name, self._root = server.served(model)
+        stated = server.conventions(name)
+        self._family = MODEL_FAMILIES.get(stated.get("family", family), MODEL_FAMILIES[family])
+        self.style: PromptStyle = style or stated.get("prompt_style") or "think"
+        self.frame: Frame = self._family.frame
+        if budget is None and {"min_pixels", "max_pixels"} <= set(stated):
+            budget = PixelBudget(int(stated["min_pixels"]), int(stated["max_pixels"]))
+        self._budget = budget or PixelBudget()
+        factor = int(stated.get("factor") or self._family.factor)
+        super().__init__(ServerAnswerer(server, name, self._budget, factor, concurrency))
 
-        started = time.perf_counter()
-        asked, refused = self._askable(opened)
-        chats = [
-            Chat.ask(images, case.sample.query, style_for(case.sample, self.style), key=case.key)
-            for case, images in asked
-        ]
-        if not chats:
-            return refused
-        with _memory_told(self.batch_size):
-            drawn = generate(
-                self.loaded,
-                chats,
-                max_new_tokens=decoding.max_new_tokens,
-                temperature=decoding.temperature,
-                n=decoding.samples,
-                seed=decoding.seed,
-                batch_size=max(self.batch_size, decoding.samples),
-            )
-        seconds = (time.perf_counter() - started) / len(chats)
-        answers: Batch = [
-            Answer(
-                case,
-                tuple(Text(one.text, one.tokens, one.truncated) for one in generations),
-                tuple(self.loaded.resized(image.size) for image in images),
-                seconds,
-            )
-            for (case, images), generations in zip(asked, drawn, strict=True)
-        ]
-        return answers + refused
-
-    def _askable(self, opened: _Opened) -> tuple[list[tuple[Case, list[Image.Image]]], Batch]:
-        asked: list[tuple[Case, list[Image.Image]]] = []
-        refused: Batch = list(opened.refused)
-        marks = (self.loaded.processor.image_token, self.loaded.processor.video_token)
-        for case, images in opened.pictured:
-            if any(mark in case.sample.query for mark in marks):
-                why = f"the question spells {' or '.join(marks)}, which stands for an image: remove it"
-                refused.append(Refusal(case, "prompt", why))
-            else:
-                asked.append((case, images))
-        return asked, refused
-
-
-@dataclass(frozen=True)
-class _Opened:
-    pictured: list[tuple[Case, list[Image.Image]]]
-    refused: list[Refusal]
-
-
-def _open_all(cases: Sequence[Case]) -> _Opened:
-    opened = _Opened([], [])
-    for case in cases:
-        try:
-            opened.pictured.append((case, case.pictures()))
-        except ImageFault as fault:
-            opened.refused.append(Refusal(case, "image", str(fault)))
-    return opened
-
-
-@contextmanager
-def _memory_told(batch_size: int) -> Iterator[None]:
-    """Turn the accelerator's out-of-memory error into one line that says what to change."""
-    import torch
-
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise EngineError(
-            f"out of memory with {batch_size} responses at a time: give a smaller --batch-size; "
-            "what was answered is kept"
-        ) from error
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "engine": "openai",
+            "model": self.name,
+            "root": self._root,
+            "family": self._family.model_type,
+            "prompt": self._prompt(),
+            "pixels": asdict(self._budget),
+        }
 
 
 def load_local(
@@ -267,22 +175,16 @@ def load_local(
     from univg.models.loading import load
 
     loaded = load(name, device=device, dtype=dtype)
-    budget = budget_for(benchmark, loaded.pixel_budget, max_pixels)
-    loaded.processor.set_pixel_budget(budget)
+    loaded.processor.set_pixel_budget(budget_for(benchmark, loaded.pixel_budget, max_pixels))
     return LocalEngine(loaded, batch_size, style)
 
 
 def budget_for(benchmark: str, stored: PixelBudget, max_pixels: int | None = None) -> PixelBudget:
-    """The pixel budget of a run; see `load_local`.
+    """Return the pixel budget of a run; see `load_local`.
 
-    >>> from univg.models.processor import PixelBudget
     >>> budget_for("lisa_val", PixelBudget()).max_pixels, budget_for("mig_bench", PixelBudget()).max_pixels
     (640000, 401408)
     """
-    from univg.models.processor import PixelBudget
-
-    if max_pixels is not None:
-        return PixelBudget(min(stored.min_pixels, max_pixels), max_pixels)
-    if benchmark in ZERO_SHOT and stored == PixelBudget():
-        return PixelBudget(stored.min_pixels, ZERO_SHOT_MAX_PIXELS)
-    return stored
+    if max_pixels is None and benchmark in ZERO_SHOT and stored == PixelBudget():
+        max_pixels = ZERO_SHOT_MAX_PIXELS
+    return stored if max_pixels is None else stored.up_to(max_pixels)

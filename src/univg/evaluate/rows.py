@@ -21,7 +21,8 @@ from univg.grounding.samples import GroundingSample
 from univg.grounding.scoring import score
 
 if TYPE_CHECKING:
-    from univg.evaluate.engines import Answer
+    from univg.grounding.samples import GroundingSample
+    from univg.models.answering import Answer
 
 __all__ = ["Row", "add_legacy", "drop_timings", "make_row", "reward_columns", "score_columns"]
 
@@ -32,13 +33,12 @@ _TIMINGS = frozenset({"seconds"})
 """What may differ between two runs of the same fingerprint."""
 
 
-def make_row(answer: Answer, style: PromptStyle, frame: Frame) -> Row:
+def make_row(sample: GroundingSample, answer: Answer, style: PromptStyle, frame: Frame) -> Row:
     """Return the row of one answer, without `key` and `fingerprint`, which are the runner's.
 
     Of several texts the one whose box agrees most with the others (the medoid by IoU) is scored; `confidence` is
     then that mean agreement.
     """
-    sample = answer.case.sample
     asked = Asked.of(sample, style, frame)
     readings = [read(text.text, asked, answer.seen_wh, text.truncated) for text in answer.texts]
     chosen, confidence = most_agreed(readings)

@@ -74,6 +74,7 @@ def evaluate(
         hits = sum(bool(done[case.key]["hit_50"]) for case in mine if case.key in done)
         faults += [_make_fault(case, "no_truth", NO_TRUTH) for case in mine if not case.sample.boxes]
         missing = [case for case in mine if case.key not in done and case.sample.boxes]
+        cases = {case.key: case for case in missing}
         finished, refused = sum(case.key in done for case in mine), len(faults)
         write_state(out, shard, len(benchmark.cases), faults)
         on_progress(Progress(finished, len(mine), hits, refused))
@@ -82,9 +83,11 @@ def evaluate(
                 rows = []
                 for result in batch:
                     if isinstance(result, Refusal):
-                        faults.append(_make_fault(result.case, result.kind, result.why))
+                        faults.append(_make_fault(cases[result.key], result.kind, result.why))
                         continue
-                    rows.append(_make_row(result, engine, benchmark.name, identity, legacy))
+                    rows.append(
+                        _make_row(cases[result.key], result, engine, benchmark.name, identity, legacy)
+                    )
                 journal.append(rows)
                 answered += len(rows)
                 hits += sum(row["hit_50"] for row in rows)
@@ -134,8 +137,12 @@ def parse_shard(text: str) -> Shard:
     return int(number), int(count)
 
 
-def _make_row(answer: Answer, engine: Engine, benchmark: str, identity: str, legacy: bool) -> Row:
-    row = {"key": answer.case.key, "fingerprint": identity, **make_row(answer, engine.style, engine.frame)}
+def _make_row(case: Case, answer: Answer, engine: Engine, benchmark: str, identity: str, legacy: bool) -> Row:
+    row = {
+        "key": case.key,
+        "fingerprint": identity,
+        **make_row(case.sample, answer, engine.style, engine.frame),
+    }
     return add_legacy(row, benchmark) if legacy else row
 
 

@@ -1,8 +1,8 @@
-"""Where a checkpoint is and whether its files are whole: everything about it that needs no torch.
+"""Find a checkpoint and check that its files are whole: everything about it that needs no torch.
 
 A name is one of `EMBEDDED`, a folder, or a hub name. Weights are accepted as safetensors only: pickled
-weights can run code when they are read. Every refusal is a `CheckpointError`, one line with what, which and
-what to do.
+weights can run code when they are read. Every refusal is a `UnivgError`: one line with the cause, the place and
+the remedy.
 """
 
 from __future__ import annotations
@@ -34,26 +34,11 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _SETTINGS_PATTERNS = ("*.json", "*.txt", "*.jinja")
 
 
-class CheckpointError(UnivgError):
-    """A checkpoint that cannot be used.
-
-    >>> print(CheckpointError("models/a", "no config.json in the folder", "give a checkpoint's folder"))
-    no config.json in the folder: models/a: give a checkpoint's folder
-    """
-
-    def __init__(self, name: str | Path, cause: str, remedy: str) -> None:
-        super().__init__(one_line(cause), one_line(name), one_line(remedy))
-        self.name = str(name)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.name, self.cause, self.remedy)  # crosses process borders
-
-
 @dataclass(frozen=True)
 class Source:
     """A checkpoint's folder on this machine.
 
-    One from the hub has its `repository` and `revision` (a commit), and at first only its settings, so that a
+    A checkpoint from the hub has its `repository` and `revision` (a commit), and at first only its settings, so that a
     model that cannot be used is refused before gigabytes are fetched.
     """
 
@@ -62,7 +47,7 @@ class Source:
     revision: str | None = None
 
     def fetch(self, pattern: str) -> Path:
-        """The folder, with the files of this pattern in it."""
+        """Return the folder, with the files of this pattern in it."""
         if self.repository is None:
             return self.folder
         return _download(f"{self.repository}@{self.revision}", (*_SETTINGS_PATTERNS, pattern)).folder
@@ -71,25 +56,21 @@ class Source:
 def locate(name: str | Path) -> Source:
     """Find a checkpoint: one of `EMBEDDED`, a folder, or `org/name` or `org/name@revision` on the hub.
 
-    Offline, the hub's local cache is used. A folder wins over a hub name. Errors: CheckpointError.
+    Offline, the hub's local cache is used. A folder wins over a hub name. Errors: UnivgError.
     """
     if str(name) in EMBEDDED:
         folder = ASSETS / EMBEDDED[str(name)]
         if not folder.is_dir():
-            raise CheckpointError(
-                name, "the embedded checkpoint is not in this installation", "reinstall univg"
-            )
+            raise unusable("the embedded checkpoint is not in this installation", name, "reinstall univg")
         return Source(folder)
     path = Path(name).expanduser()
     if path.is_dir():
         return Source(path)
     if path.exists():
-        raise CheckpointError(
-            name, "this is a file, not a checkpoint", "give the folder that holds config.json"
-        )
+        raise unusable("this is a file, not a checkpoint", name, "give the folder that holds config.json")
     if not isinstance(name, str) or not _could_be_hub_name(name):
         remedy = f"check the path, or give a hub name such as GD-ML/UniVG-R1, or {' or '.join(EMBEDDED)}"
-        raise CheckpointError(name, "no such folder", remedy)
+        raise unusable("no such folder", name, remedy)
     return _download(name, _SETTINGS_PATTERNS)
 
 
@@ -106,19 +87,17 @@ def _download(name: str, patterns: Sequence[str]) -> Source:
     try:
         folder = snapshot_download(repository, revision=revision or None, allow_patterns=list(patterns))
     except errors.GatedRepoError as error:
-        raise CheckpointError(
-            name, "this hub model is gated", "accept its terms on the hub and log in"
-        ) from error
+        raise unusable("this hub model is gated", name, "accept its terms on the hub and log in") from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise CheckpointError(
-            name, "no folder of this name, and no such model or revision on the hub", "check the spelling"
+        raise unusable(
+            "no folder of this name, and no such model or revision on the hub", name, "check the spelling"
         ) from error
     except errors.HFValidationError as error:
-        raise CheckpointError(name, "no such folder, and no valid hub name", "check the path") from error
+        raise unusable("no such folder, and no valid hub name", name, "check the path") from error
     except (OSError, errors.EntryNotFoundError, errors.XetDownloadError) as error:
-        raise CheckpointError(
-            name,
+        raise unusable(
             "no folder of this name, and the hub cannot be reached",
+            name,
             "connect to the internet, or give the folder of a downloaded checkpoint",
         ) from error
     return Source(
@@ -127,39 +106,37 @@ def _download(name: str, patterns: Sequence[str]) -> Source:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a checkpoint's JSON file. Errors: CheckpointError."""
+    """Read the object in a checkpoint's JSON file. Errors: UnivgError."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # undecodable bytes are a ValueError too
-        raise CheckpointError(path, f"not readable as JSON ({brief(error)})", COPY_AGAIN) from error
+        raise unusable(f"not readable as JSON ({brief(error)})", path, COPY_AGAIN) from error
     if not isinstance(value, dict):
-        raise CheckpointError(path, "the file holds no JSON object", COPY_AGAIN)
+        raise unusable("the file holds no JSON object", path, COPY_AGAIN)
     return value
 
 
 def model_type(folder: Path) -> str:
-    """What `config.json` says the model is. Errors: CheckpointError for a folder that is no checkpoint."""
+    """Return what `config.json` says the model is. Errors: UnivgError for a folder that is no checkpoint."""
     remedy = "give the folder that save_pretrained wrote"
     if not (folder / CONFIG_FILE).is_file():
-        raise CheckpointError(folder, f"not a checkpoint (no {CONFIG_FILE})", remedy)
+        raise unusable(f"not a checkpoint (no {CONFIG_FILE})", folder, remedy)
     stated = read_json(folder / CONFIG_FILE).get("model_type")
     if not isinstance(stated, str):
-        raise CheckpointError(folder / CONFIG_FILE, "not a model's configuration (no model_type)", remedy)
+        raise unusable("not a model's configuration (no model_type)", folder / CONFIG_FILE, remedy)
     return stated
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether the folder holds a LoRA adapter rather than a whole model."""
+    """Tell whether the folder holds a LoRA adapter rather than a whole model."""
     return (folder / ADAPTER_CONFIG_FILE).is_file() and not (folder / CONFIG_FILE).is_file()
 
 
 def adapter_folder(name: str | Path) -> Path:
-    """The folder of a LoRA adapter, with its weights checked. Errors: CheckpointError."""
+    """Find the folder of a LoRA adapter and check its weights. Errors: UnivgError."""
     source = locate(name)
     if not (source.folder / ADAPTER_CONFIG_FILE).is_file():
-        raise CheckpointError(
-            name, f"not a LoRA adapter (no {ADAPTER_CONFIG_FILE})", "give the adapter's folder"
-        )
+        raise unusable(f"not a LoRA adapter (no {ADAPTER_CONFIG_FILE})", name, "give the adapter's folder")
     folder = source.fetch(ADAPTER_WEIGHTS_FILE)
     if not (folder / ADAPTER_WEIGHTS_FILE).is_file():
         _refuse_weightless(folder, ADAPTER_WEIGHTS_FILE)
@@ -168,27 +145,27 @@ def adapter_folder(name: str | Path) -> Path:
 
 
 def base_of(adapter: Path) -> Source:
-    """The checkpoint an adapter was trained on, as its configuration names it. Errors: CheckpointError."""
+    """Find the checkpoint that an adapter was trained on, as its configuration names it. Errors: UnivgError."""
     remedy = "name the base as the model and give the adapter as lora"
     base = read_json(adapter / ADAPTER_CONFIG_FILE).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise CheckpointError(adapter, "the adapter does not say which model it belongs to", remedy)
+        raise unusable("the adapter does not say which model it belongs to", adapter, remedy)
     beside = adapter / base  # relative to the adapter, when both moved together
     try:
         return locate(beside if beside.is_dir() else base)
-    except CheckpointError as error:
+    except UnivgError as error:
         cause = f"the adapter's base {base!r} is not there ({error.cause})"
-        raise CheckpointError(adapter, cause, remedy) from error
+        raise unusable(cause, adapter, remedy) from error
 
 
 def weight_files(source: Source) -> list[Path]:
-    """The safetensors files of a checkpoint, each checked to be whole. Errors: CheckpointError."""
+    """List the safetensors files of a checkpoint, each checked to be whole. Errors: UnivgError."""
     folder = source.fetch("*.safetensors")
     index = folder / WEIGHTS_INDEX_FILE
     if index.is_file():
         shards = read_json(index).get("weight_map")
         if not isinstance(shards, dict) or not shards:
-            raise CheckpointError(index, "the index names no weights", COPY_AGAIN)
+            raise unusable("the index names no weights", index, COPY_AGAIN)
         files = [folder / str(name) for name in sorted(set(shards.values()))]
     elif (folder / WEIGHTS_FILE).is_file():
         files = [folder / WEIGHTS_FILE]
@@ -202,31 +179,34 @@ def weight_files(source: Source) -> list[Path]:
 def _refuse_weightless(folder: Path, expected: str) -> NoReturn:
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
-        raise CheckpointError(
-            folder,
+        raise unusable(
             f"only pickled weights ({pickles[0]}), which can run code when read",
+            folder,
             "where you trust them, load and save_pretrained them with transformers: that writes safetensors",
         )
-    raise CheckpointError(folder, f"the checkpoint has no weights (no {expected})", COPY_AGAIN)
+    raise unusable(f"the checkpoint has no weights (no {expected})", folder, COPY_AGAIN)
 
 
 def _check_whole(file: Path) -> None:
-    """A safetensors header states every tensor's extent, so reading it alone shows a file cut short."""
+    """Check that a weight file is whole: its header, which states every tensor's extent, shows a cut."""
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
-        raise CheckpointError(file, "a part of the weights is missing", COPY_AGAIN)
+        raise unusable("a part of the weights is missing", file, COPY_AGAIN)
     try:
         with safe_open(file, framework="np"):
             pass
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            file, f"the weights are damaged or cut off ({brief(error)})", COPY_AGAIN
-        ) from error
+        raise unusable(f"the weights are damaged or cut off ({brief(error)})", file, COPY_AGAIN) from error
+
+
+def unusable(cause: str, place: object, remedy: str) -> UnivgError:
+    """Return the error for a checkpoint that cannot be used, on one line whatever its parts hold."""
+    return UnivgError(one_line(cause), one_line(place), one_line(remedy))
 
 
 def brief(error: BaseException) -> str:
-    """The first line of an error's text, for use within one line of ours."""
+    """Return the first line of an error's text, for use within one line of ours."""
     lines = str(error).strip().splitlines()
     return (one_line(lines[0]) if lines else type(error).__name__)[:120]
 
@@ -235,7 +215,7 @@ _CHUNK, _CHUNKS = 1 << 16, 64
 
 
 def weights_digest(name: str | Path) -> str:
-    """A checkpoint folder's content in 16 hexadecimal digits: its settings, and of each weight file the size,
+    """Return a checkpoint folder's content as 16 hexadecimal digits: its settings, and of each weight file the size,
     the header and 64 evenly spaced pieces. Training moves every weight, so pieces tell checkpoints apart
     without reading 15 GB at each start; where the folder lies does not matter."""
     folder = locate(name).folder

@@ -30,7 +30,7 @@ from univg.pictures.images import Picture, as_picture, open_picture
 if TYPE_CHECKING:
     import torch
 
-    from univg.models.processor import PixelBudget
+    from univg.models.pixels import PixelBudget
 
 ImageLike = str | PathLike[str] | Image.Image
 

@@ -1,7 +1,7 @@
-"""From a checkpoint's name to a model that is ready to answer, with the conventions it was trained in.
+"""Load a model that is ready to answer, with the conventions it was trained in.
 
 What a checkpoint writes follows from the `model_type` of its `config.json`, never from how its path is
-spelled: `FAMILIES` lists what is known. How it is asked, and how many pixels it sees, stands beside the
+spelled: `MODEL_FAMILIES` lists what is known. How it is asked, and how many pixels it sees, stands beside the
 weights in `univg.json`; a checkpoint without that file gets the paper's settings. Code that a checkpoint
 brings is never run.
 
@@ -11,8 +11,6 @@ torch and transformers are imported where they are used: a name that leads nowhe
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,25 +19,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from univg.errors import UnivgError
+from univg.files import write_whole
+from univg.grounding.boxes import SizeWH
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import PromptStyle
 from univg.models import checkpoint
-from univg.models.checkpoint import COPY_AGAIN, EMBEDDED, CheckpointError
+from univg.models.checkpoint import COPY_AGAIN, EMBEDDED, unusable
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from univg.models.processor import GroundingProcessor, PixelBudget
+    from univg.models.pixels import PixelBudget
+    from univg.models.processor import GroundingProcessor
 
 __all__ = [
     "CONVENTIONS_FILE",
     "EMBEDDED",
-    "FAMILIES",
-    "CheckpointError",
-    "ConventionError",
-    "Family",
+    "MODEL_FAMILIES",
     "Loaded",
+    "ModelFamily",
     "load",
     "plain_model",
     "read_conventions",
@@ -53,29 +52,25 @@ _QUICK_BYTES = 1e9  # weights up to this size load in seconds: no progress bar
 
 
 @dataclass(frozen=True)
-class Family:
+class ModelFamily:
     """What all checkpoints of one `model_type` share.
 
     `frame` is what they write: "permille" is integers 0-1000 of the image's width and height, "pixel" is
-    pixels of the image *after* the processor's resize. `architecture` is the class in transformers. The
-    resize factor is not here: it follows from the checkpoint's patches (28 in Qwen2-VL and Qwen2.5-VL, 32 in
-    Qwen3-VL).
+    pixels of the image *after* the processor's resize. `architecture` is the class in transformers. `factor`:
+    images are resized to multiples of this; a checkpoint's own patches say the same, a server's name does not.
     """
 
     model_type: str
     frame: Frame
     architecture: str
+    factor: int = 28
 
 
-FAMILIES: Mapping[str, Family] = {
-    "qwen2_vl": Family("qwen2_vl", "permille", "Qwen2VLForConditionalGeneration"),
-    "qwen2_5_vl": Family("qwen2_5_vl", "pixel", "Qwen2_5_VLForConditionalGeneration"),
-    "qwen3_vl": Family("qwen3_vl", "permille", "Qwen3VLForConditionalGeneration"),
+MODEL_FAMILIES: Mapping[str, ModelFamily] = {
+    "qwen2_vl": ModelFamily("qwen2_vl", "permille", "Qwen2VLForConditionalGeneration"),
+    "qwen2_5_vl": ModelFamily("qwen2_5_vl", "pixel", "Qwen2_5_VLForConditionalGeneration"),
+    "qwen3_vl": ModelFamily("qwen3_vl", "permille", "Qwen3VLForConditionalGeneration", factor=32),
 }
-
-
-class ConventionError(UnivgError):
-    """A model was asked to write coordinates in another frame than its family's own."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ class Loaded:
 
     model: PreTrainedModel
     processor: GroundingProcessor
-    family: Family
+    family: ModelFamily
     prompt_style: PromptStyle
     name: str
     revision: str | None = None
@@ -101,9 +96,9 @@ class Loaded:
     def device(self) -> torch.device:
         return self.model.device
 
-    def resized(self, size_wh: tuple[int, int]) -> tuple[int, int]:
-        """(width, height) that the model sees of an image of `size_wh` pixels: the extent of the "pixel"
-        frame."""
+    def resized(self, size_wh: SizeWH) -> SizeWH:
+        """Return the (width, height) that the model sees of an image of `size_wh` pixels: the extent of the
+        "pixel" frame."""
         return self.pixel_budget.resized(size_wh, self.processor.factor)
 
 
@@ -123,19 +118,17 @@ def load(
     there is one; `dtype` "auto" is float32 on a CPU and the checkpoint's own on a GPU. `frame` states what
     the caller will read the answers as. The model is in evaluation mode.
 
-    Errors: CheckpointError when there is no such checkpoint or it cannot be read; ConventionError when
-    `frame` is not what the family writes; ValueError for a device or dtype that does not exist here.
+    Errors: UnivgError when there is no such checkpoint or it cannot be read, when `frame` is not what the
+    family writes, and for a device or dtype that does not exist here.
     """
     source = checkpoint.locate(name)
     if lora is None and checkpoint.is_adapter(source.folder):
         lora, source = name, checkpoint.base_of(source.folder)
     adapter = None if lora is None else checkpoint.adapter_folder(lora)
-    family = _family(source.folder)
+    family = _family_of(source.folder)
     if frame is not None and frame != family.frame:
-        raise ConventionError(
-            f"{name}: {family.model_type} checkpoints write {family.frame} coordinates, not {frame}: "
-            f"leave the frame out, or choose a model of a family that writes {frame}"
-        )
+        cause = f"{family.model_type} checkpoints write {family.frame} coordinates, not {frame}"
+        raise unusable(cause, name, f"leave the frame out, or choose a model of a family that writes {frame}")
     weights = checkpoint.weight_files(source)
     torch_device, torch_dtype = _placement(source.folder, device, dtype)
     stated_in = adapter if adapter and (adapter / CONVENTIONS_FILE).exists() else source.folder
@@ -165,22 +158,16 @@ def write_conventions(folder: str | Path, prompt_style: PromptStyle, pixel_budge
         "min_pixels": pixel_budget.min_pixels,
         "max_pixels": pixel_budget.max_pixels,
     }
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".part", delete=False, encoding="utf-8") as file:
-        json.dump(settings, file, indent=2)
-        file.write("\n")
-    os.chmod(file.name, 0o644)  # a temporary file is readable by its owner alone; a checkpoint is shared
-    os.replace(file.name, folder / CONVENTIONS_FILE)
+    write_whole(Path(folder) / CONVENTIONS_FILE, json.dumps(settings, indent=2) + "\n")
 
 
 def read_conventions(folder: str | Path) -> tuple[PromptStyle, PixelBudget]:
-    """The prompt style and pixel budget stored in `folder`; the paper's ("think", 3136 to 401408) without a
+    """Read the prompt style and pixel budget stored in `folder`; the paper's ("think", 3136 to 401408) without a
     file.
 
-    Errors: CheckpointError for a file that is not JSON, or holds an unknown key or an impossible value.
+    Errors: UnivgError for a file that is not JSON, or holds an unknown key or an impossible value.
     """
-    from univg.models.processor import PixelBudget
+    from univg.models.pixels import PixelBudget
 
     path = Path(folder) / CONVENTIONS_FILE
     if not path.exists():
@@ -189,24 +176,24 @@ def read_conventions(folder: str | Path) -> tuple[PromptStyle, PixelBudget]:
     remedy = 'write it as {"prompt_style": "think", "min_pixels": 3136, "max_pixels": 401408}'
     unknown = sorted(set(settings) - {"prompt_style", "min_pixels", "max_pixels"})
     if unknown:
-        raise CheckpointError(path, f"unknown key {unknown[0]!r}", remedy)
+        raise unusable(f"unknown key {unknown[0]!r}", path, remedy)
     style = settings.pop("prompt_style", "think")
     if style not in get_args(PromptStyle):
-        raise CheckpointError(path, f"unknown prompt style {style!r}", f"use one of {get_args(PromptStyle)}")
+        raise unusable(f"unknown prompt style {style!r}", path, f"use one of {get_args(PromptStyle)}")
     if not all(type(value) is int for value in settings.values()):
-        raise CheckpointError(path, "the pixel budget is not in whole numbers", remedy)
+        raise unusable("the pixel budget is not in whole numbers", path, remedy)
     try:
         return style, PixelBudget(**settings)
     except ValueError as error:
-        raise CheckpointError(path, str(error), remedy) from error
+        raise unusable(str(error), path, remedy) from error
 
 
-def _family(folder: Path) -> Family:
+def _family_of(folder: Path) -> ModelFamily:
     model_type = checkpoint.model_type(folder)
-    if model_type not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise CheckpointError(folder, f"unknown model family {model_type!r}", f"known families are {known}")
-    return FAMILIES[model_type]
+    if model_type not in MODEL_FAMILIES:
+        known = ", ".join(MODEL_FAMILIES)
+        raise unusable(f"unknown model family {model_type!r}", folder, f"known families are {known}")
+    return MODEL_FAMILIES[model_type]
 
 
 def _placement(folder: Path, device: Any, dtype: Any) -> tuple[torch.device, torch.dtype]:
@@ -215,9 +202,9 @@ def _placement(folder: Path, device: Any, dtype: Any) -> tuple[torch.device, tor
     try:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
-        raise ValueError(f"device {device!r}: not a device: use cpu, cuda or cuda:1") from error
+        raise UnivgError("not a device", repr(device), "use cpu, cuda or cuda:1") from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {device!r}: {torch.cuda.device_count()} GPUs can be used here: use cpu")
+        raise UnivgError(f"{torch.cuda.device_count()} GPUs can be used here", repr(device), "use cpu")
     if isinstance(dtype, torch.dtype):
         return chosen, dtype
     if dtype == "auto":
@@ -225,7 +212,7 @@ def _placement(folder: Path, device: Any, dtype: Any) -> tuple[torch.device, tor
         stored = config.get("dtype") or config.get("torch_dtype")
         dtype = stored if chosen.type != "cpu" and stored in _DTYPES else "float32"
     if dtype not in _DTYPES:
-        raise ValueError(f"dtype {dtype!r}: use auto, {', '.join(_DTYPES)}")
+        raise UnivgError("no such dtype", repr(dtype), f"use auto, {', '.join(_DTYPES)}")
     return chosen, getattr(torch, dtype)
 
 
@@ -238,28 +225,26 @@ def _reading(folder: Path, what: str) -> Iterator[None]:
 
     try:
         yield
-    except CheckpointError:
-        raise
     except (
         *(OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError),
         *(SafetensorError, StrictDataclassError),
     ) as error:
         cause = f"{what} cannot be read ({checkpoint.brief(error)})"
-        raise CheckpointError(folder, cause, COPY_AGAIN) from error
+        raise unusable(cause, folder, COPY_AGAIN) from error
 
 
 def _read_processor(folder: Path) -> GroundingProcessor:
     # Without these files transformers would make up an image processor and an empty tokenizer.
     for one_of in (("preprocessor_config.json", "processor_config.json"), ("tokenizer.json", "vocab.json")):
         if not any((folder / name).is_file() for name in one_of):
-            raise CheckpointError(folder, f"the checkpoint has no {' or '.join(one_of)}", COPY_AGAIN)
+            raise unusable(f"the checkpoint has no {' or '.join(one_of)}", folder, COPY_AGAIN)
     with _reading(folder, "the tokenizer or image processor"):
         from univg.models.processor import GroundingProcessor
 
         return GroundingProcessor.from_pretrained(folder)
 
 
-def _read_model(folder: Path, family: Family, dtype: torch.dtype, quiet: bool) -> PreTrainedModel:
+def _read_model(folder: Path, family: ModelFamily, dtype: torch.dtype, quiet: bool) -> PreTrainedModel:
     with _reading(folder, "the model"), _own_reports_only(quiet):
         import transformers
 
@@ -275,7 +260,7 @@ def _read_model(folder: Path, family: Family, dtype: torch.dtype, quiet: bool) -
     absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
     if absent:
         cause = f"{len(absent)} of the model's weights are missing or of another shape ({absent[0]})"
-        raise CheckpointError(folder, cause, COPY_AGAIN)
+        raise unusable(cause, folder, COPY_AGAIN)
     return model
 
 
@@ -298,20 +283,20 @@ def _own_reports_only(quiet: bool) -> Iterator[None]:
 
 
 def _check_fit(folder: Path, model: PreTrainedModel, processor: GroundingProcessor) -> None:
-    """The processor's files must be the model's: nothing else would tell until the answers are wrong."""
+    """Check that the processor's files are the model's: nothing else would tell until the answers are wrong."""
     vision = model.config.vision_config
     taken = vision.patch_size * vision.spatial_merge_size
     if taken != processor.factor:
-        raise CheckpointError(
-            folder,
+        raise unusable(
             f"images are resized to multiples of {processor.factor}, but the model takes those of {taken}",
+            folder,
             "restore the preprocessor_config.json that belongs to the model",
         )
     if processor.image_token_id != model.config.image_token_id:
-        raise CheckpointError(
-            folder,
+        raise unusable(
             f"the tokenizer writes an image as token {processor.image_token_id}, "
             f"the model reads token {model.config.image_token_id}",
+            folder,
             "restore the tokenizer files that belong to the model",
         )
 
@@ -321,7 +306,7 @@ def _merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     try:
         from peft import PeftModel
     except ImportError as error:
-        raise CheckpointError(adapter, "a LoRA adapter needs the peft package", "pip install peft") from error
+        raise unusable("a LoRA adapter needs the peft package", adapter, "pip install peft") from error
     with _reading(adapter, "the adapter"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft on transformers: nothing a user can act on
         # peft only warns of weights missing from the file, and then answers as if there were no adapter.
@@ -329,7 +314,7 @@ def _merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         try:
             merged: PreTrainedModel = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         except UserWarning as error:
-            raise CheckpointError(
-                adapter, "the adapter's weights do not belong to this base", "give the base it was trained on"
+            raise unusable(
+                "the adapter's weights do not belong to this base", adapter, "give the base it was trained on"
             ) from error
     return merged

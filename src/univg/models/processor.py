@@ -9,13 +9,16 @@ processor in its Pillow class and the tokenizer. What it saves is the standard l
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
+
+from univg.models.pixels import PixelBudget
+
+__all__ = ["CHAT_TEMPLATE", "GroundingProcessor", "PixelBudget"]
 
 # The ChatML exchange of Qwen2-VL: the images of a turn stand where the chat names them. Written anew here for
 # checkpoints that bring no template; `generation` marks let trainers find the assistant's tokens.
@@ -38,29 +41,6 @@ CHAT_TEMPLATE = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
 )
-
-
-@dataclass(frozen=True)
-class PixelBudget:
-    """How many pixels an image may have once resized (smart_resize keeps its shape and rounds to the factor).
-
-    The default is the paper's: 3136 to 401408 pixels in SFT, RL and on MIG-Bench.
-    """
-
-    min_pixels: int = 3136
-    max_pixels: int = 401408
-
-    def __post_init__(self) -> None:
-        if not 0 < self.min_pixels <= self.max_pixels:
-            raise ValueError(
-                f"pixel budget: min_pixels={self.min_pixels}, max_pixels={self.max_pixels}: "
-                "give 0 < min_pixels <= max_pixels"
-            )
-
-    def resized(self, size_wh: tuple[int, int], factor: int) -> tuple[int, int]:
-        """(width, height) after the resize that the image processor applies to an image of `size_wh`."""
-        height, width = smart_resize(size_wh[1], size_wh[0], factor, self.min_pixels, self.max_pixels)
-        return width, height
 
 
 class GroundingProcessor(Qwen2VLProcessor):

@@ -1,4 +1,4 @@
-"""A server with OpenAI's chat interface, asked patiently: retries, rate, and a reply that is checked.
+"""Ask a server with OpenAI's chat interface patiently: retries, rate, and a reply that is checked.
 
 Pictures are resized here as the checkpoint's own processor would, and sent losslessly: a server whose budget is
 no smaller leaves them as they are, so it sees the same pixels as a model in this process. A key is only ever
@@ -15,7 +15,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,15 +24,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 from PIL import Image
 
+from univg.errors import UnivgError
 from univg.grounding.boxes import SizeWH
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
-    from univg.models.processor import PixelBudget
-
-FACTORS: Mapping[str, int] = {"qwen2_vl": 28, "qwen2_5_vl": 28, "qwen3_vl": 32}
-"""Images are resized to multiples of this; most servers do not say, so it follows from the family named."""
+    from univg.models.pixels import PixelBudget
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 
@@ -44,12 +42,8 @@ Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
 
 
-class ServerError(RuntimeError):
-    """The server cannot be used any further. One line with what, which and what to do."""
-
-
-class GivenUp(Exception):
-    """One request that no further attempt would mend; why, on one line."""
+class GivenUp(UnivgError):
+    """One request that no further attempt would mend. Answerers catch it: others may still be answered."""
 
 
 class _BrokenReply(Exception):
@@ -88,14 +82,14 @@ class Pace:
         self._next, self._lock = 0.0, threading.Lock()
 
     def wait(self, stop: threading.Event) -> None:
-        """Until it is this caller's turn, or `stop`."""
+        """Wait until it is this caller's turn, or `stop`."""
         with self._lock:
             turn = max(self._next, time.monotonic())
             self._next = turn + self._gap_s
         stop.wait(max(0.0, turn - time.monotonic()))
 
     def hold(self, seconds: float) -> None:
-        """No turn begins before that: a server that asks one request to wait means the others too."""
+        """Let no turn begin for so long: a server that asks one request to wait means the others too."""
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)
 
@@ -128,28 +122,27 @@ class Server:
     def complete(
         self, request: Mapping[str, Any], samples: int, stop: threading.Event, *, stream: bool = False
     ) -> Reply:
-        """The reply to a chat request, `samples` texts. With `stream` it is taken piece by piece, for servers
+        """Return the reply to a chat request, `samples` texts. With `stream` it is taken piece by piece, for servers
         that answer in no other way.
 
-        Raises GivenUp for this request; ServerError if no request is worth sending any more.
+        Raises GivenUp for this request; UnivgError if no request is worth sending any more.
         """
         try:
-            reply = self._tried(request, samples, stop, stream)
+            reply = self._try(request, samples, stop, stream)
         except GivenUp as error:
             with self._lock:
                 self._in_a_row += 1
                 failed = self._in_a_row
             if failed >= self.patience.failures:
-                raise ServerError(
-                    f"{failed} requests in a row failed ({error}): {self.address}: "
-                    "see the server's log, then run again; what was answered is kept"
-                ) from error
+                cause = f"{failed} requests in a row failed ({error})"
+                remedy = "see the server's log, then run again; what was answered is kept"
+                raise UnivgError(cause, self.address, remedy) from error
             raise
         with self._lock:
             self._in_a_row = 0
         return reply
 
-    def _tried(self, request: Mapping[str, Any], samples: int, stop: threading.Event, stream: bool) -> Reply:
+    def _try(self, request: Mapping[str, Any], samples: int, stop: threading.Event, stream: bool) -> Reply:
         import openai
 
         broken: tuple[type[Exception], ...] = (openai.APIError, json.JSONDecodeError, _BrokenReply)
@@ -160,14 +153,13 @@ class Server:
             if stop.is_set():
                 raise GivenUp("stopped before it was asked")
             try:
-                return self._once(request, samples, stream)
+                return self._ask_once(request, samples, stream)
             except openai.APIStatusError as error:
-                why = f"status {error.status_code}: {self.told(error.message)}"
+                why = f"status {error.status_code}: {self.quote(error.message)}"
                 if error.status_code in _REFUSED:
                     options = f"{self._url_option}, {self._model_option}"
-                    raise ServerError(
-                        f"the server refuses ({why}): {self.address}: check {options} and the key"
-                    ) from None
+                    remedy = f"check {options} and the key"
+                    raise UnivgError(f"the server refuses ({why})", self.address, remedy) from None
                 if error.status_code not in _RETRIED and error.status_code < 500:
                     raise GivenUp(why) from None
                 asked_s = _seconds(error.response.headers.get("retry-after"))
@@ -175,14 +167,14 @@ class Server:
                     self._heed(asked_s, why)
                     continue
             except broken as error:
-                why = f"{type(error).__name__.lstrip('_')}: {self.told(str(error))}"
+                why = f"{type(error).__name__.lstrip('_')}: {self.quote(str(error))}"
             if attempt + 1 < self.patience.attempts:
                 if stop.wait(min(_LONGEST_OWN_WAIT_S, wait * random.uniform(0.75, 1.25))):
                     break
                 wait *= 2
         raise GivenUp(f"{why} (after {self.patience.attempts} attempts)")
 
-    def _once(self, request: Mapping[str, Any], samples: int, stream: bool) -> Reply:
+    def _ask_once(self, request: Mapping[str, Any], samples: int, stream: bool) -> Reply:
         create = self._client.chat.completions.create
         if not stream:
             return _read_reply(create(**request), samples)
@@ -192,47 +184,43 @@ class Server:
     def _heed(self, asked_s: float, why: str) -> None:
         """Keep the wait that the server asks for, for all requests; one too long to wait for ends the run."""
         if asked_s > self.patience.longest_wait_s:
-            raise ServerError(
-                f"the server asks to wait {asked_s:.0f} s ({why}): {self.address}: "
-                "run the same command then; what was answered is kept"
-            )
+            cause = f"the server asks to wait {asked_s:.0f} s ({why})"
+            raise UnivgError(cause, self.address, "run the same command then; what was answered is kept")
         self._pace.hold(asked_s)
 
     def served(self, model: str | None) -> tuple[str, str]:
-        """The model's name (None: the only one there is), and what the server says it was loaded from."""
+        """Return the model's name (None: the only one there is), and what the server says it was loaded from."""
         import openai
 
         try:
             cards = {one.id: one for one in self._client.models.list()}
         except (openai.APIError, json.JSONDecodeError) as error:
-            cause = f"no OpenAI-compatible server answers ({self.told(str(error))})"
-            raise ServerError(f"{cause}: {self.address}: start it, or correct {self._url_option}") from None
+            cause = f"no OpenAI-compatible server answers ({self.quote(str(error))})"
+            raise UnivgError(cause, self.address, f"start it, or correct {self._url_option}") from None
         served = {name: str(getattr(card, "root", None) or name) for name, card in cards.items()}
         stated = {name: getattr(card, "univg", None) for name, card in cards.items()}
         self._stated = {name: one for name, one in stated.items() if isinstance(one, Mapping)}
         if model is None and len(served) == 1:
             [model] = served
         if model not in served:
-            raise ServerError(
-                f"the server does not serve {model or 'one model only'}: {self.address}: "
-                f"choose {self._model_option} from {', '.join(served) or 'none'}"
-            )
+            remedy = f"choose {self._model_option} from {', '.join(served) or 'none'}"
+            raise UnivgError(f"the server does not serve {model or 'one model only'}", self.address, remedy)
         return model, served[model]
 
     def conventions(self, model: str) -> Mapping[str, Any]:
-        """What `univg serve` says of a served model: family, frame, prompt_style, min_pixels, max_pixels, factor.
+        """Return what `univg serve` says of a model: family, frame, prompt_style, min_pixels, max_pixels, factor.
         Empty for other servers, and before `served`."""
         return self._stated.get(model, {})
 
-    def told(self, text: str) -> str:
-        """A server's words on one short line, without the key: some quote it when they refuse it."""
+    def quote(self, text: str) -> str:
+        """Return a server's words on one short line, without the key: some quote it when they refuse it."""
         for secret in self._secrets:
             text = text.replace(secret, "…")
         return " ".join(text.split())[:160]
 
 
 def as_seen(image: Image.Image, budget: PixelBudget, factor: int) -> tuple[str, SizeWH]:
-    """A data address of the picture at the size that the model sees, and that size."""
+    """Return a data address of the picture at the size that the model sees, and that size."""
     size_wh = budget.resized(image.size, factor)
     if size_wh != image.size:
         image = image.resize(size_wh, Image.Resampling.BICUBIC)
@@ -242,7 +230,7 @@ def as_seen(image: Image.Image, budget: PixelBudget, factor: int) -> tuple[str, 
 
 
 def with_pictures(messages: Iterable[Mapping[str, Any]], urls: Sequence[str]) -> list[dict[str, Any]]:
-    """Messages of `univg.grounding.response.render_chat`'s form with an address in each image's place."""
+    """Return messages of `univg.grounding.prompts.render_chat`'s form with an address in each image's place."""
     addresses = iter(urls)
     return [
         {
@@ -263,8 +251,8 @@ def concurrently(
     items: Sequence[Asked],
     concurrency: int,
     drain_s: float = 0.0,
-) -> Iterator[Answered]:
-    """What `work` makes of each item, as it comes; the first exception is raised and nothing new is begun.
+) -> Generator[Answered, None, None]:
+    """Yield what `work` makes of each item, as it comes; the first exception is raised and nothing new is begun.
 
     Left early, what is under way gets up to `drain_s` seconds to come to its end.
     """
@@ -304,7 +292,7 @@ def concurrently(
 
 
 def without_credentials(url: str) -> str:
-    """An address that may be shown and stored: no user, password or query.
+    """Return an address that may be shown and stored: no user, password or query.
 
     >>> without_credentials("https://me:secret@host:8000/v1?key=1")
     'https://host:8000/v1'
@@ -322,14 +310,14 @@ def _client(url: str, api_key: str, timeout_s: float) -> OpenAI:
     try:
         from openai import OpenAI
     except ImportError as error:
-        raise ServerError(
-            "no client for servers: the openai package is missing: pip install 'univg[serve]'"
+        raise UnivgError(
+            "no client for servers", "the openai package is missing", "pip install 'univg[serve]'"
         ) from error
     return OpenAI(base_url=url, api_key=api_key, timeout=timeout_s, max_retries=0)
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:
-    """What breaks in the middle of a stream reaches us as the HTTP library's own error, whichever that is."""
+    """List what breaks in the middle of a stream reaches us as the HTTP library's own error, whichever that is."""
     found: list[type[Exception]] = []
     for name in ("httpx2", "httpx"):
         try:
@@ -340,7 +328,7 @@ def _transport_errors() -> tuple[type[Exception], ...]:
 
 
 def _read_reply(reply: Any, samples: int) -> Reply:
-    """The texts of a reply. Servers answer status 200 with all kinds of things when they fail."""
+    """Read the texts of a reply. Servers answer status 200 with all kinds of things when they fail."""
     choices = getattr(reply, "choices", None)
     if not isinstance(choices, list) or len(choices) != samples:
         found = len(choices) if isinstance(choices, list) else "no"
@@ -376,7 +364,7 @@ def _usage(reply: Any) -> tuple[int | None, int | None]:
 
 
 def _seconds(header: str | None) -> float | None:
-    """The wait that a Retry-After header asks for, in either of its forms; None for any other text.
+    """Return the wait that a Retry-After header asks for, in either of its forms; None for any other text.
 
     >>> _seconds("1.5"), _seconds("Thu, 01 Jan 1970 00:00:00 GMT"), _seconds("soon")
     (1.5, 0.0, None)

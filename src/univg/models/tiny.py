@@ -20,7 +20,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from univg.grounding.prompts import PromptStyle
 from univg.models.loading import write_conventions
-from univg.models.processor import CHAT_TEMPLATE, GroundingProcessor, PixelBudget
+from univg.models.pixels import PixelBudget
+from univg.models.processor import CHAT_TEMPLATE, GroundingProcessor
 
 # Qwen2-VL's special tokens, in the order of their ids there.
 SPECIAL_TOKENS = (

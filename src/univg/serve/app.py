@@ -27,6 +27,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from univg.models.generation.generate import Chat, Generation
+from univg.models.tokens import find_image_mark
 from univg.serve.batching import Ask, Batcher, Closed, Expired, PromptMeter
 from univg.serve.errors import ApiError
 from univg.serve.images import decode_images, image_files
@@ -250,9 +251,9 @@ async def _read(service: Service, request: Request) -> tuple[ChatRequest, Ask]:
 def _checked_messages(service: Service, request: ChatRequest) -> tuple[dict[str, Any], ...]:
     _check_model(request.model, service.name)
     messages = request.chat()
-    marks = (service.loaded.processor.image_token, service.loaded.processor.video_token)
-    if any(mark in json.dumps(messages, ensure_ascii=False) for mark in marks):
-        message = f"a text spells {' or '.join(marks)}, which stand for images: leave them out"
+    mark = find_image_mark(json.dumps(messages, ensure_ascii=False), service.loaded.processor)
+    if mark is not None:
+        message = f"a text spells {mark}, one of the marks that stand for images: leave it out"
         raise ApiError(400, message, param="messages")
     return messages
 

@@ -22,6 +22,7 @@ import torch
 
 from univg.models.generation import generate as generation
 from univg.models.generation.generate import Chat, Generation
+from univg.models.tokens import count_prompt
 
 if TYPE_CHECKING:
     from univg.models.loading import Loaded
@@ -324,7 +325,6 @@ class PromptMeter:
         processor = self._loaded.processor
         messages = [dict(message) for message in chat.messages]
         prompt = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        seen_wh = [self._loaded.resized(image.size) for image in chat.images]
         with self._lock:
-            text = len(self._tokenizer(str(prompt))["input_ids"])
-        areas = (width * height for width, height in (self._loaded.resized(one.size) for one in chat.images))
-        return text + sum(area // processor.factor**2 - 1 for area in areas)
+            return count_prompt(self._tokenizer, str(prompt), seen_wh, processor.factor)

@@ -160,7 +160,7 @@ def _train_stage(
     stamp, asked = folder / STAMP, settings.model_dump(mode="json")
     found = _read_stamp(stamp)
     if found.get("done") and found.get("config") == asked:
-        return found
+        return dict(found)
     if found and found.get("config") != asked:
         shutil.rmtree(folder)  # another study's checkpoint, made by this command
         found = {}

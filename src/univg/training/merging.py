@@ -27,7 +27,7 @@ def run(adapter: str | Path, out: Path, base: str | Path | None = None, dtype: s
 
     In float32 the merged model's next-token scores must equal those of base and adapter side by side; the saved
     weights are read back and must be those in memory. Errors: StageError if not, or if `out` holds a model;
-    CheckpointError for an adapter or base that cannot be used.
+    UnivgError for an adapter or base that cannot be used.
     """
     if dtype not in ("bfloat16", "float32"):
         raise StageError(f"dtype {dtype!r}: give bfloat16 or float32")

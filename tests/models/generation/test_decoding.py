@@ -35,7 +35,7 @@ def chats(picture: Picture) -> list[Chat]:
 
 
 def inputs(loaded: Loaded, chats: Sequence[Chat]) -> dict[str, torch.Tensor]:
-    return dict(encode(loaded, chats, [generation._ask(loaded, chat, 0).prompt for chat in chats]))
+    return dict(encode(loaded, chats, [generation._prepare(loaded, chat, 0).prompt for chat in chats]))
 
 
 def greedy(logits_RV: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:

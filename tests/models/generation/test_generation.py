@@ -42,7 +42,7 @@ def ragged(picture: Picture) -> list[Chat]:
 
 
 def prompts(loaded: Loaded, chats: list[Chat]) -> list[str]:
-    return [generation._ask(loaded, chat, place).prompt for place, chat in enumerate(chats)]
+    return [generation._prepare(loaded, chat, place).prompt for place, chat in enumerate(chats)]
 
 
 def first_logits(loaded: Loaded, chats: list[Chat]) -> torch.Tensor:
@@ -107,7 +107,7 @@ def test_a_prompts_tokens_are_never_written(tiny: Loaded, picture: Picture) -> N
     wanted |= set(range(len(tokenizer), model.config.text_config.vocab_size))
 
     loaded = replace(tiny, model=model, processor=processor)
-    favoured = torch.tensor(sorted(wanted - stop_ids(loaded)))
+    favoured = torch.tensor(sorted(wanted - stop_ids(loaded.model, tokenizer)))
 
     class Eager(torch.nn.Module):
         weight = model.lm_head.weight

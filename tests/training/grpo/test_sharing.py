@@ -324,7 +324,7 @@ def test_a_dropout_that_a_group_would_share_is_said_and_not_shared(start: Path, 
 
 
 def test_on_refuses_what_cannot_be(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("univg.models.generation.shared_attention.FAMILIES", ())
+    monkeypatch.setattr("univg.models.generation.shared_attention.MODEL_FAMILIES", ())
     with pytest.raises(
         ValueError, match="shared_prefix=on: prompts cannot be shared: models of type 'qwen2_vl'"
     ):

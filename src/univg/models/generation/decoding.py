@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from univg.models.generation.cache import joinable, joined, keep_rows, roomy_cache
+from univg.models.loading import plain_model
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
-__all__ = ["Choose", "Prefix", "decode", "join", "joinable", "prefill"]
+__all__ = ["Choose", "Prefix", "decode", "join", "joinable", "prefill", "prompt_positions"]
 
 
 class Choose(Protocol):
@@ -79,7 +80,7 @@ class Prefix:
 def prefill(model: Any, inputs: Mapping[str, torch.Tensor]) -> Prefix:
     """Read a batch of prompts: `inputs` as the processor gives them, left-padded; a row a prompt."""
     mask_RT = inputs["attention_mask"]
-    positions_3RT, after_R = _positions(model, inputs)
+    positions_3RT, after_R = prompt_positions(model, inputs)
     cache = roomy_cache(model.config)
     output = model(
         **inputs, position_ids=positions_3RT, past_key_values=cache, use_cache=True, logits_to_keep=1
@@ -158,12 +159,12 @@ def _closed_up(going: Sequence[int]) -> list[int]:
     return [place if place in staying else next(movers) for place in range(count)]
 
 
-def _positions(model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotary positions (3, R, T) of the prompts' tokens in time, height and width, and those (R,) of the token
-    that follows each prompt. Without images all three count the tokens."""
+def prompt_positions(model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the rotary positions (3, R, T) of the prompts' tokens in time, height and width, and those (R,) of
+    the token that follows each prompt. Without images all three count the tokens."""
     mask_RT = inputs["attention_mask"]
-    if "image_grid_thw" in inputs:
-        positions_3RT, offset_R1 = model.model.get_rope_index(
+    if inputs.get("image_grid_thw") is not None:
+        positions_3RT, offset_R1 = plain_model(model).model.get_rope_index(
             inputs["input_ids"],
             mm_token_type_ids=inputs["mm_token_type_ids"],
             image_grid_thw=inputs["image_grid_thw"],

@@ -1,4 +1,4 @@
-"""Chats in, texts out, in batches whose make-up does not show in the results.
+"""Answer chats in batches whose make-up does not show in the results.
 
 `decoding` writes the tokens; which of them may be chosen, and how, is settled here. A checkpoint's own
 `generation_config.json` (sampling defaults, repetition penalties) never applies: it would quietly change
@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import LogitsProcessor
 
+from univg.errors import UnivgError
 from univg.grounding.prompts import PromptStyle, render_chat
 from univg.models.generation.decoding import Prefix, decode, join, joinable, prefill
 from univg.models.loading import plain_model
+from univg.models.tokens import count_prompt
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -54,7 +56,7 @@ class Chat:
     def ask(
         cls, images: Sequence[Image.Image], query: str, style: PromptStyle = "think", key: str = ""
     ) -> Chat:
-        """The chat that asks one grounding question about `images`, in the paper's words."""
+        """Return the chat that asks one grounding question about `images`, in the paper's words."""
         return cls(tuple(images), tuple(render_chat(len(images), query, style)), key)
 
 
@@ -78,7 +80,7 @@ def generate(
     seed: int | None = None,
     batch_size: int = 16,
 ) -> list[list[Generation]]:
-    """`n` responses to each chat, in the order given.
+    """Draw `n` responses to each chat, in the order given.
 
     `temperature` 0 is greedy; above it, responses are drawn from the softmax of logits / temperature. The
     same `seed` gives the same responses (on the same kind of device); None draws anew. Chats are sorted by
@@ -91,7 +93,7 @@ def generate(
     _check_request(max_new_tokens, temperature, n, batch_size)
     if seed is None:
         seed = secrets.randbits(63)
-    asked = [_ask(loaded, chat, place) for place, chat in enumerate(chats)]
+    asked = [_prepare(loaded, chat, place) for place, chat in enumerate(chats)]
     # The longest first: what does not fit into memory fails at once.
     order = sorted(range(len(chats)), key=lambda place: -asked[place].length)
     decoder = _Decoder(loaded, max_new_tokens, temperature)
@@ -114,7 +116,7 @@ def generate(
 
 
 def encode(loaded: Loaded, chats: Sequence[Chat], prompts: Sequence[str]) -> BatchFeature:
-    """The model's inputs for a batch, left-padded, on its device: `input_ids`, `attention_mask`,
+    """Make the model's inputs for a batch, left-padded, on its device: `input_ids`, `attention_mask`,
     `mm_token_type_ids` (B, T), and `pixel_values`, `image_grid_thw` over all images in order."""
     images = [image for chat in chats for image in chat.images]
     inputs = loaded.processor(
@@ -123,21 +125,24 @@ def encode(loaded: Loaded, chats: Sequence[Chat], prompts: Sequence[str]) -> Bat
     return inputs.to(loaded.device)
 
 
-def stop_ids(loaded: Loaded) -> frozenset[int]:
-    """Tokens that end a response: those of the checkpoint's generation settings, and the tokenizer's own."""
-    stated = plain_model(loaded.model).generation_config.eos_token_id
+def stop_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the tokens that end a response: those of the model's generation settings, and the tokenizer's own.
+
+    Errors: UnivgError if neither names one.
+    """
+    stated = plain_model(model).generation_config.eos_token_id
     ids = {stated} if isinstance(stated, int) else set(stated or ())
-    if loaded.processor.tokenizer.eos_token_id is not None:
-        ids.add(loaded.processor.tokenizer.eos_token_id)
+    if tokenizer.eos_token_id is not None:
+        ids.add(tokenizer.eos_token_id)
     if not ids:
-        raise ValueError(
-            f"{loaded.name}: the checkpoint names no token that ends a response: set eos_token_id"
+        raise UnivgError(
+            "no token ends a response", tokenizer.name_or_path, "set the tokenizer's eos_token_id"
         )
     return frozenset(int(token) for token in ids)
 
 
 def forbidden_ids(tokenizer: PreTrainedTokenizerBase, vocab_size: int, stops: frozenset[int]) -> list[int]:
-    """Token ids a response may never hold.
+    """List the token ids that a response may never hold.
 
     These are the added tokens written `<|…|>` or marked special (vision, padding, chat, quad, tool marks),
     except `ANSWER_TOKENS` and what ends a response; and the rows of the embedding that no token uses
@@ -154,7 +159,7 @@ def forbidden_ids(tokenizer: PreTrainedTokenizerBase, vocab_size: int, stops: fr
 
 @dataclass(frozen=True)
 class _Asked:
-    """A chat with its prompt's text, and about how many tokens that has: to put alike with alike."""
+    """A chat with its prompt's text, and how many tokens that has: to put alike with alike."""
 
     chat: Chat
     prompt: str
@@ -168,14 +173,15 @@ class _Decoder:
         self._loaded = loaded
         self._model: Any = plain_model(loaded.model)
         self._tokenizer = loaded.processor.tokenizer
-        self._limit, self._temperature, self._stops = max_new_tokens, temperature, stop_ids(loaded)
+        self._limit, self._temperature = max_new_tokens, temperature
+        self._stops = stop_ids(loaded.model, self._tokenizer)
         vocab_size = self._model.get_output_embeddings().weight.shape[0]
         forbidden = forbidden_ids(self._tokenizer, vocab_size, self._stops)
         self._forbidden = torch.tensor(forbidden, dtype=torch.long, device=loaded.device)
         self._read_at_once = READ_AT_ONCE.get(loaded.device.type, READ_AT_ONCE["cuda"])
 
     def run(self, asked: Sequence[_Asked], streams: Sequence[torch.Generator]) -> list[Generation]:
-        """One response a stream; a multiple of the chats asked, each chat's responses standing together."""
+        """Draw one response a stream; a multiple of the chats asked, each chat's responses standing together."""
         prefix = join([self._read(part) for part in self._parts(asked)])
         prefix.repeat(len(streams) // len(prefix))
         written = decode(self._model, prefix, partial(self._choose, streams), self._stops, self._limit)
@@ -186,7 +192,7 @@ class _Decoder:
         return prefill(self._model, inputs)
 
     def _parts(self, asked: Sequence[_Asked]) -> Iterator[Sequence[_Asked]]:
-        """Runs of chats whose prompts, padded to the longest, have about as many tokens as are read at once."""
+        """Yield runs of chats whose prompts, padded to the longest, have about as many tokens as are read at once."""
         if not joinable(self._model.config):
             yield asked
             return
@@ -215,7 +221,7 @@ class _Decoder:
 
 
 def draw_by_row(scores_RV: torch.Tensor, streams: Sequence[torch.Generator]) -> torch.Tensor:
-    """Tokens (R,), each drawn from the softmax of its row of scores with that row's own stream (the Gumbel-max
+    """Draw tokens (R,), each from the softmax of its row of scores with that row's own stream (the Gumbel-max
     trick). `torch.multinomial` over a batch would tie every row to its neighbours."""
     waits_RV = torch.empty_like(scores_RV)
     for waits_V, stream in zip(waits_RV, streams, strict=True):
@@ -256,14 +262,16 @@ def _check_request(max_new_tokens: int, temperature: float, n: int, batch_size: 
         raise ValueError(f"n={n} greedy responses would all be equal: give a temperature above 0")
 
 
-def _ask(loaded: Loaded, chat: Chat, place: int) -> _Asked:
+def _prepare(loaded: Loaded, chat: Chat, place: int) -> _Asked:
     prompt = _render(loaded, chat, place)
-    areas = (width * height for width, height in (loaded.resized(image.size) for image in chat.images))
-    return _Asked(chat, prompt, sum(areas) // loaded.processor.factor**2 + len(prompt) // 3)
+    seen_wh = [loaded.resized(image.size) for image in chat.images]
+    return _Asked(
+        chat, prompt, count_prompt(loaded.processor.tokenizer, prompt, seen_wh, loaded.processor.factor)
+    )
 
 
 def _render(loaded: Loaded, chat: Chat, place: int) -> str:
-    """The prompt's text. Every image must stand in it once: a question that spells the model's image or video
+    """Render the prompt's text. Every image must stand in it once: a question that spells the model's image or video
     mark would shift all images after it, so it is refused."""
     processor = loaded.processor
     messages = [dict(message) for message in chat.messages]
@@ -278,6 +286,6 @@ def _render(loaded: Loaded, chat: Chat, place: int) -> str:
 
 
 def _stream(seed: int, key: str, number: int, device: torch.device) -> torch.Generator:
-    """The random numbers of response `number` to the chat `key`: nothing else decides them."""
+    """Make the random numbers of response `number` to the chat `key`: nothing else decides them."""
     digest = hashlib.sha256(f"{seed}\0{key}\0{number}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)

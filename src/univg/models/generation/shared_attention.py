@@ -29,13 +29,12 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from univg.models.loading import plain_model
+from univg.models.loading import MODEL_FAMILIES, plain_model
 
 __all__ = ["ATTENTION", "Packing", "PromptKeys", "Span", "share_prompts", "why_not"]
 
 ATTENTION = "univg_shared_prefix"
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-"""Decoders whose text continues after images on all three rotary axes at once, so that completions can restart."""
+"""The attention's name in transformers."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +150,11 @@ def why_not(model: Any) -> str | None:
     plain = plain_model(model)
     text = plain.config.get_text_config()
     kind = getattr(plain.config, "model_type", "")
-    if kind not in FAMILIES:
-        return f"models of type {kind!r} are not known to continue positions as {', '.join(FAMILIES)} do"
+    # Their text continues after images on all three rotary axes at once, so completions can restart there.
+    if kind not in MODEL_FAMILIES:
+        return (
+            f"models of type {kind!r} are not known to continue positions as {', '.join(MODEL_FAMILIES)} do"
+        )
     if text._attn_implementation not in ("sdpa", ATTENTION):
         return (
             f"it needs SDPA, and the model was loaded with attn_implementation={text._attn_implementation!r}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from univg.grounding.scoring import score
+from univg.models.tokens import count_prompt
 from univg.training.grpo.rewards import Judge, Reward, is_learnable, oracle
 from univg.training.run.rows import StageError
 
@@ -137,10 +138,7 @@ def memory_lines(
 
 
 def _prompt_tokens(loaded: Loaded, row: Mapping[str, Any]) -> int:
-    factor = loaded.processor.factor
-    sizes = [loaded.resized(image.size) for image in row["images"]]
-    pictures = sum((width // factor) * (height // factor) for width, height in sizes)
-    text = str(
-        loaded.processor.apply_chat_template(list(row["prompt"]), tokenize=False, add_generation_prompt=True)
-    )
-    return pictures + len(loaded.processor.tokenizer.encode(text)) - len(sizes)
+    processor = loaded.processor
+    seen_wh = [loaded.resized(image.size) for image in row["images"]]
+    prompt = processor.apply_chat_template(list(row["prompt"]), tokenize=False, add_generation_prompt=True)
+    return count_prompt(processor.tokenizer, str(prompt), seen_wh, processor.factor)

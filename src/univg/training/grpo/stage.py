@@ -56,7 +56,7 @@ class StageTrainer(GroundingGRPOTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         with self.checkpoints.write(self.args, self.state.global_step):
-            super()._save_checkpoint(model, trial)
+            super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if not load_whole_model(model or self.model, resume_from_checkpoint):
@@ -104,7 +104,7 @@ def run(config: GrpoConfig, out: Path, resume: bool = False, console: Console | 
     """Train as `config` says and write the model to `out`; returns `out`.
 
     With `resume` the last whole checkpoint in `out` is continued; on a CPU the result is bit-identical to that of
-    a run that was never interrupted. Pages of rollouts are in `out/rollouts`. Errors: StageError, CheckpointError.
+    a run that was never interrupted. Pages of rollouts are in `out/rollouts`. Errors: UnivgError.
     """
     out = Path(out)
     console = console or Console(stderr=True, quiet=not is_main())

@@ -41,7 +41,7 @@ from trl.trainer.utils import RepeatSampler, pad
 from univg.grounding.reading import Reading
 from univg.grounding.scoring import Score, score
 from univg.models.generation.generate import forbidden_ids
-from univg.models.loading import FAMILIES
+from univg.models.loading import MODEL_FAMILIES
 from univg.training.grpo.difficulty import find_weighting, weight_of
 from univg.training.grpo.rewards import Judge, format_reward, iou_reward, text_of
 from univg.training.grpo.rollout_log import Group, Judged, Rollout, RolloutPages, step_metrics
@@ -420,7 +420,7 @@ class _Scored:
 
 def _judge_of(model: Any, processor: Any) -> Judge:
     """How the model's family writes; the path of a model says nothing."""
-    family = FAMILIES.get(getattr(getattr(model, "config", None), "model_type", ""))
+    family = MODEL_FAMILIES.get(getattr(getattr(model, "config", None), "model_type", ""))
     if family is None:
         return Judge()
     budget = getattr(processor, "pixel_budget", None)

@@ -34,8 +34,7 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from univg.config import PretrainConfig, save_config
 from univg.errors import UnivgError
-from univg.models.loading import FAMILIES as CONVENTIONS
-from univg.models.loading import Loaded, load
+from univg.models.loading import MODEL_FAMILIES, Loaded, load
 from univg.models.processor import GroundingProcessor
 from univg.models.tiny import build_tiny, save_tiny
 from univg.training.pretrain.batches import (
@@ -349,7 +348,7 @@ def finish(training: Run, out: Path) -> None:
 def _progress_scores(training: Run) -> dict[str, float]:
     """Acc@0.5 a family on the way, a few held-out samples each, asked in the config's prompt style."""
     config, model = training.config, training.model
-    loaded = Loaded(model, training.processor, CONVENTIONS["qwen2_vl"], config.prompt_style, "in training")
+    loaded = Loaded(model, training.processor, MODEL_FAMILIES["qwen2_vl"], config.prompt_style, "in training")
     model.eval()
     # Decoding pads on the left, which needs the mask that the training attention does without.
     model.set_attn_implementation("sdpa")

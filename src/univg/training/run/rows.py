@@ -20,7 +20,9 @@ from univg.data.readers import READERS, ImageRoot, ReadError, RecordFault, read
 from univg.errors import UnivgError
 from univg.grounding.prompts import PromptStyle, render_chat, render_response, style_for
 from univg.grounding.samples import GroundingSample
-from univg.models.processor import GroundingProcessor, PixelBudget
+from univg.models.pixels import PixelBudget
+from univg.models.processor import GroundingProcessor
+from univg.models.tokens import count_prompt, image_tokens
 from univg.pictures.images import ImageFault, open_picture
 from univg.training.config import DataSource, GrpoConfig, StageConfig
 from univg.world import FAMILIES, make_sample
@@ -210,18 +212,19 @@ class StageRows:
         row = Row(sample, tuple(images), style, response)
         if self.config.max_tokens is None:
             return row, ""
-        tokenizer, budget = self.processor.tokenizer, self.processor.pixel_budget
+        tokenizer, factor = self.processor.tokenizer, self.processor.factor
+        budget = self.processor.pixel_budget
         after = self.config.max_completion_tokens if isinstance(self.config, GrpoConfig) else 0
         after += len(tokenizer.encode(response)) + 1 if response else 0
-        text = len(tokenizer.encode(prompt_text(self.processor, row))) - len(images)
-        room, found = self.config.max_tokens - after - text, self._tokens(images, budget)
-        if found <= room:
+        seen_wh = [budget.resized(image.size, factor) for image in images]
+        found = count_prompt(tokenizer, prompt_text(self.processor, row), seen_wh, factor) + after
+        if found <= self.config.max_tokens:
             return row, ""
-        why = f"{found + text + after} tokens, max_tokens={self.config.max_tokens}"
+        why = f"{found} tokens, max_tokens={self.config.max_tokens}"
+        room = self.config.max_tokens - found + image_tokens(seen_wh, factor)
         cap = self._cap(images, budget, room)
         if cap is None:
             return None, why
-        factor = self.processor.factor
         smaller = tuple(
             image.resize(cap.resized(image.size, factor), Image.Resampling.BICUBIC) for image in images
         )
@@ -229,8 +232,7 @@ class StageRows:
 
     def _tokens(self, images: Sequence[Image.Image], budget: PixelBudget) -> int:
         factor = self.processor.factor
-        sizes = [budget.resized(image.size, factor) for image in images]
-        return sum((width // factor) * (height // factor) for width, height in sizes)
+        return image_tokens((budget.resized(image.size, factor) for image in images), factor)
 
     def _cap(self, images: Sequence[Image.Image], budget: PixelBudget, room: int) -> PixelBudget | None:
         """The largest budget (to a token's area) with which `images` take at most `room` tokens."""

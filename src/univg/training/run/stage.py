@@ -178,7 +178,7 @@ def _shared(config: StageConfig) -> dict[str, Any]:
 
 def start_model(config: StageConfig) -> Loaded:
     """The start checkpoint, with its frozen parts frozen. To be called after the trainer's arguments exist:
-    under ZeRO-3 they decide how weights are read. Errors: StageError, CheckpointError."""
+    under ZeRO-3 they decide how weights are read. Errors: UnivgError."""
     source = checkpoint.locate(config.model)
     if config.lora is not None and checkpoint.is_adapter(source.folder):
         raise StageError(

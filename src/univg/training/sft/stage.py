@@ -217,7 +217,7 @@ def run(config: SftConfig, out: Path, resume: bool = False, console: Console | N
     """Train as `config` says and write the model to `out`; returns `out`.
 
     With `resume` the last whole checkpoint in `out` is continued; on a CPU the result is bit-identical to that of
-    a run that was never interrupted. Errors: StageError, CheckpointError.
+    a run that was never interrupted. Errors: UnivgError.
     """
     console = console or Console(stderr=True, quiet=not is_main())
     processes = world_size()

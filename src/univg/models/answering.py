@@ -1,0 +1,426 @@
+"""Ask a model, in this process or behind a server: questions in, answers or refusals out, in any order.
+
+    answerer = LocalAnswerer(load("embedded"))
+    for batch in answerer.answer(questions, Decoding(max_new_tokens=256)):
+        ...
+
+Prompts, decoding and pixels are the same whichever answerer it is. Loads no torch before a local model is asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+from univg.errors import UnivgError
+from univg.grounding.boxes import SizeWH
+from univg.models.pixels import PixelBudget
+from univg.models.server import GivenUp, Server, as_seen, concurrently, with_pictures
+from univg.models.tokens import check_image_marks, count_prompt, estimate_prompt, estimate_text
+from univg.pictures.images import ImageFault
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from univg.models.loading import Loaded
+
+__all__ = [
+    "Account",
+    "Answer",
+    "Answerer",
+    "Answers",
+    "Decoding",
+    "LocalAnswerer",
+    "Question",
+    "Refusal",
+    "RefusalKind",
+    "ServerAnswerer",
+    "Text",
+    "Usage",
+    "seed_of",
+]
+
+RefusalKind: TypeAlias = Literal["image", "prompt", "engine", "unasked"]
+"""``image``: a picture cannot be opened. ``prompt``: the question cannot be put to this model. ``engine``: the
+server gave no answer. ``unasked``: the account does not allow to ask, or the run was left."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How responses are drawn. One sample is greedy unless a temperature is given."""
+
+    samples: int = 1
+    temperature: float = 0.0
+    max_new_tokens: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.max_new_tokens < 1 or not 0 <= self.temperature < float("inf"):
+            raise UnivgError("counts are at least 1, the temperature at least 0", self)
+        if self.samples > 1 and self.temperature == 0:
+            raise UnivgError(
+                f"{self.samples} greedy samples would be equal", remedy="give a temperature above 0"
+            )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what decides the texts: without a temperature the seed decides nothing."""
+        settings = asdict(self)
+        if self.temperature == 0:
+            del settings["seed"]
+        return settings
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: a chat in which each image is named by one ``{"type": "image"}``, and a way to its pictures.
+
+    ``pictures`` opens the images (RGB, upright) and raises ImageFault. ``key`` names the question among all and its
+    stream of random numbers in a local model; ``seed`` is what a server is given instead (None: made of the
+    decoding's seed and the key). A local model takes questions of one ``group`` together, the longest first, if
+    ``sizes_wh`` gives the sizes of the images without opening them ((0, 0) where that fails); else in their order.
+    """
+
+    key: str
+    messages: Sequence[Mapping[str, Any]]
+    pictures: Callable[[], Sequence[Image.Image]]
+    seed: int | None = None
+    group: str = ""
+    sizes_wh: Callable[[], Sequence[SizeWH]] | None = None
+
+    @property
+    def text(self) -> str:
+        """All words of the messages."""
+        return "".join(part.get("text", "") for turn in self.messages for part in turn["content"])
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How much was asked: requests, and tokens in and out."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class Text:
+    """One response: its ``text``, its length in ``tokens`` (None if the server does not say), and whether the limit
+    cut it off."""
+
+    text: str
+    tokens: int | None
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back to the question ``key``: as many ``texts`` as were drawn. ``seen_wh``: the size of each image
+    as the model saw it. ``seconds``: the batch's time shared out among its questions, or the request's own.
+    ``usage`` is of the whole request, ``estimated`` if a server did not count the tokens."""
+
+    key: str
+    texts: tuple[Text, ...]
+    seen_wh: tuple[SizeWH, ...]
+    seconds: float
+    usage: Usage = field(default_factory=Usage)
+    estimated: bool = True
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why the question ``key`` has no answer."""
+
+    key: str
+    kind: RefusalKind
+    why: str
+
+
+Answers: TypeAlias = Generator[list[Answer | Refusal], None, None]
+
+
+class Account(Protocol):
+    """Who allows to ask, and is told of every answer before anybody else."""
+
+    def admit(self, estimate: Usage, stop: threading.Event) -> Usage | None:
+        """Hold what a request may cost at most, waiting if need be; None if it may not be asked."""
+
+    def record(self, answers: Sequence[Answer], held: Usage) -> None:
+        """Take note of what ``held`` was spent on."""
+
+    def release(self, held: Usage) -> None:
+        """Give back what was held for a request that got no answer."""
+
+
+class Answerer(Protocol):
+    """A model that can be asked. Left early (closed), `answer` gives up what it has begun."""
+
+    name: str
+    """The model as it was asked for."""
+
+    def answer(
+        self, questions: Sequence[Question], decoding: Decoding, account: Account | None = None
+    ) -> Answers:
+        """Yield an answer or a refusal to every question, some at a time. Raises UnivgError if it cannot go on."""
+
+
+def seed_of(*parts: object) -> int:
+    """Return the seed of one request: 31 bits that follow from what is asked.
+
+    >>> seed_of(7, "a") == seed_of(7, "a") != seed_of(8, "a")
+    True
+    """
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+class LocalAnswerer:
+    """A model in this process.
+
+    Questions are put into batches of one group and like length: padding is then little, and as responses of one
+    group are of like length too, few rows of a batch wait for the longest. The next batch's images are decoded
+    while the model works on this one's.
+    """
+
+    def __init__(self, loaded: Loaded, batch_size: int = 32) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: must be at least 1")
+        self.loaded, self.batch_size, self.name = loaded, batch_size, loaded.name
+
+    def answer(
+        self, questions: Sequence[Question], decoding: Decoding, account: Account | None = None
+    ) -> Answers:
+        step = max(1, self.batch_size // decoding.samples)
+        order = self.in_order(questions)
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as reader:
+            ahead = reader.submit(self._open, order[:step])
+            for start in range(step, len(order) + step, step):
+                opened, refused = ahead.result()
+                ahead = reader.submit(self._open, order[start : start + step])
+                yield refused + (self._draw(opened, decoding, account) if opened else [])
+
+    def in_order(self, questions: Sequence[Question]) -> list[Question]:
+        """Sort by group, the one with the longest prompt first, within it the longest first: what does not fit into
+        memory fails at once. Questions without sizes keep their order."""
+        lengths = {one.key: self._length(one) for one in questions}
+        longest: dict[str, int] = {}
+        for one in questions:
+            longest[one.group] = max(longest.get(one.group, 0), lengths[one.key])
+        return sorted(questions, key=lambda one: (-longest[one.group], one.group, -lengths[one.key]))
+
+    def _length(self, question: Question) -> int:
+        if question.sizes_wh is None:
+            return 0
+        sizes = [size for size in question.sizes_wh() if min(size) > 0 and max(size) <= 200 * min(size)]
+        seen_wh = [self.loaded.resized(size_wh) for size_wh in sizes]
+        return estimate_prompt(question.text, seen_wh, self.loaded.processor.factor)
+
+    def _open(self, questions: Sequence[Question]) -> tuple[list[_Opened], list[Answer | Refusal]]:
+        opened: list[_Opened] = []
+        refused: list[Answer | Refusal] = []
+        for question in questions:
+            try:
+                check_image_marks(question.text, self.loaded.processor)
+            except UnivgError as error:
+                refused.append(Refusal(question.key, "prompt", str(error)))
+                continue
+            try:
+                opened.append((question, question.pictures()))
+            except ImageFault as fault:
+                refused.append(Refusal(question.key, "image", str(fault)))
+        return opened, refused
+
+    def _draw(
+        self, asked: Sequence[_Opened], decoding: Decoding, account: Account | None
+    ) -> list[Answer | Refusal]:
+        from univg.models.generation.generate import Chat, generate
+
+        started = time.perf_counter()
+        seen = [tuple(self.loaded.resized(image.size) for image in images) for _, images in asked]
+        prompts = [self._count(question, seen_wh) for (question, _), seen_wh in zip(asked, seen, strict=True)]
+        most = decoding.max_new_tokens * decoding.samples
+        estimate = Usage(len(asked), sum(prompts), most * len(asked))
+        with _held(account, estimate, threading.Event()) as record, self._memory_watched():
+            if record is None:
+                return [_unasked(question) for question, _ in asked]
+            drawn = generate(
+                self.loaded,
+                [Chat(tuple(images), tuple(one.messages), one.key) for one, images in asked],
+                max_new_tokens=decoding.max_new_tokens,
+                temperature=decoding.temperature,
+                n=decoding.samples,
+                seed=decoding.seed,
+                batch_size=max(self.batch_size, decoding.samples),
+            )
+            seconds = (time.perf_counter() - started) / len(asked)
+            answers = [
+                Answer(
+                    question.key,
+                    tuple(Text(one.text, one.tokens, one.truncated) for one in written),
+                    seen_wh,
+                    seconds,
+                    Usage(1, prompt, sum(one.tokens for one in written)),
+                    estimated=False,
+                )
+                for (question, _), seen_wh, prompt, written in zip(asked, seen, prompts, drawn, strict=True)
+            ]
+            record(answers)
+        return list(answers)
+
+    def _count(self, question: Question, seen_wh: Sequence[SizeWH]) -> int:
+        processor = self.loaded.processor
+        messages = [dict(message) for message in question.messages]
+        prompt = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return count_prompt(processor.tokenizer, str(prompt), seen_wh, processor.factor)
+
+    @contextmanager
+    def _memory_watched(self) -> Iterator[None]:
+        """Turn the accelerator's out-of-memory error into one line that says what to change."""
+        import torch
+
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            cause = f"out of memory with {self.batch_size} responses at a time"
+            remedy = "give a smaller --batch-size; what was answered is kept"
+            raise UnivgError(cause, remedy=remedy) from error
+
+
+class ServerAnswerer:
+    """The model ``name`` behind an OpenAI-compatible server, ``concurrency`` requests at a time.
+
+    Images are resized to ``budget`` in multiples of ``factor`` before they are sent. ``fields`` go into every
+    request beside ours (None takes one of ours out); ``stream`` takes answers piece by piece, which some servers
+    insist on. Left early, what is under way gets up to ``drain_s`` seconds to come to its end. Several samples are
+    drawn by the interface's ``n``.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        name: str,
+        budget: PixelBudget,
+        factor: int,
+        concurrency: int = 16,
+        *,
+        fields: Mapping[str, Any] | None = None,
+        stream: bool = False,
+        drain_s: float = 0.0,
+    ) -> None:
+        self.server, self.name, self.budget, self.factor = server, name, budget, factor
+        self.concurrency, self.drain_s = concurrency, drain_s
+        self.fields, self.stream = fields or {}, stream
+
+    def answer(
+        self, questions: Sequence[Question], decoding: Decoding, account: Account | None = None
+    ) -> Answers:
+        """Yield one answer or refusal a batch, as replies come. Raises UnivgError when several requests in a row
+        failed for good."""
+        ask = partial(self._ask, decoding, account)
+        with closing(concurrently(ask, questions, self.concurrency, self.drain_s)) as results:
+            for result in results:
+                yield [result]
+
+    def _ask(
+        self, decoding: Decoding, account: Account | None, question: Question, stop: threading.Event
+    ) -> Answer | Refusal:
+        try:
+            pictures = [as_seen(image, self.budget, self.factor) for image in question.pictures()]
+        except ImageFault as fault:
+            return Refusal(question.key, "image", str(fault))
+        seen_wh = tuple(size_wh for _, size_wh in pictures)
+        prompt = estimate_prompt(question.text, seen_wh, self.factor)
+        most = Usage(1, prompt, decoding.max_new_tokens * decoding.samples)
+        try:
+            with _held(account, most, stop) as record:
+                if record is None:
+                    return _unasked(question)
+                started = time.perf_counter()
+                request = self._request(question, [url for url, _ in pictures], decoding)
+                reply = self.server.complete(request, decoding.samples, stop, stream=self.stream)
+                read, written = reply.prompt_tokens, reply.completion_tokens
+                tokens = written if decoding.samples == 1 else None
+                answer = Answer(
+                    question.key,
+                    tuple(
+                        Text(text, tokens, cut)
+                        for text, cut in zip(reply.texts, reply.truncated, strict=True)
+                    ),
+                    seen_wh,
+                    time.perf_counter() - started,
+                    Usage(
+                        1,
+                        prompt if read is None else read,
+                        1 + estimate_text("".join(reply.texts)) if written is None else written,
+                    ),
+                    estimated=read is None or written is None,
+                )
+                record([answer])
+                return answer
+        except GivenUp as error:
+            return _unasked(question) if stop.is_set() else Refusal(question.key, "engine", str(error))
+
+    def _request(self, question: Question, urls: Sequence[str], decoding: Decoding) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.name,
+            "messages": with_pictures(question.messages, urls),
+            "max_tokens": decoding.max_new_tokens,
+            "temperature": decoding.temperature,
+            "n": decoding.samples,
+        }
+        if decoding.temperature > 0:
+            seed = seed_of(decoding.seed, question.key) if question.seed is None else question.seed
+            body |= {"seed": seed, "top_p": 1.0}
+        body |= {name: value for name, value in self.fields.items() if name in _KNOWN}
+        more = {name: value for name, value in self.fields.items() if name not in _KNOWN}
+        body = {name: value for name, value in body.items() if value is not None}
+        return body | ({"extra_body": more} if more else {})
+
+
+_KNOWN = frozenset(
+    {
+        *("max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "seed", "stop"),
+        *("presence_penalty", "frequency_penalty", "reasoning_effort", "service_tier"),
+    }
+)
+"""Fields that the client takes by name; any other travels in `extra_body`."""
+
+_Opened: TypeAlias = "tuple[Question, Sequence[Image.Image]]"
+
+
+def _unasked(question: Question) -> Refusal:
+    return Refusal(question.key, "unasked", "it was not asked")
+
+
+@contextmanager
+def _held(
+    account: Account | None, estimate: Usage, stop: threading.Event
+) -> Iterator[Callable[[Sequence[Answer]], None] | None]:
+    """Hold what a request may cost; gives what records its answers, or None if it may not be asked."""
+    if account is None:
+        yield lambda answers: None
+        return
+    held = account.admit(estimate, stop)
+    try:
+        yield None if held is None else partial(account.record, held=held)
+    except BaseException:
+        if held is not None:
+            account.release(held)
+        raise
