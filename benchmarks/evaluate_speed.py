@@ -1,4 +1,4 @@
-"""Samples a second: `univg evaluate` against one-at-a-time generation, as a plain evaluation script does it.
+"""Measure samples a second of `univg evaluate` and of one-at-a-time generation, as a plain evaluation script does it.
 
     python benchmarks/evaluate_speed.py --model embedded --n 8
 
@@ -39,13 +39,13 @@ def main() -> None:
     cases = open_world("world", options.n).cases
     engine = load_local(options.model, "world", batch_size=options.batch_size, device="cpu")
     decoding = Decoding(max_new_tokens=options.max_new_tokens)
-    plain(engine, cases[:2], decoding)  # the first calls of a process are slower than the rest
-    ours(engine, cases[:2], decoding)
+    generate_plainly(engine, cases[:2], decoding)  # the first calls of a process are slower than the rest
+    evaluate_all(engine, cases[:2], decoding)
     slow, fast = [], []
     for _ in range(options.rounds):
-        texts, seconds = plain(engine, cases, decoding)
+        texts, seconds = generate_plainly(engine, cases, decoding)
         slow.append(seconds)
-        answers, seconds = ours(engine, cases, decoding)
+        answers, seconds = evaluate_all(engine, cases, decoding)
         fast.append(seconds)
         differing = [key for key in texts if texts[key] != answers[key]]
         assert not differing, f"{len(differing)} of {len(texts)} texts differ, first {differing[0]}"
@@ -58,8 +58,8 @@ def main() -> None:
     print(f"ratio             {min(slow) / min(fast):7.2f}")
 
 
-def ours(engine, cases: Sequence, decoding) -> tuple[dict[str, str], float]:
-    """The whole of a run: opening, batching, generation, scoring, rows on disk."""
+def evaluate_all(engine, cases: Sequence, decoding) -> tuple[dict[str, str], float]:
+    """Evaluate as `univg evaluate` does: opening, batching, generation, scoring, rows on disk."""
     from univg.evaluate.benchmarks import Benchmark
     from univg.evaluate.runner import evaluate
 
@@ -70,8 +70,8 @@ def ours(engine, cases: Sequence, decoding) -> tuple[dict[str, str], float]:
     return {key: row["text"] for key, row in outcome.rows.items()}, seconds
 
 
-def plain(engine, cases: Sequence, decoding) -> tuple[dict[str, str], float]:
-    """transformers as its documentation shows it, one sample after the other."""
+def generate_plainly(engine, cases: Sequence, decoding) -> tuple[dict[str, str], float]:
+    """Generate with transformers as its documentation shows it, one sample after the other."""
     import torch
 
     from univg.grounding.prompts import render_chat

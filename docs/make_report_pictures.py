@@ -1,10 +1,10 @@
-"""The pictures of a report in docs/evaluation.md, made anew: `make docs-report`.
+"""Make the pictures of a report in docs/evaluation.md: `make docs-report`.
 
     python docs/make_report_pictures.py [--runs DIR] [--n 20]
 
-Evaluates the embedded model on the world's two test parts (runs that are there are gone on with, so a second call
-only draws), writes the report, and photographs its page in Chromium, which must be installed. Of each benchmark the
-head of its section and a few cards of the gallery are shown.
+Evaluates the embedded model on the world's two test parts (a second call with the same runs only draws), writes the
+report, and takes screenshots of its page in Chromium, which must be installed. They show the head of each
+benchmark's section, and a few cards of its gallery.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def univg(*arguments: str) -> None:
 
 
 def photograph(page: Path, part: str, picture: Path) -> None:
-    """Draw the page's head, or its gallery alone, as a PNG with few enough colours to be small."""
+    """Take a screenshot of the page's head, or of its gallery alone, as a PNG of few colours, so that it is small."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        sys.exit("no Chromium here: the pictures are made by it: install the package `chromium`")
+        sys.exit("no Chromium: it takes the screenshots: install the package `chromium`")
     with tempfile.TemporaryDirectory() as folder:
         shown = Path(folder, "page.html")
-        shown.write_text(only(page.read_text(encoding="utf-8"), part), encoding="utf-8")
+        shown.write_text(hide_all_but(page.read_text(encoding="utf-8"), part), encoding="utf-8")
         shot = Path(folder, "shot.png")
         width, height = SCREEN_WH
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
@@ -71,8 +71,8 @@ def photograph(page: Path, part: str, picture: Path) -> None:
         sys.exit(f"larger than {LIMIT_BYTES / 1000:.0f} kB: {picture}")
 
 
-def only(page: str, part: str) -> str:
-    """The page as it is, or with everything before its gallery out of sight."""
+def hide_all_but(page: str, part: str) -> str:
+    """Return the page as it is, or with everything before its gallery hidden."""
     if part == "tables":
         return page
     script = (

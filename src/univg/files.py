@@ -37,6 +37,7 @@ __all__ = [
     "check_writable",
     "create_whole",
     "digest_file",
+    "naming_paths",
     "replacing",
     "unwritable",
     "whole_lines",
@@ -129,6 +130,16 @@ def unwritable(path: str | os.PathLike[str], error: Exception) -> UnivgError:
     return UnivgError(
         f"cannot write ({one_line(reason.lower())})", one_line(path), "name another folder with --out"
     )
+
+
+@contextmanager
+def naming_paths() -> Iterator[None]:
+    """Turn an OSError within into the one-line error that says which file could not be read or written, and why."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"cannot be read or written ({error.strerror or error})"
+        raise UnivgError(reason, error.filename or "the output folder", "check the path") from error
 
 
 def canonical(value: Any) -> str:

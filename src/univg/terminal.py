@@ -53,15 +53,16 @@ def progress(console: Console | None = None, *, disable: bool = False) -> Progre
         TimeRemainingColumn,
     )
 
+    console = console or notes()
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=console or notes(),
+        console=console,
         transient=True,
-        disable=disable,
+        disable=disable or not console.is_terminal,  # to a log it would write empty lines
     )
 
 

@@ -18,7 +18,7 @@ from univg.grounding.samples import GroundingSample, write_jsonl
 
 @pytest.fixture(scope="session")
 def scripted() -> ModuleType:
-    """The module beside this file; a module, because it also runs as a program."""
+    """The module beside this file."""
     spec = importlib.util.spec_from_file_location("scripted", Path(__file__).with_name("scripted.py"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,20 +1,14 @@
-"""An engine without a model: its answers follow from the case's key, some right, some wrong, some no answer.
-
-Run as a program it evaluates the world with it, for the tests that kill a process: `scripted.py OUT N SHARD`.
-"""
+"""An engine without a model: its answers follow from the case's key, some right, some wrong, some no answer."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from univg.evaluate.benchmarks import Benchmark, Case, open_world
 from univg.evaluate.engines import Answer, Batch, Decoding, Refusal, Text
-from univg.evaluate.runner import evaluate, parse_shard
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import PromptStyle, render_response
 from univg.pictures.images import ImageFault
@@ -65,8 +59,3 @@ def scripted_text(case: Case, draw: int) -> str:
 
 def world(n: int = 2, **settings: Any) -> Benchmark:
     return open_world("world", n, size_px=32, **settings)
-
-
-if __name__ == "__main__":
-    slow = ScriptedEngine(batch_size=1, pause_s=0.02)
-    evaluate(world(int(sys.argv[2])), slow, Path(sys.argv[1]), shard=parse_shard(sys.argv[3]))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -190,21 +189,24 @@ def test_an_engine_that_gives_up_leaves_its_rows(scripted: ModuleType, tmp_path:
     )
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals of another kind")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes of another kind")
 def test_killed_at_any_moment_it_ends_with_the_same_rows(scripted: ModuleType, tmp_path: Path) -> None:
-    whole = evaluate(scripted.world(8), scripted.ScriptedEngine(), tmp_path / "whole")
+    benchmark, fork = scripted.world(8), multiprocessing.get_context("fork")
+    whole = evaluate(benchmark, scripted.ScriptedEngine(), tmp_path / "whole")
     rng, out, killed = random.Random(0), tmp_path / "killed", 0
+    slow = scripted.ScriptedEngine(batch_size=1, pause_s=0.02)
     for number in range(KILLS):
-        arguments = [sys.executable, str(Path(__file__).with_name("scripted.py")), str(out), "8", "0/1"]
-        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
+        process = fork.Process(target=evaluate, args=(benchmark, slow, out))
+        process.start()
         before = written(out)
-        while process.poll() is None and written(out) == before and number % 4:
+        while process.is_alive() and written(out) == before and number % 4:
             time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.02 if number % 4 else 0.3))  # every fourth may not have begun
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
+        time.sleep(rng.uniform(0, 0.02 if number % 4 else 0.1))  # every fourth may not have begun
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
     assert killed >= 10, "the run must still be going when it is killed"
-    last = evaluate(scripted.world(8), scripted.ScriptedEngine(), out)
+    last = evaluate(benchmark, scripted.ScriptedEngine(), out)
     assert timeless(last.rows) == timeless(whole.rows)
     stored = (out / "rows-0-of-1.jsonl").read_bytes()
     assert stored.count(b"\n") == len(whole.rows), "nothing was repeated"

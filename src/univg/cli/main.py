@@ -29,11 +29,14 @@ VERBS = {
     "sft": "Stage 1: fine-tune a checkpoint on samples with thoughts.",
     "grpo": "Stage 2: reinforcement learning by the boxes' overlap, with difficulty weights.",
     "merge": "Make one plain model of a LoRA adapter and its base, and check that it answers as the two did.",
+    "evaluate": "Evaluate a model on a benchmark; stopped at any moment, the same command finishes what is missing.",
+    "score": "Score responses made elsewhere: rows with `text`, `answer` (a box) and optionally `id`, `task`.",
+    "report": "Make report.md, report.html (one file, opens anywhere) and plots, and print the tables.",
     "study": "The paper's ablation (Table 4) on the procedural world: arms trained, evaluated and compared.",
 }
 
 
-NOT_YET_PORTED = ("data", "construct", "score", "report", "serve", "web", "evaluate")
+NOT_YET_PORTED = ("data", "construct", "serve", "web")
 
 
 def build_app(arguments: Sequence[str]) -> App:

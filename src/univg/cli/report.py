@@ -1,43 +1,49 @@
-"""`univg report`: tables, a Markdown page and an HTML page of one run or several."""
+"""Run `univg report`: tables, a Markdown page and an HTML page of one run or several."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-import typer
+from pydantic import Field
+
+from univg.cli.verbs import Command, Parameter, make_verb
 
 
-def report(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Folders of `univg evaluate`.", show_default=False)
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Where the pages go (default: the run's folder; of several univg-report)."
-        ),
-    ] = None,
-    gallery: Annotated[int, typer.Option(min=0, help="Samples a run on the HTML page.")] = 60,
-    legacy: Annotated[
-        bool, typer.Option("--legacy", help="Also show the reference scorers' numbers.")
-    ] = False,
-) -> None:
+class ReportCommand(Command):
+    """What `univg report` takes."""
+
+    positional: ClassVar[str | None] = "runs"
+
+    runs: Annotated[tuple[Path, ...], Parameter(metavar="RUN...")] = Field(
+        description="Folders of `univg evaluate`."
+    )
+    out: Annotated[Path | None, Parameter(metavar="DIR")] = Field(
+        default=None, description="Where the pages go (default: the run's folder; of several univg-report)."
+    )
+    gallery: int = Field(default=60, ge=0, description="Samples a run on the HTML page.")
+    legacy: Annotated[bool, Parameter(negative="")] = Field(
+        default=False, description="Also show the reference scorers' numbers."
+    )
+
+
+def report(command: ReportCommand) -> None:
     """Make report.md, report.html (one file, opens anywhere) and plots, and print the tables."""
-    from univg.cli.evaluate import told_errors
     from univg.evaluate.report import build_sections, write_report
     from univg.evaluate.runs import read_runs
-    from univg.files import check_writable
+    from univg.files import check_writable, naming_paths
     from univg.report.tables import print_table
 
-    folder = out or (runs[0] if len(runs) == 1 else Path("univg-report"))
-    with told_errors():
-        found = read_runs(runs)
+    folder = command.out or (command.runs[0] if len(command.runs) == 1 else Path("univg-report"))
+    with naming_paths():
+        found = read_runs(command.runs)
         check_writable(folder)
-        sections = build_sections(found, legacy)
-        for section in build_sections(found, legacy, intervals=("hit_50",)):
-            typer.echo(f"\n{section.benchmark}\n")
+        for section in build_sections(found, command.legacy, intervals=("hit_50",)):
+            print(f"\n{section.benchmark}\n")
             for table in section.tables:
                 print_table(table)
-        for path in write_report(sections, folder, gallery):
-            typer.echo(str(path))
+        for path in write_report(build_sections(found, command.legacy), folder, command.gallery):
+            print(path)
+
+
+app = make_verb("report", ReportCommand, report, example="univg report runs/first runs/second")

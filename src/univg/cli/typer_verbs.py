@@ -18,8 +18,6 @@ import typer
 import univg
 from univg.cli.construct import construct
 from univg.cli.data import app as data_app
-from univg.cli.evaluate import evaluate, score
-from univg.cli.report import report
 from univg.cli.serve import serve
 from univg.cli.web import web
 from univg.errors import UnivgError
@@ -61,9 +59,6 @@ def print_version() -> None:
 
 app.add_typer(data_app)
 app.command(epilog="Example: univg construct --teacher world --out thoughts")(construct)
-app.command()(evaluate)
-app.command()(score)
-app.command()(report)
 app.command(
     context_settings={"allow_extra_args": True},
     epilog="Example: univg serve --model GD-ML/UniVG-R1 --port 8000",

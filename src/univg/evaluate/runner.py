@@ -6,14 +6,31 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import univg
 from univg.errors import UnivgError
-from univg.evaluate.benchmarks import Benchmark, Case
-from univg.evaluate.engines import Answer, Decoding, Engine, Refusal
+from univg.evaluate.benchmarks import WORLD_N, WORLDS, Benchmark, Case, formats_of, open_file, open_world
+from univg.evaluate.engines import Answer, Decoding, Engine, OpenAIEngine, Refusal, load_local
 from univg.evaluate.rows import Row, add_legacy, make_row
 from univg.evaluate.runs import Shard, claim, open_rows, read_rows, read_state, write_state
+from univg.world import DEFAULT_DIFFICULTY
+
+if TYPE_CHECKING:
+    from univg.evaluate.config import BenchmarkConfig, EvaluateConfig, ModelConfig, ResponseConfig
+
+__all__ = [
+    "WHOLE",
+    "Outcome",
+    "Progress",
+    "evaluate",
+    "evaluate_benchmark",
+    "find_engine",
+    "make_fingerprint",
+    "open_benchmark",
+    "parse_shard",
+    "read_shard",
+]
 
 WHOLE: Shard = (0, 1)
 
@@ -40,6 +57,86 @@ class Outcome:
     faults: Sequence[Mapping[str, Any]]
     expected: int
     shard_complete: bool = field(default=False)
+
+
+def evaluate_benchmark(
+    config: EvaluateConfig,
+    out: Path,
+    *,
+    shard: Shard = WHOLE,
+    legacy: bool = False,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Outcome:
+    """Evaluate what is missing in the folder `out` of the benchmark and with the model that `config` names.
+
+    Data are opened before the model is loaded: what is wrong is said before it costs time. See :func:`evaluate`.
+    """
+    decoding, benchmark = choose_decoding(config), open_benchmark(config)
+    engine = find_engine(config)
+    return evaluate(benchmark, engine, out, decoding, shard=shard, legacy=legacy, on_progress=on_progress)
+
+
+def choose_decoding(config: ResponseConfig) -> Decoding:
+    """Return how responses are drawn: several at temperature 1, one greedily, unless a temperature is given."""
+    temperature = config.temperature
+    if temperature is None:
+        temperature = 0.0 if config.samples == 1 else 1.0
+    return Decoding(config.samples, temperature, config.max_new_tokens, config.sampling_seed)
+
+
+def open_benchmark(config: BenchmarkConfig) -> Benchmark:
+    """Open the benchmark that `config` names. Raises UnivgError: no such benchmark, or no such file."""
+    name, data, images = config.benchmark, config.data, config.images
+    if name in WORLDS:
+        if data is not None or images is not None:
+            raise UnivgError(
+                f"{name} is drawn here, no file is read",
+                remedy="leave out --data and --images, or give the file's --benchmark",
+            )
+        difficulty = DEFAULT_DIFFICULTY if config.difficulty is None else config.difficulty
+        return open_world(name, config.n or WORLD_N, config.seed, difficulty, config.size, config.task)
+    formats_of(name)
+    if data is None or images is None:
+        option = "--data FILE" if data is None else "--images ROOT"
+        raise UnivgError("the benchmark is a published file", name, f"give {option}")
+    return open_file(name, data, images, config.n, config.task)
+
+
+def find_engine(config: EvaluateConfig) -> Engine:
+    """Load the model that `config` names, or reach its server. Of several local processes, each takes its GPU."""
+    if config.engine == "openai":
+        return _reach_server(config)
+    device, rank = config.device, os.environ.get("LOCAL_RANK")
+    if device is None and rank is not None:
+        import torch
+
+        device = f"cuda:{rank}" if torch.cuda.is_available() else None
+    return load_local(
+        config.model or "embedded",
+        config.benchmark,
+        device=device,
+        dtype=config.dtype,
+        max_pixels=config.max_pixels,
+        batch_size=config.batch_size,
+        style=config.style,
+    )
+
+
+def _reach_server(config: ModelConfig) -> Engine:
+    from univg.models.pixels import PixelBudget
+    from univg.models.server import Patience
+
+    most = config.max_pixels
+    return OpenAIEngine(
+        str(config.url),
+        config.model,
+        family=config.family,
+        style=config.style,
+        budget=None if most is None else PixelBudget().up_to(most),
+        concurrency=config.concurrency,
+        api_key=os.environ.get("OPENAI_API_KEY") or "none",
+        patience=Patience(config.attempts, timeout_s=config.timeout),
+    )
 
 
 def evaluate(
