@@ -76,7 +76,7 @@ def read(way: str, path: str) -> int:
         import ijson
 
         with open(path, "rb") as file:
-            return sum(1 for _ in ijson.items(file, "item"))
+            return sum(1 for _ in ijson.items(file, "item", use_float=True))
     if way == "stream":
         from univg.data.formats.json_stream import read_items
 

@@ -15,10 +15,10 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from univg.files import replacing
 from univg.grounding.boxes import Box
 
 __all__ = ["GroundingSample", "LineFault", "SampleError", "read_jsonl", "write_jsonl"]
@@ -244,26 +244,16 @@ def _report(fault: LineFault, on_fault: Callable[[LineFault], None] | None) -> N
 
 
 def write_jsonl(path: str | os.PathLike[str], samples: Iterable[GroundingSample]) -> int:
-    """Write samples as they come, one a line; returns how many.
+    """Write samples as they come, one a line, and return how many.
 
-    The file appears complete or not at all: lines go to a temporary file beside ``path`` that replaces it at
-    the end and is removed on any failure. So a file may be rewritten from a stream that reads it.
+    The file appears complete or not at all, so it may be rewritten from a stream that reads it.
     Raises :class:`SampleError` for an ``extra`` that JSON cannot hold.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     count = 0
-    try:
-        with open(temporary, "wb") as file:
-            for sample in samples:
-                file.write(_encode(sample))
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as partial, open(partial, "wb") as file:
+        for sample in samples:
+            file.write(_encode(sample))
+            count += 1
     return count
 
 

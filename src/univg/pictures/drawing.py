@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import secrets
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from univg.files import replacing
 from univg.grounding.boxes import Box, unit_to_px
 
 Colour = tuple[int, int, int]
@@ -152,15 +152,8 @@ def save_atomically(image: Image.Image, path: str | os.PathLike[str], **options:
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None or kind not in Image.SAVE:
         raise ValueError(f"no image format is written under the suffix {path.suffix!r}: {path}")
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
-            image.save(file, format=kind, **options)
-        part.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
+    with replacing(path) as partial, partial.open("xb") as file:
+        image.save(file, format=kind, **options)
     return path
 
 
