@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from univg.data.exports import EXPORTS, SUFFIXES, Export, export
-from univg.data.readers import ImageRoot, ReadError, RecordError, RecordFault, detect, read
+from univg.data.readers import ImageRoot, RecordFault, detect, read
+from univg.errors import UnivgError
 from univg.grounding.prompts import DIRECT_SUFFIX, SIMPLE_PREFIX, THINK_SUFFIX
 from univg.grounding.samples import GroundingSample
 
@@ -105,7 +106,7 @@ def test_llamafactory_file_and_entry(tmp_path: Path) -> None:
     )
     assert rows[2]["conversations"][0]["value"] == f"<image>{SIMPLE_PREFIX}The dog."
     (tmp_path / "dataset_info.json").write_text("[broken")
-    with pytest.raises(ReadError, match="repair or remove it"):
+    with pytest.raises(UnivgError, match="repair or remove it"):
         written(tmp_path / "cot.json", "llamafactory", SAMPLES)
 
 
@@ -165,7 +166,7 @@ def test_what_cannot_be_written_is_reported(fields: Any, to: str, kind: str, tmp
     path = tmp_path / f"a{SUFFIXES[to]}"
     count, faults = written(path, to, [sample(), sample(**fields, source="set#bad"), sample()])
     assert count == 2 and [(fault.kind, fault.record) for fault in faults] == [(kind, "set#bad")]
-    with pytest.raises(RecordError):
+    with pytest.raises(UnivgError):
         export([sample(**fields)], to, tmp_path / f"b{SUFFIXES[to]}", Export())
     assert not list(tmp_path.glob("*b*"))  # neither half a file nor a temporary one
 

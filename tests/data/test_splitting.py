@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from univg.data.formats.records import ReadError
 from univg.data.splitting import split_by_image
+from univg.errors import UnivgError
 from univg.grounding.samples import GroundingSample
 
 
@@ -26,7 +26,7 @@ def test_no_picture_is_on_both_sides(groups: list[list[str]], share: float, seed
     samples = [asked(*images) for images in groups]
     try:
         split = split_by_image(samples, share, seed)
-    except ReadError:
+    except UnivgError:
         return
     sides = {side: [s for s in samples if split.is_test(s) == side] for side in (True, False)}
     seen = {side: {name for s in some for name in s.images} for side, some in sides.items()}
@@ -62,5 +62,5 @@ def test_a_piece_goes_with_the_picture_it_is_of() -> None:
 
 
 def test_samples_that_hang_together_cannot_be_split() -> None:
-    with pytest.raises(ReadError, match="ask for a larger share"):
+    with pytest.raises(UnivgError, match="ask for a larger share"):
         split_by_image([asked("a", str(i)) for i in range(10)], 0.3)

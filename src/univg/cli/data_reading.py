@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from univg.data.readers import FAULTS, READERS, ReadError, RecordFault, detect, read
+from univg.data.readers import FAULTS, READERS, RecordFault, detect, read
 from univg.errors import UnivgError, one_line
 from univg.grounding.samples import GroundingSample
 
@@ -81,7 +81,7 @@ def told() -> Iterator[None]:
     """Reading errors become the command's own."""
     try:
         yield
-    except ReadError as error:
+    except UnivgError as error:
         raise UnivgError(str(error)) from error
 
 
@@ -89,9 +89,9 @@ def chosen_format(file: Path, name: str | None) -> str:
     """The format named, or the one found out. `UnivgError` if it does not exist, or none fits."""
     with told():
         if name is not None and name not in READERS:
-            raise ReadError(f"no such format: --format {name}: choose from {', '.join(READERS)}")
+            raise UnivgError(f"no such format: --format {name}: choose from {', '.join(READERS)}")
         if not file.exists():
-            raise ReadError(f"no such file: {file}: check the path")
+            raise UnivgError(f"no such file: {file}: check the path")
         return name or detect(file)
 
 

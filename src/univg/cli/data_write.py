@@ -14,7 +14,7 @@ from pathlib import Path
 from univg.cli.data_reading import FaultBook, chosen_format, progress_bar, samples_of, screen, told
 from univg.data.building.build import FAMILIES, BuiltTask, Crop, build
 from univg.data.exports import SUFFIXES, Export, export
-from univg.data.readers import ImageRoot, ReadError, Source
+from univg.data.readers import ImageRoot, Source
 from univg.data.readers.detection import DetectionImage, read_detection
 from univg.data.splitting import split_by_image
 from univg.errors import UnivgError
@@ -94,7 +94,7 @@ def _by_content(folder: Path) -> Callable[[str], str]:
     def identify(name: str) -> str:
         path = root.find(name)
         if path is None:
-            raise ReadError(
+            raise UnivgError(
                 f"no such image under {folder}: {name}: check --images, or leave it out to compare paths"
             )
         with path.open("rb") as file:

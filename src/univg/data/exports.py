@@ -1,4 +1,4 @@
-"""Samples written in the formats of other training frameworks.
+"""Write samples in the formats of other training frameworks.
 
 - `sharegpt`, `llamafactory`: a JSON list of `conversations` and `images`; the latter with its entry in
   `dataset_info.json` beside it.
@@ -16,15 +16,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
+from univg.data.formats.faults import OnFault, RecordFault, Unusable, name_fault, report
 from univg.data.formats.image_root import ImageRoot
-from univg.data.formats.records import ReadError, RecordError, RecordFault, Unusable, fault_of
+from univg.data.formats.rows import import_pyarrow
 from univg.data.formats.scale import box_fault
 from univg.data.readers.univg_r1 import METADATA
+from univg.errors import UnivgError
+from univg.files import replacing, write_whole
 from univg.grounding.boxes import is_degenerate
 from univg.grounding.prompts import PromptStyle, render_prompt, render_response, style_for
 from univg.grounding.samples import GroundingSample, write_jsonl
@@ -32,6 +35,14 @@ from univg.grounding.samples import GroundingSample, write_jsonl
 __all__ = ["EXPORTS", "SUFFIXES", "Export", "export"]
 
 _PARQUET_ROWS = 256
+_EMBEDDING_ROWS = 16
+"""Embedded photographs weigh megabytes a row."""
+
+_LLAMAFACTORY_ENTRY = {
+    "formatting": "sharegpt",
+    "columns": {"messages": "conversations", "images": "images"},
+    "tags": {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt"},
+}
 
 
 @dataclass(frozen=True)
@@ -47,88 +58,77 @@ class Export:
     style: PromptStyle = "think"
     images: ImageRoot | None = None
     embed: bool = False
-    on_fault: Callable[[RecordFault], None] | None = None
+    on_fault: OnFault | None = None
 
-    def fault(self, fault: RecordFault) -> None:
-        if self.on_fault is None:
-            raise RecordError(fault)
-        self.on_fault(fault)
+    def style_of(self, sample: GroundingSample) -> PromptStyle:
+        """Return the wording for one sample: "simple" if it carries no thinking."""
+        return style_for(sample, self.style)
 
 
 def export(samples: Iterable[GroundingSample], to: str, out: str | os.PathLike[str], how: Export) -> int:
-    """Write `samples` to the file `out` in the format `to` (a key of `EXPORTS`); returns how many.
+    """Write `samples` to the file `out` in the format `to` (a key of `EXPORTS`); return how many.
 
     Streams; the file appears complete or not at all. A sample that the format cannot hold, such as one without
-    a thought where thoughts are to be taught, is a fault. `ReadError` if pyarrow is missing for Parquet.
+    a thought where thoughts are to be taught, is a fault. `UnivgError` if pyarrow is missing for Parquet.
     """
     if to not in EXPORTS:
-        raise ReadError(f"no such format: {to}: choose from {', '.join(EXPORTS)}")
-    path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return EXPORTS[to](path, _prepared(samples, how), how)
+        raise UnivgError("no such format", to, f"choose from {', '.join(EXPORTS)}")
+    return EXPORTS[to](Path(out), _place_images(samples, how), how)
 
 
-def _prepared(samples: Iterable[GroundingSample], how: Export) -> Iterator[GroundingSample]:
-    """The samples, with image paths relative to the image root as the files really lie there."""
+def _place_images(samples: Iterable[GroundingSample], how: Export) -> Iterator[GroundingSample]:
+    """Yield the samples, with image paths relative to the image root as the files really lie there."""
     for sample in samples:
         if how.images is None:
             yield sample
             continue
-        found = [how.images.find(name) for name in sample.images]
-        missing = [name for name, path in zip(sample.images, found, strict=True) if path is None]
-        if missing:
-            how.fault(_fault(sample, "missing_image", f"no {missing[0]} under {how.images.folder}"))
+        found = {name: how.images.find(name) for name in sample.images}
+        missing = next((name for name, path in found.items() if path is None), None)
+        if missing is not None:
+            cause = f"no {missing} under {how.images.folder}"
+            report(RecordFault(sample.source or sample.key, "missing_image", cause), how.on_fault)
             continue
-        names = [how.images.relative(path) for path in found if path is not None]
+        names = [how.images.relative(path) for name in sample.images if (path := found[name]) is not None]
         yield GroundingSample.from_json({**sample.to_json(), "images": names})
-
-
-def _fault(sample: GroundingSample, kind: str, cause: str, fix: str = "") -> RecordFault:
-    return RecordFault(sample.source or sample.key, kind, cause, fix)
 
 
 # --- what a row is made of ---
 
 
-def _prompt(sample: GroundingSample, how: Export) -> str:
-    """`<image>` tags, then the wording; as many tags as images, which every framework counts."""
+def _make_prompt(sample: GroundingSample, how: Export) -> str:
+    """Return `<image>` tags, then the wording; as many tags as images, which every framework counts."""
     if "<image>" in sample.query:
         raise Unusable("image_tags", "the question itself holds <image>", "take the tag out of the question")
-    return "<image>" * len(sample.images) + render_prompt(sample.query, style_for(sample, how.style))
+    return "<image>" * len(sample.images) + render_prompt(sample.query, how.style_of(sample))
 
 
-def _response(sample: GroundingSample, how: Export) -> str:
+def _make_response(sample: GroundingSample, how: Export) -> str:
     if not sample.boxes and isinstance(sample.extra.get("answer"), str):
         return str(sample.extra["answer"])  # a text-out sample of MGrounding-630k
-    _answerable(sample)
-    style = style_for(sample, how.style)
+    _check_box(sample)
+    style = how.style_of(sample)
     if style == "think" and not sample.thought:
         raise Unusable("no_thought", "there is no thought, and the style think teaches one")
     return render_response(sample.boxes[0], sample.thought, style)
 
 
-def _solution(sample: GroundingSample) -> str:
-    _answerable(sample)
+def _make_solution(sample: GroundingSample) -> str:
+    _check_box(sample)
     return render_response(sample.boxes[0], style="simple")
 
 
-def _answerable(sample: GroundingSample) -> None:
+def _check_box(sample: GroundingSample) -> None:
     if not sample.boxes:
         raise Unusable("no_answer", "there is no box")
     fault = box_fault(sample.boxes[0])
     if fault is not None and (fault[0] != "out_of_range" or is_degenerate(sample.boxes[0])):
-        raise Unusable(fault[0], fault[1])
+        raise Unusable(*fault)
 
 
-def _metadata(sample: GroundingSample, thought: bool = False) -> str:
-    kept: dict[str, Any] = {
-        "task": sample.task,
-        "source": sample.source,
-        "target_image": sample.target_image,
-        "boxes": [list(box) for box in sample.boxes],
-        "thinking": sample.thinking,
-        "extra": dict(sample.extra),
-    }
+def _make_metadata(sample: GroundingSample, thought: bool = True) -> str:
+    names = ("task", "source", "target_image", "boxes", "thinking", "extra")
+    record = sample.to_json()
+    kept = {name: record[name] for name in names}
     if sample.query != sample.query.strip():
         kept["query"] = sample.query
     if thought:
@@ -136,65 +136,66 @@ def _metadata(sample: GroundingSample, thought: bool = False) -> str:
     return json.dumps(kept, ensure_ascii=False)
 
 
-def _rows(
-    samples: Iterable[GroundingSample],
-    how: Export,
-    row_of: Callable[[GroundingSample, Export], dict[str, Any]],
-) -> Iterator[dict[str, Any]]:
+_Row: TypeAlias = dict[str, Any]
+
+
+def _make_rows(
+    samples: Iterable[GroundingSample], how: Export, make_row: Callable[[GroundingSample, Export], _Row]
+) -> Iterator[_Row]:
     for sample in samples:
         try:
-            yield row_of(sample, how)
+            yield make_row(sample, how)
         except Unusable as error:
-            how.fault(fault_of(error, sample.source or sample.key))
+            report(name_fault(error, sample.source or sample.key), how.on_fault)
 
 
-def _sharegpt_row(sample: GroundingSample, how: Export) -> dict[str, Any]:
+def _make_sharegpt_row(sample: GroundingSample, how: Export) -> _Row:
     return {
         "conversations": [
-            {"from": "human", "value": _prompt(sample, how)},
-            {"from": "gpt", "value": _response(sample, how)},
+            {"from": "human", "value": _make_prompt(sample, how)},
+            {"from": "gpt", "value": _make_response(sample, how)},
         ],
         "images": list(sample.images),
-        METADATA: _metadata(sample, thought=how.style != "think"),
+        METADATA: _make_metadata(sample, thought=how.style != "think"),
     }
 
 
-def _trl_row(sample: GroundingSample, how: Export) -> dict[str, Any]:
-    prompt = render_prompt(sample.query, style_for(sample, how.style))
-    row: dict[str, Any] = {
-        "prompt": [{"role": "user", "content": prompt}],
+def _make_trl_row(sample: GroundingSample, how: Export) -> _Row:
+    style = how.style_of(sample)
+    row: _Row = {
+        "prompt": [{"role": "user", "content": render_prompt(sample.query, style)}],
         "images": list(sample.images),
-        "solution": _solution(sample),
-        METADATA: _metadata(sample, thought=True),
+        "solution": _make_solution(sample),
+        METADATA: _make_metadata(sample),
     }
-    if sample.thought or style_for(sample, how.style) != "think":
-        row["completion"] = [{"role": "assistant", "content": _response(sample, how)}]
+    if sample.thought or style != "think":
+        row["completion"] = [{"role": "assistant", "content": _make_response(sample, how)}]
     return row
 
 
-def _verl_row(sample: GroundingSample, how: Export) -> dict[str, Any]:
+def _make_verl_row(sample: GroundingSample, how: Export) -> _Row:
     return {
         "data_source": f"univg/{sample.task}",
-        "prompt": [{"role": "user", "content": _prompt(sample, how)}],
-        "images": [_image(name, how, "image") for name in sample.images],
+        "prompt": [{"role": "user", "content": _make_prompt(sample, how)}],
+        "images": [_make_image(name, how, "image") for name in sample.images],
         "ability": "grounding",
-        "reward_model": {"style": "rule", "ground_truth": _solution(sample)},
-        "extra_info": {"index": sample.key, METADATA: _metadata(sample, thought=True)},
+        "reward_model": {"style": "rule", "ground_truth": _make_solution(sample)},
+        "extra_info": {"index": sample.key, METADATA: _make_metadata(sample)},
     }
 
 
-def _easyr1_row(sample: GroundingSample, how: Export) -> dict[str, Any]:
-    images = [_image(name, how, "path") if how.embed else name for name in sample.images]
+def _make_easyr1_row(sample: GroundingSample, how: Export) -> _Row:
+    images = [_make_image(name, how, "path") if how.embed else name for name in sample.images]
     return {
-        "problem": _prompt(sample, how),
-        "answer": _solution(sample),
+        "problem": _make_prompt(sample, how),
+        "answer": _make_solution(sample),
         "images": images,
-        METADATA: _metadata(sample, thought=True),
+        METADATA: _make_metadata(sample),
     }
 
 
-def _image(name: str, how: Export, path_field: str) -> dict[str, Any]:
-    """An image as an object: its path (absolute where the image root is known), or its bytes.
+def _make_image(name: str, how: Export, path_field: str) -> _Row:
+    """Return an image as an object: its path (absolute where the image root is known), or its bytes.
 
     verl refuses an object that holds both, so an embedded image keeps its name only in EasyR1's form.
     """
@@ -209,35 +210,23 @@ def _image(name: str, how: Export, path_field: str) -> dict[str, Any]:
 
 # --- files ---
 
-
-@contextmanager
-def _whole_or_not(path: Path) -> Iterator[IO[bytes]]:
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+_Writer: TypeAlias = Callable[[Path, Iterable[GroundingSample], Export], int]
 
 
-def _json_text(row: Any) -> bytes:
-    return json.dumps(row, ensure_ascii=False).encode("utf-8", errors="backslashreplace")
-
-
-def _write_jsonl(path: Path, samples: Iterable[GroundingSample], how: Export) -> int:
+def _write_samples(path: Path, samples: Iterable[GroundingSample], how: Export) -> int:
     return write_jsonl(path, samples)
+
+
+def _encode(row: Any) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", errors="backslashreplace")
 
 
 def _write_sharegpt(path: Path, samples: Iterable[GroundingSample], how: Export) -> int:
     count = 0
-    with _whole_or_not(path) as file:
+    with replacing(path) as partial_path, partial_path.open("wb") as file:
         file.write(b"[")
-        for row in _rows(samples, how, _sharegpt_row):
-            file.write((b",\n" if count else b"\n") + _json_text(row))
+        for row in _make_rows(samples, how, _make_sharegpt_row):
+            file.write((b",\n" if count else b"\n") + _encode(row))
             count += 1
         file.write(b"\n]\n")
     return count
@@ -246,53 +235,28 @@ def _write_sharegpt(path: Path, samples: Iterable[GroundingSample], how: Export)
 def _write_llamafactory(path: Path, samples: Iterable[GroundingSample], how: Export) -> int:
     info_path = path.with_name("dataset_info.json")
     try:
-        info = json.loads(info_path.read_text("utf-8")) if info_path.exists() else {}
-        info = {**info}
+        info = {**json.loads(info_path.read_text("utf-8"))} if info_path.exists() else {}
     except (ValueError, TypeError):
-        raise ReadError(f"not a JSON object: {info_path}: repair or remove it") from None
+        raise UnivgError("not a JSON object", info_path, "repair or remove it") from None
     count = _write_sharegpt(path, samples, how)
-    info[path.stem] = {
-        "file_name": path.name,
-        "formatting": "sharegpt",
-        "columns": {"messages": "conversations", "images": "images"},
-        "tags": {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt"},
-    }
-    with _whole_or_not(info_path) as file:
-        file.write(json.dumps(info, indent=2, ensure_ascii=False).encode() + b"\n")
+    info[path.stem] = {"file_name": path.name, **_LLAMAFACTORY_ENTRY}
+    write_whole(info_path, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
     return count
 
 
 def _write_trl(path: Path, samples: Iterable[GroundingSample], how: Export) -> int:
     count = 0
-    with _whole_or_not(path) as file:
-        for row in _rows(samples, how, _trl_row):
-            file.write(_json_text(row) + b"\n")
+    with replacing(path) as partial_path, partial_path.open("wb") as file:
+        for row in _make_rows(samples, how, _make_trl_row):
+            file.write(_encode(row) + b"\n")
             count += 1
     return count
-
-
-def _write_verl(path: Path, samples: Iterable[GroundingSample], how: Export) -> int:
-    return _write_parquet(path, _rows(samples, how, _verl_row), _verl_schema(how.embed), how)
-
-
-def _write_easyr1(path: Path, samples: Iterable[GroundingSample], how: Export) -> int:
-    return _write_parquet(path, _rows(samples, how, _easyr1_row), _easyr1_schema(how.embed), how)
-
-
-def _arrow() -> Any:
-    try:
-        import pyarrow  # type: ignore[import-untyped]
-        import pyarrow.parquet  # type: ignore[import-untyped]
-    except ImportError:
-        raise ReadError("Parquet needs pyarrow: it is not installed: pip install 'univg[train]'") from None
-    return pyarrow
 
 
 # The schemas are stated, not inferred from the first rows: a column that begins with nulls would be of no type.
 
 
-def _verl_schema(embed: bool) -> Any:
-    pa = _arrow()
+def _make_verl_schema(pa: Any, embed: bool) -> Any:
     image = pa.struct([("bytes", pa.binary())] if embed else [("image", pa.string())])
     return pa.schema(
         [
@@ -306,37 +270,35 @@ def _verl_schema(embed: bool) -> Any:
     )
 
 
-def _easyr1_schema(embed: bool) -> Any:
-    pa = _arrow()
+def _make_easyr1_schema(pa: Any, embed: bool) -> Any:
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())]) if embed else pa.string()
     texts = [(name, pa.string()) for name in ("problem", "answer", METADATA)]
     return pa.schema([*texts[:2], ("images", pa.list_(image)), texts[2]])
 
 
-def _write_parquet(path: Path, rows: Iterable[dict[str, Any]], schema: Any, how: Export) -> int:
-    pa = _arrow()
-    count, batch = 0, []
-    most = _PARQUET_ROWS // 16 if how.embed else _PARQUET_ROWS  # embedded photographs weigh megabytes a row
-    with _whole_or_not(path) as file, pa.parquet.ParquetWriter(file, schema) as writer:
-        for row in rows:
-            batch.append(row)
-            count += 1
-            if len(batch) == most:
+def _parquet_writer(
+    make_row: Callable[[GroundingSample, Export], _Row], make_schema: Callable[[Any, bool], Any]
+) -> _Writer:
+    def write(path: Path, samples: Iterable[GroundingSample], how: Export) -> int:
+        pa = import_pyarrow("Parquet files")
+        schema, count = make_schema(pa, how.embed), 0
+        rows = _make_rows(samples, how, make_row)
+        with replacing(path) as partial_path, pa.parquet.ParquetWriter(partial_path, schema) as writer:
+            while batch := list(islice(rows, _EMBEDDING_ROWS if how.embed else _PARQUET_ROWS)):
                 writer.write_table(pa.Table.from_pylist(batch, schema))
-                batch = []
-        writer.write_table(pa.Table.from_pylist(batch, schema))
-    return count
+                count += len(batch)
+        return count
 
+    return write
 
-_Writer: TypeAlias = Callable[[Path, Iterable[GroundingSample], Export], int]
 
 EXPORTS: dict[str, _Writer] = {
-    "jsonl": _write_jsonl,
+    "jsonl": _write_samples,
     "sharegpt": _write_sharegpt,
     "llamafactory": _write_llamafactory,
     "trl": _write_trl,
-    "verl": _write_verl,
-    "easyr1": _write_easyr1,
+    "verl": _parquet_writer(_make_verl_row, _make_verl_schema),
+    "easyr1": _parquet_writer(_make_easyr1_row, _make_easyr1_schema),
 }
 """The formats that samples can be written in."""
 

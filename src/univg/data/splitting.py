@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from univg.data.formats.records import ReadError
+from univg.errors import UnivgError
 from univg.grounding.samples import GroundingSample
 
 __all__ = ["ImageSplit", "split_by_image"]
@@ -42,7 +42,7 @@ def split_by_image(
     """Assign every image of `samples` to a side, so that about `share` of the samples are on the test side.
 
     `identify` turns an image's path into what makes two paths the same picture (a hash of the file, say).
-    Memory grows with the number of images, not of samples. `ReadError` if the samples hang together so much
+    Memory grows with the number of images, not of samples. `UnivgError` if the samples hang together so much
     that no group fits the test side.
     """
     leader: dict[str, str] = {}
@@ -80,7 +80,7 @@ def split_by_image(
             test_images.update(members[root])
     largest = max(sizes.values(), default=0)
     if wanted and not taken:
-        raise ReadError(
+        raise UnivgError(
             f"no split without a shared picture: the smallest group of samples that share pictures holds "
             f"{min(sizes.values())} of {total}, and {wanted} were to be split off: ask for a larger share"
         )

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 from PIL import Image
 
 from univg.data.formats.image_root import image_size
-from univg.data.readers import READERS, ImageRoot, ReadError, RecordFault, detect, read
+from univg.data.readers import READERS, ImageRoot, RecordFault, detect, read
+from univg.errors import UnivgError
 from univg.files import canonical
 from univg.grounding.boxes import SizeWH
 from univg.grounding.samples import GroundingSample
@@ -180,7 +181,7 @@ def _read(
                 f"{READERS[found].title}, not {name}: {data}: give its file, or --benchmark {found}"
             )
         samples = list(read(data, found, images, faults.append, notes.append))
-    except ReadError as error:
+    except UnivgError as error:
         raise BenchmarkError(str(error)) from error
     told = [
         {

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from univg.data.formats import json_stream
-from univg.data.formats.json_stream import JsonFault, read_items
+from univg.data.formats.json_stream import read_items
+from univg.errors import UnivgError
 
 LEAVES = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -72,7 +73,7 @@ def test_what_is_not_json_is_told(text: str, got: int, told: str, tmp_path: Path
     path = tmp_path / "a.json"
     path.write_text(text)
     items = []
-    with pytest.raises(JsonFault) as caught:
+    with pytest.raises(UnivgError) as caught:
         items.extend(read_items(path))  # what came before the error stays in the list
     assert len(items) == got
     assert told in str(caught.value) or (text.startswith("[[") and "nested too deeply" in str(caught.value))
@@ -84,10 +85,10 @@ def test_marks_encodings_and_sizes(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + '["Küche", "\U0001f600"]'.encode())
     assert [value for _, value in read_items(path)] == ["Küche", "\U0001f600"]
     path.write_bytes('["Küche"]'.encode("cp1252"))
-    with pytest.raises(JsonFault, match="not UTF-8"):
+    with pytest.raises(UnivgError, match="not UTF-8"):
         list(read_items(path))
     path.write_text(json.dumps(["x" * 5_000_000]))
-    with pytest.raises(JsonFault, match="one record of more than 1 MiB"):
+    with pytest.raises(UnivgError, match="one record of more than 1 MiB"):
         list(read_items(path, largest=1 << 20))
     assert len(next(read_items(path))[1]) == 5_000_000
 

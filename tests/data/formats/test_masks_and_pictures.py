@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from univg.data.formats.faults import Unusable
 from univg.data.formats.image_root import ImageRoot, image_size
 from univg.data.formats.masks import mask_extent, rle_extent
-from univg.data.formats.records import Unusable
 from univg.pictures.images import ImageFault, open_picture
 
 SIDE = st.integers(1, 12)

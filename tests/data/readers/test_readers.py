@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from univg.data.formats.scale import box_fault
-from univg.data.readers import FAULTS, ReadError, RecordError, RecordFault, detect, read
+from univg.data.readers import FAULTS, RecordFault, detect, read
 from univg.data.readers.mig_bench import PAPER_COLUMNS
+from univg.errors import UnivgError
 from univg.grounding.prompts import ZERO_SHOT_IMAGE, ZERO_SHOT_VIDEO
 from univg.grounding.samples import GroundingSample, write_jsonl
 
@@ -149,7 +150,7 @@ def test_unusable_records_are_reported_with_id_cause_and_fix(
     assert fault.kind == kind and not fault.usable
     assert fault.record in ("mig_bench#diff/1", "mig_bench#1")
     assert fault.cause and fault.fix and "\n" not in str(fault)
-    with pytest.raises(RecordError, match=kind):
+    with pytest.raises(UnivgError, match=kind):
         list(read(path, "mig_bench"))
 
 
@@ -523,7 +524,7 @@ def test_revos_raw_masks(tmp_path: Path) -> None:
     path = tmp_path / "meta_expressions_valid_.json"
     path.write_text(json.dumps(meta))
     assert detect(path) == "revos_raw"
-    with pytest.raises(ReadError, match=r"put ReVOS's mask_dict\.json there"):
+    with pytest.raises(UnivgError, match=r"put ReVOS's mask_dict\.json there"):
         list(read(path))
     (tmp_path / "mask_dict.json").write_text(json.dumps({"11": [None, None, seen], "12": [seen, None, None]}))
     samples, faults, _ = every(path)
@@ -564,7 +565,7 @@ def test_own_samples_are_read_and_bad_lines_told(tmp_path: Path) -> None:
 def test_files_of_no_format(text: str, told: str, tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text(text)
-    with pytest.raises(ReadError, match=told) as caught:
+    with pytest.raises(UnivgError, match=told) as caught:
         list(read(path))
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
@@ -575,14 +576,14 @@ def test_paths_that_are_not_there(tmp_path: Path, put: Callable[..., Path]) -> N
         (put([mig()]), {"images": tmp_path / "none"}, "no such folder"),
         (put([mig()]), {"reader": "nope"}, "no such format: nope: choose from univg, mig_bench"),
     ]:
-        with pytest.raises(ReadError, match=told):
+        with pytest.raises(UnivgError, match=told):
             list(read(path, **options))
 
 
 def test_a_cut_file_gives_what_came_before_the_cut(put: Callable[..., Path]) -> None:
     path = put([mig(), mig()])
     path.write_text(path.read_text()[:-40])
-    with pytest.raises(ReadError, match="the file ends in the middle"):
+    with pytest.raises(UnivgError, match="the file ends in the middle"):
         list(read(path))
 
 

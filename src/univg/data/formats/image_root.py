@@ -1,4 +1,4 @@
-"""Where a set's images lie, and how large they are, without decoding them."""
+"""Find a set's images, and read how large they are without decoding them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ORIENTATION = 0x0112
 
 
 class ImageRoot:
-    """A folder of images, and how the paths in annotations lie in it.
+    """Find images under a folder by the paths that annotations give them.
 
     Annotations say `./MIG-Bench/images/common/x.jpg`; the folder given may be the one that holds `MIG-Bench`,
     or `MIG-Bench` itself, or its `images`. So leading parts of a path are dropped until the file is there, and
@@ -40,7 +40,7 @@ class ImageRoot:
         return f"ImageRoot({str(self.folder)!r})"
 
     def find(self, name: str, folder: bool = False) -> Path | None:
-        """The file (or with `folder` the folder) that an annotation's path means; None if there is none."""
+        """Return the file (or with `folder` the folder) that an annotation's path means; None if there is none."""
         exists = os.path.isdir if folder else os.path.isfile
         if os.path.isabs(name) and exists(name):
             return Path(name)
@@ -61,17 +61,15 @@ class ImageRoot:
         return None
 
     def path(self, name: str, folder: bool = False) -> Path:
-        """The same, or `ImageFault`."""
+        """Return the same, or raise `ImageFault`."""
         found = self.find(name, folder)
         if found is None:
-            what = "folder" if folder else "file"
-            raise ImageFault(
-                name, f"no such {what} under {self.folder}", "check --images, or fetch the images"
-            )
+            cause = f"no such {'folder' if folder else 'file'} under {self.folder}"
+            raise ImageFault(name, cause, "check --images, or fetch the images")
         return found
 
     def relative(self, path: Path) -> str:
-        """`path` as it is written relative to the folder (absolute if it lies elsewhere), with slashes."""
+        """Return `path` relative to the folder (as it is if it lies elsewhere), with slashes."""
         try:
             return path.relative_to(self.folder).as_posix()
         except ValueError:
@@ -79,17 +77,17 @@ class ImageRoot:
 
 
 def image_size(path: str | os.PathLike[str]) -> SizeWH:
-    """Width and height of an image as it is shown upright, from its header.
+    """Return width and height of an image as it is shown upright, from its header.
 
     Boxes in pixels were drawn on the upright picture, so a photograph lying on its side (EXIF orientation)
     counts with its sides exchanged, as `univg.pictures.images.open_picture` will open it. `ImageFault` if the file is
     missing or no image.
     """
-    return _image_size(os.fspath(path))
+    return _read_size(os.fspath(path))
 
 
 @lru_cache(maxsize=65536)
-def _image_size(path: str) -> SizeWH:
+def _read_size(path: str) -> SizeWH:
     Image.init()
     try:
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:

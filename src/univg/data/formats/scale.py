@@ -1,20 +1,20 @@
-"""Boxes of a file: in which scale they are written, and what is wrong with one.
+"""Find the scale in which a file writes its boxes, and what is wrong with one box.
 
 A published file writes all its boxes in one scale, and MIG-Bench exists in two: the public file in 0-1, the
-revised one in 0-1000. So the scale is found out for the file as a whole, and said.
+revised one in 0-1000. So the scale is found out for the file as a whole, and noted.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
-from univg.data.formats.records import Row, Source, Unusable, numbers_in, shorten
+from univg.data.formats.fields import find_numbers
+from univg.data.formats.records import Source
+from univg.data.formats.rows import read_rows
 from univg.grounding.boxes import Box, is_ordered
-from univg.pictures.images import ImageFault
 
-__all__ = ["Scale", "box_fault", "file_scale", "px_box", "scaled"]
+__all__ = ["Scale", "apply_scale", "box_fault", "detect_scale"]
 
 Scale: TypeAlias = Literal["unit", "permille"]
 
@@ -25,15 +25,15 @@ _FAR_OUTSIDE = 1.5
 _SLACK = 1e-9
 
 
-def file_scale(source: Source, rows: Iterable[tuple[str, Row | Unusable]], field: str) -> Scale:
-    """The scale of the boxes in `field` of all rows: 0-1 if no number passes 1.05. The source is told.
+def detect_scale(source: Source, field: str) -> Scale:
+    """Return the scale of the boxes in `field` of all rows, 0-1 if no number passes 1.05, and note it.
 
     Where some records alone would be 0-1 and others 0-1000, the file is taken as 0-1000, and the note says how
     many look otherwise: `box_fault` finds each of them.
     """
     small = large = 0
-    for _, row in rows:
-        numbers = numbers_in(row.get(field)) if isinstance(row, dict) else []
+    for _, row in read_rows(source.path):
+        numbers = find_numbers(row.get(field)) if isinstance(row, dict) else []
         if numbers and max(map(abs, numbers)) > UNIT_LIMIT:
             large += 1
         elif numbers:
@@ -46,10 +46,10 @@ def file_scale(source: Source, rows: Iterable[tuple[str, Row | Unusable]], field
     return "permille"
 
 
-def scaled(box: Box, scale: Scale) -> Box:
-    """A box as written in a file of this scale, in the unit frame.
+def apply_scale(box: Box, scale: Scale) -> Box:
+    """Return a box as written in a file of this scale in the unit frame.
 
-    >>> scaled((0, 250, 500, 1000), "permille")
+    >>> apply_scale((0, 250, 500, 1000), "permille")
     (0.0, 0.25, 0.5, 1.0)
     """
     if scale == "unit":
@@ -58,34 +58,8 @@ def scaled(box: Box, scale: Scale) -> Box:
     return x1 / _PERMILLE, y1 / _PERMILLE, x2 / _PERMILLE, y2 / _PERMILLE
 
 
-def px_box(source: Source, box_px: Box, image: str) -> Box:
-    """A box in pixels of `image`, in the unit frame. `Unusable` without the image: its size is needed."""
-    width, height = image_size_of(source, image)
-    x1, y1, x2, y2 = box_px
-    return x1 / width, y1 / height, x2 / width, y2 / height
-
-
-def image_size_of(source: Source, image: str) -> tuple[int, int]:
-    """Width and height of an image of the source, or `Unusable`."""
-    from univg.data.formats.image_root import image_size
-
-    if source.images is None:
-        raise Unusable(
-            "missing_image",
-            f"its boxes are in pixels, so {image} is needed",
-            "say with --images where it lies",
-        )
-    path = source.images.find(image)
-    if path is None:
-        raise Unusable("missing_image", f"no {image} under {source.images.folder}")
-    try:
-        return image_size(path)
-    except ImageFault as error:
-        raise Unusable("bad_image", f"{image}: {error.cause}", error.remedy) from None
-
-
 def box_fault(box_unit: Box) -> tuple[str, str] | None:
-    """`(kind, cause)` of what is wrong with a ground-truth box, or None. The worst is named.
+    """Return `(kind, cause)` of what is wrong with a ground-truth box, or None. The worst is named.
 
     >>> box_fault((0.1, 0.1, 0.5, 0.5)) is None, box_fault((0.5, 0.1, 0.1, 0.5))[0]
     (True, 'inverted_box')
@@ -109,13 +83,3 @@ def box_fault(box_unit: Box) -> tuple[str, str] | None:
     if smallest < -_SLACK or largest > 1 + _SLACK:
         return "out_of_range", f"{text} reaches outside 0-1"
     return None
-
-
-def one_box(value: object, what: str) -> Box:
-    """The first four of all numbers in `value`, however nested; `Unusable` with fewer, or with a remainder."""
-    numbers = numbers_in(value)
-    if not numbers:
-        raise Unusable("no_box", f"{what} is {shorten(value)}")
-    if len(numbers) < 4 or len(numbers) % 4:
-        raise Unusable("bad_box", f"{what} is {shorten(value)}, not four numbers")
-    return numbers[0], numbers[1], numbers[2], numbers[3]

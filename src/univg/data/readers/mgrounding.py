@@ -1,4 +1,4 @@
-"""MGrounding-630k: the whole file, or one of its per-task files, as published.
+"""Read MGrounding-630k: the whole file, or one of its per-task files, as published.
 
 A list of records `id`, `images`, `conversations` (several turns; one `<image>` per image in the first) and
 `type`. Answers name an image and a box: `It's in the third image. <|box_start|>(316,58),(764,999)<|box_end|>`,
@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from univg.data.formats.conversations import Answered, answer_boxes, check_tags, exchanges, without_tags
-from univg.data.formats.records import Row, Source, Unusable, get_images, samples_from, shorten
+from univg.data.formats.conversations import Turn, find_named_image, read_answer_boxes, split_turns
+from univg.data.formats.faults import Unusable
+from univg.data.formats.fields import shorten
+from univg.data.formats.records import Source, make_samples
 from univg.data.formats.rows import read_rows
 from univg.grounding.boxes import Box
 from univg.grounding.mentions import which_image
@@ -39,24 +41,32 @@ TEXT_TASK = "group_captioning"
 
 
 def read_mgrounding(source: Source) -> Iterator[GroundingSample]:
-    """A sample for each question that is answered with a box."""
+    """Yield a sample for each question that is answered with a box, one for each frame where several are boxed."""
     text_answers = 0
 
-    def convert(row: Row, record: str) -> Iterable[GroundingSample | Unusable]:
+    def convert(turn: Turn, record: str) -> Iterable[GroundingSample]:
         nonlocal text_answers
-        images, turns, task = _opened(source, row)
-        for turn in turns:
-            part = f"turn {turn.turn}" if len(turns) > 1 else ""
-            named = list(answer_boxes(turn.answer))
-            if named:
-                name = f"{record}@{part}" if part else record
-                yield from _samples(turn, named, images, task, name, str(row.get("type") or ""))
-            elif _is_text_answer(turn):
-                text_answers += 1
-            else:
-                yield Unusable("no_box", f"the answer {shorten(turn.answer)} holds no box", part=part)
+        named = list(read_answer_boxes(turn.answer))
+        if not named and _is_text_answer(turn):
+            text_answers += 1
+            return
+        if not named:
+            raise Unusable("no_box", f"the answer {shorten(turn.answer)} holds no box")
+        images, query = turn.images, turn.question
+        kind = str(turn.row.get("type") or "")
+        task = _find_task(kind, source.path.stem)
+        frames = _find_frames(named, len(images))
+        if frames is None:
+            boxes = tuple(box for box, _ in named)
+            target = find_named_image(len(images), query, turn.answer)
+            yield GroundingSample(images, query, task, boxes, target, source=record, extra={"type": kind})
+            return
+        extra = {"type": kind, "question": query}
+        for frame, (box, _) in zip(frames, named, strict=True):
+            asked, name = f"{query} Locate it in image {frame + 1}.", f"{record}@image {frame + 1}"
+            yield GroundingSample(images, asked, task, (box,), frame, source=name, extra=extra)
 
-    yield from samples_from(source, "mgrounding", read_rows(source.path), convert)
+    yield from make_samples(source, "mgrounding", read_rows(source.path), convert, split=split_turns)
     if text_answers:
         source.note(
             f"{text_answers} question(s) show a box and are answered with text (the reg sub-task): kept apart; "
@@ -65,37 +75,24 @@ def read_mgrounding(source: Source) -> Iterator[GroundingSample]:
 
 
 def read_mgrounding_text(source: Source) -> Iterator[GroundingSample]:
-    """The questions that show a box and are answered with text: samples without a box, `extra["answer"]` the text."""
+    """Yield the questions that show a box and are answered with text: no box, `extra["answer"]` is the text."""
     grounding = 0
 
-    def convert(row: Row, record: str) -> Iterable[GroundingSample]:
+    def convert(turn: Turn, record: str) -> Iterable[GroundingSample]:
         nonlocal grounding
-        images, turns, _ = _opened(source, row)
-        for turn in turns:
-            if next(answer_boxes(turn.answer), None) or not _is_text_answer(turn):
-                grounding += 1
-                continue
-            yield GroundingSample(
-                images=tuple(images),
-                query=without_tags(turn.question),
-                task=TEXT_TASK,
-                source=f"{record}@turn {turn.turn}" if len(turns) > 1 else record,
-                extra={"answer": turn.answer.strip(), "type": str(row.get("type") or "")},
-            )
+        if next(read_answer_boxes(turn.answer), None) or not _is_text_answer(turn):
+            grounding += 1
+            return
+        extra = {"answer": turn.answer.strip(), "type": str(turn.row.get("type") or "")}
+        yield GroundingSample(turn.images, turn.question, TEXT_TASK, source=record, extra=extra)
 
-    yield from samples_from(source, "mgrounding", read_rows(source.path), convert)
+    yield from make_samples(source, "mgrounding", read_rows(source.path), convert, split=split_turns)
     if grounding:
         source.note(f"{grounding} question(s) are not box in, text out: read them with --format mgrounding")
 
 
-def _opened(source: Source, row: Row) -> tuple[list[str], list[Answered], str]:
-    images, turns = get_images(row, "images"), exchanges(row)
-    check_tags(turns, len(images))
-    return images, turns, _task(str(row.get("type") or ""), source.path.stem)
-
-
-def _task(kind: str, file_stem: str) -> str:
-    """The sub-task's name, by the record's type, else by the file's name."""
+def _find_task(kind: str, file_stem: str) -> str:
+    """Return the sub-task's name, by the record's type, else by the file's name."""
     for name in (kind, file_stem):
         for start, task in TASKS.items():
             if name.lstrip("_").startswith(start):
@@ -103,41 +100,12 @@ def _task(kind: str, file_stem: str) -> str:
     return kind or "mgrounding"
 
 
-def _is_text_answer(turn: Answered) -> bool:
-    return bool(turn.answer.strip()) and next(answer_boxes(turn.question), None) is not None
+def _is_text_answer(turn: Turn) -> bool:
+    return bool(turn.answer.strip()) and next(read_answer_boxes(turn.question), None) is not None
 
 
-def _samples(
-    turn: Answered, named: list[tuple[Box, str]], images: list[str], task: str, record: str, kind: str
-) -> Iterator[GroundingSample]:
-    query = without_tags(turn.question)
-    frames = _frames(named, len(images))
-    if frames is None:
-        target = _target(query, turn.answer, len(images))
-        yield GroundingSample(
-            images=tuple(images),
-            query=query,
-            task=task,
-            boxes=tuple(box for box, _ in named),
-            target_image=target,
-            source=record,
-            extra={"type": kind},
-        )
-        return
-    for frame, (box, _) in zip(frames, named, strict=True):
-        yield GroundingSample(
-            images=tuple(images),
-            query=f"{query} Locate it in image {frame + 1}.",
-            task=task,
-            boxes=(box,),
-            target_image=frame,
-            source=f"{record}@image {frame + 1}",
-            extra={"type": kind, "question": query},
-        )
-
-
-def _frames(named: list[tuple[Box, str]], n_images: int) -> list[int] | None:
-    """The image of each of several boxes, if they lie in different ones; None if they are one image's.
+def _find_frames(named: list[tuple[Box, str]], n_images: int) -> list[int] | None:
+    """Return the image of each of several boxes, if they lie in different ones; None if they are one image's.
 
     Images named before the boxes decide; else as many boxes as images, or one fewer (the first image shows the
     object to follow), stand for the images in order.
@@ -151,12 +119,3 @@ def _frames(named: list[tuple[Box, str]], n_images: int) -> list[int] | None:
     if len(named) == n_images:
         return list(range(n_images))
     return list(range(1, n_images)) if len(named) == n_images - 1 else None
-
-
-def _target(query: str, answer: str, n_images: int) -> int | None:
-    """The answer says it ("It's in the third image."), else the question; else it is unknown."""
-    image, rule = which_image(n_images, None, "", answer)
-    if rule == "thought":
-        return image
-    image, rule = which_image(n_images, None, query)
-    return image if rule == "question" else None

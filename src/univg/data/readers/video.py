@@ -1,4 +1,4 @@
-"""ReasonVOS and ReVOS: the prepared evaluation files, and the raw annotations they were made from.
+"""Read ReasonVOS and ReVOS: the prepared evaluation files, and the raw annotations they were made from.
 
 Prepared ReasonVOS: `image_list`, `question`, `bbox_list`, whose third entry is a text with four numbers.
 Prepared ReVOS: `video_id`, `frames` (indices into the video's frames, sorted by the first integer in their
@@ -11,28 +11,30 @@ From raw videos six frames are shown, evenly spread, as MIG-Bench's object track
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from univg.data.formats.json_stream import read_items
-from univg.data.formats.masks import mask_extent, rle_extent, union
-from univg.data.formats.records import (
-    ReadError,
+from univg.data.formats.faults import Unusable
+from univg.data.formats.fields import (
     Row,
-    Source,
-    Unusable,
     get,
     get_images,
     get_list,
+    get_object,
     get_question,
     get_text,
-    kind_of,
-    samples_from,
+    name_kind,
+    read_box,
 )
-from univg.data.formats.rows import read_rows
-from univg.data.formats.scale import one_box, px_box
-from univg.grounding.boxes import Box, SizeWH
+from univg.data.formats.json_stream import read_items
+from univg.data.formats.masks import Extent, mask_extent, rle_extent, union
+from univg.data.formats.records import Source, make_samples, reads
+from univg.data.formats.rows import Rows, read_rows
+from univg.errors import UnivgError
+from univg.grounding.boxes import Box, px_to_unit
 from univg.grounding.prompts import ZERO_SHOT_VIDEO
 from univg.grounding.samples import GroundingSample
 
@@ -44,72 +46,57 @@ ASKED = 2
 SHOWN = 6
 
 _INTEGER = re.compile(r"\d+")
-_FRAMES = (".jpg", ".jpeg", ".png")
+_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
-def read_reasonvos(source: Source) -> Iterator[GroundingSample]:
-    """The prepared file, with the paper's zero-shot wording for the query."""
-
-    def convert(row: Row, record: str) -> Iterable[GroundingSample]:
-        images = get_images(row, "image_list")
-        box = _asked_box(source, row, images)
-        yield _sample(images, get_question(row, "question"), box, record)
-
-    yield from samples_from(source, "reasonvos", read_rows(source.path), convert)
+@reads("reasonvos")
+def read_reasonvos(source: Source, row: Row, record: str) -> Iterable[GroundingSample]:
+    """Yield the prepared file's samples, with the paper's zero-shot wording for the query."""
+    images = get_images(row, "image_list")
+    box = _read_asked_box(source, row, images)
+    yield _make_sample(images, get_question(row, "question"), box, record, {})
 
 
-def read_revos(source: Source) -> Iterator[GroundingSample]:
-    """The prepared file. Its frames are numbers: the folders of frames are needed to name them."""
-
-    def convert(row: Row, record: str) -> Iterable[GroundingSample]:
-        video = get_text(row, "video_id")
-        frames = frame_names(source, video)
-        indices = get_list(row, "frames")
-        if not all(isinstance(i, int) and 0 <= i < len(frames) for i in indices):
-            raise Unusable(
-                "missing_image", f"'frames' names frames that {video} with its {len(frames)} has not"
-            )
-        images = [frames[i] for i in indices]
-        box = _asked_box(source, row, images)
-        yield _sample(images, get_question(row, "question"), box, record, {"video": video})
-
-    yield from samples_from(source, "revos", _numbered(source), convert)
-
-
-def _numbered(source: Source) -> Iterator[tuple[str, Row | Unusable]]:
+def _number_questions(path: Path) -> Rows:
     """ReVOS has many questions a video, so a video's name is no id."""
-    for position, row in read_rows(source.path):
+    for position, row in read_rows(path):
         video = row.get("video_id") if isinstance(row, dict) else None
         yield f"{video}/{position}" if video else position, row
 
 
-def _asked_box(source: Source, row: Row, images: list[str]) -> Box:
+@reads("revos", rows=_number_questions)
+def read_revos(source: Source, row: Row, record: str) -> Iterable[GroundingSample]:
+    """Yield the prepared file's samples. Its frames are numbers: the folders of frames are needed to name them."""
+    video = get_text(row, "video_id")
+    frames = _list_frames(source, video)
+    indices = get_list(row, "frames")
+    if not all(isinstance(i, int) and 0 <= i < len(frames) for i in indices):
+        raise Unusable("missing_image", f"'frames' names frames that {video} with its {len(frames)} has not")
+    images = tuple(frames[i] for i in indices)
+    box = _read_asked_box(source, row, images)
+    yield _make_sample(images, get_question(row, "question"), box, record, {"video": video})
+
+
+def _read_asked_box(source: Source, row: Row, images: tuple[str, ...]) -> Box:
     boxes = get_list(row, "bbox_list")
-    if len(images) <= ASKED or len(boxes) <= ASKED:
-        raise Unusable(
-            "no_box",
-            f"the third image is asked for, and there are {len(images)} image(s) and {len(boxes)} box(es)",
-            "give at least three images and three boxes",
-        )
-    return px_box(source, one_box(boxes[ASKED], "'bbox_list'[2]"), images[ASKED])
+    if min(len(images), len(boxes)) <= ASKED:
+        has = f"{len(images)} image(s) and {len(boxes)} box(es)"
+        fix = "give at least three images and three boxes"
+        raise Unusable("no_box", f"the third image is asked for, and there are {has}", fix)
+    box_px = read_box(boxes[ASKED], "'bbox_list'[2]", several=True)
+    return px_to_unit(box_px, source.read_size(images[ASKED]))
 
 
-def _sample(
-    images: list[str], question: str, box: Box, record: str, extra: Mapping[str, Any] | None = None
+def _make_sample(
+    images: tuple[str, ...], question: str, box: Box, record: str, extra: dict[str, Any]
 ) -> GroundingSample:
-    return GroundingSample(
-        images=tuple(images),
-        query=ZERO_SHOT_VIDEO.format(instruction=question),
-        task=TASK,
-        boxes=(box,),
-        target_image=ASKED,
-        source=record,
-        extra={"instruction": question, **(extra or {})},
-    )
+    query = ZERO_SHOT_VIDEO.format(instruction=question)
+    extra = {"instruction": question, **extra}
+    return GroundingSample(images, query, TASK, (box,), ASKED, source=record, extra=extra)
 
 
-def frame_names(source: Source, video: str) -> list[str]:
-    """The paths of a video's frames under the image root, sorted by the first integer in their names."""
+def _list_frames(source: Source, video: str) -> list[str]:
+    """Return the paths of a video's frames under the image root, sorted by the first integer in their names."""
     if source.images is None:
         raise Unusable(
             "missing_image", f"the frames of {video} are needed", "say with --images where they lie"
@@ -117,16 +104,13 @@ def frame_names(source: Source, video: str) -> list[str]:
     folder = source.images.find(video, folder=True) or source.images.find(f"JPEGImages/{video}", folder=True)
     if folder is None:
         raise Unusable("missing_image", f"no folder {video} under {source.images.folder}")
-    named = []
-    for file in folder.iterdir():
-        number = _INTEGER.search(file.name)
-        if file.suffix.lower() in _FRAMES and number:
-            named.append((int(number[0]), file.name, file))
+    files = [file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES]
+    named = [(int(number[0]), file.name, file) for file in files if (number := _INTEGER.search(file.name))]
     return [source.images.relative(file) for _, _, file in sorted(named)]
 
 
 def spread(n_frames: int, shown: int = SHOWN) -> list[int]:
-    """`shown` frames out of `n_frames`, evenly spread, the first and the last among them.
+    """Choose `shown` frames out of `n_frames`, evenly spread, the first and the last among them.
 
     >>> spread(60), spread(4)
     ([0, 12, 24, 35, 47, 59], [0, 1, 2, 3])
@@ -139,116 +123,113 @@ def spread(n_frames: int, shown: int = SHOWN) -> list[int]:
 # --- raw annotations ---
 
 
-def read_reasonvos_raw(source: Source) -> Iterator[GroundingSample]:
-    """`meta_expressions.json`; masks beside it in `Annotations`, frames in `JPEGImages`."""
+class _Asked(NamedTuple):
+    """An expression of a video, with the frames that are shown and the one it is asked of."""
 
-    def convert(row: Row, record: str) -> Iterable[GroundingSample | Unusable]:
-        video, names = row["video"], [str(name) for name in get_list(row, "frames")]
-        shown = spread(len(names))
-        images = _frame_paths(source, video, [names[i] for i in shown])
-        for i, expression in enumerate(get_list(row, "expressions")):
-            part = f"{i}"  # the published exp_id occurs twice in some videos
-            try:
-                folder = f"{get_text(row, 'source')}_{video}_{get(expression, 'obj_id')}"
-                found = _mask(source, folder, names[shown[ASKED]] if len(shown) > ASKED else "", images)
-                question = get_question(expression, "exp_text")
-                extra = {
-                    "video": video,
-                    "exp_id": expression.get("exp_id"),
-                    "is_sent": expression.get("is_sent"),
-                }
-                yield _sample(images, question, found, f"{record}@{part}", extra)
-            except Unusable as error:
-                yield Unusable(error.kind, error.cause, error.fix, part)
-
-    yield from samples_from(source, "reasonvos", _videos(source.path), convert, id_fields=("video",))
+    row: Row
+    expression: Row
+    images: tuple[str, ...]
+    frame: int
+    frame_name: str
 
 
-def _mask(source: Source, folder: str, frame: str, images: list[str]) -> Box:
-    if len(images) <= ASKED:
+def _read_videos(path: Path) -> Rows:
+    for key, value in read_items(path):
+        if key == "videos" and isinstance(value, dict):
+            for video, row in value.items():
+                fits = isinstance(row, dict)
+                yield (
+                    video,
+                    {**row, "video": video} if fits else Unusable("bad_field", "a video is not an object"),
+                )
+
+
+def _split_video(source: Source, listed: bool, row: Row) -> Iterator[tuple[str, _Asked]]:
+    """Yield the expressions of a video: a list (whose published exp_id occurs twice in some videos) or an object."""
+    names = [str(name) for name in get_list(row, "frames")]
+    shown = spread(len(names))
+    images = tuple(_find_frame(source, row["video"], names[i]) for i in shown)
+    expressions = (
+        enumerate(get_list(row, "expressions")) if listed else get_object(row, "expressions").items()
+    )
+    frame = shown[ASKED] if len(shown) > ASKED else -1
+    for name, expression in expressions:
+        yield str(name), _Asked(row, expression, images, frame, names[frame] if names else "")
+
+
+def _find_frame(source: Source, video: str, name: str) -> str:
+    """Return the path of a frame by its published name; the suffix by the file that is there, else .jpg."""
+    stem = f"JPEGImages/{video}/{name}"
+    candidates = [stem] if Path(name).suffix else [f"{stem}{suffix}" for suffix in _SUFFIXES]
+    there = (c for c in candidates if source.images is not None and source.images.find(c))
+    return next(there, candidates[0])
+
+
+def _make_raw_sample(
+    asked: _Asked, extent: Extent | None, text: str, record: str, **extra: Any
+) -> GroundingSample:
+    if extent is None:
+        raise Unusable("not_visible", "the object is not seen in the third of the frames shown")
+    question = get_question(asked.expression, text)
+    return _make_sample(
+        asked.images, question, px_to_unit(*extent), record, {"video": asked.row["video"], **extra}
+    )
+
+
+def _check_asked(asked: _Asked) -> None:
+    if not isinstance(asked.expression, dict):
+        raise Unusable("bad_field", f"an expression is an object, not {name_kind(asked.expression)}")
+    if asked.frame < 0:
         raise Unusable("missing_image", "the video has fewer than three frames")
-    masks = source.path.parent / "Annotations" / folder
-    path = masks / f"{Path(frame).stem}.png"
-    if not path.is_file():
-        raise Unusable("no_box", f"no mask {path}", "fetch the Annotations beside the JSON file")
-    return _visible(mask_extent(path))
+
+
+def read_reasonvos_raw(source: Source) -> Iterator[GroundingSample]:
+    """Yield the samples of `meta_expressions.json`; masks beside it in `Annotations`, frames in `JPEGImages`."""
+
+    def convert(asked: _Asked, record: str) -> Iterable[GroundingSample]:
+        _check_asked(asked)
+        expression = asked.expression
+        folder = f"{get_text(asked.row, 'source')}_{asked.row['video']}_{get(expression, 'obj_id')}"
+        path = source.path.parent / "Annotations" / folder / f"{Path(asked.frame_name).stem}.png"
+        if not path.is_file():
+            raise Unusable("no_box", f"no mask {path}", "fetch the Annotations beside the JSON file")
+        ids = {name: expression.get(name) for name in ("exp_id", "is_sent")}
+        yield _make_raw_sample(asked, mask_extent(path), "exp_text", record, **ids)
+
+    split = partial(_split_video, source, True)
+    yield from make_samples(source, "reasonvos", _read_videos(source.path), convert, ("video",), split)
 
 
 def read_revos_raw(source: Source) -> Iterator[GroundingSample]:
-    """`meta_expressions_*.json` with `mask_dict.json` beside it, of which only the boxes are kept in memory."""
+    """Yield the samples of `meta_expressions_*.json`, by the masks in `mask_dict.json` beside it, of which only the
+    boxes are kept in memory."""
     masks = source.path.with_name("mask_dict.json")
     if not masks.is_file():
-        raise ReadError(f"no mask_dict.json beside {source.path}: put ReVOS's mask_dict.json there")
-    extents = _extents(masks)
+        raise UnivgError(f"no mask_dict.json beside {source.path}", remedy="put ReVOS's mask_dict.json there")
+    extents = _read_extents(masks)
 
-    def convert(row: Row, record: str) -> Iterable[GroundingSample | Unusable]:
-        video, names = row["video"], [str(name) for name in get_list(row, "frames")]
-        shown = spread(len(names))
-        images = _frame_paths(source, video, [names[i] for i in shown])
-        expressions = get(row, "expressions")
-        if not isinstance(expressions, dict):
-            raise Unusable("bad_field", f"'expressions' is {kind_of(expressions)}, not an object")
-        for name, expression in expressions.items():
-            try:
-                if len(shown) <= ASKED:
-                    raise Unusable("missing_image", "the video has fewer than three frames")
-                frame = shown[ASKED]
-                seen = [extents.get(str(anno), {}).get(frame) for anno in get_list(expression, "anno_id")]
-                here = [extent for extent in seen if extent is not None]
-                box = _visible((union([box for box, _ in here]), here[0][1]) if here else None)
-                yield _sample(
-                    images, get_question(expression, "exp"), box, f"{record}@{name}", {"video": video}
-                )
-            except Unusable as error:
-                yield Unusable(error.kind, error.cause, error.fix, name)
+    def convert(asked: _Asked, record: str) -> Iterable[GroundingSample]:
+        _check_asked(asked)
+        seen = [extents.get((str(name), asked.frame)) for name in get_list(asked.expression, "anno_id")]
+        here = [extent for extent in seen if extent is not None]
+        extent = (union([box for box, _ in here]), here[0][1]) if here else None
+        yield _make_raw_sample(asked, extent, "exp", record)
 
-    yield from samples_from(source, "revos", _videos(source.path), convert, id_fields=("video",))
+    split = partial(_split_video, source, False)
+    yield from make_samples(source, "revos", _read_videos(source.path), convert, ("video",), split)
 
 
-def _visible(found: tuple[Box, SizeWH] | None) -> Box:
-    if found is None:
-        raise Unusable("not_visible", "the object is not seen in the third of the frames shown")
-    (x1, y1, x2, y2), (width, height) = found
-    return x1 / width, y1 / height, x2 / width, y2 / height
-
-
-def _extents(masks: Path) -> dict[str, dict[int, tuple[Box, SizeWH]]]:
-    """By annotation and frame: the box of the mask. Streams the file: it holds gigabytes of run lengths."""
-    extents: dict[str, dict[int, tuple[Box, SizeWH]]] = {}
-    frame_of: dict[str, int] = {}
+def _read_extents(masks: Path) -> dict[tuple[str, int], Extent]:
+    """Return the box of each mask, by annotation and frame. Streams the file: it holds gigabytes of run lengths."""
+    extents: dict[tuple[str, int], Extent] = {}
+    n_frames: Counter[str] = Counter()
     for annotation, rle in read_items(masks):  # each annotation's list comes frame by frame
-        name = str(annotation)
-        frame = frame_of.get(name, -1) + 1
-        frame_of[name] = frame
+        key = str(annotation), n_frames[str(annotation)]
+        n_frames[str(annotation)] += 1
         try:
             found = rle_extent(rle) if rle else None
         except Unusable:
             continue  # the expression that needs this frame is reported as not visible
         if found is not None:
-            extents.setdefault(name, {})[frame] = found
+            extents[key] = found
     return extents
-
-
-def _videos(path: Path) -> Iterator[tuple[str, Row | Unusable]]:
-    for key, value in read_items(path):
-        if key != "videos" or not isinstance(value, dict):
-            continue
-        for video, row in value.items():
-            fits = isinstance(row, dict)
-            yield (
-                video,
-                {**row, "video": video} if fits else Unusable("bad_field", "a video is not an object"),
-            )
-
-
-def _frame_paths(source: Source, video: str, names: list[str]) -> list[str]:
-    """Frames by their published names; the suffix by the files that are there, else .jpg."""
-    paths = []
-    for name in names:
-        stem = f"JPEGImages/{video}/{name}"
-        candidates = [stem] if Path(name).suffix else [f"{stem}{suffix}" for suffix in _FRAMES]
-        found = next(
-            (c for c in candidates if source.images is not None and source.images.find(c)), candidates[0]
-        )
-        paths.append(found)
-    return paths

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from univg.data.readers import READERS, ImageRoot, ReadError, RecordFault, read
+from univg.data.readers import READERS, ImageRoot, RecordFault, read
 from univg.errors import UnivgError
 from univg.grounding.prompts import PromptStyle, render_chat, render_response, style_for
 from univg.grounding.samples import GroundingSample
@@ -110,7 +110,7 @@ class _File:
                 self.samples.append(sample)
                 if len(self.samples) == settings.count:
                     break
-        except ReadError as error:
+        except UnivgError as error:
             raise StageError(f"data: {error}") from error
         self.dropped += len(faults)
         if not self.samples:
