@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from univg.cli.data_reading import FaultBook, chosen_format, progress_bar, samples_of, screen, told
-from univg.data.building.build import FAMILIES, BuiltTask, Crop, build
+from univg.data.building.build import TASK_FAMILIES, BuiltTask, Crop, build
 from univg.data.exports import SUFFIXES, Export, export
 from univg.data.readers import ImageRoot, Source
 from univg.data.readers.detection import DetectionImage, read_detection
@@ -118,9 +118,11 @@ def build_tasks(
     rename: Sequence[str] = (),
 ) -> int:
     """Write DIR/samples.jsonl, DIR/images and DIR/contact-sheet.png; returns how many tasks are lacking."""
-    unknown = sorted(set(families) - set(FAMILIES))
+    unknown = sorted(set(families) - set(TASK_FAMILIES))
     if unknown:
-        raise UnivgError(f"no such task family: --family {unknown[0]}: choose from {', '.join(FAMILIES)}")
+        raise UnivgError(
+            f"no such task family: --family {unknown[0]}: choose from {', '.join(TASK_FAMILIES)}"
+        )
     if not file.exists():
         raise UnivgError(f"no such file: {file}: check the path")
     if images is not None and not images.is_dir():
@@ -139,7 +141,9 @@ def build_tasks(
     if ordered:
         found = [_in_sequence(image) for image in found]
     names = [
-        name for name in (families or FAMILIES) if families or name != "object_tracking" or _has_videos(found)
+        name
+        for name in (families or TASK_FAMILIES)
+        if families or name != "object_tracking" or _has_videos(found)
     ]
     cells: list[SheetCell] = []
     lacking: list[str] = []

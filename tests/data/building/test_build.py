@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from univg.data.building.build import FAMILIES, BuiltTask, Crop, Shortfall, build
+from univg.data.building.build import TASK_FAMILIES, BuiltTask, Crop, Shortfall, build
 from univg.data.readers import RecordFault, Source, detect, read
 from univg.data.readers.detection import DetectionImage, Instance, read_detection
 from univg.grounding.boxes import area, iou
@@ -79,7 +79,7 @@ def test_targets_are_unique_and_shares_are_even() -> None:
     tasks = list(build(scattered(), 300, seed=3))
     for task in tasks:
         check_unique(task)
-    assert Counter(task.family for task in tasks) == dict.fromkeys(FAMILIES, 60)
+    assert Counter(task.family for task in tasks) == dict.fromkeys(TASK_FAMILIES, 60)
     for family in ("common_object", "refer_grounding", "region"):
         used = Counter(task.category for task in tasks if task.family == family)
         assert max(used.values()) <= 2 * min(used.values()) + 2
@@ -101,7 +101,7 @@ def test_what_the_set_does_not_allow_is_told() -> None:
     one = DetectionImage("a.jpg", "coco#1", (640, 480), (Instance("cat", (0.1, 0.1, 0.5, 0.5)),))
     tasks = list(build([one], 20, on_shortfall=told.append))
     assert {task.family for task in tasks} == {"region"}
-    assert {shortfall.family for shortfall in told} == set(FAMILIES) - {"region"}
+    assert {shortfall.family for shortfall in told} == set(TASK_FAMILIES) - {"region"}
     assert all(shortfall.why and str(shortfall).startswith(shortfall.family) for shortfall in told)
     assert list(build([], 5, on_shortfall=told.append)) == []
     with pytest.raises(ValueError, match="choose from common_object"):
@@ -132,7 +132,7 @@ def test_real_photographs() -> None:
         ("voc#BloodImage_00338@12", "degenerate_box"),
         ("voc#BloodImage_00343@3", "degenerate_box"),
     }
-    families = [name for name in FAMILIES if name != "object_tracking"]
+    families = [name for name in TASK_FAMILIES if name != "object_tracking"]
     tasks = list(build(images, 120, families=families))
     assert Counter(task.family for task in tasks) == dict.fromkeys(families, 30)
     for task in tasks:

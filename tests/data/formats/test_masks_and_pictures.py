@@ -71,11 +71,24 @@ def test_extent_agrees_with_coco() -> None:
 
 
 @pytest.mark.parametrize(
-    "rle", [None, 7, {}, {"size": [2, 2]}, {"size": [2, 2], "counts": "~~~"}, {"size": [2, 2], "counts": [9]}]
+    "rle",
+    [
+        *(None, 7, {}, {"size": [2, 2]}),
+        *(
+            {"size": [2, 2], "counts": text}
+            for text in ("~~~", "P", "PPPP", "\u00e9", "oooooooooooooooo0", "/")
+        ),
+        *(
+            {"size": [2, 2], "counts": runs}
+            for runs in ([9], [-1, 2], [1 << 70], [1 << 62, 1 << 62], [[1], [2]])
+        ),
+        *({"size": size, "counts": [1, 2]} for size in ([0, 0], [-2, -2], [1 << 40, 1 << 40], [2])),
+    ],
 )
 def test_what_is_no_mask(rle: object) -> None:
     with pytest.raises(Unusable):
         rle_extent(rle)
+    assert rle_extent({"size": [2, 2], "counts": ""}) is rle_extent({"size": [2, 2], "counts": []}) is None
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])

@@ -211,6 +211,19 @@ def test_mgrounding_text_is_kept_apart(put: Callable[..., Path]) -> None:
     assert [(s.boxes, s.extra["answer"], s.task) for s in samples] == [((), "a red kite", "group_captioning")]
 
 
+def test_a_bad_turn_costs_no_other(put: Callable[..., Path]) -> None:
+    turns = GROUP["conversations"]
+    blank = {"from": "human", "value": " "}
+    nowhere = {"from": "gpt", "value": "nowhere"}
+    row = {**GROUP, "conversations": [*turns[:2], blank, turns[3], turns[2], nowhere, *turns[2:]]}
+    samples, faults, _ = every(put([row]))
+    assert [s.source[-6:] for s in samples] == ["turn 0", "turn 3"]
+    assert [(fault.record[-6:], fault.kind) for fault in faults] == [
+        ("turn 1", "empty_question"),
+        ("turn 2", "no_box"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "task"),
     [

@@ -1,4 +1,4 @@
-"""Multi-image grounding tasks out of any detection set, in the way MGrounding-630k was made from Objects365.
+"""Build multi-image grounding tasks out of any detection set, in the way MGrounding-630k was made from Objects365.
 
 A family looks at the annotated images, picks some, and asks a question whose only right answer is one annotated
 box. What makes the target unique is stated with each family; where the annotations cannot warrant it (crowds,
@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from univg.data.building.desk import BuiltTask, Crop, Desk
-from univg.data.building.families import FAMILIES, TRIES, Compose
+from univg.data.building.families import TASK_FAMILIES, TRIES, Compose
 from univg.data.readers.detection import DetectionImage
 
-__all__ = ["FAMILIES", "BuiltTask", "Crop", "Shortfall", "build"]
+__all__ = ["TASK_FAMILIES", "BuiltTask", "Crop", "Shortfall", "build"]
 
 
 @dataclass(frozen=True)
@@ -47,31 +47,31 @@ def build(
     families: Sequence[str] | None = None,
     on_shortfall: Callable[[Shortfall], None] | None = None,
 ) -> Iterator[BuiltTask]:
-    """`n` tasks, as many of each family as the set allows, the families in turn.
+    """Yield `n` tasks, as many of each family as the set allows, the families in turn.
 
     Within a family the categories are balanced (the one used least comes first), and so are the places of the
     target among the images. No question is asked twice. The same images and seed give the same tasks.
-    A family that runs dry leaves its share to the others, and is told to `on_shortfall`.
+    A family that runs dry leaves its share to the others, and goes to `on_shortfall`.
 
-    Raises `ValueError` for a family that does not exist.
+    Raises ValueError for a family that does not exist.
     """
-    names = list(families or FAMILIES)
+    names = list(families or TASK_FAMILIES)
     for name in names:
-        if name not in FAMILIES:
-            raise ValueError(f"no such family: {name}: choose from {', '.join(FAMILIES)}")
+        if name not in TASK_FAMILIES:
+            raise ValueError(f"no such family: {name}: choose from {', '.join(TASK_FAMILIES)}")
     desk = Desk(list(images), random.Random(f"univg build {seed}"))
     made: Counter[str] = Counter()
     why: dict[str, str] = {}
-    seen: set[tuple[object, ...]] = set()
-    while sum(made.values()) < n and len(why) < len(names):
+    asked: set[tuple[object, ...]] = set()
+    while made.total() < n and len(why) < len(names):
         for name in names:
-            if name in why or sum(made.values()) >= n:
+            if name in why or made.total() >= n:
                 continue
-            task = _fresh(FAMILIES[name], desk, seen)
+            task = _compose_new(TASK_FAMILIES[name], desk, asked)
             if isinstance(task, str):
                 why[name] = task
                 continue
-            desk.used(task)
+            desk.record(task)
             made[name] += 1
             yield task
     share = -(-n // len(names))
@@ -80,14 +80,14 @@ def build(
             on_shortfall(Shortfall(name, made[name], share, reason))
 
 
-def _fresh(compose: Compose, desk: Desk, seen: set[tuple[object, ...]]) -> BuiltTask | str:
-    """A task that was not asked before, or why there is none."""
+def _compose_new(compose: Compose, desk: Desk, asked: set[tuple[object, ...]]) -> BuiltTask | str:
+    """Return a task that was not asked before, or why there is none."""
     for _ in range(TRIES):
         task = compose(desk)
         if isinstance(task, str):
             return task
         shown = tuple((s.image.record, s.box) if isinstance(s, Crop) else s.record for s in task.shown)
-        if (task.family, shown, task.query) not in seen:
-            seen.add((task.family, shown, task.query))
+        if (task.family, shown, task.query) not in asked:
+            asked.add((task.family, shown, task.query))
             return task
     return "the set holds no further combination that was not asked already"

@@ -12,7 +12,7 @@ from univg.data.readers.detection import DetectionImage, Instance
 from univg.grounding.boxes import Box, area
 from univg.grounding.samples import GroundingSample
 
-__all__ = ["SMALLEST_SHARE", "BuiltTask", "Crop", "Desk", "Shown"]
+__all__ = ["SMALLEST_SHARE", "BuiltTask", "Crop", "Desk", "Shown", "find_only"]
 
 SMALLEST_SHARE = 0.004
 """Of the image's area: a smaller target is hardly seen once the image is resized for the model."""
@@ -42,23 +42,22 @@ class BuiltTask:
     target: int
     category: str
 
+    @property
+    def records(self) -> list[str]:
+        """The annotated image behind each of those shown."""
+        return [(shot.image if isinstance(shot, Crop) else shot).record for shot in self.shown]
+
     def sample(self, names: Sequence[str], source: str) -> GroundingSample:
-        """The sample, once every image shown has a path."""
-        records = [(shot.image if isinstance(shot, Crop) else shot).record for shot in self.shown]
+        """Make the sample, once every image shown has a path."""
+        extra = {"category": self.category, "from": self.records}
         return GroundingSample(
-            images=tuple(names),
-            query=self.query,
-            task=self.family,
-            boxes=(self.box,),
-            target_image=self.target,
-            source=source,
-            extra={"category": self.category, "from": records},
+            tuple(names), self.query, self.family, (self.box,), self.target, source=source, extra=extra
         )
 
 
 @dataclass
 class Desk:
-    """The images, sorted by what may be asked of them, and what has been asked so far."""
+    """Hold the images, sorted by what may be asked of them, and an account of what has been asked so far."""
 
     images: list[DetectionImage]
     rng: random.Random
@@ -85,25 +84,28 @@ class Desk:
                 if lone and area(instance.box) >= SMALLEST_SHARE:
                     self.once.setdefault(instance.category, []).append(image)
 
-    def used(self, task: BuiltTask) -> None:
+    def record(self, task: BuiltTask) -> None:
+        """Keep account of a task, so that the next ones use other categories, places and images."""
         self.families_categories[task.family, task.category] += 1
         self.places[task.family, len(task.shown), task.target] += 1
-        self.shots.update((s.image if isinstance(s, Crop) else s).record for s in task.shown)
+        self.shots.update(task.records)
 
-    def categories(self, family: str, possible: Sequence[str]) -> list[str]:
-        """The category used least comes first; ties are drawn."""
+    def rank_categories(self, family: str, possible: Sequence[str]) -> list[str]:
+        """Return the categories, the one used least first; ties are drawn."""
         shuffled = self.rng.sample(sorted(possible), len(possible))
         return sorted(shuffled, key=lambda category: self.families_categories[family, category])
 
-    def place(self, family: str, n: int, first: int = 0) -> int:
-        """Among `n` images, the place that has held the target least often."""
+    def choose_place(self, family: str, n: int, first: int = 0) -> int:
+        """Return the place among `n` images that has held the target least often."""
         order = self.rng.sample(range(first, n), n - first)
         return min(order, key=lambda place: self.places[family, n, place])
 
     def draw(self, images: Sequence[DetectionImage], k: int) -> list[DetectionImage]:
-        """`k` different images, of twice as many drawn those shown least often."""
+        """Return `k` different images, of twice as many drawn those shown least often."""
         pool = self.rng.sample(images, min(2 * k, len(images)))
         return sorted(pool, key=lambda image: self.shots[image.record])[:k]
 
-    def only(self, image: DetectionImage, category: str) -> Instance:
-        return next(instance for instance in image.instances if instance.category == category)
+
+def find_only(image: DetectionImage, category: str) -> Instance:
+    """Return the instance of a category that occurs once."""
+    return next(instance for instance in image.instances if instance.category == category)

@@ -18,13 +18,7 @@ from univg.grounding.mentions import which_image
 
 __all__ = ["Turn", "find_named_image", "read_answer_boxes", "read_content", "split_turns", "strip_tags"]
 
-_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-}
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _TAG = re.compile(r"<image>[ \t]*\n?")
 _MARKED = re.compile(r"<\|box_start\|>(.*?)<\|box_end\|>", re.DOTALL)
 
