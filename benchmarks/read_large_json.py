@@ -1,4 +1,4 @@
-"""Reading a large JSON list: univg's stream against json.load, in memory and in records a second.
+"""Compare ways to read a large JSON list: univg's stream, json.load and ijson, in memory and in records a second.
 
     python benchmarks/read_large_json.py --megabytes 1420
 
@@ -31,8 +31,8 @@ WORDS = (
 )
 
 
-def record(rng: random.Random, number: int) -> dict[str, object]:
-    """One record like those of the group grounding sub-task: several images, several turns."""
+def make_record(rng: random.Random, number: int) -> dict[str, object]:
+    """Make a record like those of the group grounding sub-task: several images, several turns."""
     ids = [rng.randrange(10**7) for _ in range(rng.randint(2, 6))]
     turns = []
     for turn in range(rng.randint(2, 5)):
@@ -53,10 +53,10 @@ def record(rng: random.Random, number: int) -> dict[str, object]:
     }
 
 
-def write(path: Path, megabytes: float) -> int:
-    """The file, of about that size, indented as published files are; returns how many records."""
+def write_list(path: Path, megabytes: float) -> int:
+    """Write the file, of about that size, indented as published files are; return how many records it has."""
     rng, count = random.Random(0), 0
-    pool = [record(rng, i) for i in range(2000)]
+    pool = [make_record(rng, i) for i in range(2000)]
     with path.open("w", encoding="utf-8") as file:
         file.write("[")
         while file.tell() < megabytes * 1e6:
@@ -67,8 +67,8 @@ def write(path: Path, megabytes: float) -> int:
     return count
 
 
-def read(way: str, path: str) -> int:
-    """Read the whole file one way; returns how many records it had."""
+def read_list(way: str, path: str) -> int:
+    """Read the whole file one way; return how many records it had."""
     if way == "json.load":
         with open(path, encoding="utf-8") as file:
             return len(json.load(file))
@@ -81,20 +81,20 @@ def read(way: str, path: str) -> int:
         from univg.data.formats.json_stream import read_items
 
         return sum(1 for _ in read_items(path))
-    from univg.data.readers import read as read_samples
+    from univg.data.readers import read
 
     # One sample a turn; what all the ways count are the records behind them.
     count, last = 0, ""
-    for sample in read_samples(path, "mgrounding"):
+    for sample in read(path, "mgrounding"):
         name = sample.source.partition("@")[0]
         count += name != last
         last = name
     return count
 
 
-def child(way: str, path: str) -> None:
+def measure(way: str, path: str) -> None:
     started = time.perf_counter()
-    count = read(way, path)
+    count = read_list(way, path)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     print(json.dumps({"way": way, "records": count, "seconds": seconds, "peak_bytes": peak}))
@@ -109,10 +109,10 @@ def main() -> None:
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        return child(*given.child)
+        return measure(*given.child)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "large.json")
-        count = write(path, given.megabytes)
+        count = write_list(path, given.megabytes)
         print(f"{path.stat().st_size / 1e6:.0f} MB, {count} records")
         print(f"{'way':10} {'peak memory':>12} {'seconds':>9} {'records/s':>11}")
         for way in given.way or WAYS:

@@ -47,7 +47,7 @@ _LLAMAFACTORY_ENTRY = {
 
 @dataclass(frozen=True)
 class Export:
-    """How samples are to be written.
+    """Say how samples are to be written.
 
     - `style`: the prompt's wording for samples that carry thinking (`"think"` or `"direct"`).
     - `images`: rewrites image paths as they lie under this folder; needed to embed them.
@@ -310,4 +310,4 @@ SUFFIXES: dict[str, str] = {
     "verl": ".parquet",
     "easyr1": ".parquet",
 }
-"""How a file of each format is named; the frameworks tell formats by it."""
+"""How a file of each format is named; the frameworks know formats by it."""

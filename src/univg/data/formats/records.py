@@ -1,4 +1,4 @@
-"""Turn records into samples: where a reader reads from, the loop that all readers share, and whom faults go to.
+"""Turn records into samples: the source of a reader, and the one loop that all readers share.
 
 A reader turns a published file into samples. A record that cannot become one is a `RecordFault`: it names the
 record by the source's own id, says what is wrong and what to do, and goes to the caller, who counts it.
@@ -27,7 +27,7 @@ __all__ = ["Source", "make_samples", "reads"]
 
 @dataclass(frozen=True)
 class Source:
-    """What a reader reads: the published file or folder, its images, and who hears of faults and findings.
+    """Hold what a reader reads: the published file or folder, its images, and who takes faults and findings.
 
     - `images`: where the images lie; only sets whose boxes are in pixels need it.
     - `on_fault`: takes each `RecordFault`; without it the first one is raised as `UnivgError`.

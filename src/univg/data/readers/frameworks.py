@@ -31,8 +31,7 @@ def _read_samples(path: Path) -> Rows:
 
 @reads("univg", id_fields=(), rows=_read_samples)
 def read_univg(source: Source, row: Row, record: str) -> Iterable[GroundingSample]:
-    """Yield samples as `univg.grounding.samples.write_jsonl` writes them. A bad line is reported, and the others are
-    read."""
+    """Yield samples as `univg.grounding.samples.write_jsonl` writes them; a bad line is reported and costs no other."""
     sample = GroundingSample.from_json(row)
     yield sample if sample.source else GroundingSample.from_json({**sample.to_json(), "source": record})
 

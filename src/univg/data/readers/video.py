@@ -58,7 +58,7 @@ def read_reasonvos(source: Source, row: Row, record: str) -> Iterable[GroundingS
 
 
 def _number_questions(path: Path) -> Rows:
-    """ReVOS has many questions a video, so a video's name is no id."""
+    """Name rows by video and position: ReVOS asks many questions of a video, so its name is no id."""
     for position, row in read_rows(path):
         video = row.get("video_id") if isinstance(row, dict) else None
         yield f"{video}/{position}" if video else position, row
@@ -98,9 +98,8 @@ def _make_sample(
 def _list_frames(source: Source, video: str) -> list[str]:
     """Return the paths of a video's frames under the image root, sorted by the first integer in their names."""
     if source.images is None:
-        raise Unusable(
-            "missing_image", f"the frames of {video} are needed", "say with --images where they lie"
-        )
+        fix = "say with --images where they lie"
+        raise Unusable("missing_image", f"the frames of {video} are needed", fix)
     folder = source.images.find(video, folder=True) or source.images.find(f"JPEGImages/{video}", folder=True)
     if folder is None:
         raise Unusable("missing_image", f"no folder {video} under {source.images.folder}")
@@ -201,8 +200,7 @@ def read_reasonvos_raw(source: Source) -> Iterator[GroundingSample]:
 
 
 def read_revos_raw(source: Source) -> Iterator[GroundingSample]:
-    """Yield the samples of `meta_expressions_*.json`, by the masks in `mask_dict.json` beside it, of which only the
-    boxes are kept in memory."""
+    """Yield the samples of `meta_expressions_*.json`; of the masks in `mask_dict.json` only boxes are kept."""
     masks = source.path.with_name("mask_dict.json")
     if not masks.is_file():
         raise UnivgError(f"no mask_dict.json beside {source.path}", remedy="put ReVOS's mask_dict.json there")
