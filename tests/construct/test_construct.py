@@ -332,7 +332,7 @@ def test_a_key_is_told_to_nobody_but_the_server(
 def test_credentials_in_an_address_are_not_shown() -> None:
     server = Server("http://me:hidden@127.0.0.1:9/v1?token=quiet", "k-1234567")
     assert server.address == "http://127.0.0.1:9/v1"
-    assert server.told("bad k-1234567 of me:hidden, token=quiet") == "bad … of …:…, …"
+    assert server.quote("bad k-1234567 of me:hidden, token=quiet") == "bad … of …:…, …"
 
 
 def test_a_server_that_dies_ends_the_run_and_keeps_what_it_said(
