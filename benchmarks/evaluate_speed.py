@@ -33,7 +33,8 @@ def main() -> None:
     import torch
 
     from univg.evaluate.benchmarks import open_world
-    from univg.evaluate.engines import Decoding, load_local
+    from univg.evaluate.engines import load_local
+    from univg.models.answering import Decoding
 
     torch.set_num_threads(options.threads)
     cases = open_world("world", options.n).cases

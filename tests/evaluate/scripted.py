@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from univg.evaluate.benchmarks import Benchmark, Case, open_world
-from univg.evaluate.engines import Answer, Batch, Decoding, Refusal, Text
+from univg.evaluate.engines import Batch
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import PromptStyle, render_response
+from univg.models.answering import Answer, Decoding, Refusal
 from univg.pictures.images import ImageFault
 
 
@@ -41,11 +42,9 @@ class ScriptedEngine:
         except ImageFault as fault:
             return Refusal(case.key, "image", str(fault))
         self.asked.append(case.key)
-        texts = tuple(
-            Text(scripted_text(case, draw + self.version), 7, truncated=False)
-            for draw in range(decoding.samples)
-        )
-        return Answer(case.key, texts, tuple(picture.size for picture in pictures), time.perf_counter())
+        n, seen_wh = decoding.samples, tuple(picture.size for picture in pictures)
+        texts = tuple(scripted_text(case, draw + self.version) for draw in range(n))
+        return Answer(case.key, texts, (False,) * n, (7,) * n, 9, 7 * n, False, seen_wh, time.perf_counter())
 
 
 def scripted_text(case: Case, draw: int) -> str:

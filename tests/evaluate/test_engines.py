@@ -11,9 +11,9 @@ import pytest
 
 from univg.errors import UnivgError
 from univg.evaluate.benchmarks import open_file
-from univg.evaluate.engines import Answer, Decoding, LocalEngine, Refusal, load_local, question_of
+from univg.evaluate.engines import LocalEngine, load_local, question_of
 from univg.evaluate.runner import evaluate
-from univg.models.answering import LocalAnswerer
+from univg.models.answering import Answer, Decoding, LocalAnswerer, Refusal
 from univg.models.checkpoint import weights_digest
 
 SHORT = Decoding(max_new_tokens=5)
@@ -29,7 +29,7 @@ def answers(engine: LocalEngine, cases: object, decoding: Decoding = SHORT) -> d
     for batch in engine.answer(cases, decoding):  # type: ignore[arg-type]
         for result in batch:
             assert isinstance(result, Answer)
-            found[result.key] = tuple(text.text for text in result.texts)
+            found[result.key] = result.texts
     return found
 
 

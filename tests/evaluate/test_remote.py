@@ -15,9 +15,10 @@ from PIL import Image
 
 from univg.errors import UnivgError
 from univg.evaluate.benchmarks import open_file
-from univg.evaluate.engines import Decoding, OpenAIEngine
+from univg.evaluate.engines import OpenAIEngine
 from univg.evaluate.runner import evaluate
 from univg.grounding.prompts import render_prompt
+from univg.models.answering import Decoding
 from univg.models.pixels import PixelBudget
 from univg.models.server import Patience
 

@@ -17,11 +17,11 @@ from PIL import Image
 
 from univg.errors import UnivgError
 from univg.evaluate.benchmarks import open_file, pictures_of
-from univg.evaluate.engines import Decoding
 from univg.evaluate.gallery import choose_rows
 from univg.evaluate.report import build_sections, render_html_page, render_markdown_page, write_report
 from univg.evaluate.runner import evaluate
 from univg.evaluate.runs import Run, read_runs
+from univg.models.answering import Decoding
 from univg.report.tables import build_published_table, build_scores_table, read_published, render_markdown
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

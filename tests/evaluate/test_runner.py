@@ -16,10 +16,10 @@ import pytest
 
 from univg.errors import UnivgError
 from univg.evaluate.benchmarks import open_file, open_world
-from univg.evaluate.engines import Decoding
 from univg.evaluate.rows import drop_timings
 from univg.evaluate.runner import evaluate, parse_shard, read_shard
 from univg.evaluate.runs import OtherRun, read_run
+from univg.models.answering import Decoding
 
 KILLS = 25
 

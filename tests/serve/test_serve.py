@@ -27,9 +27,10 @@ from PIL import Image
 
 from univg.cli import main as cli
 from univg.evaluate.benchmarks import open_world
-from univg.evaluate.engines import Answer, Decoding, LocalEngine, OpenAIEngine
+from univg.evaluate.engines import LocalEngine, OpenAIEngine
 from univg.grounding.prompts import render_chat
 from univg.grounding.samples import read_jsonl
+from univg.models.answering import Answer, Decoding
 from univg.models.generation.generate import Chat, generate
 from univg.models.grounder import Grounder
 from univg.models.server import with_pictures
@@ -241,7 +242,13 @@ def test_an_evaluation_over_the_server_equals_one_in_process(
     for engine in engines:
         answers = [one for batch in engine.answer(cases, Decoding()) for one in batch]
         assert all(isinstance(one, Answer) for one in answers)
-        found.append({one.key: (one.texts, one.seen_wh) for one in answers if isinstance(one, Answer)})
+        found.append(
+            {
+                one.key: (one.texts, one.tokens, one.truncated, one.prompt_tokens, one.seen_wh)
+                for one in answers
+                if isinstance(one, Answer)
+            }
+        )
     assert found[0] == found[1] and len(found[0]) == 3
     assert (engines[0].style, engines[0].frame) == ("think", "permille")
 

@@ -11,28 +11,14 @@ import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
 from univg.construct.data import Item
 from univg.files import Journal
-from univg.grounding.boxes import SizeWH
-from univg.models.answering import Usage
-
-__all__ = [
-    "Answer",
-    "Budget",
-    "Draw",
-    "Failure",
-    "Ledger",
-    "LedgerError",
-    "Prices",
-    "Request",
-    "Role",
-    "Usage",
-]
+from univg.models.answering import Answer, Usage
 
 Role: TypeAlias = Literal["propose", "judge"]
 
@@ -62,28 +48,6 @@ class Request:
     messages: tuple[Mapping[str, Any], ...]
     how: Draw
     seed: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back. Tokens are of the whole request; `estimated` if the teacher did not count them itself.
-    `seen_wh`: the size of each image as the teacher saw it."""
-
-    texts: tuple[str, ...]
-    truncated: tuple[bool, ...]
-    prompt_tokens: int
-    completion_tokens: int
-    estimated: bool
-    seen_wh: tuple[SizeWH, ...]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a request has no answer: `cause` is "image" or "no_response". The next run asks again."""
-
-    cause: str
-    why: str
 
 
 @dataclass(frozen=True)
@@ -151,8 +115,9 @@ class Ledger:
             file.seek(place[0])
             row = json.loads(file.read(place[1]))
         seen = tuple((int(width), int(height)) for width, height in row["seen_wh"])
+        texts, truncated = tuple(row["texts"]), tuple(row["truncated"])
         return Answer(
-            tuple(row["texts"]), tuple(row["truncated"]), row["prompt_tokens"], row["completion_tokens"],
+            key, texts, truncated, (None,) * len(texts), row["prompt_tokens"], row["completion_tokens"],
             row["estimated"], seen, row["seconds"],
         )  # fmt: skip
 
@@ -223,8 +188,10 @@ class Ledger:
 
 
 _TOKENS = ("prompt_tokens", "completion_tokens")
+_PAID = ("texts", "truncated", *_TOKENS, "estimated", "seen_wh")
 
 
 def _row(request: Request, answer: Answer, teacher: str) -> dict[str, Any]:
     about = {"request": request.key, "sample": request.item.sample.key, "role": request.role}
-    return about | {"draw": request.draw, "teacher": teacher} | asdict(answer)
+    paid = {name: getattr(answer, name) for name in _PAID} | {"seconds": round(answer.seconds, 3)}
+    return about | {"draw": request.draw, "teacher": teacher} | paid

@@ -16,7 +16,7 @@ from typing import Any
 
 from univg.construct.copies import Copies
 from univg.construct.data import Data, Item
-from univg.construct.ledger import Answer, Draw, Failure, Ledger, Request, Usage
+from univg.construct.ledger import Draw, Ledger, Request
 from univg.construct.prompts import Prompts, ask_plainly
 from univg.construct.results import Results
 from univg.construct.select import Choice, choose, orders
@@ -25,6 +25,7 @@ from univg.construct.verify import Rules, Verdict, verify
 from univg.grounding.boxes import clip_unit, is_degenerate, is_ordered
 from univg.grounding.coordinates import Frame
 from univg.grounding.samples import GroundingSample
+from univg.models.answering import Answer, Refusal, Usage
 from univg.pictures.images import ImageFault
 
 OUTCOMES: Mapping[str, str] = {
@@ -195,10 +196,10 @@ class Constructor:
                 result = results.get(request.key)
                 if isinstance(result, Answer):
                     draft.proposals += self._verified(request, result, len(draft.proposals))
-                elif isinstance(result, Failure):
+                elif isinstance(result, Refusal):
                     draft.failures += 1
                     draft.why = result.why
-                    draft.outcome = "image" if result.cause == "image" else draft.outcome
+                    draft.outcome = "image" if result.kind == "image" else draft.outcome
                 else:
                     draft.outcome, draft.why = "unasked", "the budget is used up"
             if draft.outcome is None:

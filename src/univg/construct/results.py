@@ -23,8 +23,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import univg
 from univg.construct.card import card
-from univg.construct.ledger import Ledger, Usage
+from univg.construct.ledger import Ledger
 from univg.grounding.samples import GroundingSample
+from univg.models.answering import Usage
 from univg.pictures.drawing import save_atomically
 
 if TYPE_CHECKING:

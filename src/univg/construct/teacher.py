@@ -12,18 +12,28 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from univg.construct.data import WORLD, Item
-from univg.construct.ledger import Answer, Draw, Failure, Ledger, Request, Role, Usage
+from univg.construct.ledger import Draw, Ledger, Request, Role
 from univg.files import canonical
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import render_response
-from univg.models import answering
-from univg.models.answering import Answerer, Decoding, LocalAnswerer, Question, ServerAnswerer, seed_of
+from univg.models.answering import (
+    Answer,
+    Answerer,
+    Decoding,
+    LocalAnswerer,
+    Question,
+    Record,
+    Refusal,
+    ServerAnswerer,
+    Usage,
+    seed_of,
+)
 from univg.models.checkpoint import weights_digest
 from univg.models.loading import MODEL_FAMILIES
 from univg.models.pixels import PixelBudget
@@ -32,7 +42,7 @@ from univg.models.server import Server
 if TYPE_CHECKING:
     from univg.models.loading import Loaded
 
-Result: TypeAlias = Answer | Failure | None
+Result: TypeAlias = Answer | Refusal | None
 Results: TypeAlias = Generator[tuple[Request, Result], None, None]
 
 DRAIN_S = 20.0
@@ -108,7 +118,7 @@ class WorldTeacher:
         for request in requests:
             sample = request.item.sample
             text = render_response(sample.boxes[0], sample.thought)
-            yield request, Answer((text,), (False,), 0, 0, False, (), 0.0)
+            yield request, Answer(request.key, (text,), (False,), (0,), 0, 0, False, (), 0.0)
 
 
 class _AnswererTeacher:
@@ -122,17 +132,36 @@ class _AnswererTeacher:
         self.answerer, self.block, self.name = answerer, block, answerer.name
 
     def answer(self, requests: Sequence[Request], ledger: Ledger) -> Results:
-        groups: dict[Draw, list[Request]] = {}
-        for request in requests:
-            groups.setdefault(request.how, []).append(request)
-        for how, group in groups.items():
-            account = _Account(ledger, self.name, {request.key: request for request in group})
+        asked = {request.key: request for request in requests}
+
+        @contextmanager
+        def account(most: Usage, stop: threading.Event) -> Iterator[Record | None]:
+            held = ledger.admit(most, stop)
+            if held is None:
+                yield None
+                return
+            try:
+                yield lambda answers: ledger.record(
+                    [(asked[one.key], one) for one in answers], held, self.name
+                )
+            except BaseException:
+                ledger.release(held)
+                raise
+
+        for how in dict.fromkeys(request.how for request in requests):
             # A request's key stands for all that decides, its seed included.
             decoding = Decoding(how.n, how.temperature, how.max_new_tokens, seed=0)
-            questions = [Question(one.key, one.messages, one.item.pictures, seed=one.seed) for one in group]
+            questions = [
+                Question(one.key, one.messages, one.item.pictures, one.seed)
+                for one in requests
+                if one.how == how
+            ]
             with closing(self.answerer.answer(questions, decoding, account)) as batches:
                 for result in (one for batch in batches for one in batch):
-                    yield account.requests[result.key], _result_of(result)
+                    if isinstance(result, Answer):  # as the ledger keeps it
+                        yield asked[result.key], replace(result, seconds=round(result.seconds, 3))
+                    else:
+                        yield asked[result.key], None if result.kind == "unasked" else result
 
 
 class LocalTeacher(_AnswererTeacher):
@@ -188,43 +217,3 @@ class RemoteTeacher(_AnswererTeacher):
 
     def about(self) -> dict[str, Any]:
         return {"name": self.name, "address": self._address, **self.fingerprint()}
-
-
-@dataclass(frozen=True)
-class _Account:
-    """The ledger, as an answerer asks it and tells it."""
-
-    ledger: Ledger
-    teacher: str
-    requests: Mapping[str, Request]
-
-    def admit(self, estimate: Usage, stop: threading.Event) -> Usage | None:
-        return self.ledger.admit(estimate, stop)
-
-    def release(self, held: Usage) -> None:
-        self.ledger.release(held)
-
-    def record(self, answers: Sequence[answering.Answer], held: Usage) -> None:
-        paid = [(self.requests[one.key], _entry_of(one)) for one in answers]
-        self.ledger.record(paid, held, self.teacher)
-
-
-def _result_of(result: answering.Answer | answering.Refusal) -> Result:
-    if isinstance(result, answering.Answer):
-        return _entry_of(result)
-    if result.kind == "unasked":
-        return None
-    return Failure("image" if result.kind == "image" else "no_response", result.why)
-
-
-def _entry_of(answer: answering.Answer) -> Answer:
-    """Return the answer as the ledger keeps it."""
-    return Answer(
-        tuple(one.text for one in answer.texts),
-        tuple(one.truncated for one in answer.texts),
-        answer.usage.prompt_tokens,
-        answer.usage.completion_tokens,
-        answer.estimated,
-        answer.seen_wh,
-        round(answer.seconds, 3),
-    )

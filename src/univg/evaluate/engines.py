@@ -22,7 +22,6 @@ from univg.models.answering import (
     Question,
     Refusal,
     ServerAnswerer,
-    Text,
 )
 from univg.models.checkpoint import weights_digest
 from univg.models.loading import MODEL_FAMILIES
@@ -31,20 +30,6 @@ from univg.models.server import Patience, Server
 
 if TYPE_CHECKING:
     from univg.models.loading import Loaded
-
-__all__ = [
-    "Answer",
-    "Batch",
-    "Decoding",
-    "Engine",
-    "LocalEngine",
-    "OpenAIEngine",
-    "Refusal",
-    "Text",
-    "budget_for",
-    "load_local",
-    "question_of",
-]
 
 Batch: TypeAlias = list[Answer | Refusal]
 

@@ -21,7 +21,6 @@ from univg.grounding.samples import GroundingSample
 from univg.grounding.scoring import score
 
 if TYPE_CHECKING:
-    from univg.grounding.samples import GroundingSample
     from univg.models.answering import Answer
 
 __all__ = ["Row", "add_legacy", "drop_timings", "make_row", "reward_columns", "score_columns"]
@@ -40,9 +39,12 @@ def make_row(sample: GroundingSample, answer: Answer, style: PromptStyle, frame:
     then that mean agreement.
     """
     asked = Asked.of(sample, style, frame)
-    readings = [read(text.text, asked, answer.seen_wh, text.truncated) for text in answer.texts]
+    readings = [
+        read(text, asked, answer.seen_wh, truncated)
+        for text, truncated in zip(answer.texts, answer.truncated, strict=True)
+    ]
     chosen, confidence = most_agreed(readings)
-    text, reading = answer.texts[chosen], readings[chosen]
+    reading = readings[chosen]
     row: Row = {
         "source": sample.source,
         "task": sample.task,
@@ -50,16 +52,16 @@ def make_row(sample: GroundingSample, answer: Answer, style: PromptStyle, frame:
         "query": sample.query,
         "truth_unit": list(sample.boxes[0]),
         "style": asked.style,
-        "text": text.text,
-        "tokens": text.tokens,
-        "truncated": text.truncated,
+        "text": reading.text,
+        "tokens": answer.tokens[chosen],
+        "truncated": reading.truncated,
         **score_columns(sample, reading),
         "image_index": reading.image_index,
         "image_rule": reading.image_rule,
         "seconds": round(answer.seconds, 4),
     }
     if len(answer.texts) > 1:
-        row |= {"confidence": confidence, "texts": [one.text for one in answer.texts]}
+        row |= {"confidence": confidence, "texts": list(answer.texts)}
     return row
 
 

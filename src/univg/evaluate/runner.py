@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import univg
 from univg.errors import UnivgError
 from univg.evaluate.benchmarks import WORLD_N, WORLDS, Benchmark, Case, formats_of, open_file, open_world
-from univg.evaluate.engines import Answer, Decoding, Engine, OpenAIEngine, Refusal, load_local
+from univg.evaluate.engines import Engine, OpenAIEngine, load_local
 from univg.evaluate.rows import Row, add_legacy, make_row
 from univg.evaluate.runs import Shard, claim, open_rows, read_rows, read_state, write_state
+from univg.models.answering import Answer, Decoding, Refusal
 from univg.world import DEFAULT_DIFFICULTY
 
 if TYPE_CHECKING:

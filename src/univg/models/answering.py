@@ -12,10 +12,10 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -23,29 +23,13 @@ from univg.errors import UnivgError
 from univg.grounding.boxes import SizeWH
 from univg.models.pixels import PixelBudget
 from univg.models.server import GivenUp, Server, as_seen, concurrently, with_pictures
-from univg.models.tokens import check_image_marks, count_prompt, estimate_prompt, estimate_text
+from univg.models.tokens import check_image_marks, estimate_prompt, estimate_text
 from univg.pictures.images import ImageFault
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from univg.models.loading import Loaded
-
-__all__ = [
-    "Account",
-    "Answer",
-    "Answerer",
-    "Answers",
-    "Decoding",
-    "LocalAnswerer",
-    "Question",
-    "Refusal",
-    "RefusalKind",
-    "ServerAnswerer",
-    "Text",
-    "Usage",
-    "seed_of",
-]
 
 RefusalKind: TypeAlias = Literal["image", "prompt", "engine", "unasked"]
 """``image``: a picture cannot be opened. ``prompt``: the question cannot be put to this model. ``engine``: the
@@ -121,27 +105,23 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Text:
-    """One response: its ``text``, its length in ``tokens`` (None if the server does not say), and whether the limit
-    cut it off."""
-
-    text: str
-    tokens: int | None
-    truncated: bool
-
-
-@dataclass(frozen=True)
 class Answer:
-    """What came back to the question ``key``: as many ``texts`` as were drawn. ``seen_wh``: the size of each image
-    as the model saw it. ``seconds``: the batch's time shared out among its questions, or the request's own.
-    ``usage`` is of the whole request, ``estimated`` if a server did not count the tokens."""
+    """What came back to the question ``key``, as many ``texts`` as were drawn.
+
+    Of each text: whether the limit cut it off, and its length in ``tokens`` (None if the server does not say). Of the
+    whole request: tokens in and out, ``estimated`` if a server did not count them; the size of each image as the model
+    saw it; the time, in a batch the questions' equal shares.
+    """
 
     key: str
-    texts: tuple[Text, ...]
+    texts: tuple[str, ...]
+    truncated: tuple[bool, ...]
+    tokens: tuple[int | None, ...]
+    prompt_tokens: int
+    completion_tokens: int
+    estimated: bool
     seen_wh: tuple[SizeWH, ...]
     seconds: float
-    usage: Usage = field(default_factory=Usage)
-    estimated: bool = True
 
 
 @dataclass(frozen=True)
@@ -154,31 +134,27 @@ class Refusal:
 
 
 Answers: TypeAlias = Generator[list[Answer | Refusal], None, None]
+Record: TypeAlias = Callable[[Sequence[Answer]], None]
+Account: TypeAlias = Callable[[Usage, threading.Event], AbstractContextManager[Record | None]]
+"""Holds what a request may cost at most, waiting if need be until the event; gives what notes its answers down before
+anybody else sees them, or None if it may not be asked. What was held for a request that fails is given back."""
 
 
-class Account(Protocol):
-    """Who allows to ask, and is told of every answer before anybody else."""
-
-    def admit(self, estimate: Usage, stop: threading.Event) -> Usage | None:
-        """Hold what a request may cost at most, waiting if need be; None if it may not be asked."""
-
-    def record(self, answers: Sequence[Answer], held: Usage) -> None:
-        """Take note of what ``held`` was spent on."""
-
-    def release(self, held: Usage) -> None:
-        """Give back what was held for a request that got no answer."""
+def free_of_charge(most: Usage, stop: threading.Event) -> AbstractContextManager[Record | None]:
+    """Allow every request and note nothing down."""
+    return nullcontext(lambda answers: None)
 
 
 class Answerer(Protocol):
-    """A model that can be asked. Left early (closed), `answer` gives up what it has begun."""
+    """A model that can be asked; ``name`` is what it was asked for by."""
 
     name: str
-    """The model as it was asked for."""
 
     def answer(
-        self, questions: Sequence[Question], decoding: Decoding, account: Account | None = None
+        self, questions: Sequence[Question], decoding: Decoding, account: Account = free_of_charge
     ) -> Answers:
-        """Yield an answer or a refusal to every question, some at a time. Raises UnivgError if it cannot go on."""
+        """Yield an answer or a refusal to every question, some at a time; closed, it gives up what it has begun.
+        Raises UnivgError if it cannot go on."""
 
 
 def seed_of(*parts: object) -> int:
@@ -205,7 +181,7 @@ class LocalAnswerer:
         self.loaded, self.batch_size, self.name = loaded, batch_size, loaded.name
 
     def answer(
-        self, questions: Sequence[Question], decoding: Decoding, account: Account | None = None
+        self, questions: Sequence[Question], decoding: Decoding, account: Account = free_of_charge
     ) -> Answers:
         step = max(1, self.batch_size // decoding.samples)
         order = self.in_order(questions)
@@ -248,59 +224,50 @@ class LocalAnswerer:
         return opened, refused
 
     def _draw(
-        self, asked: Sequence[_Opened], decoding: Decoding, account: Account | None
+        self, opened: Sequence[_Opened], decoding: Decoding, account: Account
     ) -> list[Answer | Refusal]:
-        from univg.models.generation.generate import Chat, generate
+        import torch
+
+        from univg.models.generation.generate import Chat, generate, measure
 
         started = time.perf_counter()
-        seen = [tuple(self.loaded.resized(image.size) for image in images) for _, images in asked]
-        prompts = [self._count(question, seen_wh) for (question, _), seen_wh in zip(asked, seen, strict=True)]
-        most = decoding.max_new_tokens * decoding.samples
-        estimate = Usage(len(asked), sum(prompts), most * len(asked))
-        with _held(account, estimate, threading.Event()) as record, self._memory_watched():
+        chats = [Chat(tuple(images), tuple(one.messages), one.key) for one, images in opened]
+        prompts = [measure(self.loaded, chat) for chat in chats]
+        most = Usage(len(chats), sum(prompts), decoding.max_new_tokens * decoding.samples * len(chats))
+        with account(most, threading.Event()) as record:
             if record is None:
-                return [_unasked(question) for question, _ in asked]
-            drawn = generate(
-                self.loaded,
-                [Chat(tuple(images), tuple(one.messages), one.key) for one, images in asked],
-                max_new_tokens=decoding.max_new_tokens,
-                temperature=decoding.temperature,
-                n=decoding.samples,
-                seed=decoding.seed,
-                batch_size=max(self.batch_size, decoding.samples),
-            )
-            seconds = (time.perf_counter() - started) / len(asked)
+                return [_unasked(question) for question, _ in opened]
+            try:
+                drawn = generate(
+                    self.loaded,
+                    chats,
+                    max_new_tokens=decoding.max_new_tokens,
+                    temperature=decoding.temperature,
+                    n=decoding.samples,
+                    seed=decoding.seed,
+                    batch_size=max(self.batch_size, decoding.samples),
+                )
+            except torch.OutOfMemoryError as error:
+                cause = f"out of memory with {self.batch_size} responses at a time"
+                remedy = "give a smaller --batch-size; what was answered is kept"
+                raise UnivgError(cause, remedy=remedy) from error
+            seconds = (time.perf_counter() - started) / len(chats)
             answers = [
                 Answer(
-                    question.key,
-                    tuple(Text(one.text, one.tokens, one.truncated) for one in written),
-                    seen_wh,
+                    chat.key,
+                    tuple(one.text for one in texts),
+                    tuple(one.truncated for one in texts),
+                    tuple(one.tokens for one in texts),
+                    prompt,
+                    sum(one.tokens for one in texts),
+                    False,
+                    tuple(self.loaded.resized(image.size) for image in chat.images),
                     seconds,
-                    Usage(1, prompt, sum(one.tokens for one in written)),
-                    estimated=False,
                 )
-                for (question, _), seen_wh, prompt, written in zip(asked, seen, prompts, drawn, strict=True)
+                for chat, prompt, texts in zip(chats, prompts, drawn, strict=True)
             ]
             record(answers)
         return list(answers)
-
-    def _count(self, question: Question, seen_wh: Sequence[SizeWH]) -> int:
-        processor = self.loaded.processor
-        messages = [dict(message) for message in question.messages]
-        prompt = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return count_prompt(processor.tokenizer, str(prompt), seen_wh, processor.factor)
-
-    @contextmanager
-    def _memory_watched(self) -> Iterator[None]:
-        """Turn the accelerator's out-of-memory error into one line that says what to change."""
-        import torch
-
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            cause = f"out of memory with {self.batch_size} responses at a time"
-            remedy = "give a smaller --batch-size; what was answered is kept"
-            raise UnivgError(cause, remedy=remedy) from error
 
 
 class ServerAnswerer:
@@ -329,7 +296,7 @@ class ServerAnswerer:
         self.fields, self.stream = fields or {}, stream
 
     def answer(
-        self, questions: Sequence[Question], decoding: Decoding, account: Account | None = None
+        self, questions: Sequence[Question], decoding: Decoding, account: Account = free_of_charge
     ) -> Answers:
         """Yield one answer or refusal a batch, as replies come. Raises UnivgError when several requests in a row
         failed for good."""
@@ -339,7 +306,7 @@ class ServerAnswerer:
                 yield [result]
 
     def _ask(
-        self, decoding: Decoding, account: Account | None, question: Question, stop: threading.Event
+        self, decoding: Decoding, account: Account, question: Question, stop: threading.Event
     ) -> Answer | Refusal:
         try:
             pictures = [as_seen(image, self.budget, self.factor) for image in question.pictures()]
@@ -349,28 +316,23 @@ class ServerAnswerer:
         prompt = estimate_prompt(question.text, seen_wh, self.factor)
         most = Usage(1, prompt, decoding.max_new_tokens * decoding.samples)
         try:
-            with _held(account, most, stop) as record:
+            with account(most, stop) as record:
                 if record is None:
                     return _unasked(question)
                 started = time.perf_counter()
                 request = self._request(question, [url for url, _ in pictures], decoding)
                 reply = self.server.complete(request, decoding.samples, stop, stream=self.stream)
                 read, written = reply.prompt_tokens, reply.completion_tokens
-                tokens = written if decoding.samples == 1 else None
                 answer = Answer(
                     question.key,
-                    tuple(
-                        Text(text, tokens, cut)
-                        for text, cut in zip(reply.texts, reply.truncated, strict=True)
-                    ),
+                    reply.texts,
+                    reply.truncated,
+                    (written if decoding.samples == 1 else None,) * decoding.samples,
+                    prompt if read is None else read,
+                    1 + estimate_text("".join(reply.texts)) if written is None else written,
+                    read is None or written is None,
                     seen_wh,
                     time.perf_counter() - started,
-                    Usage(
-                        1,
-                        prompt if read is None else read,
-                        1 + estimate_text("".join(reply.texts)) if written is None else written,
-                    ),
-                    estimated=read is None or written is None,
                 )
                 record([answer])
                 return answer
@@ -407,20 +369,3 @@ _Opened: TypeAlias = "tuple[Question, Sequence[Image.Image]]"
 
 def _unasked(question: Question) -> Refusal:
     return Refusal(question.key, "unasked", "it was not asked")
-
-
-@contextmanager
-def _held(
-    account: Account | None, estimate: Usage, stop: threading.Event
-) -> Iterator[Callable[[Sequence[Answer]], None] | None]:
-    """Hold what a request may cost; gives what records its answers, or None if it may not be asked."""
-    if account is None:
-        yield lambda answers: None
-        return
-    held = account.admit(estimate, stop)
-    try:
-        yield None if held is None else partial(account.record, held=held)
-    except BaseException:
-        if held is not None:
-            account.release(held)
-        raise

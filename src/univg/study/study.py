@@ -208,9 +208,10 @@ def _read_stamp(path: Path) -> Mapping[str, Any]:
 def _evaluate_arm(config: StudyConfig, model: str, out: Path) -> dict[str, Any]:
     """Return IoUs by split and family in the samples' order, and the share of answers with a fault by split."""
     from univg.evaluate.benchmarks import open_world
-    from univg.evaluate.engines import Decoding, load_local
+    from univg.evaluate.engines import load_local
     from univg.evaluate.runner import evaluate
     from univg.evaluate.runs import OtherRun
+    from univg.models.answering import Decoding
 
     ious: dict[str, dict[str, list[float]]] = {}
     faults: dict[str, float] = {}

@@ -115,6 +115,11 @@ def generate(
     return results
 
 
+def measure(loaded: Loaded, chat: Chat) -> int:
+    """Return how many tokens the model is given for `chat`. Errors: as `generate`."""
+    return _prepare(loaded, chat, 0).length
+
+
 def encode(loaded: Loaded, chats: Sequence[Chat], prompts: Sequence[str]) -> BatchFeature:
     """Make the model's inputs for a batch, left-padded, on its device: `input_ids`, `attention_mask`,
     `mm_token_type_ids` (B, T), and `pixel_values`, `image_grid_thw` over all images in order."""
