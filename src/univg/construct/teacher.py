@@ -17,8 +17,8 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from univg.construct.data import WORLD, Item
 from univg.construct.ledger import Answer, Draw, Failure, Ledger, Request, Role, Usage
+from univg.data.dataset import Item
 from univg.files import canonical
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import render_response
@@ -28,6 +28,7 @@ from univg.models.checkpoint import weights_digest
 from univg.models.loading import MODEL_FAMILIES
 from univg.models.pixels import PixelBudget
 from univg.models.server import Server
+from univg.world import SOURCE
 
 if TYPE_CHECKING:
     from univg.models.loading import Loaded
@@ -102,7 +103,7 @@ class WorldTeacher:
     @staticmethod
     def knows(item: Item) -> bool:
         sample = item.sample
-        return sample.source.startswith(WORLD) and bool(sample.thought) and bool(sample.boxes)
+        return sample.source.startswith(SOURCE) and bool(sample.thought) and bool(sample.boxes)
 
     def answer(self, requests: Sequence[Request], ledger: Ledger) -> Results:
         for request in requests:

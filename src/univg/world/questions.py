@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from PIL import Image
 
-from univg.grounding.boxes import Box
+from univg.grounding.boxes import Box, SizeWH
 from univg.grounding.samples import GroundingSample
-from univg.world.render import render
+from univg.world.render import render, size_for
 from univg.world.scene import Scene, Split, Studio, Thing, Unplaceable, place_name
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 DEFAULT_DIFFICULTY = 0.5
+SOURCE = "world#"
+"""How the source of a world's sample begins, wherever it was stored in between."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,40 @@ def family(
 
 @dataclass(frozen=True)
 class WorldSample:
-    """A sample with its pictures, and the scenes they were drawn from (None for a crop)."""
+    """A sample, and what its pictures show: the scenes to draw, the longer side of each `size` pixels."""
 
     sample: GroundingSample
-    images: tuple[Image.Image, ...]
     shots: tuple[Scene | Crop, ...]
+    size: int
+
+    @cached_property
+    def images(self) -> tuple[Image.Image, ...]:
+        """The pictures, drawn when they are first asked for."""
+        return self.draw()
+
+    def draw(self) -> tuple[Image.Image, ...]:
+        """Draw the pictures without keeping them: tens of thousands of scenes are small, their pictures are not."""
+        pictures: list[Image.Image | None] = [
+            render(shot, self.size) if isinstance(shot, Scene) else None for shot in self.shots
+        ]
+        for i, shot in enumerate(self.shots):
+            if isinstance(shot, Crop):
+                source = pictures[shot.of]
+                assert source is not None
+                pictures[i] = source.crop(crop_pixels(shot.box, source.size))
+        return tuple(picture for picture in pictures if picture is not None)
+
+    @property
+    def sizes_wh(self) -> list[SizeWH]:
+        """Width and height of each picture in pixels; nothing is drawn for it."""
+        sizes = [
+            size_for(shot.aspect, self.size) if isinstance(shot, Scene) else (0, 0) for shot in self.shots
+        ]
+        for i, shot in enumerate(self.shots):
+            if isinstance(shot, Crop):
+                left, top, right, bottom = crop_pixels(shot.box, sizes[shot.of])
+                sizes[i] = right - left, bottom - top
+        return sizes
 
 
 def make_sample(
@@ -111,10 +143,10 @@ def make_sample(
         boxes=(question.box,),
         target_image=question.target,
         thought=question.thought,
-        source=f"world#{name}",
+        source=f"{SOURCE}{name}",
         extra={"difficulty": round(difficulty, 6), **question.extra},
     )
-    return WorldSample(sample, _develop(question.shots, size), question.shots)
+    return WorldSample(sample, question.shots, size)
 
 
 def stream(
@@ -131,16 +163,6 @@ def stream(
         for name in names:
             yield make_sample(name, split, seed, index, difficulty, size)
         index += 1
-
-
-def _develop(shots: Sequence[Scene | Crop], size: int) -> tuple[Image.Image, ...]:
-    pictures: list[Image.Image | None] = [render(s, size) if isinstance(s, Scene) else None for s in shots]
-    for i, shot in enumerate(shots):
-        if isinstance(shot, Crop):
-            source = pictures[shot.of]
-            assert source is not None
-            pictures[i] = source.crop(crop_pixels(shot.box, source.size))
-    return tuple(picture for picture in pictures if picture is not None)
 
 
 def crop_pixels(box: Box, size_wh: tuple[int, int]) -> tuple[int, int, int, int]:
