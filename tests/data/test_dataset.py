@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from univg.data.dataset import ENDLESS, Dataset, WorldItem, digest_parts, reopen_pictures
-from univg.data.readers import ReadError
+from univg.errors import UnivgError
 from univg.grounding.samples import GroundingSample, read_jsonl, write_jsonl
 from univg.pictures.images import ImageFault
 from univg.world import FAMILIES, make_sample, stream
@@ -119,7 +119,7 @@ def test_faults_are_kept_and_a_file_that_cannot_be_read_is_an_error(folder: Path
     path.write_bytes(path.read_bytes() + b'{"images": ["a.png"], "query": " ", "task": "diff"}\n')
     data = Dataset.from_file(path, images=folder)
     assert data.total == 3 and [fault.kind for fault in data.faults] == ["empty_question"]
-    with pytest.raises(ReadError, match="no such file"):
+    with pytest.raises(UnivgError, match="no such file"):
         Dataset.from_file(folder / "none.jsonl")
 
 

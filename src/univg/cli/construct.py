@@ -257,23 +257,24 @@ def _open_data(
         return Dataset.from_world(
             n or WORLD_N, split, seed, tasks, DEFAULT_DIFFICULTY if difficulty is None else difficulty, size
         )
-    from univg.cli.data_reading import FaultBook, chosen_format, samples_of
+    from univg.cli.data.reading import print_faults
+    from univg.data.published import FaultBook, PublishedFile
 
     file, book = Path(data), FaultBook()
-    kind = chosen_format(file, format)
+    opened = PublishedFile.open(file, format, images)
     samples = []
     found = set()
-    for sample in samples_of(file, kind, images, book):
+    for sample in opened.read(book):
         found.add(sample.task)
         if not tasks or sample.task in tasks:
             samples.append(sample)
         if n is not None and len(samples) == n:
             break
-    book.tell(notes())
+    print_faults(book, notes())
     if not samples:
         tasks_there = f" (its tasks: {', '.join(sorted(found))})" if tasks and found else ""
         raise UnivgError(f"no usable sample{tasks_there}: {file}: see `univg data validate`")
-    return Dataset.from_samples(f"{file.name} ({kind})", samples, images)
+    return Dataset.from_samples(f"{file.name} ({opened.format})", samples, images)
 
 
 def _teacher(name: str, asking: Asking, option: str) -> Teacher:

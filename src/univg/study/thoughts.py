@@ -41,7 +41,7 @@ def make_thoughts(config: StudyConfig, seed: int, start: str, folder: Path) -> d
 
     Killed, it goes on: no chain that was written is asked for again.
     """
-    from univg.world import writing as world
+    from univg.world.writing import SAMPLES, write_world
 
     settings = config.thoughts
     assert settings is not None
@@ -50,8 +50,8 @@ def make_thoughts(config: StudyConfig, seed: int, start: str, folder: Path) -> d
         found: dict[str, int] = json.loads(counts.read_text(encoding="utf-8"))
         return found
     drawn = folder / "world"
-    world.run(drawn, n=settings.samples, seed=settings.seed + seed, families=config.families, size=120)
-    samples = list(read_jsonl(drawn / world.SAMPLES))
+    write_world(drawn, settings.samples, seed=settings.seed + seed, families=config.families, size=120)
+    samples = list(read_jsonl(drawn / SAMPLES))
     for name, model in zip(TEACHERS, (settings.teacher, start), strict=True):
         _construct(config, seed, model, samples, drawn, folder / name)
     sets = {
