@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from univg.data.published import FaultBook, PublishedFile
 from univg.data.readers import ImageRoot
@@ -16,25 +16,10 @@ from univg.errors import UnivgError
 from univg.grounding.boxes import area
 from univg.grounding.mentions import which_image
 from univg.grounding.samples import GroundingSample
-from univg.pictures.drawing import (
-    FAINT,
-    HAIRLINE,
-    INK,
-    OTHERS,
-    THUMB_PX,
-    WHITE,
-    SheetCell,
-    beside,
-    contact_sheet,
-    draw_box,
-    fit,
-    padded,
-    stack,
-    text_block,
-)
+from univg.pictures.drawing import OTHERS, THUMB_PX, SheetCell, contact_sheet, draw_box, fit
 from univg.pictures.images import ImageFault, open_picture
 
-__all__ = ["Counts", "count_samples", "count_tokens", "draw_counts", "draw_samples", "find_quantile"]
+__all__ = ["Counts", "count_samples", "count_tokens", "draw_samples", "find_quantile", "list_panels"]
 
 _AREAS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 _TOKENS = (256, 512, 1024, 1536, 2048, 3072, 4096, 6000)
@@ -85,20 +70,17 @@ def find_quantile(values: Sequence[float], q: float) -> float | None:
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else None
 
 
-def draw_counts(title: str, counts: Counts, tokens: Sequence[int], max_pixels: int) -> Image.Image:
-    """Draw bar charts of the counts, two in a row."""
+def list_panels(counts: Counts, tokens: Sequence[int], max_pixels: int) -> dict[str, dict[str, int]]:
+    """Return what bar charts of the counts show: each chart's title, and its bars."""
     areas = _bin(counts.areas, _AREAS, lambda share: f"{share:.1%}".replace(".0", ""))
-    panels: dict[str, Mapping[str, int]] = {
+    panels = {
         "samples per task": dict(counts.tasks.most_common(14)),
         "images per sample": {str(k): v for k, v in sorted(counts.per_sample.items())},
         "target's share of its image": areas,
     }
     if tokens:
         panels[f"prompt tokens at {max_pixels} pixels an image"] = _bin(tokens, _TOKENS, str)
-    drawn = [_draw_bars(name, bars) for name, bars in panels.items()]
-    rows = [beside(drawn[i : i + 2], 48) for i in range(0, len(drawn), 2)]
-    head = text_block([title], max(row.width for row in rows), 26, INK)
-    return padded(stack([head, *rows], 32), 32)
+    return panels
 
 
 def draw_samples(
@@ -152,24 +134,3 @@ def _bin(values: Sequence[float], edges: Sequence[float], name: Callable[[float]
     names = [*(f"to {name(edge)}" for edge in edges), f"over {name(edges[-1])}"]
     last = max((i for i, count in enumerate(counts) if count), default=0)
     return dict(zip(names[: last + 1], counts[: last + 1], strict=True))
-
-
-def _draw_bars(title: str, bars: Mapping[str, int], width: int = 560) -> Image.Image:
-    step, label_width, number_width = 30, 190, 70
-    most = max(bars.values(), default=1) or 1
-    chart = Image.new("RGB", (width, step * max(1, len(bars))), WHITE)
-    pen = ImageDraw.Draw(chart)
-    long = width - label_width - number_width
-    for i, (label, count) in enumerate(bars.items()):
-        y = i * step
-        chart.paste(text_block([label[:24]], label_width - 12, 16, INK), (0, y + 3))
-        pen.line((label_width, y, label_width, y + step), fill=HAIRLINE)
-        if count:
-            pen.rectangle(
-                (label_width, y + 5, label_width + max(2, long * count // most), y + step - 6), fill=OTHERS
-            )
-        chart.paste(
-            text_block([str(count)], number_width - 8, 15, FAINT),
-            (label_width + long * count // most + 8, y + 4),
-        )
-    return stack([text_block([title], width, 18, INK), chart], 8)

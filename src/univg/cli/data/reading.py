@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -63,13 +64,15 @@ class MeasureCommand(ReadCommand):
     workers: int = Field(default=4, ge=1, description="Images opened at once.")
 
 
-def write_picture(image: Image.Image, out: Path) -> None:
-    """Write a picture of the kind that its suffix names. Raises UnivgError if that fails."""
+def write_picture(picture: Image.Image | bytes, out: Path) -> None:
+    """Write a picture (bytes: one in a file's form) of the kind that `out` ends in. Raises UnivgError if that fails."""
+    from PIL import Image
+
     from univg.pictures.drawing import save_atomically
 
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_atomically(image, out)
+        save_atomically(Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture, out)
     except (OSError, ValueError) as error:
         raise UnivgError(f"cannot be written ({error})", out, "name a .png file with --out") from error
 

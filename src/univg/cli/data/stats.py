@@ -28,7 +28,8 @@ def count(command: StatsCommand) -> int:
     from univg.data.published import FaultBook
     from univg.data.readers import READERS
     from univg.data.validating import check_images
-    from univg.data.viewing import count_samples, count_tokens, draw_counts
+    from univg.data.viewing import count_samples, count_tokens, list_panels
+    from univg.report.plots import draw_bars
     from univg.terminal import results
 
     opened, book, console = command.open(), FaultBook(), results()
@@ -48,7 +49,7 @@ def count(command: StatsCommand) -> int:
         console.print("note: prompt tokens need the images: name their folder with --images")
     if command.out is not None:
         title = f"{command.file.name} · {total} samples"
-        write_picture(draw_counts(title, counts, tokens, command.max_pixels), command.out)
+        write_picture(draw_bars(title, list_panels(counts, tokens, command.max_pixels)), command.out)
         console.print(f"picture  {command.out}")
     return int(bool(book.left_out))
 
