@@ -101,7 +101,7 @@ def test_memory_that_runs_out_is_told(
 
     monkeypatch.setattr("univg.models.generation.generate.generate", exhausted)
     with pytest.raises(UnivgError, match=r"with 8 responses.*smaller --batch-size"):
-        answers(engine, scripted.world(1).cases[:2])
+        answers(engine, list(scripted.world(1).items())[:2])
 
 
 @pytest.mark.parametrize(

@@ -166,8 +166,7 @@ def evaluate(
     fingerprint = make_fingerprint(benchmark, engine, decoding)
     identity = claim(out, fingerprint, {"model": engine.name, **benchmark.origin})
     faults = [_keep_record_fault(fault) for fault in benchmark.faults] if number == 0 else []
-    cases = list(benchmark.items())
-    mine = cases[number::count]
+    mine = list(benchmark.items())[number::count]
     answered = 0
     with open_rows(out, shard) as journal:
         done = read_rows(out, identity)
@@ -176,7 +175,7 @@ def evaluate(
         missing = [case for case in mine if case.key not in done and case.sample.boxes]
         cases = {case.key: case for case in missing}
         finished, refused = sum(case.key in done for case in mine), len(faults)
-        write_state(out, shard, len(cases), faults)
+        write_state(out, shard, benchmark.total, faults)
         on_progress(Progress(finished, len(mine), hits, refused))
         try:
             for batch in engine.answer(missing, decoding) if missing else ():
@@ -193,7 +192,7 @@ def evaluate(
                 hits += sum(row["hit_50"] for row in rows)
                 on_progress(Progress(finished + answered, len(mine), hits, len(faults)))
         finally:
-            write_state(out, shard, len(cases), faults)
+            write_state(out, shard, benchmark.total, faults)
     rows_now = read_rows(out, identity)
     expected, standing = read_state(out, rows_now)
     complete = all(case.key in rows_now for case in mine)
@@ -237,7 +236,7 @@ def parse_shard(text: str) -> Shard:
     return int(number), int(count)
 
 
-def _make_row(case: Case, answer: Answer, engine: Engine, benchmark: str, identity: str, legacy: bool) -> Row:
+def _make_row(case: Item, answer: Answer, engine: Engine, benchmark: str, identity: str, legacy: bool) -> Row:
     row = {
         "key": case.key,
         "fingerprint": identity,

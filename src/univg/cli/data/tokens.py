@@ -10,13 +10,10 @@ from univg.errors import UnivgError
 from univg.grounding.boxes import SizeWH
 from univg.grounding.prompts import render_prompt, style_for
 from univg.grounding.samples import GroundingSample
+from univg.models.pixels import PixelBudget
+from univg.models.tokens import estimate_prompt, estimate_text
 
-CHAT_TOKENS = 20
-"""The system turn and the turns' own marks in Qwen2-VL's chat."""
-MARKS_AN_IMAGE = 2
-BYTES_A_TOKEN = 3.5
-"""English takes about four bytes a token in Qwen2's vocabulary; a little less errs on the safe side."""
-FACTOR = 28
+FACTOR = 28  # both sides of a resized image are multiples of it
 
 
 def make_counter(
@@ -26,27 +23,18 @@ def make_counter(
 
     Raises UnivgError for a pixel budget that cannot be, and for a folder without a tokenizer.
     """
-    from univg.models.processor import PixelBudget  # transformers: only where images are measured
-
     try:
         budget = PixelBudget(min_pixels, max_pixels)
     except ValueError as error:
         raise UnivgError(error, remedy="see --min-pixels and --max-pixels") from error
-    count_text = _estimate_text if tokenizer is None else _load_tokenizer(tokenizer)
-
-    def count_image(size_wh: SizeWH) -> int:
-        width, height = budget.resized(size_wh, FACTOR)
-        return width * height // FACTOR**2 + MARKS_AN_IMAGE
+    count_text = estimate_text if tokenizer is None else _load_tokenizer(tokenizer)
 
     def count(sample: GroundingSample, sizes_wh: list[SizeWH]) -> int:
         prompt = render_prompt(sample.query, style_for(sample, "think"))
-        return CHAT_TOKENS + count_text(prompt) + sum(map(count_image, sizes_wh))
+        seen_wh = [budget.resized(size_wh, FACTOR) for size_wh in sizes_wh]
+        return estimate_prompt(prompt, seen_wh, FACTOR, count_text)
 
     return count
-
-
-def _estimate_text(text: str) -> int:
-    return round(len(text.encode("utf-8", errors="replace")) / BYTES_A_TOKEN)
 
 
 def _load_tokenizer(path: Path) -> Callable[[str], int]:
