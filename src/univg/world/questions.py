@@ -1,4 +1,4 @@
-"""From scenes to samples: what a task family is, and how one sample is drawn.
+"""Turn scenes into samples: what a task family is, and how one sample is drawn.
 
 A family is one function `Studio -> Question`. It composes scenes, asks, knows the exact box and writes the chain
 of thought that a person would have followed. To add one: write the function, put it under `@family(...)` in
@@ -156,7 +156,7 @@ def stream(
     difficulty: float = DEFAULT_DIFFICULTY,
     size: int = 120,
 ) -> Iterator[WorldSample]:
-    """Endless samples, the families in turn (default: all)."""
+    """Yield samples without end, the families in turn (default: all)."""
     names = tuple(families) if families else tuple(FAMILIES)
     index = 0
     while True:
@@ -166,7 +166,7 @@ def stream(
 
 
 def crop_pixels(box: Box, size_wh: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The pixels of a region, at least four each way."""
+    """Return a region in pixels, at least four each way."""
     left, top = int(box[0] * size_wh[0]), int(box[1] * size_wh[1])
     right, bottom = -int(-box[2] * size_wh[0] // 1), -int(-box[3] * size_wh[1] // 1)
     return left, top, max(right, left + 4), max(bottom, top + 4)
@@ -181,7 +181,7 @@ def a(name: object) -> str:
 
 
 def refer(target: Thing, things: Sequence[Thing]) -> str:
-    """The shortest honest name that fits `target` and no other of `things`: 'plain' is said where it decides."""
+    """Return the shortest honest name that fits `target` and no other of `things`: 'plain' is said where it decides."""
     me = target.identity
     rivals = [t.identity for t in things if t is not target and t.identity.shape == me.shape]
     same_colour = [r for r in rivals if r.colour == me.colour]
@@ -191,27 +191,27 @@ def refer(target: Thing, things: Sequence[Thing]) -> str:
 
 
 def shown(scene: Scene) -> str:
-    """'a red circle at the upper left, a blue star at the right', from left to right."""
+    """Say where things are, from left to right: 'a red circle at the upper left, a blue star at the right'."""
     ordered = sorted(scene.things, key=lambda t: sum(scene.box(t)[::2]))
     return ", ".join(f"{a(t)} at the {place_name(scene.box(t))}" for t in ordered)
 
 
 def name_all(scene: Scene) -> str:
-    """'a red circle, a blue star and a green key', from left to right."""
+    """Name all things from left to right: 'a red circle, a blue star and a green key'."""
     return listing([a(t) for t in sorted(scene.things, key=lambda t: sum(scene.box(t)[::2]))])
 
 
 def ask(
     studio: Studio, wordings: Mapping[str, Mapping[str, Sequence[str]]], name: str, **values: object
 ) -> str:
-    """A wording of the family `name`, of those that the studio's split may show."""
+    """Choose a wording of the family `name`, of those that the studio's split may show."""
     return studio.rng.choice(wordings[name]["unseen" if studio.split == "unseen" else "seen"]).format(
         **values
     )
 
 
 def shuffled(studio: Studio, scene: Scene) -> Scene:
-    """The scene in another drawing order, so that a place in it tells nothing of who is asked for."""
+    """Return the scene in another drawing order, so that a place in it tells nothing of who is asked for."""
     order = list(scene.things)
     studio.rng.shuffle(order)
     return replace(scene, things=tuple(order))
@@ -226,7 +226,7 @@ def capital(text: str) -> str:
 
 
 def box_text(box: Box) -> str:
-    """A box as the benchmark's questions write it."""
+    """Write a box as the benchmark's questions do."""
     from univg.grounding.prompts import render_response
 
     return render_response(box, style="direct")

@@ -1,4 +1,4 @@
-"""The data of both stages: a mixture of the world and of files, as rows that depend on their number alone.
+"""Mix the data of both stages, of the world and of files, into rows that depend on their number alone.
 
 Row `i` is a pure function of (config, i). So a run that was killed goes on with exactly the rows that it has not
 seen, and neither the number of workers nor their pace changes anything.
@@ -146,14 +146,14 @@ class StageRows:
         if not 0 <= i < self.total:
             raise IndexError(i)
         if not self._places:
-            self._places = self._mixture()
+            self._places = self._mix()
         source_index, rank = self._places[i]
         source = self.sources[source_index]
         notes: list[str] = []
         for attempt in range(TRIES):
-            k = self._number(source_index, rank, attempt)
+            k = self._choose_sample(source_index, rank, attempt)
             item = source.data.item(k)
-            name = _name(item.sample)
+            name = _say_source(item.sample)
             try:
                 row, why = self._fit(item.sample, item.pictures(), source.settings)
             except ImageFault as error:
@@ -164,8 +164,8 @@ class StageRows:
             notes.append(f"{name}: left out: {why}")
         raise UnivgError(f"data: {TRIES} samples in a row cannot be used; the last: {notes[-1]}")
 
-    def _mixture(self) -> list[tuple[int, int]]:
-        """For every row its source, and how many rows of that source come before it."""
+    def _mix(self) -> list[tuple[int, int]]:
+        """Return for every row its source, and how many rows of that source come before it."""
         rng = random.Random(f"{self.config.seed}/mixture")
         weights = [source.settings.weight for source in self.sources]
         seen = [0] * len(self.sources)
@@ -175,29 +175,29 @@ class StageRows:
             seen[s] += 1
         return places
 
-    def _number(self, s: int, rank: int, attempt: int) -> int:
-        """Which of its samples source `s` gives as its `rank`-th; `attempt` counts replacements."""
+    def _choose_sample(self, s: int, rank: int, attempt: int) -> int:
+        """Return which of its samples source `s` gives as its `rank`-th; `attempt` counts replacements."""
         size = self.sources[s].data.total
         if size == ENDLESS:
             return rank + attempt * 10**9
-        order = _shuffled(f"{self.config.seed}/{s}/{rank // size}", size)
+        order = _shuffle(f"{self.config.seed}/{s}/{rank // size}", size)
         return order[(rank + attempt) % size]
 
-    def _style(self, sample: GroundingSample, settings: DataSource) -> PromptStyle:
+    def _choose_style(self, sample: GroundingSample, settings: DataSource) -> PromptStyle:
         return settings.prompt_style or style_for(sample, self.config.prompt_style)
 
     def _find_flaw(self, sample: GroundingSample, settings: DataSource) -> str:
         if not sample.boxes:
-            return f"{_name(sample)} has no box"
-        if self.teach and self._style(sample, settings) == "think" and not sample.thought:
-            return f"{_name(sample)} has no thought; set prompt_style: direct to learn boxes alone"
+            return f"{_say_source(sample)} has no box"
+        if self.teach and self._choose_style(sample, settings) == "think" and not sample.thought:
+            return f"{_say_source(sample)} has no thought; set prompt_style: direct to learn boxes alone"
         return ""
 
     def _fit(
         self, sample: GroundingSample, images: Sequence[Image.Image], settings: DataSource
     ) -> tuple[Row | None, str]:
-        """(the row, why its pictures were shrunk) or (None, why it cannot be used)."""
-        style = self._style(sample, settings)
+        """Return the row and why its pictures were shrunk, or None and why it cannot be used."""
+        style = self._choose_style(sample, settings)
         response = render_response(sample.boxes[0], sample.thought, style) if self.teach else None
         row = Row(sample, tuple(images), style, response)
         if self.config.max_tokens is None:
@@ -212,7 +212,7 @@ class StageRows:
             return row, ""
         why = f"{found} tokens, max_tokens={self.config.max_tokens}"
         room = self.config.max_tokens - found + image_tokens(seen_wh, factor)
-        cap = self._cap(images, budget, room)
+        cap = self._find_budget(images, budget, room)
         if cap is None:
             return None, why
         smaller = tuple(
@@ -220,41 +220,43 @@ class StageRows:
         )
         return Row(sample, smaller, style, response), why
 
-    def _tokens(self, images: Sequence[Image.Image], budget: PixelBudget) -> int:
+    def _count_tokens(self, images: Sequence[Image.Image], budget: PixelBudget) -> int:
         factor = self.processor.factor
         return image_tokens((budget.resized(image.size, factor) for image in images), factor)
 
-    def _cap(self, images: Sequence[Image.Image], budget: PixelBudget, room: int) -> PixelBudget | None:
-        """The largest budget (to a token's area) with which `images` take at most `room` tokens."""
+    def _find_budget(
+        self, images: Sequence[Image.Image], budget: PixelBudget, room: int
+    ) -> PixelBudget | None:
+        """Find the largest budget (to a token's area) with which `images` take at most `room` tokens."""
         area = self.processor.factor**2
         low, high = budget.min_pixels // area, budget.max_pixels // area
-        if room <= 0 or self._tokens(images, PixelBudget(budget.min_pixels, budget.min_pixels)) > room:
+        if room <= 0 or self._count_tokens(images, PixelBudget(budget.min_pixels, budget.min_pixels)) > room:
             return None
         while low < high:
             middle = (low + high + 1) // 2
             wider = PixelBudget(budget.min_pixels, max(budget.min_pixels, middle * area))
-            low, high = (middle, high) if self._tokens(images, wider) <= room else (low, middle - 1)
+            low, high = (middle, high) if self._count_tokens(images, wider) <= room else (low, middle - 1)
         return PixelBudget(budget.min_pixels, max(budget.min_pixels, low * area))
 
 
 @lru_cache(maxsize=16)
-def _shuffled(key: str, size: int) -> list[int]:
+def _shuffle(key: str, size: int) -> list[int]:
     order = list(range(size))
     random.Random(key).shuffle(order)
     return order
 
 
-def _name(sample: GroundingSample) -> str:
+def _say_source(sample: GroundingSample) -> str:
     return sample.source or sample.key
 
 
 def prompt_text(processor: GroundingProcessor, row: Row) -> str:
-    """The prompt with the chat's marks, ready for the answer."""
+    """Return the prompt with the chat's marks, ready for the answer."""
     return str(processor.apply_chat_template(row.prompt, tokenize=False, add_generation_prompt=True))
 
 
 def steps_of(config: StageConfig, rows: StageRows, per_step: int) -> int:
-    """The run's steps: `max_steps`, else `epochs` times the sources' samples in steps of `per_step`."""
+    """Return the run's steps: `max_steps`, else `epochs` times the sources' samples in steps of `per_step`."""
     if config.max_steps is not None:
         return config.max_steps
     sizes = [source.data.total for source in rows.sources]
