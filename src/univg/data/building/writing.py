@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from univg.data.building.build import FAMILIES, BuiltTask, Crop, build
+from univg.data.building.build import TASK_FAMILIES, BuiltTask, Crop, build
 from univg.data.published import FaultBook
 from univg.data.readers import ImageRoot, Source
 from univg.data.readers.detection import DetectionImage, read_detection
@@ -52,9 +52,9 @@ def write_tasks(file: Path, images: Path | None, out: Path, plan: BuildPlan, boo
     A shortfall is a note in `book`. Raises UnivgError for what cannot be read or written, an unknown family or
     category, and if `out` holds tasks already.
     """
-    unknown = sorted(set(plan.families) - set(FAMILIES))
+    unknown = sorted(set(plan.families) - set(TASK_FAMILIES))
     if unknown:
-        known = f"choose from {', '.join(FAMILIES)}"
+        known = f"choose from {', '.join(TASK_FAMILIES)}"
         raise UnivgError("no such task family", f"--family {unknown[0]}", known)
     if not file.exists():
         raise UnivgError("no such file", file, "check the path")
@@ -71,7 +71,7 @@ def write_tasks(file: Path, images: Path | None, out: Path, plan: BuildPlan, boo
         found = [_put_in_sequence(image) for image in found]
     # Nobody misses tracks in a set of single images, unless they were asked for.
     has_videos = any(image.video is not None for image in found)
-    families = plan.families or [name for name in FAMILIES if name != "object_tracking" or has_videos]
+    families = plan.families or [name for name in TASK_FAMILIES if name != "object_tracking" or has_videos]
     tasks = build(found, plan.n, plan.seed, families, lambda shortfall: book.notes.append(str(shortfall)))
     cells: list[SheetCell] = []
     try:
