@@ -37,7 +37,7 @@ def main() -> None:
     from univg.models.answering import Decoding
 
     torch.set_num_threads(options.threads)
-    cases = open_world("world", options.n).cases
+    cases = list(open_world("world", options.n).items())
     engine = load_local(options.model, "world", batch_size=options.batch_size, device="cpu")
     decoding = Decoding(max_new_tokens=options.max_new_tokens)
     generate_plainly(engine, cases[:2], decoding)  # the first calls of a process are slower than the rest
@@ -61,12 +61,12 @@ def main() -> None:
 
 def evaluate_all(engine, cases: Sequence, decoding) -> tuple[dict[str, str], float]:
     """Evaluate as `univg evaluate` does: opening, batching, generation, scoring, rows on disk."""
-    from univg.evaluate.benchmarks import Benchmark
+    from univg.data.dataset import Dataset
     from univg.evaluate.runner import evaluate
 
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        outcome = evaluate(Benchmark("world", cases, "speed"), engine, Path(folder), decoding)
+        outcome = evaluate(Dataset("world", len(cases), cases.__getitem__), engine, Path(folder), decoding)
         seconds = time.perf_counter() - started
     return {key: row["text"] for key, row in outcome.rows.items()}, seconds
 

@@ -156,7 +156,7 @@ def questions(n: int, max_tokens: int) -> list[dict[str, Any]]:
     from univg.models.server import as_seen, with_pictures
 
     requests = []
-    for case in open_world("world", n).cases:
+    for case in open_world("world", n).items():
         # The factor and budget of the embedded models; others' servers resize what they are sent.
         urls = [as_seen(image, PixelBudget(3600, 14400), 20)[0] for image in case.pictures()]
         chat = render_chat(len(urls), case.sample.query, style_for(case.sample, "think"))

@@ -81,9 +81,12 @@ def evaluating() -> Any:
 
 
 def constructing() -> Any:
-    from univg.construct import copies, data, ledger, pipeline, prompts, results, select, teacher, verify
+    from univg.construct import copies, ledger, pipeline, prompts, results, select, teacher, verify
+    from univg.data.dataset import Dataset
 
-    return _names(copies, data, ledger, pipeline, prompts, select, verify, teacher, results)
+    names = _names(copies, ledger, pipeline, prompts, select, verify, teacher, results)
+    names.of_samples, names.of_world = Dataset.from_samples, Dataset.from_world
+    return names
 
 
 def serving_clients() -> Any:
@@ -543,8 +546,8 @@ def evaluation_fingerprints(folder: Path) -> Pin:
     }
     for name, benchmark in benchmarks.items():
         found[f"{name}: digest"] = benchmark.digest
-        found[f"{name}: keys"] = [case.key for case in benchmark.cases]
-        found[f"{name}: about"] = without(benchmark.about, "data", "images")
+        found[f"{name}: keys"] = [case.key for case in benchmark.items()]
+        found[f"{name}: about"] = without(benchmark.origin, "data", "images")
     for samples, temperature in ((1, 0.0), (1, 0.7), (4, 1.0)):
         decoding = ev.Decoding(samples, temperature, 99, 5)
         found[f"decoding {samples} at {temperature}"] = decoding.fingerprint()

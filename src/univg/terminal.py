@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-__all__ = ["is_first_process", "notes", "progress", "waiting"]
+__all__ = ["is_first_process", "notes", "progress", "results", "waiting"]
 
 
 def is_first_process() -> bool:
@@ -37,8 +37,15 @@ def notes(quiet: bool = False) -> Console:
     )
 
 
+def results() -> Console:
+    """Make the console for results: stdout, unbroken lines, text as it stands."""
+    from rich.console import Console
+
+    return Console(soft_wrap=True, highlight=False, markup=False)
+
+
 def progress(console: Console | None = None, *, disable: bool = False) -> Progress:
-    """Make a progress bar with count, elapsed and remaining time; it is gone when it ends.
+    """Make a progress bar with count, elapsed and remaining time; it is gone when it ends, and never in a log.
 
     >>> with progress(notes(quiet=True)) as bar:
     ...     for _ in bar.track(range(2), description="counting"):

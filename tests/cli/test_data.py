@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from univg.cli import data_fetch
 from univg.cli import main as cli
-from univg.cli.data_fetch import HubFile, check_file
+from univg.data import fetching
+from univg.data.fetching import HubFile, check_file
 from univg.errors import UnivgError
 from univg.grounding.samples import GroundingSample, read_jsonl, write_jsonl
 
@@ -140,7 +141,7 @@ def test_tags_are_counted_against_images(tmp_path: Path, capsys: pytest.CaptureF
         ),
         (["validate"], "Missing argument 'FILE'"),
         (["convert", "made.jsonl", "--to", "verl", "--out", "x.json"], "name it x.parquet"),
-        (["convert", "made.jsonl", "--to", "nope", "--out", "x.json"], "'nope' is not one of"),
+        (["convert", "made.jsonl", "--to", "nope", "--out", "x.json"], "for --to. Choose from"),
         (["convert", "made.jsonl", "--to", "trl", "--out", "x.jsonl", "--embed-images"], "--embed-images"),
         (["stats", "a.json"], "an empty file"),
         (
@@ -270,7 +271,7 @@ def test_fetch_without_an_answer_from_the_hub(
         def dataset_info(self, *_: object, **__: object) -> None:
             raise ConnectionError("no route to host\nand more")
 
-    monkeypatch.setattr(data_fetch, "_check_online", lambda repository: None)
+    monkeypatch.setattr(fetching, "_check_online", lambda repository: None)
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     code, _, error = call(capsys, "fetch", "mig_bench")
     assert code == 2 and error.count("\n") == 1
@@ -281,11 +282,16 @@ def test_fetch_shows_first_and_loads_and_checks_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = b"x" * 1500
+    large = SimpleNamespace(sha256=hashlib.sha256(content).hexdigest())
     files = [
-        HubFile("MIG_data.json", 1500, hashlib.sha256(content).hexdigest()),
-        HubFile("README.md", 3, None),
+        SimpleNamespace(rfilename="README.md", size=3, lfs=None),
+        SimpleNamespace(rfilename="MIG_data.json", size=1500, lfs=large),
     ]
     asked: list[str] = []
+
+    class Api:
+        def dataset_info(self, *_: object, **__: object) -> SimpleNamespace:
+            return SimpleNamespace(sha="0123456789abcdef", siblings=files)
 
     def hand_over(repository: str, name: str, local_dir: Path, **_: object) -> str:
         asked.append(name)
@@ -294,15 +300,22 @@ def test_fetch_shows_first_and_loads_and_checks_then(
         path.write_bytes(content if name.endswith(".json") else b"abc")
         return str(path)
 
-    monkeypatch.setattr(data_fetch, "list_files", lambda repository: ("0123456789abcdef", files))
+    monkeypatch.setattr(fetching, "_check_online", lambda repository: None)
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", hand_over)
     out = tmp_path / "data"
     code, told, _ = call(capsys, "fetch", "mig_bench", "--out", out)
     assert (code, asked) == (0, [])
     assert "1.5 kB" in told and "2 files, 1.5 kB" in told and "nothing was downloaded" in told
+    assert f"MIG_data.json  1.5 kB  {large.sha256[:20]}" in told and "revision 0123456789ab" in told
+    assert told.index("MIG_data.json") < told.index("README.md")
+    assert (
+        "no file of Michael4933/MIG-Bench is called *.txt"
+        in call(capsys, "fetch", "mig_bench", "--only", "*.txt")[2]
+    )
     assert call(capsys, "fetch", "mig_bench", "--out", out, "--yes", "--only", "*.json")[0] == 0
     assert asked == ["MIG_data.json"]
-    files[0] = HubFile("MIG_data.json", 1500, "0" * 64)
+    large.sha256 = "0" * 64
     code, _, error = call(capsys, "fetch", "mig_bench", "--out", out, "--yes")
     assert code == 2 and "SHA-256 is not the one the hub states" in error
     (out / "README.md").write_bytes(b"abc")

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from univg.cli.main import main
-from univg.construct.data import of_world
 from univg.construct.ledger import Draw
 from univg.construct.prompts import FIELDS, JUDGE, PROPOSE, TASKS, PromptError, Prompts, image_words
 from univg.construct.teacher import WorldTeacher, request_of
+from univg.data.dataset import Dataset
 from univg.grounding.prompts import render_response
 from univg.grounding.samples import GroundingSample, read_jsonl
 from univg.world import FAMILIES
@@ -81,7 +81,7 @@ def test_texts_that_cannot_be_used(name: str, text: str, told: str, tmp_path: Pa
 
 
 def test_a_request_is_known_by_all_that_decides_it() -> None:
-    first, second = of_world(2, size=28).items()
+    first, second = Dataset.from_world(2, size=28).items()
     ask, how = TEXTS.propose(first.sample, "en"), Draw(9, 1.0)
     teacher = WorldTeacher()
     key = request_of(teacher, first, "propose", 0, ask, how, 0).key

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from univg.evaluate.benchmarks import Benchmark, Case, open_world
+from univg.data.dataset import Dataset, Item
+from univg.evaluate.benchmarks import open_world
 from univg.evaluate.engines import Batch
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import PromptStyle, render_response
@@ -31,12 +32,12 @@ class ScriptedEngine:
         prompt = {"style": self.style, "wording": ""}
         return {"engine": "scripted", "model": self.version, "prompt": prompt, "pixels": {"max_pixels": 9}}
 
-    def answer(self, cases: Sequence[Case], decoding: Decoding) -> Iterator[Batch]:
+    def answer(self, cases: Sequence[Item], decoding: Decoding) -> Iterator[Batch]:
         for start in range(0, len(cases), self.batch_size):
             time.sleep(self.pause_s)
             yield [self._one(case, decoding) for case in cases[start : start + self.batch_size]]
 
-    def _one(self, case: Case, decoding: Decoding) -> Answer | Refusal:
+    def _one(self, case: Item, decoding: Decoding) -> Answer | Refusal:
         try:
             pictures = case.pictures()
         except ImageFault as fault:
@@ -47,7 +48,7 @@ class ScriptedEngine:
         return Answer(case.key, texts, (False,) * n, (7,) * n, 9, 7 * n, False, seen_wh, time.perf_counter())
 
 
-def scripted_text(case: Case, draw: int) -> str:
+def scripted_text(case: Item, draw: int) -> str:
     number = (int(case.key[:6], 16) + draw) % 4
     x1, y1, x2, y2 = case.sample.boxes[0]
     if number == 0:
@@ -56,5 +57,5 @@ def scripted_text(case: Case, draw: int) -> str:
     return render_response(moved, f"It is there, draw {number}: “{case.sample.task}”.")
 
 
-def world(n: int = 2, **settings: Any) -> Benchmark:
+def world(n: int = 2, **settings: Any) -> Dataset:
     return open_world("world", n, size_px=32, **settings)

@@ -37,7 +37,7 @@ def answers(engine: LocalEngine, cases: object, decoding: Decoding = SHORT) -> d
 def test_the_batch_does_not_show_in_the_texts(
     engine: LocalEngine, scripted: ModuleType, decoding: Decoding
 ) -> None:
-    cases = scripted.world(1).cases[:6]
+    cases = list(scripted.world(1).items())[:6]
     together = answers(engine, cases, decoding)
     alone: dict[str, tuple[str, ...]] = {}
     for case in reversed(cases):
@@ -47,7 +47,7 @@ def test_the_batch_does_not_show_in_the_texts(
 
 
 def test_batches_hold_like_questions(engine: LocalEngine, scripted: ModuleType) -> None:
-    questions = [question_of(case, "think") for case in scripted.world(3).cases]
+    questions = [question_of(case, "think") for case in scripted.world(3).items()]
     tasks = [question.group for question in LocalAnswerer(engine.loaded).in_order(questions)]
     assert len(set(tasks)) == 1 + sum(one != other for one, other in pairwise(tasks))
 
@@ -58,7 +58,7 @@ def test_what_cannot_be_asked_is_refused_and_the_rest_answered(
     data, root = own_set(4)
     (root / "1-a.png").unlink()
     data.write_text(data.read_text().replace("thing 2", "<|image_pad|>"))
-    cases = {case.key: case for case in open_file("univg", data, root).cases}
+    cases = {case.key: case for case in open_file("univg", data, root).items()}
     results = {
         cases[r.key].sample.source: r for batch in engine.answer(list(cases.values()), SHORT) for r in batch
     }
@@ -101,7 +101,7 @@ def test_memory_that_runs_out_is_told(
 
     monkeypatch.setattr("univg.models.generation.generate.generate", exhausted)
     with pytest.raises(UnivgError, match=r"with 8 responses.*smaller --batch-size"):
-        answers(engine, scripted.world(1).cases[:2])
+        answers(engine, list(scripted.world(1).items())[:2])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from univg.evaluate.benchmarks import BenchmarkError
+from univg.errors import UnivgError
 from univg.evaluate.lmms_tasks import grounding
 from univg.grounding.prompts import render_prompt, render_response
 
@@ -47,7 +47,7 @@ def test_documents_scores_and_averages(tmp_path: Path) -> None:
 def test_a_published_file_is_named_by_the_environment(
     monkeypatch: pytest.MonkeyPatch, own_set: Callable[..., tuple[Path, Path]]
 ) -> None:
-    with pytest.raises(BenchmarkError, match="set UNIVG_MIG_BENCH_DATA and UNIVG_MIG_BENCH_IMAGES"):
+    with pytest.raises(UnivgError, match="set UNIVG_MIG_BENCH_DATA and UNIVG_MIG_BENCH_IMAGES"):
         grounding.file_documents("mig_bench")
     data, root = own_set(2)
     monkeypatch.setenv("UNIVG_UNIVG_DATA", str(data))

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from univg.data.dataset import reopen_pictures
 from univg.errors import UnivgError
-from univg.evaluate.benchmarks import open_file, pictures_of
+from univg.evaluate.benchmarks import open_file
 from univg.evaluate.gallery import choose_rows
 from univg.evaluate.report import build_sections, render_html_page, render_markdown_page, write_report
 from univg.evaluate.runner import evaluate
@@ -50,7 +51,7 @@ def test_shards_from_several_folders_are_one_run(
     for number in (0, 1):
         evaluate(benchmark, scripted.ScriptedEngine(), tmp_path / str(number), shard=(number, 2))
     [one] = read_runs([tmp_path / "0"])
-    assert one.missing == len(benchmark.cases) // 2
+    assert one.missing == benchmark.total // 2
     [both] = read_runs([tmp_path / "0", tmp_path / "1"])
     [whole] = read_runs(folders[:1])
     assert both.missing == 0 and [row["iou"] for row in both.rows.values()] == [
@@ -94,7 +95,7 @@ def test_an_incomplete_run_says_so(
 def test_folders_that_are_no_runs(tmp_path: Path, scripted: ModuleType) -> None:
     with pytest.raises(UnivgError, match="no run here"):
         read_runs([tmp_path])
-    evaluate(replace(scripted.world(1), cases=()), scripted.ScriptedEngine(), tmp_path)
+    evaluate(replace(scripted.world(1), total=0), scripted.ScriptedEngine(), tmp_path)
     with pytest.raises(UnivgError, match="no row yet"):
         read_runs([tmp_path])
 
@@ -161,9 +162,9 @@ def test_the_gallery_shows_every_kind() -> None:
 
 def test_pictures_are_found_again(scripted: ModuleType, folders: list[Path]) -> None:
     [run] = read_runs(folders[:1])
-    cases = {case.key: case for case in scripted.world(2).cases}
+    cases = {case.key: case for case in scripted.world(2).items()}
     for key, row in list(run.rows.items())[:4]:
-        again = pictures_of(row, run.about)
+        again = reopen_pictures(row, run.about)
         assert [one.tobytes() for one in again] == [one.tobytes() for one in cases[key].pictures()]
 
 

@@ -31,9 +31,9 @@ def timeless(rows: Any) -> dict[str, Any]:
 def test_a_row_says_everything(scripted: ModuleType, tmp_path: Path) -> None:
     benchmark = scripted.world(1)
     outcome = evaluate(benchmark, scripted.ScriptedEngine(), tmp_path)
-    assert (outcome.answered, outcome.expected, len(outcome.rows)) == (len(benchmark.cases),) * 3
+    assert (outcome.answered, outcome.expected, len(outcome.rows)) == (benchmark.total,) * 3
     assert outcome.shard_complete and not outcome.faults
-    for case in benchmark.cases:
+    for case in benchmark.items():
         row = outcome.rows[case.key]
         assert row["task"] == case.sample.task
         assert row["truth_unit"] == list(case.sample.boxes[0])
@@ -171,7 +171,7 @@ def test_the_consensus_of_several_samples(scripted: ModuleType, tmp_path: Path) 
 def test_the_first_samples_of_a_world_do_not_depend_on_their_number() -> None:
     few, many = open_world("world_unseen", 1, size_px=32), open_world("world_unseen", 2, size_px=32)
     assert few.digest == many.digest
-    assert [case.key for case in few.cases] == [case.key for case in many.cases[: len(few.cases)]]
+    assert [case.key for case in few.items()] == [case.key for case in many.items()][: few.total]
     assert open_world("world", 1, size_px=32).digest != few.digest
 
 
@@ -185,7 +185,7 @@ def test_an_engine_that_gives_up_leaves_its_rows(scripted: ModuleType, tmp_path:
         evaluate(scripted.world(1), Failing(), tmp_path)
     assert (
         evaluate(scripted.world(1), scripted.ScriptedEngine(), tmp_path).answered
-        == len(scripted.world(1).cases) - 4
+        == scripted.world(1).total - 4
     )
 
 

@@ -236,7 +236,7 @@ def test_models_health_metrics(client: Any, server: SimpleNamespace) -> None:
 def test_an_evaluation_over_the_server_equals_one_in_process(
     server: SimpleNamespace, grounder: Grounder
 ) -> None:
-    cases = open_world("world", 1, tasks=("diff", "referring", "correspondence")).cases
+    cases = list(open_world("world", 1, tasks=("diff", "referring", "correspondence")).items())
     engines = (OpenAIEngine(f"{server.url}/v1", concurrency=4), LocalEngine(grounder.loaded))
     found = []
     for engine in engines:

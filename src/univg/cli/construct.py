@@ -27,10 +27,10 @@ from univg.cli.construct_report import (
 from univg.errors import UnivgError
 
 if TYPE_CHECKING:
-    from univg.construct.data import Data
     from univg.construct.ledger import Ledger
     from univg.construct.pipeline import Plan
     from univg.construct.teacher import Teacher
+    from univg.data.dataset import Dataset
 
 Truth = Literal["auto", "shown", "hidden"]
 SERVER = "openai:"
@@ -246,34 +246,35 @@ def _open_data(
     seed: int,
     difficulty: float | None,
     size: int,
-) -> Data:
-    from univg.construct.data import of_samples, of_world
+) -> Dataset:
+    from univg.data.dataset import Dataset
     from univg.world import DEFAULT_DIFFICULTY, FAMILIES
 
     if data == "world":
         unknown = sorted(set(tasks) - set(FAMILIES))
         if unknown:
             raise UnivgError(f"no such task family: --task {unknown[0]}: choose from {', '.join(FAMILIES)}")
-        return of_world(
+        return Dataset.from_world(
             n or WORLD_N, split, seed, tasks, DEFAULT_DIFFICULTY if difficulty is None else difficulty, size
         )
-    from univg.cli.data_reading import FaultBook, chosen_format, samples_of
+    from univg.cli.data.reading import print_faults
+    from univg.data.published import FaultBook, PublishedFile
 
     file, book = Path(data), FaultBook()
-    kind = chosen_format(file, format)
+    opened = PublishedFile.open(file, format, images)
     samples = []
     found = set()
-    for sample in samples_of(file, kind, images, book):
+    for sample in opened.read(book):
         found.add(sample.task)
         if not tasks or sample.task in tasks:
             samples.append(sample)
         if n is not None and len(samples) == n:
             break
-    book.tell(notes())
+    print_faults(book, notes())
     if not samples:
         tasks_there = f" (its tasks: {', '.join(sorted(found))})" if tasks and found else ""
         raise UnivgError(f"no usable sample{tasks_there}: {file}: see `univg data validate`")
-    return of_samples(f"{file.name} ({kind})", samples, images)
+    return Dataset.from_samples(f"{file.name} ({opened.format})", samples, images)
 
 
 def _teacher(name: str, asking: Asking, option: str) -> Teacher:
@@ -359,7 +360,7 @@ def _judge(name: str | None, teacher: str, who: Teacher, asking: Asking) -> Teac
 
 
 def _run(
-    data: Data, who: Teacher, picker: Teacher | None, texts: Any, plan: Plan, ledger: Ledger, out: Path
+    data: Dataset, who: Teacher, picker: Teacher | None, texts: Any, plan: Plan, ledger: Ledger, out: Path
 ) -> None:
     from univg.construct.pipeline import Constructor
     from univg.construct.results import Results

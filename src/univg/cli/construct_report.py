@@ -25,11 +25,11 @@ def report(manifest: Mapping[str, Any], ledger: Ledger, out: Path) -> None:
     """What was kept by task, what was rejected and for what, and what it cost; on stdout."""
     from rich.table import Table
 
-    from univg.cli.data_reading import screen
     from univg.construct.pipeline import OUTCOMES
     from univg.construct.verify import CAUSES
+    from univg.terminal import results
 
-    console = screen()
+    console = results()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("task")
     for name in ("samples", "kept"):

@@ -28,6 +28,7 @@ VERBS = {
     "pretrain": "Train a model from scratch on the procedural world.",
     "sft": "Stage 1: fine-tune a checkpoint on samples with thoughts.",
     "grpo": "Stage 2: reinforcement learning by the boxes' overlap, with difficulty weights.",
+    "data": "Data sets: check, convert, count, look at, split, fetch, build.",
     "merge": "Make one plain model of a LoRA adapter and its base, and check that it answers as the two did.",
     "evaluate": "Evaluate a model on a benchmark; stopped at any moment, the same command finishes what is missing.",
     "score": "Score responses made elsewhere: rows with `text`, `answer` (a box) and optionally `id`, `task`.",
@@ -36,7 +37,7 @@ VERBS = {
 }
 
 
-NOT_YET_PORTED = ("data", "construct", "serve", "web")
+NOT_YET_PORTED = ("construct", "serve", "web")
 
 
 def build_app(arguments: Sequence[str]) -> App:

@@ -17,7 +17,6 @@ import typer
 
 import univg
 from univg.cli.construct import construct
-from univg.cli.data import app as data_app
 from univg.cli.serve import serve
 from univg.cli.web import web
 from univg.errors import UnivgError
@@ -57,7 +56,6 @@ def print_version() -> None:
     typer.echo(f"univg {univg.__version__}")
 
 
-app.add_typer(data_app)
 app.command(epilog="Example: univg construct --teacher world --out thoughts")(construct)
 app.command(
     context_settings={"allow_extra_args": True},

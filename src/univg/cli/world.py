@@ -30,17 +30,17 @@ class WorldCommand(Command):
 
 def write(command: WorldCommand) -> None:
     """Write samples of the procedural world: samples.jsonl, images, and a contact sheet to check by eye."""
-    from univg.world.writing import run
+    from univg.world import DEFAULT_DIFFICULTY
+    from univg.world.writing import SAMPLES, SHEET, write_world
 
-    run(
-        command.out,
-        n=command.n,
-        split=command.split,
-        seed=command.seed,
-        families=command.family or None,
-        size=command.size,
-        difficulty=command.difficulty,
+    out = command.out
+    difficulty = DEFAULT_DIFFICULTY if command.difficulty is None else command.difficulty
+    written = write_world(
+        out, command.n, command.split, command.seed, command.family, command.size, difficulty
     )
+    print(f"{written} samples  {out / SAMPLES}")
+    print(f"images      {out / 'images'}")
+    print(f"to look at  {out / SHEET}")
 
 
 app = make_verb("world", WorldCommand, write)

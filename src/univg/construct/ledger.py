@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
-from univg.construct.data import Item
+from univg.data.dataset import Item
 from univg.files import Journal
 from univg.models.answering import Answer, Usage
 

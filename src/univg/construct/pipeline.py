@@ -15,13 +15,13 @@ from itertools import islice
 from typing import Any
 
 from univg.construct.copies import Copies
-from univg.construct.data import Data, Item
 from univg.construct.ledger import Draw, Ledger, Request
 from univg.construct.prompts import Prompts, ask_plainly
 from univg.construct.results import Results
 from univg.construct.select import Choice, choose, orders
 from univg.construct.teacher import Result, Teacher, WorldTeacher, request_of
 from univg.construct.verify import Rules, Verdict, verify
+from univg.data.dataset import Dataset, Item
 from univg.grounding.boxes import clip_unit, is_degenerate, is_ordered
 from univg.grounding.coordinates import Frame
 from univg.grounding.samples import GroundingSample
@@ -112,7 +112,7 @@ class Constructor:
 
     def __init__(
         self,
-        data: Data,
+        data: Dataset,
         teacher: Teacher,
         judge: Teacher | None,
         prompts: Prompts,

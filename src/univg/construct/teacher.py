@@ -17,8 +17,8 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from univg.construct.data import WORLD, Item
 from univg.construct.ledger import Draw, Ledger, Request, Role
+from univg.data.dataset import Item
 from univg.files import canonical
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import render_response
@@ -38,6 +38,7 @@ from univg.models.checkpoint import weights_digest
 from univg.models.loading import MODEL_FAMILIES
 from univg.models.pixels import PixelBudget
 from univg.models.server import Server
+from univg.world import SOURCE
 
 if TYPE_CHECKING:
     from univg.models.loading import Loaded
@@ -112,7 +113,7 @@ class WorldTeacher:
     @staticmethod
     def knows(item: Item) -> bool:
         sample = item.sample
-        return sample.source.startswith(WORLD) and bool(sample.thought) and bool(sample.boxes)
+        return sample.source.startswith(SOURCE) and bool(sample.thought) and bool(sample.boxes)
 
     def answer(self, requests: Sequence[Request], ledger: Ledger) -> Results:
         for request in requests:

@@ -1,4 +1,4 @@
-"""Training and test samples that share no picture.
+"""Split samples into training and test so that the two share no picture.
 
 Samples that show the same image belong together, and so do those joined by a chain of shared images. A piece cut
 out of a picture counts as that picture: `univg data build` notes under `extra["from"]` what its pieces are of.
@@ -10,11 +10,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
+from univg.data.published import FaultBook, PublishedFile
+from univg.data.readers import ImageRoot
 from univg.errors import UnivgError
-from univg.grounding.samples import GroundingSample
+from univg.files import digest_file, unwritable
+from univg.grounding.samples import GroundingSample, write_jsonl
 
-__all__ = ["ImageSplit", "split_by_image"]
+__all__ = ["ImageSplit", "split_by_image", "write_split"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class ImageSplit:
     identify: Callable[[str], str]
 
     def is_test(self, sample: GroundingSample) -> bool:
-        """Whether a sample goes to the test side; all its images then do."""
+        """Tell whether a sample goes to the test side; all its images then do."""
         return self.identify(sample.images[0]) in self.test_images
 
 
@@ -42,7 +47,7 @@ def split_by_image(
     """Assign every image of `samples` to a side, so that about `share` of the samples are on the test side.
 
     `identify` turns an image's path into what makes two paths the same picture (a hash of the file, say).
-    Memory grows with the number of images, not of samples. `UnivgError` if the samples hang together so much
+    Memory grows with the number of images, not of samples. Raises UnivgError if the samples hang together so much
     that no group fits the test side.
     """
     leader: dict[str, str] = {}
@@ -59,7 +64,7 @@ def split_by_image(
     total = 0
     for sample in samples:
         total += 1
-        images = [identify(name) for name in sample.images] + _origins(sample)
+        images = [identify(name) for name in sample.images] + _list_origins(sample)
         for image in images:
             leader.setdefault(image, image)
         first = find(images[0])
@@ -72,7 +77,7 @@ def split_by_image(
     sizes = {root: sum(count_of.get(image, 0) for image in images) for root, images in members.items()}
     wanted = round(share * total)
     # By a hash of a member that any order of reading gives: the smallest.
-    order = sorted(members, key=lambda root: _drawn(seed, min(members[root])))
+    order = sorted(members, key=lambda root: _hash(seed, min(members[root])))
     taken, test_images = 0, set()
     for root in order:
         if taken + sizes[root] <= wanted:
@@ -81,17 +86,50 @@ def split_by_image(
     largest = max(sizes.values(), default=0)
     if wanted and not taken:
         raise UnivgError(
-            f"no split without a shared picture: the smallest group of samples that share pictures holds "
-            f"{min(sizes.values())} of {total}, and {wanted} were to be split off: ask for a larger share"
+            "no split without a shared picture",
+            f"the smallest group of samples that share pictures holds {min(sizes.values())} of {total}, and "
+            f"{wanted} were to be split off",
+            "ask for a larger share",
         )
     return ImageSplit(frozenset(test_images), total - taken, taken, len(members), largest, identify)
 
 
-def _origins(sample: GroundingSample) -> list[str]:
-    """What the sample's pictures were made from, under names that are no paths."""
+def write_split(file: PublishedFile, out: Path, share: float, seed: int, book: FaultBook) -> ImageSplit:
+    """Write `out`/train.jsonl and `out`/test.jsonl. With the folder of the images known, the same picture under two
+    names is one picture. Raises UnivgError as `split_by_image` does, and for a folder that cannot be written."""
+    identify = str if file.images is None else _identify_by_content(file.images)
+    found = split_by_image(file.read(book, "grouping"), share, seed, identify)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for side in ("train", "test"):
+            samples = file.read(doing=f"writing {side}")
+            write_jsonl(
+                out / f"{side}.jsonl", (one for one in samples if found.is_test(one) == (side == "test"))
+            )
+    except OSError as error:
+        raise unwritable(out, error) from error
+    return found
+
+
+def _identify_by_content(folder: Path) -> Callable[[str], str]:
+    root = ImageRoot(folder)
+
+    @cache
+    def identify(name: str) -> str:
+        path = root.find(name)
+        if path is None:
+            remedy = "check --images, or leave it out to compare paths"
+            raise UnivgError(f"no such image under {folder}", name, remedy)
+        return digest_file(path)
+
+    return identify
+
+
+def _list_origins(sample: GroundingSample) -> list[str]:
+    """Return what the sample's pictures were made from, under names that are no paths."""
     made_from = sample.extra.get("from")
     return [f"from {name}" for name in made_from] if isinstance(made_from, list) else []
 
 
-def _drawn(seed: int, image: str) -> bytes:
+def _hash(seed: int, image: str) -> bytes:
     return hashlib.sha256(f"{seed}\n{image}".encode("utf-8", errors="surrogatepass")).digest()

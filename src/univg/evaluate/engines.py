@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from univg.data.dataset import Item
 from univg.errors import UnivgError
-from univg.evaluate.benchmarks import ZERO_SHOT, ZERO_SHOT_MAX_PIXELS, Case
+from univg.evaluate.benchmarks import ZERO_SHOT, ZERO_SHOT_MAX_PIXELS
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import PromptStyle, render_chat, render_prompt, style_for
 from univg.models.answering import (
@@ -45,11 +46,11 @@ class Engine(Protocol):
     def fingerprint(self) -> dict[str, Any]:
         """Return everything about the engine that decides a number."""
 
-    def answer(self, cases: Sequence[Case], decoding: Decoding) -> Iterator[Batch]:
+    def answer(self, cases: Sequence[Item], decoding: Decoding) -> Iterator[Batch]:
         """Yield answers or refusals to every case, some at a time. Raises UnivgError if it cannot go on."""
 
 
-def question_of(case: Case, style: PromptStyle) -> Question:
+def question_of(case: Item, style: PromptStyle) -> Question:
     """Return the question that a case asks of a checkpoint whose style is ``style``, in the paper's words."""
     sample = case.sample
     chat = render_chat(len(sample.images), sample.query, style_for(sample, style))
@@ -64,7 +65,7 @@ class _AnswererEngine:
     def __init__(self, answerer: Answerer) -> None:
         self.answerer, self.name = answerer, answerer.name
 
-    def answer(self, cases: Sequence[Case], decoding: Decoding) -> Iterator[Batch]:
+    def answer(self, cases: Sequence[Item], decoding: Decoding) -> Iterator[Batch]:
         yield from self.answerer.answer([question_of(case, self.style) for case in cases], decoding)
 
     def _prompt(self) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from univg.evaluate.benchmarks import pictures_of
+from univg.data.dataset import reopen_pictures
 from univg.evaluate.runs import Run
 from univg.grounding.reading import Asked, read
 from univg.pictures.images import ImageFault
@@ -73,7 +73,7 @@ def choose_rows(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[s
 def _make_card(run: Run, row: Mapping[str, Any]) -> Card:
     frames, missing = [], None
     try:
-        for index, picture in enumerate(pictures_of(row, run.about)):
+        for index, picture in enumerate(reopen_pictures(row, run.about)):
             address = thumbnail_url(picture, THUMB_PX)
             on = index == row["image_index"]
             boxes = row["boxes_unit"]

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import univg
+from univg.data.dataset import Dataset, Item
+from univg.data.readers import RecordFault
 from univg.errors import UnivgError
-from univg.evaluate.benchmarks import WORLD_N, WORLDS, Benchmark, Case, formats_of, open_file, open_world
+from univg.evaluate.benchmarks import WORLD_N, WORLDS, find_formats, open_file, open_world
 from univg.evaluate.engines import Engine, OpenAIEngine, load_local
 from univg.evaluate.rows import Row, add_legacy, make_row
 from univg.evaluate.runs import Shard, claim, open_rows, read_rows, read_state, write_state
@@ -85,7 +87,7 @@ def choose_decoding(config: ResponseConfig) -> Decoding:
     return Decoding(config.samples, temperature, config.max_new_tokens, config.sampling_seed)
 
 
-def open_benchmark(config: BenchmarkConfig) -> Benchmark:
+def open_benchmark(config: BenchmarkConfig) -> Dataset:
     """Open the benchmark that `config` names. Raises UnivgError: no such benchmark, or no such file."""
     name, data, images = config.benchmark, config.data, config.images
     if name in WORLDS:
@@ -96,7 +98,7 @@ def open_benchmark(config: BenchmarkConfig) -> Benchmark:
             )
         difficulty = DEFAULT_DIFFICULTY if config.difficulty is None else config.difficulty
         return open_world(name, config.n or WORLD_N, config.seed, difficulty, config.size, config.task)
-    formats_of(name)
+    find_formats(name)
     if data is None or images is None:
         option = "--data FILE" if data is None else "--images ROOT"
         raise UnivgError("the benchmark is a published file", name, f"give {option}")
@@ -141,7 +143,7 @@ def _reach_server(config: ModelConfig) -> Engine:
 
 
 def evaluate(
-    benchmark: Benchmark,
+    benchmark: Dataset,
     engine: Engine,
     out: Path,
     decoding: Decoding | None = None,
@@ -163,9 +165,9 @@ def evaluate(
         raise UnivgError(f"no shard {number} of {count}", remedy="count shards from 0")
     decoding = decoding or Decoding()
     fingerprint = make_fingerprint(benchmark, engine, decoding)
-    identity = claim(out, fingerprint, {"model": engine.name, **benchmark.about})
-    faults: list[dict[str, Any]] = [dict(fault) for fault in benchmark.faults] if number == 0 else []
-    mine = benchmark.cases[number::count]
+    identity = claim(out, fingerprint, {"model": engine.name, **benchmark.origin})
+    faults = [_keep_record_fault(fault) for fault in benchmark.faults] if number == 0 else []
+    mine = list(benchmark.items())[number::count]
     answered = 0
     with open_rows(out, shard) as journal:
         done = read_rows(out, identity)
@@ -174,7 +176,7 @@ def evaluate(
         missing = [case for case in mine if case.key not in done and case.sample.boxes]
         cases = {case.key: case for case in missing}
         finished, refused = sum(case.key in done for case in mine), len(faults)
-        write_state(out, shard, len(benchmark.cases), faults)
+        write_state(out, shard, benchmark.total, faults)
         on_progress(Progress(finished, len(mine), hits, refused))
         try:
             for batch in engine.answer(missing, decoding) if missing else ():
@@ -191,7 +193,7 @@ def evaluate(
                 hits += sum(row["hit_50"] for row in rows)
                 on_progress(Progress(finished + answered, len(mine), hits, len(faults)))
         finally:
-            write_state(out, shard, len(benchmark.cases), faults)
+            write_state(out, shard, benchmark.total, faults)
     rows_now = read_rows(out, identity)
     expected, standing = read_state(out, rows_now)
     complete = all(case.key in rows_now for case in mine)
@@ -201,7 +203,7 @@ def evaluate(
 NO_TRUTH = "the sample has no ground truth: nothing to score against"
 
 
-def make_fingerprint(benchmark: Benchmark, engine: Engine, decoding: Decoding) -> dict[str, Any]:
+def make_fingerprint(benchmark: Dataset, engine: Engine, decoding: Decoding) -> dict[str, Any]:
     """Return all that decides a number of this run."""
     stated = engine.fingerprint()
     versions = {"univg": univg.__version__, **stated.pop("versions", {})}
@@ -235,7 +237,7 @@ def parse_shard(text: str) -> Shard:
     return int(number), int(count)
 
 
-def _make_row(case: Case, answer: Answer, engine: Engine, benchmark: str, identity: str, legacy: bool) -> Row:
+def _make_row(case: Item, answer: Answer, engine: Engine, benchmark: str, identity: str, legacy: bool) -> Row:
     row = {
         "key": case.key,
         "fingerprint": identity,
@@ -244,6 +246,19 @@ def _make_row(case: Case, answer: Answer, engine: Engine, benchmark: str, identi
     return add_legacy(row, benchmark) if legacy else row
 
 
-def _make_fault(case: Case, kind: str, why: str) -> dict[str, Any]:
+def _make_fault(case: Item, kind: str, why: str) -> dict[str, Any]:
     sample = case.sample
     return {"key": case.key, "source": sample.source, "task": sample.task, "kind": kind, "why": why}
+
+
+def _keep_record_fault(fault: RecordFault) -> dict[str, Any]:
+    """Return what is kept of a record that could not be read; one that gave a sample all the same is usable."""
+    why = f"{fault.kind}: {fault.cause}: {fault.fix}"
+    return {
+        "key": None,
+        "source": fault.record,
+        "task": "",
+        "kind": "record",
+        "why": why,
+        "usable": fault.usable,
+    }

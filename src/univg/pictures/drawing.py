@@ -31,6 +31,8 @@ FAINT: Colour = (120, 120, 128)
 HAIRLINE: Colour = (222, 222, 226)
 WHITE: Colour = (255, 255, 255)
 
+SHEET_CELLS = 60  # more samples than anybody looks at would only make a file that no viewer opens
+THUMB_PX = 220
 _SHEET_ROW = 3  # wider cells would be mostly empty: few samples have more images
 
 # Pillow's built-in font has Latin letters without accents and little else; texts beyond it try these.

@@ -226,7 +226,7 @@ def _evaluate_arm(config: StudyConfig, model: str, out: Path) -> dict[str, Any]:
             shutil.rmtree(folder)
             outcome = evaluate(benchmark, engine, folder, decoding)
         of_family: dict[str, list[float]] = {family: [] for family in config.families}
-        for case in benchmark.cases:
+        for case in benchmark.items():
             of_family[case.sample.task].append(round(outcome.rows[case.key]["iou"], 4))
         ious[split] = of_family
         rows = outcome.rows.values()

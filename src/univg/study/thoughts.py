@@ -41,7 +41,7 @@ def make_thoughts(config: StudyConfig, seed: int, start: str, folder: Path) -> d
 
     Killed, it goes on: no chain that was written is asked for again.
     """
-    from univg.world import writing as world
+    from univg.world.writing import SAMPLES, write_world
 
     settings = config.thoughts
     assert settings is not None
@@ -50,8 +50,8 @@ def make_thoughts(config: StudyConfig, seed: int, start: str, folder: Path) -> d
         found: dict[str, int] = json.loads(counts.read_text(encoding="utf-8"))
         return found
     drawn = folder / "world"
-    world.run(drawn, n=settings.samples, seed=settings.seed + seed, families=config.families, size=120)
-    samples = list(read_jsonl(drawn / world.SAMPLES))
+    write_world(drawn, settings.samples, seed=settings.seed + seed, families=config.families, size=120)
+    samples = list(read_jsonl(drawn / SAMPLES))
     for name, model in zip(TEACHERS, (settings.teacher, start), strict=True):
         _construct(config, seed, model, samples, drawn, folder / name)
     sets = {
@@ -71,13 +71,13 @@ def _construct(
     config: StudyConfig, seed: int, model: str, samples: Sequence[GroundingSample], root: Path, out: Path
 ) -> None:
     """Run `univg construct` with a checkpoint as teacher; the choice among verified chains is the rule's."""
-    from univg.construct.data import of_samples
     from univg.construct.ledger import Ledger
     from univg.construct.pipeline import Constructor, Plan
     from univg.construct.prompts import Prompts
     from univg.construct.results import Results
     from univg.construct.teacher import LocalTeacher
     from univg.construct.verify import Rules
+    from univg.data.dataset import Dataset
     from univg.models.loading import load
 
     assert config.thoughts is not None
@@ -93,7 +93,7 @@ def _construct(
         seed=seed,
     )
     teacher = LocalTeacher(load(model), batch_size=config.thoughts.batch_size)
-    data = of_samples("world", samples, root)
+    data = Dataset.from_samples("world", samples, root)
     with Ledger(out) as ledger, Results(out, ledger, teacher.name) as results:
         Constructor(data, teacher, None, Prompts.load(), plan, ledger, results).run()
     facts = {

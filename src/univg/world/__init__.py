@@ -10,6 +10,7 @@ from univg.world import single_image as single_image
 from univg.world.questions import (
     DEFAULT_DIFFICULTY,
     FAMILIES,
+    SOURCE,
     Family,
     Question,
     WorldSample,
@@ -21,6 +22,7 @@ from univg.world.scene import SPLITS, Scene, Split
 __all__ = [
     "DEFAULT_DIFFICULTY",
     "FAMILIES",
+    "SOURCE",
     "SPLITS",
     "Family",
     "Question",

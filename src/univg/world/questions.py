@@ -1,4 +1,4 @@
-"""From scenes to samples: what a task family is, and how one sample is drawn.
+"""Turn scenes into samples: what a task family is, and how one sample is drawn.
 
 A family is one function `Studio -> Question`. It composes scenes, asks, knows the exact box and writes the chain
 of thought that a person would have followed. To add one: write the function, put it under `@family(...)` in
@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from PIL import Image
 
-from univg.grounding.boxes import Box
+from univg.grounding.boxes import Box, SizeWH
 from univg.grounding.samples import GroundingSample
-from univg.world.render import render
+from univg.world.render import render, size_for
 from univg.world.scene import Scene, Split, Studio, Thing, Unplaceable, place_name
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 DEFAULT_DIFFICULTY = 0.5
+SOURCE = "world#"
+"""How the source of a world's sample begins, wherever it was stored in between."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,40 @@ def family(
 
 @dataclass(frozen=True)
 class WorldSample:
-    """A sample with its pictures, and the scenes they were drawn from (None for a crop)."""
+    """A sample, and what its pictures show: the scenes to draw, the longer side of each `size` pixels."""
 
     sample: GroundingSample
-    images: tuple[Image.Image, ...]
     shots: tuple[Scene | Crop, ...]
+    size: int
+
+    @cached_property
+    def images(self) -> tuple[Image.Image, ...]:
+        """The pictures, drawn when they are first asked for."""
+        return self.draw()
+
+    def draw(self) -> tuple[Image.Image, ...]:
+        """Draw the pictures without keeping them: tens of thousands of scenes are small, their pictures are not."""
+        pictures: list[Image.Image | None] = [
+            render(shot, self.size) if isinstance(shot, Scene) else None for shot in self.shots
+        ]
+        for i, shot in enumerate(self.shots):
+            if isinstance(shot, Crop):
+                source = pictures[shot.of]
+                assert source is not None
+                pictures[i] = source.crop(crop_pixels(shot.box, source.size))
+        return tuple(picture for picture in pictures if picture is not None)
+
+    @property
+    def sizes_wh(self) -> list[SizeWH]:
+        """Width and height of each picture in pixels; nothing is drawn for it."""
+        sizes = [
+            size_for(shot.aspect, self.size) if isinstance(shot, Scene) else (0, 0) for shot in self.shots
+        ]
+        for i, shot in enumerate(self.shots):
+            if isinstance(shot, Crop):
+                left, top, right, bottom = crop_pixels(shot.box, sizes[shot.of])
+                sizes[i] = right - left, bottom - top
+        return sizes
 
 
 def make_sample(
@@ -111,10 +143,10 @@ def make_sample(
         boxes=(question.box,),
         target_image=question.target,
         thought=question.thought,
-        source=f"world#{name}",
+        source=f"{SOURCE}{name}",
         extra={"difficulty": round(difficulty, 6), **question.extra},
     )
-    return WorldSample(sample, _develop(question.shots, size), question.shots)
+    return WorldSample(sample, question.shots, size)
 
 
 def stream(
@@ -124,7 +156,7 @@ def stream(
     difficulty: float = DEFAULT_DIFFICULTY,
     size: int = 120,
 ) -> Iterator[WorldSample]:
-    """Endless samples, the families in turn (default: all)."""
+    """Yield samples without end, the families in turn (default: all)."""
     names = tuple(families) if families else tuple(FAMILIES)
     index = 0
     while True:
@@ -133,18 +165,8 @@ def stream(
         index += 1
 
 
-def _develop(shots: Sequence[Scene | Crop], size: int) -> tuple[Image.Image, ...]:
-    pictures: list[Image.Image | None] = [render(s, size) if isinstance(s, Scene) else None for s in shots]
-    for i, shot in enumerate(shots):
-        if isinstance(shot, Crop):
-            source = pictures[shot.of]
-            assert source is not None
-            pictures[i] = source.crop(crop_pixels(shot.box, source.size))
-    return tuple(picture for picture in pictures if picture is not None)
-
-
 def crop_pixels(box: Box, size_wh: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The pixels of a region, at least four each way."""
+    """Return a region in pixels, at least four each way."""
     left, top = int(box[0] * size_wh[0]), int(box[1] * size_wh[1])
     right, bottom = -int(-box[2] * size_wh[0] // 1), -int(-box[3] * size_wh[1] // 1)
     return left, top, max(right, left + 4), max(bottom, top + 4)
@@ -159,7 +181,7 @@ def a(name: object) -> str:
 
 
 def refer(target: Thing, things: Sequence[Thing]) -> str:
-    """The shortest honest name that fits `target` and no other of `things`: 'plain' is said where it decides."""
+    """Return the shortest honest name that fits `target` and no other of `things`: 'plain' is said where it decides."""
     me = target.identity
     rivals = [t.identity for t in things if t is not target and t.identity.shape == me.shape]
     same_colour = [r for r in rivals if r.colour == me.colour]
@@ -169,27 +191,27 @@ def refer(target: Thing, things: Sequence[Thing]) -> str:
 
 
 def shown(scene: Scene) -> str:
-    """'a red circle at the upper left, a blue star at the right', from left to right."""
+    """Say where things are, from left to right: 'a red circle at the upper left, a blue star at the right'."""
     ordered = sorted(scene.things, key=lambda t: sum(scene.box(t)[::2]))
     return ", ".join(f"{a(t)} at the {place_name(scene.box(t))}" for t in ordered)
 
 
 def name_all(scene: Scene) -> str:
-    """'a red circle, a blue star and a green key', from left to right."""
+    """Name all things from left to right: 'a red circle, a blue star and a green key'."""
     return listing([a(t) for t in sorted(scene.things, key=lambda t: sum(scene.box(t)[::2]))])
 
 
 def ask(
     studio: Studio, wordings: Mapping[str, Mapping[str, Sequence[str]]], name: str, **values: object
 ) -> str:
-    """A wording of the family `name`, of those that the studio's split may show."""
+    """Choose a wording of the family `name`, of those that the studio's split may show."""
     return studio.rng.choice(wordings[name]["unseen" if studio.split == "unseen" else "seen"]).format(
         **values
     )
 
 
 def shuffled(studio: Studio, scene: Scene) -> Scene:
-    """The scene in another drawing order, so that a place in it tells nothing of who is asked for."""
+    """Return the scene in another drawing order, so that a place in it tells nothing of who is asked for."""
     order = list(scene.things)
     studio.rng.shuffle(order)
     return replace(scene, things=tuple(order))
@@ -204,7 +226,7 @@ def capital(text: str) -> str:
 
 
 def box_text(box: Box) -> str:
-    """A box as the benchmark's questions write it."""
+    """Write a box as the benchmark's questions do."""
     from univg.grounding.prompts import render_response
 
     return render_response(box, style="direct")

@@ -1,4 +1,4 @@
-"""Scenes to pixels: anti-aliased by drawing at twice the size, on varied grounds, with Pillow alone."""
+"""Draw scenes as pixels: anti-aliased by drawing at twice the size, on varied grounds, with Pillow alone."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ RGB = tuple[int, int, int]
 
 
 def size_for(aspect: float, longest: int) -> tuple[int, int]:
-    """(width, height) in pixels with the longer side `longest`."""
+    """Return (width, height) in pixels with the longer side `longest`."""
     if aspect >= 1:
         return longest, max(1, round(longest / aspect))
     return max(1, round(longest * aspect)), longest
 
 
 def render(scene: Scene, longest: int = 120) -> Image.Image:
-    """The scene as an RGB image whose longer side has `longest` pixels.
+    """Draw the scene as an RGB image whose longer side has `longest` pixels.
 
     The picture's content is the same at every size: pattern cells and mark widths are parts of the side.
     """
@@ -80,7 +80,7 @@ def _paint_through_mask(
 
 
 def _pattern(name: str, colour: RGB, cell: int, size: tuple[int, int]) -> Image.Image:
-    """A swatch of `size`: the colour with stripes, dots or checks of a second tone far from it."""
+    """Draw a swatch of `size`: the colour with stripes, dots or checks of a second tone far from it."""
     dark = sum(colour) < 330
     second = tuple(int(v + (255 - v) * 0.72) if dark else int(v * 0.34) for v in colour)
     swatch = Image.new("RGB", size, colour)
@@ -104,7 +104,7 @@ def _pattern(name: str, colour: RGB, cell: int, size: tuple[int, int]) -> Image.
 
 
 def _outline_box(draw: ImageDraw.ImageDraw, box: Box, size_wh: tuple[int, int], width: int) -> None:
-    """A red frame around the box, just outside it, so that it hides nothing of what it marks."""
+    """Draw a red frame around the box, just outside it, so that it hides nothing of what it marks."""
     x1, y1, x2, y2 = box[0] * size_wh[0], box[1] * size_wh[1], box[2] * size_wh[0], box[3] * size_wh[1]
     frame = [
         max(0, x1 - width),

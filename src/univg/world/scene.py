@@ -1,4 +1,4 @@
-"""Scenes of the procedural world: things with an identity, a place and an exact outline.
+"""Compose scenes of the procedural world: things with an identity, a place and an exact outline.
 
 Everything is in unit coordinates (0–1 of width and height, y down); `render.py` turns a scene into pixels at
 any size. A thing is a handful of polygons, so its box is exact under every camera: the extent of the polygons
@@ -50,7 +50,7 @@ class Identity:
 
     @property
     def held_out(self) -> bool:
-        """True for the pairs of colour and shape (one in nine) that only the `unseen` split may show."""
+        """Whether this is one of the pairs of colour and shape (one in nine) that only the `unseen` split may show."""
         return (_COLOUR_NAMES.index(self.colour) + 2 * _SHAPE_NAMES.index(self.shape)) % 9 == 0
 
 
@@ -117,14 +117,14 @@ class Scene:
     )
 
     def outlines(self, thing: Thing) -> tuple[Outline, ...]:
-        """The thing's parts as seen by the camera; kept, since box and picture both ask."""
+        """Return the thing's parts as seen by the camera; kept, since box and picture both ask."""
         known = self._seen.get(thing)
         if known is None:
             known = self._seen[thing] = outline(thing, self.camera, self.aspect)
         return known
 
     def box(self, thing: Thing, part: str | None = None) -> Box:
-        """Exact box of a thing (or of one named part), unit coordinates, clipped to the image."""
+        """Return the exact box of a thing (or of one named part), unit coordinates, clipped to the image."""
         return clipped(bounds([o for o in self.outlines(thing) if part is None or o.part.name == part]))
 
     def marked(self, *boxes: Box) -> Scene:
@@ -165,7 +165,7 @@ def outline(thing: Thing, camera: Camera = STRAIGHT, aspect: float = 1.0) -> tup
 
 
 def bounds(outlines: Sequence[Outline]) -> Box:
-    """Extent of the solid polygons, not clipped."""
+    """Return the extent of the solid polygons, not clipped."""
     xs = [x for o in outlines for polygon in o.polygons for x, _ in polygon]
     ys = [y for o in outlines for polygon in o.polygons for _, y in polygon]
     return (min(xs), min(ys), max(xs), max(ys))
@@ -177,7 +177,7 @@ def clipped(box: Box) -> Box:
 
 
 def overlap(a: Box, b: Box) -> float:
-    """Shared area as a part of the smaller box: 1 when one hides in the other."""
+    """Return the shared area as a part of the smaller box: 1 when one hides in the other."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
@@ -187,7 +187,7 @@ def overlap(a: Box, b: Box) -> float:
 
 
 def place_name(box: Box) -> str:
-    """Where a box's middle lies on a three-by-three grid: 'upper left', 'top', … 'center'."""
+    """Say where a box's middle lies on a three-by-three grid: 'upper left', 'top', … 'center'."""
     column = min(2, int((box[0] + box[2]) / 2 * 3))
     row = min(2, int((box[1] + box[3]) / 2 * 3))
     names = (("upper left", "top", "upper right"), ("left", "center", "right"))
@@ -195,11 +195,11 @@ def place_name(box: Box) -> str:
 
 
 class Unplaceable(Exception):
-    """The drawn numbers leave no room for the wished things; the caller draws again."""
+    """Report that the numbers drawn leave no room for the things wanted; the caller draws again."""
 
 
 class Studio:
-    """Draws identities, grounds and layouts from one random stream.
+    """Draw identities, grounds and layouts from one random stream.
 
     The split decides what may be shown: `held_out` identities appear in `unseen` alone, and a ground's first
     tone is ≡ 0 (mod 4) in test, 1 in unseen, 2 or 3 in train. So no image of one split is an image of another.
@@ -219,7 +219,7 @@ class Studio:
         return self.rng.random() < probability
 
     def count(self, least: int = 2, more: float = 4.0) -> int:
-        """How many things a scene holds: `least` to `least + more * difficulty`."""
+        """Draw how many things a scene holds: `least` to `least + more * difficulty`."""
         return least + self.rng.randint(0, round(more * self.difficulty))
 
     def identity(
@@ -229,7 +229,7 @@ class Studio:
         shapes: Sequence[str] | None = None,
         target: bool = False,
     ) -> Identity:
-        """A new identity. `like` shares one or two attributes with another (a distractor), `target` in the
+        """Draw a new identity. `like` shares one or two attributes with another (a distractor), `target` in the
         unseen split is always a held-out pair."""
         rng = self.rng
         pool = shapes or (SIMPLE_SHAPES if rng.random() < 0.8 else COMPOSITES)
@@ -258,7 +258,7 @@ class Studio:
     def distractors(
         self, target: Identity, n: int, exclude: Sequence[Identity] = (), shapes: Sequence[str] | None = None
     ) -> list[Identity]:
-        """`n` identities other than the target, more of them alike the harder the world."""
+        """Draw `n` identities other than the target, more of them alike the harder the world."""
         drawn: list[Identity] = []
         for _ in range(n):
             like = target if self.chance(0.15 + 0.6 * self.difficulty) else None
@@ -279,7 +279,7 @@ class Studio:
         return self.rng.choice((1.0, 1.0, 1.0, 1.5, 2 / 3))
 
     def extent(self, size: str | None = None) -> float:
-        """Half the height of a thing: small 0.075–0.11, large 0.15–0.2; free: what the difficulty allows."""
+        """Draw half the height of a thing: small 0.075–0.11, large 0.15–0.2; free: what the difficulty allows."""
         if size == "small":
             return self.rng.uniform(0.075, 0.105)
         if size == "large":
@@ -328,12 +328,12 @@ class Studio:
         sizes: Sequence[str | None] | None = None,
         aspect: float | None = None,
     ) -> Scene:
-        """A scene of these identities, `things` in their order (later ones lie on top)."""
+        """Compose a scene of these identities, `things` in their order (later ones lie on top)."""
         chosen = self.aspect() if aspect is None else aspect
         return Scene(self.lay_out(identities, sizes, chosen), self.background(), aspect=chosen)
 
     def seen_from(self, scene: Scene, camera: Camera, *inside: Thing) -> Scene:
-        """The scene from another viewpoint; the things named stay wholly in the picture and none leaves it."""
+        """Return the scene from another viewpoint; the things named stay wholly in the picture and none leaves it."""
         other = replace(scene, camera=camera, marks=())
         for thing in other.things:
             x1, y1, x2, y2 = bounds(other.outlines(thing))
@@ -348,7 +348,7 @@ class Studio:
         return other
 
     def camera(self, strength: float = 1.0) -> Camera:
-        """Another viewpoint; the harder the world, the farther it is."""
+        """Draw another viewpoint; the harder the world, the farther it is."""
         reach = strength * (0.35 + 0.65 * self.difficulty)
         draw = self.rng.uniform
         return Camera(

@@ -51,7 +51,7 @@ def star(points: int, inner: float) -> Polygon:
 
 
 def band(x: float, y: float, outer: float, inner: float, start: float, stop: float) -> Polygon:
-    """A curved strip between two radii: a handle, a shackle."""
+    """Return a curved strip between two radii: a handle, a shackle."""
     return disc(x, y, outer, start, stop) + disc(x, y, inner, start, stop)[::-1]
 
 

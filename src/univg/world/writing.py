@@ -1,4 +1,4 @@
-"""`univg world`: samples of the procedural world, written where a person can look at them.
+"""Write samples of the procedural world where a person can look at them.
 
 DIR/samples.jsonl        one sample a line; image paths are relative to DIR
 DIR/images/*.png
@@ -12,65 +12,54 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from univg.errors import UnivgError
 from univg.files import check_writable, unwritable
 from univg.grounding.samples import GroundingSample, write_jsonl
-from univg.pictures.drawing import SheetCell, contact_sheet, fit, save_atomically
-from univg.world import DEFAULT_DIFFICULTY, FAMILIES, Split, WorldSample, stream
+from univg.pictures.drawing import SHEET_CELLS, THUMB_PX, SheetCell, contact_sheet, fit, save_atomically
+from univg.terminal import progress
+from univg.world import DEFAULT_DIFFICULTY, FAMILIES, SOURCE, Split, WorldSample, stream
 
-SHEET_CELLS = 60
-"""More samples than anybody looks at would only make a file that no viewer opens."""
-THUMB_PX = 220
+__all__ = ["write_world"]
 
 SAMPLES, SHEET = "samples.jsonl", "contact-sheet.png"
-_SOURCE = '"source": "world#'
 _IMAGE = re.compile(rf"images/(train|test|unseen)-({'|'.join(FAMILIES)})-\d+-\d+-\d+\.png")
 
 
-def run(
+def write_world(
     out: Path,
-    *,
     n: int = len(FAMILIES),
     split: Split = "train",
     seed: int = 0,
-    families: Sequence[str] | None = None,
+    families: Sequence[str] = (),
     size: int = 448,
-    difficulty: float | None = None,
-) -> None:
-    """Write `n` samples under `out`, the families in turn; what was written on stdout, progress on stderr.
+    difficulty: float = DEFAULT_DIFFICULTY,
+) -> int:
+    """Write `n` samples under `out`, the families (default: all) in turn; return how many were written.
 
-    What an earlier run wrote there is replaced. Errors: `UnivgError` for an unknown family, a folder that cannot
-    be written, or one that holds anything else.
+    What an earlier run wrote there is replaced. Raises UnivgError for an unknown family, a folder that cannot be
+    written, or one that holds anything else.
     """
-    unknown = sorted(set(families or ()) - set(FAMILIES))
+    unknown = sorted(set(families) - set(FAMILIES))
     if unknown:
-        raise UnivgError(f"no such task family: --family {unknown[0]}: choose from {', '.join(FAMILIES)}")
+        raise UnivgError(
+            "no such task family", f"--family {unknown[0]}", f"choose from {', '.join(FAMILIES)}"
+        )
     check_writable(out)
-    hardness = DEFAULT_DIFFICULTY if difficulty is None else difficulty
-    samples = islice(stream(split, seed, families, hardness, size), n)
+    samples = islice(stream(split, seed, families, difficulty, size), n)
     cells: list[SheetCell] = []
-    columns = (TextColumn("world"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         _clear(out)
         (out / "images").mkdir(parents=True, exist_ok=True)
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            bar = progress.add_task("world", total=n)
-            written = write_jsonl(
-                out / SAMPLES, _saved(progress.track(samples, task_id=bar, total=n), out, cells)
-            )
-        title = f"{written} samples · {split} · seed {seed} · difficulty {hardness:g}"
+        with progress() as bar:
+            shown = bar.track(samples, total=n, description="world")
+            written = write_jsonl(out / SAMPLES, _save_images(shown, out, cells))
+        title = f"{written} samples · {split} · seed {seed} · difficulty {difficulty:g}"
         if written > len(cells):
             title += f" · the first {len(cells)} shown"
-        sheet = save_atomically(contact_sheet(cells, 2, THUMB_PX, title), out / SHEET)
+        save_atomically(contact_sheet(cells, 2, THUMB_PX, title), out / SHEET)
     except OSError as error:
         raise unwritable(out, error) from error
-    console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{written} samples  {out / SAMPLES}")
-    console.print(f"images      {out / 'images'}")
-    console.print(f"to look at  {sheet}")
+    return written
 
 
 def _clear(out: Path) -> None:
@@ -80,9 +69,8 @@ def _clear(out: Path) -> None:
     found = [path for path in sorted(out.rglob("*")) if not path.is_dir()]
     others = [path for path in found if not _is_ours(path, out)]
     if others:
-        raise UnivgError(
-            f"the folder holds something else ({others[0].relative_to(out)}): {out}: give --out an empty or new folder"
-        )
+        found_there = f"the folder holds something else ({others[0].relative_to(out)})"
+        raise UnivgError(found_there, out, "give --out an empty or new folder")
     # The list of samples goes last: killed before that, the folder is still known for what it is.
     for path in sorted(found, key=lambda path: path.name == SAMPLES):
         path.unlink()
@@ -92,12 +80,14 @@ def _is_ours(path: Path, out: Path) -> bool:
     name = path.relative_to(out).as_posix()
     if name == SAMPLES:
         with open(path, encoding="utf-8", errors="replace") as file:
-            return _SOURCE in file.readline()
+            return f'"source": "{SOURCE}' in file.readline()
     cut_off = path.name.startswith(".") and (SAMPLES in path.name or ".png" in path.name)
     return name == SHEET or _IMAGE.fullmatch(name) is not None or cut_off
 
 
-def _saved(samples: Iterable[WorldSample], out: Path, cells: list[SheetCell]) -> Iterator[GroundingSample]:
+def _save_images(
+    samples: Iterable[WorldSample], out: Path, cells: list[SheetCell]
+) -> Iterator[GroundingSample]:
     """Write each sample's images before its line, and keep the first few for the contact sheet."""
     for made in samples:
         sample = made.sample

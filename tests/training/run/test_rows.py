@@ -56,9 +56,9 @@ def test_a_file_is_gone_through_before_any_sample_comes_again(
 def test_sources_share_by_their_weights(processor: GroundingProcessor, published: Path) -> None:
     mixed = config(DataSource(image_px=32, weight=3), file(published, weight=1))
     rows = StageRows(mixed, processor, 400)
-    counts = Counter(source for source, _ in rows._mixture())
+    counts = Counter(source for source, _ in rows._mix())
     assert 260 <= counts[0] <= 340
-    places = [rank for source, rank in rows._mixture() if source == 1]
+    places = [rank for source, rank in rows._mix() if source == 1]
     assert places == list(range(len(places))), "a source's samples are numbered without gaps"
 
 

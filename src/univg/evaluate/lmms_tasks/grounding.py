@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from univg.errors import UnivgError
 from univg.grounding.prompts import PromptStyle, render_prompt, style_for
 from univg.grounding.reading import Asked, read
 from univg.grounding.samples import GroundingSample
@@ -29,7 +30,7 @@ from univg.pictures.images import open_picture
 if TYPE_CHECKING:
     from PIL import Image
 
-    from univg.evaluate.benchmarks import FileCase
+    from univg.data.dataset import FileItem
 
 BENCHMARKS = ("mig_bench", "lisa_val", "lisa_test", "llmseg", "reasonvos", "revos", "world")
 WORLD_N = 4
@@ -49,25 +50,21 @@ def __getattr__(name: str) -> dict[str, str]:
 
 
 def file_documents(benchmark: str) -> list[dict[str, Any]]:
-    """The documents of a published file, named by the environment. Raises BenchmarkError."""
-    from univg.evaluate.benchmarks import BenchmarkError, FileCase, open_file
+    """The documents of a published file, named by the environment. Raises UnivgError."""
+    from univg.data.dataset import FileItem
+    from univg.evaluate.benchmarks import open_file
 
     stem = f"UNIVG_{benchmark.upper()}"
     data, images = os.environ.get(f"{stem}_DATA"), os.environ.get(f"{stem}_IMAGES")
     if not data or not images:
-        raise BenchmarkError(
-            f"the benchmark is a published file: {benchmark}: set {stem}_DATA and {stem}_IMAGES"
-        )
-    cases = [
-        case for case in open_file(benchmark, Path(data), Path(images)).cases if isinstance(case, FileCase)
-    ]
-    return [document(case.sample, _paths(case)) for case in cases]
+        raise UnivgError("the benchmark is a published file", benchmark, f"set {stem}_DATA and {stem}_IMAGES")
+    items = open_file(benchmark, Path(data), Path(images)).items()
+    return [document(item.sample, _find_paths(item)) for item in items if isinstance(item, FileItem)]
 
 
-def _paths(case: FileCase) -> list[str]:
-    """Where the images are; of one that was not found where it should be, for the error to name."""
-    named = zip(case.paths, case.sample.images, strict=True)
-    return [str(path or case.root / name) for path, name in named]
+def _find_paths(item: FileItem) -> list[str]:
+    """Return where the images are; of one that is not there, where it should be, for the error to name."""
+    return [str(item.root.find(name) or item.root.folder / name) for name in item.sample.images]
 
 
 def world_documents(folder: Path) -> list[dict[str, Any]]:

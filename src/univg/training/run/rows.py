@@ -1,4 +1,4 @@
-"""The data of both stages: a mixture of the world and of files, as rows that depend on their number alone.
+"""Mix the data of both stages, of the world and of files, into rows that depend on their number alone.
 
 Row `i` is a pure function of (config, i). So a run that was killed goes on with exactly the rows that it has not
 seen, and neither the number of workers nor their pace changes anything.
@@ -6,28 +6,28 @@ seen, and neither the number of workers nor their pace changes anything.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any
 
 from PIL import Image
 
-from univg.data.readers import READERS, ImageRoot, RecordFault, read
+from univg.data.dataset import ENDLESS, Dataset, Item, WorldItem, digest_parts
+from univg.data.readers import READERS
 from univg.errors import UnivgError
 from univg.grounding.prompts import PromptStyle, render_chat, render_response, style_for
 from univg.grounding.samples import GroundingSample
 from univg.models.pixels import PixelBudget
 from univg.models.processor import GroundingProcessor
 from univg.models.tokens import count_prompt, image_tokens
-from univg.pictures.images import ImageFault, open_picture
+from univg.pictures.images import ImageFault
 from univg.training.config import DataSource, GrpoConfig, StageConfig
 from univg.world import FAMILIES, make_sample
 
-__all__ = ["Row", "StageError", "StageRows", "data_digest", "prompt_text", "steps_of"]
+__all__ = ["Row", "Source", "StageError", "StageRows", "data_digest", "prompt_text", "steps_of"]
 
 TRIES = 20
 """So many samples in a row that cannot be used are no longer bad luck."""
@@ -51,80 +51,72 @@ class Row:
         return render_chat(len(self.images), self.sample.query, self.style)
 
 
-class _Source(Protocol):
+@dataclass(frozen=True)
+class Source:
+    """One part of the mixture, opened. `dropped`: the file's records that are of no use to this stage."""
+
     settings: DataSource
-    size: int | None  # different samples; None: no end
-
-    def draw(self, k: int) -> GroundingSample: ...
-
-    def pictures(self, sample: GroundingSample, k: int) -> tuple[Image.Image, ...]: ...
+    data: Dataset
+    dropped: int = 0
 
 
-class _World:
-    """Sample k is drawn from its number; nothing is kept."""
+def _open_source(
+    settings: DataSource, seed: int, find_flaw: Callable[[GroundingSample, DataSource], str]
+) -> Source:
+    """Open what `settings` describe, for a run with `seed`; samples in which `find_flaw` finds one are dropped.
 
-    def __init__(self, settings: DataSource, seed: int) -> None:
-        self.settings, self.size = settings, settings.count
-        self.seed = 1000 * seed + settings.seed
-        families = settings.families or tuple(FAMILIES)
-        self.shares = dict(families) if isinstance(families, dict) else dict.fromkeys(families, 1.0)
-        unknown = [name for name in self.shares if name not in FAMILIES]
-        if unknown:
-            raise StageError(f"data: no task family {unknown[0]!r}: choose from {', '.join(FAMILIES)}")
-        if any(share < 0 for share in self.shares.values()) or not sum(self.shares.values()):
-            raise StageError("data: families: shares are not negative, and one is above zero")
+    Raises UnivgError for settings that cannot be, a file that cannot be read, or one without usable samples.
+    """
+    if settings.reader == "world":
+        return Source(settings, _open_world(settings, 1000 * seed + settings.seed))
+    assert settings.path is not None
+    reader = None if settings.reader == "auto" else settings.reader
+    if reader is not None and reader not in READERS:
+        known = f"choose from world, auto, {', '.join(READERS)}"
+        raise UnivgError(f"data: no reader {reader!r}", remedy=known)
+    flaws: list[str] = []
 
-    def draw(self, k: int) -> GroundingSample:
-        return self._made(k).sample
+    def keep(sample: GroundingSample) -> bool:
+        flaw = find_flaw(sample, settings)
+        flaws.extend([flaw] if flaw else [])
+        return not flaw
 
-    def pictures(self, sample: GroundingSample, k: int) -> tuple[Image.Image, ...]:
-        return self._made(k).images
-
-    @lru_cache(maxsize=2)  # noqa: B019  (a source lives as long as its run)
-    def _made(self, k: int) -> Any:
-        rng = random.Random(f"{self.seed}/{k}")
-        family = rng.choices(list(self.shares), list(self.shares.values()))[0]
-        difficulty = round(rng.uniform(*self.settings.difficulty), 3)
-        return make_sample(family, self.settings.split, self.seed, k, difficulty, self.settings.image_px)
+    data = Dataset.from_file(settings.path, reader, settings.images, keep, settings.count)
+    if not data.total:
+        why = flaws[-1] if flaws else str(data.faults[0]) if data.faults else "it holds no record"
+        raise UnivgError(f"data: no usable sample ({why})", settings.path, "check the reader and the file")
+    content = partial(_list_content, data.item, data.total)
+    return Source(settings, replace(data, content=content), len(flaws) + len(data.faults))
 
 
-class _File:
-    """A file's usable samples, read once; pictures are opened when their sample comes."""
+def _open_world(settings: DataSource, seed: int) -> Dataset:
+    """Open the world; sample k is drawn from its number, in family and difficulty too."""
+    families = settings.families or tuple(FAMILIES)
+    shares = dict(families) if isinstance(families, dict) else dict.fromkeys(families, 1.0)
+    unknown = [name for name in shares if name not in FAMILIES]
+    if unknown:
+        known = f"choose from {', '.join(FAMILIES)}"
+        raise UnivgError(f"data: no task family {unknown[0]!r}", remedy=known)
+    if any(share < 0 for share in shares.values()) or not sum(shares.values()):
+        raise UnivgError("data: families: shares are not negative, and one is above zero")
+    item = partial(_draw_item, settings, seed, shares)
+    total = settings.count or ENDLESS
+    return Dataset("world", total, item, partial(_list_content, item, min(total, DIGEST_SAMPLES)))
 
-    def __init__(self, settings: DataSource, unusable: Callable[[GroundingSample, DataSource], str]) -> None:
-        assert settings.path is not None
-        self.settings, self.dropped = settings, 0
-        reader = None if settings.reader == "auto" else settings.reader
-        if reader is not None and reader not in READERS:
-            raise StageError(f"data: no reader {reader!r}: choose from world, auto, {', '.join(READERS)}")
-        self.root = ImageRoot(settings.images or ".")
-        self.samples: list[GroundingSample] = []
-        reason = ""
-        faults: list[RecordFault] = []
-        try:
-            for sample in read(settings.path, reader, settings.images, on_fault=faults.append):
-                why = unusable(sample, settings)
-                if why:
-                    reason, self.dropped = why, self.dropped + 1
-                    continue
-                self.samples.append(sample)
-                if len(self.samples) == settings.count:
-                    break
-        except UnivgError as error:
-            raise StageError(f"data: {error}") from error
-        self.dropped += len(faults)
-        if not self.samples:
-            why = reason or (str(faults[0]) if faults else "it holds no record")
-            raise StageError(
-                f"data: no usable sample ({why}): {settings.path}: check the reader and the file"
-            )
-        self.size: int | None = len(self.samples)
 
-    def draw(self, k: int) -> GroundingSample:
-        return self.samples[k]
+def _draw_item(settings: DataSource, seed: int, shares: dict[str, float], k: int) -> Item:
+    rng = random.Random(f"{seed}/{k}")
+    family = rng.choices(list(shares), list(shares.values()))[0]
+    difficulty = round(rng.uniform(*settings.difficulty), 3)
+    return WorldItem.of(make_sample(family, settings.split, seed, k, difficulty, settings.image_px))
 
-    def pictures(self, sample: GroundingSample, k: int) -> tuple[Image.Image, ...]:
-        return tuple(open_picture(self.root.path(name)).image for name in sample.images)
+
+def _list_content(item: Callable[[int], Item], n: int) -> Iterator[str | bytes]:
+    """Yield what the digest of a source stands for: its first samples, with their pixels if we draw them."""
+    for one in map(item, range(n)):
+        yield json.dumps(one.sample.to_json(), sort_keys=True)
+        if one.drawn:
+            yield from (image.tobytes() for image in one.pictures())
 
 
 class StageRows:
@@ -132,17 +124,14 @@ class StageRows:
 
     `teach`: rows carry the response to be learnt (SFT). A prompt over the token budget has its pictures shrunk;
     if that is not enough, or a picture cannot be opened, the next sample of the source takes its place, and the
-    row's notes say so. Errors: StageError.
+    row's notes say so. Raises UnivgError.
     """
 
     def __init__(
         self, config: StageConfig, processor: GroundingProcessor, total: int | None = None, teach: bool = True
     ) -> None:
         self.config, self.processor, self.teach = config, processor, teach
-        self.sources: list[_Source] = [
-            _World(settings, config.seed) if settings.reader == "world" else _File(settings, self._unusable)
-            for settings in config.data
-        ]
+        self.sources = [_open_source(settings, config.seed, self._find_flaw) for settings in config.data]
         self.total = total if total is not None else 0
         self._places: list[tuple[int, int]] = []
 
@@ -157,25 +146,26 @@ class StageRows:
         if not 0 <= i < self.total:
             raise IndexError(i)
         if not self._places:
-            self._places = self._mixture()
+            self._places = self._mix()
         source_index, rank = self._places[i]
         source = self.sources[source_index]
         notes: list[str] = []
         for attempt in range(TRIES):
-            k = self._number(source_index, rank, attempt)
-            sample = source.draw(k)
+            k = self._choose_sample(source_index, rank, attempt)
+            item = source.data.item(k)
+            name = _say_source(item.sample)
             try:
-                row, why = self._fit(sample, source.pictures(sample, k), source.settings)
+                row, why = self._fit(item.sample, item.pictures(), source.settings)
             except ImageFault as error:
                 row, why = None, str(error)
             if row is not None:
-                shrunk = (f"{_name(sample)}: pictures shrunk: {why}",) if why else ()
-                return Row(row.sample, row.images, row.style, row.response, (*notes, *shrunk))
-            notes.append(f"{_name(sample)}: left out: {why}")
-        raise StageError(f"data: {TRIES} samples in a row cannot be used; the last: {notes[-1]}")
+                shrunk = (f"{name}: pictures shrunk: {why}",) if why else ()
+                return replace(row, notes=(*notes, *shrunk))
+            notes.append(f"{name}: left out: {why}")
+        raise UnivgError(f"data: {TRIES} samples in a row cannot be used; the last: {notes[-1]}")
 
-    def _mixture(self) -> list[tuple[int, int]]:
-        """For every row its source, and how many rows of that source come before it."""
+    def _mix(self) -> list[tuple[int, int]]:
+        """Return for every row its source, and how many rows of that source come before it."""
         rng = random.Random(f"{self.config.seed}/mixture")
         weights = [source.settings.weight for source in self.sources]
         seen = [0] * len(self.sources)
@@ -185,29 +175,29 @@ class StageRows:
             seen[s] += 1
         return places
 
-    def _number(self, s: int, rank: int, attempt: int) -> int:
-        """Which of its samples source `s` gives as its `rank`-th; `attempt` counts replacements."""
-        size = self.sources[s].size
-        if size is None:
+    def _choose_sample(self, s: int, rank: int, attempt: int) -> int:
+        """Return which of its samples source `s` gives as its `rank`-th; `attempt` counts replacements."""
+        size = self.sources[s].data.total
+        if size == ENDLESS:
             return rank + attempt * 10**9
-        order = _shuffled(f"{self.config.seed}/{s}/{rank // size}", size)
+        order = _shuffle(f"{self.config.seed}/{s}/{rank // size}", size)
         return order[(rank + attempt) % size]
 
-    def _style(self, sample: GroundingSample, settings: DataSource) -> PromptStyle:
+    def _choose_style(self, sample: GroundingSample, settings: DataSource) -> PromptStyle:
         return settings.prompt_style or style_for(sample, self.config.prompt_style)
 
-    def _unusable(self, sample: GroundingSample, settings: DataSource) -> str:
+    def _find_flaw(self, sample: GroundingSample, settings: DataSource) -> str:
         if not sample.boxes:
-            return f"{_name(sample)} has no box"
-        if self.teach and self._style(sample, settings) == "think" and not sample.thought:
-            return f"{_name(sample)} has no thought; set prompt_style: direct to learn boxes alone"
+            return f"{_say_source(sample)} has no box"
+        if self.teach and self._choose_style(sample, settings) == "think" and not sample.thought:
+            return f"{_say_source(sample)} has no thought; set prompt_style: direct to learn boxes alone"
         return ""
 
     def _fit(
         self, sample: GroundingSample, images: Sequence[Image.Image], settings: DataSource
     ) -> tuple[Row | None, str]:
-        """(the row, why its pictures were shrunk) or (None, why it cannot be used)."""
-        style = self._style(sample, settings)
+        """Return the row and why its pictures were shrunk, or None and why it cannot be used."""
+        style = self._choose_style(sample, settings)
         response = render_response(sample.boxes[0], sample.thought, style) if self.teach else None
         row = Row(sample, tuple(images), style, response)
         if self.config.max_tokens is None:
@@ -222,7 +212,7 @@ class StageRows:
             return row, ""
         why = f"{found} tokens, max_tokens={self.config.max_tokens}"
         room = self.config.max_tokens - found + image_tokens(seen_wh, factor)
-        cap = self._cap(images, budget, room)
+        cap = self._find_budget(images, budget, room)
         if cap is None:
             return None, why
         smaller = tuple(
@@ -230,61 +220,59 @@ class StageRows:
         )
         return Row(sample, smaller, style, response), why
 
-    def _tokens(self, images: Sequence[Image.Image], budget: PixelBudget) -> int:
+    def _count_tokens(self, images: Sequence[Image.Image], budget: PixelBudget) -> int:
         factor = self.processor.factor
         return image_tokens((budget.resized(image.size, factor) for image in images), factor)
 
-    def _cap(self, images: Sequence[Image.Image], budget: PixelBudget, room: int) -> PixelBudget | None:
-        """The largest budget (to a token's area) with which `images` take at most `room` tokens."""
+    def _find_budget(
+        self, images: Sequence[Image.Image], budget: PixelBudget, room: int
+    ) -> PixelBudget | None:
+        """Find the largest budget (to a token's area) with which `images` take at most `room` tokens."""
         area = self.processor.factor**2
         low, high = budget.min_pixels // area, budget.max_pixels // area
-        if room <= 0 or self._tokens(images, PixelBudget(budget.min_pixels, budget.min_pixels)) > room:
+        if room <= 0 or self._count_tokens(images, PixelBudget(budget.min_pixels, budget.min_pixels)) > room:
             return None
         while low < high:
             middle = (low + high + 1) // 2
             wider = PixelBudget(budget.min_pixels, max(budget.min_pixels, middle * area))
-            low, high = (middle, high) if self._tokens(images, wider) <= room else (low, middle - 1)
+            low, high = (middle, high) if self._count_tokens(images, wider) <= room else (low, middle - 1)
         return PixelBudget(budget.min_pixels, max(budget.min_pixels, low * area))
 
 
 @lru_cache(maxsize=16)
-def _shuffled(key: str, size: int) -> list[int]:
+def _shuffle(key: str, size: int) -> list[int]:
     order = list(range(size))
     random.Random(key).shuffle(order)
     return order
 
 
-def _name(sample: GroundingSample) -> str:
+def _say_source(sample: GroundingSample) -> str:
     return sample.source or sample.key
 
 
 def prompt_text(processor: GroundingProcessor, row: Row) -> str:
-    """The prompt with the chat's marks, ready for the answer."""
+    """Return the prompt with the chat's marks, ready for the answer."""
     return str(processor.apply_chat_template(row.prompt, tokenize=False, add_generation_prompt=True))
 
 
 def steps_of(config: StageConfig, rows: StageRows, per_step: int) -> int:
-    """The run's steps: `max_steps`, else `epochs` times the sources' samples in steps of `per_step`."""
+    """Return the run's steps: `max_steps`, else `epochs` times the sources' samples in steps of `per_step`."""
     if config.max_steps is not None:
         return config.max_steps
-    sizes = [source.size for source in rows.sources]
-    if None in sizes:
-        raise StageError("max_steps: the world has no end: give max_steps, or the world's count")
-    return max(1, round(config.epochs * sum(size for size in sizes if size is not None) / per_step))
+    sizes = [source.data.total for source in rows.sources]
+    if ENDLESS in sizes:
+        raise UnivgError("max_steps", "the world has no end", "give max_steps, or the world's count")
+    return max(1, round(config.epochs * sum(sizes) / per_step))
 
 
 def data_digest(rows: StageRows) -> str:
-    """sha256 of what the rows are drawn from: files whole (their samples, not their pictures), the world by its
-    first samples, pixels included."""
-    sha = hashlib.sha256()
-    for source in rows.sources:
-        settings = source.settings.model_dump(mode="json", exclude={"path", "images"})
-        sha.update(json.dumps(settings, sort_keys=True).encode())
-        for k in range(DIGEST_SAMPLES if source.size is None else source.size):
-            sample = source.draw(k)
-            sha.update(json.dumps(sample.to_json(), sort_keys=True).encode())
-            if isinstance(source, _World):
-                sha.update(b"".join(image.tobytes() for image in source.pictures(sample, k)))
-                if k + 1 == DIGEST_SAMPLES:
-                    break
-    return sha.hexdigest()
+    """Return the SHA-256 of what the rows are drawn from: files whole (their samples, not their pictures), the world
+    by its first samples, pixels included."""
+
+    def parts() -> Iterator[str | bytes]:
+        for source in rows.sources:
+            settings = source.settings.model_dump(mode="json", exclude={"path", "images"})
+            yield json.dumps(settings, sort_keys=True)
+            yield from source.data.content()
+
+    return digest_parts(parts())

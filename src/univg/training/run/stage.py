@@ -252,7 +252,7 @@ def record(
         "versions": {name: _version(name) for name in VERSIONS},
         "python": platform.python_version(),
         "processes": world_size(),
-        "left_out_when_read": sum(getattr(source, "dropped", 0) for source in rows.sources),
+        "left_out_when_read": sum(source.dropped for source in rows.sources),
     }
     path = out / RECORD
     if resumed is not None and path.exists():

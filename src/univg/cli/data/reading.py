@@ -1,0 +1,102 @@
+"""Share what the verbs of `univg data` take that read a set, and how they print what is wrong with it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+
+from univg.cli.verbs import Command, Parameter
+from univg.errors import UnivgError, one_line
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from rich.console import Console
+
+    from univg.data.published import FaultBook, PublishedFile
+
+__all__ = [
+    "Folder",
+    "MeasureCommand",
+    "Number",
+    "Picture",
+    "ReadCommand",
+    "Root",
+    "print_faults",
+    "write_picture",
+]
+
+Root = Annotated[Path | None, Parameter(metavar="ROOT")]
+Picture = Annotated[Path, Parameter(metavar="PNG")]
+Folder = Annotated[Path, Parameter(metavar="DIR")]
+Number = Annotated[int, Parameter(alias="-n")]
+SEED = "The same seed gives the same result."
+
+
+class ReadCommand(Command):
+    """What every verb takes that reads a set."""
+
+    positional: ClassVar[str | None] = "file"
+
+    file: Annotated[Path, Parameter(metavar="FILE")] = Field(description="A published file or folder.")
+    images: Root = Field(default=None, description="The folder the images lie under.")
+    format: Annotated[str | None, Parameter(metavar="NAME")] = Field(
+        default=None, description="See `univg data formats` (default: by its fields)."
+    )
+
+    def open(self) -> PublishedFile:
+        """Open the file; UnivgError if there is none, or none of a known format."""
+        from univg.data.published import PublishedFile
+
+        return PublishedFile.open(self.file, self.format, self.images)
+
+
+class MeasureCommand(ReadCommand):
+    """What verbs take that open images and count tokens."""
+
+    min_pixels: int = Field(default=3136, ge=1, description="The pixel budget's lower end.")
+    max_pixels: int = Field(default=401408, ge=1, description="The pixel budget's upper end.")
+    tokenizer: Annotated[Path | None, Parameter(metavar="DIR")] = Field(
+        default=None, description="A checkpoint whose tokenizer counts words (default: an estimate)."
+    )
+    workers: int = Field(default=4, ge=1, description="Images opened at once.")
+
+
+def write_picture(picture: Image.Image | bytes, out: Path) -> None:
+    """Write a picture (bytes: one in a file's form) of the kind that `out` ends in. Raises UnivgError if that fails."""
+    from PIL import Image
+
+    from univg.pictures.drawing import save_atomically
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_atomically(Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture, out)
+    except (OSError, ValueError) as error:
+        raise UnivgError(f"cannot be written ({error})", out, "name a .png file with --out") from error
+
+
+def print_faults(book: FaultBook, console: Console) -> None:
+    """Print the notes of `book`, then its faults; nothing if there are none."""
+    from rich.table import Table
+
+    from univg.data.readers import FAULTS
+
+    for note in book.notes:
+        console.print(f"note: {one_line(note)}")
+    if not book:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("fault", overflow="fold")
+    table.add_column("count", justify="right", overflow="fold")
+    table.add_column("what it means, and what to do", overflow="fold")
+    for kind, count in book.counts.most_common():
+        meaning, fix = FAULTS[kind]
+        table.add_row(kind, str(count), f"{meaning}: {book.first[kind][0].fix or fix}")
+    console.print(table)
+    for kind, count in book.counts.most_common():
+        for fault in book.first[kind]:
+            console.print(f"  {kind}  {one_line(fault.record)}: {one_line(fault.cause)}")
+        if count > len(book.first[kind]):
+            console.print(f"  {kind}  … and {count - len(book.first[kind])} more")

@@ -1,0 +1,42 @@
+"""Run `univg data show`: a contact sheet of a set, to check by eye."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from univg.cli.data.reading import SEED, Number, Picture, ReadCommand, print_faults, write_picture
+from univg.cli.verbs import Parameter, make_verb
+
+
+class ShowCommand(ReadCommand):
+    """What `univg data show` takes."""
+
+    images: Annotated[Path, Parameter(metavar="ROOT")] = Field(description="The folder the images lie under.")
+    out: Picture = Field(default=Path("contact-sheet.png"), description="The picture to write.")
+    n: Number = Field(default=24, ge=1, le=60, description="How many samples.")
+    seed: int = Field(default=0, description=SEED)
+    task: tuple[str, ...] = Field(
+        default=(), description="Only this task; repeat for several (default: all)."
+    )
+
+
+def show(command: ShowCommand) -> int:
+    """Draw a contact sheet: images, boxes and questions, to check by eye."""
+    from univg.data.published import FaultBook
+    from univg.data.viewing import draw_samples
+    from univg.terminal import results
+
+    book, console = FaultBook(), results()
+    sheet, missing = draw_samples(command.open(), command.n, command.seed, command.task, book)
+    write_picture(sheet, command.out)
+    for line in missing[:5]:
+        console.print(f"not shown: {line}")
+    console.print(f"to look at  {command.out}")
+    print_faults(book, console)
+    return int(bool(missing))
+
+
+app = make_verb("data show", ShowCommand, show)

@@ -1,0 +1,156 @@
+"""Write built tasks where a person can look at them.
+
+DIR/samples.jsonl        one task a line; image paths are relative to DIR
+DIR/images               copies of the pictures, and in `crops` the pieces cut out of them
+DIR/contact-sheet.png    the first tasks with their boxes drawn
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from univg.data.building.build import TASK_FAMILIES, BuiltTask, Crop, build
+from univg.data.published import FaultBook
+from univg.data.readers import ImageRoot, Source
+from univg.data.readers.detection import DetectionImage, read_detection
+from univg.errors import UnivgError
+from univg.files import check_writable, replacing, unwritable
+from univg.grounding.samples import GroundingSample, write_jsonl
+from univg.pictures.drawing import SHEET_CELLS, THUMB_PX, SheetCell, contact_sheet, fit, save_atomically
+from univg.pictures.images import open_picture
+from univg.terminal import progress
+
+__all__ = ["SAMPLES", "SHEET", "BuildPlan", "write_tasks"]
+
+SAMPLES, SHEET = "samples.jsonl", "contact-sheet.png"
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """What to build: `n` tasks of `families` (default: all that the set allows).
+
+    - `ordered`: the files of each folder are frames, in the order of their names.
+    - `rename`: categories by other names, each as OLD=NEW.
+    - `link`: hard-link images instead of copying them.
+    """
+
+    n: int
+    seed: int = 0
+    families: Sequence[str] = ()
+    ordered: bool = False
+    rename: Sequence[str] = ()
+    link: bool = False
+
+
+def write_tasks(file: Path, images: Path | None, out: Path, plan: BuildPlan, book: FaultBook) -> int:
+    """Make tasks of a COCO file or a VOC folder and write them under `out`; return how many.
+
+    A shortfall is a note in `book`. Raises UnivgError for what cannot be read or written, an unknown family or
+    category, and if `out` holds tasks already.
+    """
+    unknown = sorted(set(plan.families) - set(TASK_FAMILIES))
+    if unknown:
+        known = f"choose from {', '.join(TASK_FAMILIES)}"
+        raise UnivgError("no such task family", f"--family {unknown[0]}", known)
+    if not file.exists():
+        raise UnivgError("no such file", file, "check the path")
+    if images is not None and not images.is_dir():
+        raise UnivgError("no such folder", images, "name the folder of the images")
+    names_of = _read_renames(plan.rename)
+    check_writable(out)
+    samples_file = out / SAMPLES
+    if samples_file.exists() and samples_file.stat().st_size:
+        raise UnivgError("tasks are here already", samples_file, "choose another --out, or remove it")
+    root = ImageRoot(images or (file if file.is_dir() else file.parent))
+    found = _rename(read_detection(Source(file, root, book.add, book.notes.append)), names_of)
+    if plan.ordered:
+        found = [_put_in_sequence(image) for image in found]
+    # Nobody misses tracks in a set of single images, unless they were asked for.
+    has_videos = any(image.video is not None for image in found)
+    families = plan.families or [name for name in TASK_FAMILIES if name != "object_tracking" or has_videos]
+    tasks = build(found, plan.n, plan.seed, families, lambda shortfall: book.notes.append(str(shortfall)))
+    cells: list[SheetCell] = []
+    try:
+        (out / "images").mkdir(parents=True, exist_ok=True)
+        with progress() as bar:
+            shown = bar.track(tasks, total=plan.n, description="tasks")
+            written = write_jsonl(samples_file, _write_pictures(shown, root, out, plan, cells))
+        if cells:
+            title = f"{written} tasks from {file.name} · seed {plan.seed} · the first {len(cells)} shown"
+            save_atomically(contact_sheet(cells, 2, THUMB_PX, title), out / SHEET)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    return written
+
+
+def _read_renames(pairs: Sequence[str]) -> dict[str, str]:
+    names = {}
+    for pair in pairs:
+        old, equals, new = pair.partition("=")
+        if not (old and equals and new.strip()):
+            remedy = "write --rename 'WBC=white blood cell'"
+            raise UnivgError("not of the form OLD=NEW", f"--rename {pair}", remedy)
+        names[old] = new.strip()
+    return names
+
+
+def _rename(images: list[DetectionImage], names: dict[str, str]) -> list[DetectionImage]:
+    """Give categories other names; UnivgError for one that the set has not."""
+    known = {instance.category for image in images for instance in image.instances}
+    for old in names.keys() - known:
+        there = f"the set has {', '.join(sorted(known)) or 'none'}"
+        raise UnivgError("no such category", f"--rename {old}=…", there)
+    return [
+        replace(
+            image,
+            instances=tuple(replace(i, category=names.get(i.category, i.category)) for i in image.instances),
+        )
+        for image in images
+    ]
+
+
+def _put_in_sequence(image: DetectionImage) -> DetectionImage:
+    """Make an image a frame of its folder, ordered by name."""
+    folder, _, _ = image.name.rpartition("/")
+    return replace(image, video=folder or ".")
+
+
+def _write_pictures(
+    tasks: Iterable[BuiltTask], root: ImageRoot, out: Path, plan: BuildPlan, cells: list[SheetCell]
+) -> Iterator[GroundingSample]:
+    """Put each task's pictures in place before its line, and keep the first few for the contact sheet."""
+    for number, task in enumerate(tasks):
+        names = []
+        for i, shot in enumerate(task.shown):
+            if isinstance(shot, Crop):
+                names.append(f"images/crops/{task.family}-{plan.seed}-{number}-{i + 1}.png")
+                _cut(shot, root, out / names[-1])
+            else:
+                # A name may lead neither up nor to the root of the disk: nothing is written outside of our folder.
+                parts = shot.name.replace("\\", "/").split("/")
+                names.append("/".join(["images", *(part for part in parts if part not in ("", ".", ".."))]))
+                _place(root.path(shot.name), out / names[-1], plan.link)
+        if len(cells) < SHEET_CELLS:
+            thumbs = [fit(open_picture(out / name).image, THUMB_PX) for name in names]
+            lines = [f"{number + 1} · {task.family} · {task.category}", task.query]
+            cells.append((thumbs, task.box, task.target, lines))
+        yield task.sample(names, f"built#{plan.seed}-{number}")
+
+
+def _place(path: Path, target: Path, link: bool) -> None:
+    if not target.exists():
+        with replacing(target) as partial:
+            (os.link if link else shutil.copyfile)(path, partial)
+
+
+def _cut(crop: Crop, root: ImageRoot, target: Path) -> None:
+    image = open_picture(root.path(crop.image.name)).image
+    width, height = image.size
+    x1, y1, x2, y2 = crop.box
+    corners = (round(x1 * width), round(y1 * height), round(x2 * width), round(y2 * height))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_atomically(image.crop(corners), target)

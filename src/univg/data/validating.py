@@ -1,0 +1,97 @@
+"""Find what would stop or spoil a run, before any GPU starts: boxes, images, the lengths of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from univg.data.formats.image_root import image_size
+from univg.data.formats.scale import box_fault
+from univg.data.published import FaultBook, PublishedFile
+from univg.data.readers import ImageRoot, RecordFault
+from univg.grounding.boxes import SizeWH
+from univg.grounding.samples import GroundingSample
+from univg.pictures.images import ImageFault, open_picture
+from univg.terminal import progress
+
+__all__ = ["CountTokens", "ImageState", "check_images", "check_prompts", "check_samples", "sizes_of"]
+
+CountTokens = Callable[[GroundingSample, list[SizeWH]], int]
+"""Counts the tokens of a sample's prompt, with images of these sizes."""
+
+_AT_ONCE = 2048
+
+
+@dataclass(frozen=True)
+class ImageState:
+    """What became of an image: its size, or what is wrong with it."""
+
+    size_wh: SizeWH | None
+    kind: str = ""
+    cause: str = ""
+    fix: str = ""
+
+
+def check_samples(file: PublishedFile, book: FaultBook) -> tuple[int, list[str]]:
+    """Find what the file itself tells: unusable records, bad boxes. Return the number of samples, and their images."""
+    images: dict[str, None] = {}
+    count = 0
+    for sample in file.read(book):
+        count += 1
+        images.update(dict.fromkeys(sample.images))
+        for found in map(box_fault, sample.boxes):
+            if found is not None:
+                book.add(RecordFault(sample.source, *found, usable=True))
+    return count, list(images)
+
+
+def check_images(
+    names: Iterable[str], folder: Path, workers: int, headers_only: bool = False
+) -> dict[str, ImageState]:
+    """Open every image once, in parallel (decoding leaves the interpreter's lock), and return what became of it."""
+    root, names = ImageRoot(folder), list(names)
+    with ThreadPoolExecutor(max(1, workers)) as pool, progress() as bar:
+
+        def states() -> Iterator[ImageState]:
+            rest = iter(names)
+            while some := list(islice(rest, _AT_ONCE)):  # not a million of them queued at once
+                yield from pool.map(lambda name: _check_image(root, name, headers_only), some)
+
+        shown = bar.track(states(), total=len(names), description="images")
+        return dict(zip(names, shown, strict=True))
+
+
+def check_prompts(
+    file: PublishedFile,
+    states: Mapping[str, ImageState],
+    count_tokens: CountTokens,
+    max_tokens: int,
+    book: FaultBook,
+) -> None:
+    """Find what images say about records: those that miss one, and those whose prompt is too long."""
+    for sample in file.read(doing="comparing"):  # the first pass has told what reading finds
+        for state in (states[image] for image in sample.images):
+            if state.size_wh is None:
+                book.add(RecordFault(sample.source, state.kind, state.cause, state.fix, usable=True))
+        tokens = count_tokens(sample, sizes_of(sample, states))
+        if tokens > max_tokens:
+            cause = f"about {tokens} tokens, and {max_tokens} are allowed"
+            book.add(RecordFault(sample.source, "too_many_tokens", cause, usable=True))
+
+
+def sizes_of(sample: GroundingSample, states: Mapping[str, ImageState]) -> list[SizeWH]:
+    """Return the sizes of a sample's images, as far as they can be opened."""
+    return [size for image in sample.images if (size := states[image].size_wh) is not None]
+
+
+def _check_image(root: ImageRoot, name: str, headers_only: bool) -> ImageState:
+    path = root.find(name)
+    if path is None:
+        return ImageState(None, "missing_image", f"no {name} under {root.folder}")
+    try:
+        return ImageState(image_size(path) if headers_only else open_picture(path).image.size)
+    except ImageFault as error:
+        return ImageState(None, "bad_image", f"{name}: {error.cause}", error.remedy)
