@@ -14,6 +14,8 @@ from univg.evaluate.benchmarks import WORLD_N, WORLDS, Benchmark, Case, formats_
 from univg.evaluate.engines import Answer, Decoding, Engine, OpenAIEngine, Refusal, load_local
 from univg.evaluate.rows import Row, add_legacy, make_row
 from univg.evaluate.runs import Shard, claim, open_rows, read_rows, read_state, write_state
+from univg.models.pixels import PixelBudget
+from univg.models.server import Patience
 from univg.world import DEFAULT_DIFFICULTY
 
 if TYPE_CHECKING:
@@ -123,9 +125,6 @@ def find_engine(config: EvaluateConfig) -> Engine:
 
 
 def _reach_server(config: ModelConfig) -> Engine:
-    from univg.models.pixels import PixelBudget
-    from univg.models.server import Patience
-
     most = config.max_pixels
     return OpenAIEngine(
         str(config.url),
