@@ -48,7 +48,7 @@ ZERO_SHOT = frozenset({"lisa_val", "lisa_test", "llmseg", "reasonvos", "revos"})
 """Benchmarks that the paper's code evaluates with a larger pixel budget and a scorer of its own."""
 
 
-class BenchmarkError(ValueError):
+class BenchmarkError(UnivgError):
     """A benchmark that cannot be opened; one line with what, which and what to do."""
 
 
