@@ -17,6 +17,8 @@ from univg.evaluate.engines import Engine, OpenAIEngine, load_local
 from univg.evaluate.rows import Row, add_legacy, make_row
 from univg.evaluate.runs import Shard, claim, open_rows, read_rows, read_state, write_state
 from univg.models.answering import Answer, Decoding, Refusal
+from univg.models.pixels import PixelBudget
+from univg.models.server import Patience
 from univg.world import DEFAULT_DIFFICULTY
 
 if TYPE_CHECKING:
@@ -126,9 +128,6 @@ def find_engine(config: EvaluateConfig) -> Engine:
 
 
 def _reach_server(config: ModelConfig) -> Engine:
-    from univg.models.pixels import PixelBudget
-    from univg.models.server import Patience
-
     most = config.max_pixels
     return OpenAIEngine(
         str(config.url),

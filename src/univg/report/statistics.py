@@ -7,8 +7,7 @@ such strata, and other draws would move the last digit of published intervals.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -87,22 +86,22 @@ def summarise(rows: ScoredRows, metrics: Sequence[str] = METRICS) -> Summary:
     """
     if not rows:
         raise ValueError("no rows: nothing to summarise")
-    tasks = group_by_task(rows)
-    draws = {
-        task: _resample(_read_values(group, metrics), seed)
-        for seed, (task, group) in enumerate(tasks.items())
-    }
-    lines = [
-        _summarise_task(task, group, metrics, _read_values(group, metrics).mean(axis=0), draws[task])
-        for task, group in tasks.items()
-    ]
-    if len(tasks) > 1:
-        sizes = np.array([len(group) for group in tasks.values()], dtype=np.float64)
-        means_TM = np.stack([_read_values(group, metrics).mean(axis=0) for group in tasks.values()])
-        drawn_TDM = np.stack(list(draws.values()))
-        for name, weights_T in ((MACRO, np.full(len(tasks), 1 / len(tasks))), (MICRO, sizes / sizes.sum())):
-            mean_M, drawn_DM = weights_T @ means_TM, np.tensordot(weights_T, drawn_TDM, axes=1)
-            lines.append(_average_lines(name, lines[: len(tasks)], weights_T, metrics, mean_M, drawn_DM))
+    groups = group_by_task(rows)
+    values = [_read_values(group, metrics) for group in groups.values()]
+    means_TM = np.stack([each.mean(axis=0) for each in values])
+    drawn_TDM = np.stack([_resample(each, seed) for seed, each in enumerate(values)])
+    faults = sorted({row["fault"] for row in rows if row["fault"]})
+    shares_TF = np.array([_count_shares(group, faults) for group in groups.values()])
+    sizes_T = np.array([len(each) for each in values], dtype=np.float64)
+    weights: dict[str, Floats] = dict(zip(groups, np.eye(len(groups)), strict=True))
+    if len(groups) > 1:
+        weights |= {MACRO: np.full(len(groups), 1 / len(groups)), MICRO: sizes_T / sizes_T.sum()}
+    lines = []
+    for name, weights_T in weights.items():
+        *of_faults, truncated, formatted = (weights_T @ shares_TF).tolist()
+        estimates = _estimate(metrics, weights_T @ means_TM, np.tensordot(weights_T, drawn_TDM, axes=1))
+        found = {fault: share for fault, share in zip(faults, of_faults, strict=True) if share}
+        lines.append(Line(name, len(groups.get(name, rows)), estimates, found, truncated, formatted))
     return Summary(tuple(lines))
 
 
@@ -211,43 +210,8 @@ def _estimate(metrics: Sequence[str], mean_M: Floats, drawn_DM: Floats) -> dict[
     }
 
 
-def _summarise_task(
-    name: str, rows: ScoredRows, metrics: Sequence[str], mean_M: Floats, drawn_DM: Floats
-) -> Line:
-    n = len(rows)
-    found = Counter(row["fault"] for row in rows if row["fault"])
-    return Line(
-        name,
-        n,
-        _estimate(metrics, mean_M, drawn_DM),
-        {fault: count / n for fault, count in sorted(found.items())},
-        _share_of(row["truncated"] for row in rows),
-        _share_of(row["format_ok"] for row in rows),
-    )
-
-
-def _average_lines(
-    name: str,
-    lines: Sequence[Line],
-    weights_T: Floats,
-    metrics: Sequence[str],
-    mean_M: Floats,
-    drawn_DM: Floats,
-) -> Line:
-    def mean(values: Iterable[float]) -> float:
-        return float(sum(weight * value for weight, value in zip(weights_T, values, strict=True)))
-
-    names = sorted({fault for line in lines for fault in line.faults})
-    return Line(
-        name,
-        sum(line.n for line in lines),
-        _estimate(metrics, mean_M, drawn_DM),
-        {fault: mean(line.faults.get(fault, 0.0) for line in lines) for fault in names},
-        mean(line.truncated for line in lines),
-        mean(line.formatted for line in lines),
-    )
-
-
-def _share_of(flags: Iterable[object]) -> float:
-    values = [bool(flag) for flag in flags]
-    return sum(values) / len(values)
+def _count_shares(rows: ScoredRows, faults: Sequence[str]) -> list[float]:
+    """Return the share of rows with each fault, of those cut off, and of those in the form asked for."""
+    counts = [sum(row["fault"] == fault for row in rows) for fault in faults]
+    counts += [sum(bool(row[name]) for row in rows) for name in ("truncated", "format_ok")]
+    return [count / len(rows) for count in counts]
