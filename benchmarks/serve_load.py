@@ -1,4 +1,4 @@
-"""`univg serve` under load, on loopback, asked by the official client.
+"""Measure `univg serve` under load, on loopback, asked by the official client.
 
     python benchmarks/serve_load.py --seconds 120
 
@@ -61,8 +61,8 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2, help="of the server's torch")
     options = parser.parse_args()
-    requests = questions(options.n, options.max_tokens)
-    with server(options) as (url, pid):
+    requests = build_requests(options.n, options.max_tokens)
+    with start_server(options) as (url, pid):
         asyncio.run(measure(options, requests, url, pid))
 
 
@@ -74,19 +74,21 @@ async def measure(
     async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", timeout=600, max_retries=100) as client:
         served = (await client.models.list()).data[0].id
         asked = [{**request, "model": served} for request in requests]
-        await run(client, asked, options.batch_size, 0, pid)  # the first calls of a process are slower
-        single = await run(client, asked, 1, options.single_seconds, pid)
-        full = await run(client, asked, options.clients, options.seconds, pid)
-        over = await run(client, asked, 2 * options.max_requests, options.over_seconds, pid)
-    refused = refusals(url)
+        await run_clients(
+            client, asked, options.batch_size, 0, pid
+        )  # the first calls of a process are slower
+        single = await run_clients(client, asked, 1, options.single_seconds, pid)
+        full = await run_clients(client, asked, options.clients, options.seconds, pid)
+        over = await run_clients(client, asked, 2 * options.max_requests, options.over_seconds, pid)
+    refused = count_refusals(url)
     print(f"{len(requests)} questions of the world, {full.tokens / len(full.seconds):.0f} tokens a response")
     for name, outcome in (("one at a time", single), (f"{options.clients} clients", full)):
-        print(told(name, outcome))
-    print(told(f"{2 * options.max_requests} clients, {options.max_requests} held", over))
+        print(describe(name, outcome))
+    print(describe(f"{2 * options.max_requests} clients, {options.max_requests} held", over))
     by_cpu = single.cpu_s / len(single.seconds) / (full.cpu_s / len(full.seconds))
     print(f"ratio {full.rate / single.rate:.2f}; by the server's CPU time {by_cpu:.2f}")
     print(f"refused and asked again: {refused}")
-    print(told_memory(full.memory))
+    print(describe_memory(full.memory))
     lost = single.failures + full.failures + over.failures
     assert not lost, f"requests were lost: {lost}"
     for place in range(len(requests)):
@@ -95,10 +97,10 @@ async def measure(
     print("every request answered; equal texts in all runs")
 
 
-async def run(
+async def run_clients(
     client: Any, requests: Sequence[dict[str, Any]], clients: int, seconds: float, pid: int
 ) -> Outcome:
-    """`clients` clients for so many seconds, and until each question was asked once; what was begun is awaited."""
+    """Ask by `clients` clients for so many seconds, and until each question was asked once; await what was begun."""
     import psutil
 
     outcome, places, started = Outcome(), count(), time.perf_counter()
@@ -128,7 +130,7 @@ async def run(
     return outcome
 
 
-def told(name: str, outcome: Outcome) -> str:
+def describe(name: str, outcome: Outcome) -> str:
     cuts = quantiles(outcome.seconds, n=100, method="inclusive") if len(outcome.seconds) > 1 else [0.0] * 99
     done, wall_s = len(outcome.seconds), outcome.wall_s
     return (
@@ -138,8 +140,8 @@ def told(name: str, outcome: Outcome) -> str:
     )
 
 
-def told_memory(memory: Sequence[tuple[float, float]]) -> str:
-    """The server's memory in quarters of the time at saturation."""
+def describe_memory(memory: Sequence[tuple[float, float]]) -> str:
+    """Say the server's memory in quarters of the time at saturation."""
     end = memory[-1][0]
     quarters: list[list[float]] = [[], [], [], []]
     for at, resident in memory:
@@ -148,8 +150,8 @@ def told_memory(memory: Sequence[tuple[float, float]]) -> str:
     return f"server's memory in the four quarters at saturation: {means} MiB (most {max(m for _, m in memory):.0f})"
 
 
-def questions(n: int, max_tokens: int) -> list[dict[str, Any]]:
-    """The world's questions as an evaluation sends them."""
+def build_requests(n: int, max_tokens: int) -> list[dict[str, Any]]:
+    """Return the world's questions as an evaluation sends them."""
     from univg.evaluate.benchmarks import open_world
     from univg.grounding.prompts import render_chat, style_for
     from univg.models.pixels import PixelBudget
@@ -165,8 +167,8 @@ def questions(n: int, max_tokens: int) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def server(options: argparse.Namespace) -> Iterator[tuple[str, int]]:
-    """A server process of its own on a free port: its address and process id."""
+def start_server(options: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """Start a server process on a free port and yield its address and process id."""
     command = [sys.executable, "-m", "univg", "serve", "--model", options.model, "--port", "0"]
     command += ["--batch-size", str(options.batch_size), "--max-requests", str(options.max_requests)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
@@ -185,7 +187,7 @@ def server(options: argparse.Namespace) -> Iterator[tuple[str, int]]:
         print(f"the server ended with code {process.wait(60)}")
 
 
-def refusals(url: str) -> int:
+def count_refusals(url: str) -> int:
     from urllib.request import urlopen
 
     text = urlopen(f"{url}/metrics", timeout=10).read().decode()

@@ -10,14 +10,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from univg.cli import main as cli
-from univg.cli.serve import served_name
-from univg.models.checkpoint import locate
-from univg.serve.vllm import VllmSettings, vllm_command
+from univg.models.checkpoint import Source, locate
+from univg.models.pixels import PixelBudget
+from univg.serve.config import ServeConfig, name_model
+from univg.serve.vllm import build_command
 
 EMBEDDED = locate("embedded").folder
 
@@ -53,6 +53,7 @@ def test_an_address_that_is_taken_is_told_before_the_model_is_looked_for(
         (["--api-key-env", "NOT_SET_ANYWHERE"], "NOT_SET_ANYWHERE"),
         (["--", "--tensor-parallel-size", "2"], "only --engine vllm"),
         (["--engine", "vllm", "--model", "./nowhere"], "no such folder"),
+        (["--allow-remote-images"], "--allow-remote-images"),
     ],
 )
 def test_what_cannot_be_served(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,25 +108,37 @@ def test_vllm_is_started_with_the_checkpoints_settings(tmp_path: Path) -> None:
     assert json.loads(given["--mm-processor-kwargs"]) == {"min_pixels": 3600, "max_pixels": 14400}
     assert given["--generation-config"] == "vllm"
     assert json.loads(given["--override-generation-config"]) == {"temperature": 0.0}
-    assert given["--allowed-media-domains"].endswith(".invalid")
+    assert given["--allowed-media-domains"] == "nowhere.invalid"
+    assert environment["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
     assert environment["VLLM_API_KEY"] == "the key" and "the key" not in " ".join(argv)
 
 
 @pytest.mark.parametrize(
-    ("settings", "there", "not_there"),
+    ("revision", "further", "there", "not_there"),
     [
-        ({"remote_images": True}, [], ["--allowed-media-domains"]),
-        ({"revision": "abc"}, ["--revision", "abc", "--tokenizer-revision"], []),
-        ({}, ["--allowed-media-domains"], ["--revision"]),
+        (None, [], ["--allowed-media-domains", "nowhere.invalid"], ["--revision"]),
+        ("abc", [], ["--revision", "abc", "--tokenizer-revision"], []),
+        (
+            None,
+            ["--allowed-media-domains", "a.org"],
+            ["--allowed-media-domains", "a.org"],
+            ["nowhere.invalid"],
+        ),
+        (None, ["--allowed-media-domains=a.org"], [], ["--allowed-media-domains", "nowhere.invalid"]),
+        (None, ["--allowed_media_domains", "a.org"], [], ["--allowed-media-domains", "nowhere.invalid"]),
     ],
 )
-def test_the_command_of_vllm(settings: dict[str, Any], there: list[str], not_there: list[str]) -> None:
-    command = vllm_command("vllm", VllmSettings("m", "m", "::1", 1, 2, 3, images=4, **settings))
+def test_the_command_of_vllm(
+    revision: str | None, further: list[str], there: list[str], not_there: list[str]
+) -> None:
+    config = ServeConfig(host="::1", engine="vllm", vllm_arguments=tuple(further))
+    command = build_command("vllm", config, Source(EMBEDDED, revision=revision), PixelBudget(2, 3))
     assert all(isinstance(one, str) for one in command)
     assert set(there) <= set(command) and not set(not_there) & set(command)
+    assert command[len(command) - len(further) :] == further
 
 
 def test_a_folders_name_does_not_tell_where_it_is(tmp_path: Path) -> None:
     (tmp_path / "my-model").mkdir()
-    assert served_name(str(tmp_path / "my-model")) == "my-model"
-    assert served_name("org/name@main") == "org/name"
+    assert name_model(str(tmp_path / "my-model")) == "my-model"
+    assert name_model("org/name@main") == "org/name"

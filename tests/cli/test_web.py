@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from univg.cli import main as cli
-from univg.cli.demo import EXAMPLES
-from univg.cli.web import answer
+from univg.errors import UnivgError
+from univg.files import EXAMPLES
 from univg.grounding.samples import read_jsonl
 from univg.models.grounder import Grounder
 from univg.pictures.images import ImageFault
+from univg.serve.web import answer
 
 SAMPLE = next(one for one in read_jsonl(EXAMPLES / "samples.jsonl") if len(one.images) == 2)
 PATHS = [str(EXAMPLES / name) for name in SAMPLE.images]
@@ -39,7 +40,7 @@ def test_the_answer_is_the_grounders(grounder: Grounder) -> None:
 def test_what_cannot_be_asked(grounder: Grounder, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
     for paths, query in (([], "a"), (PATHS * 9, "a"), (PATHS, " "), (PATHS, "<|image_pad|>")):
-        with pytest.raises(ValueError, match=r"images|question"):
+        with pytest.raises(UnivgError, match=r"images|question"):
             answer(grounder, paths, query)
     with pytest.raises(ImageFault):
         answer(grounder, [str(tmp_path / "a.png")], "a")

@@ -1,4 +1,4 @@
-"""`univg serve` as its users meet it: a real process on loopback, asked by the official client."""
+"""The server as its users meet it: on loopback, asked by the official client; in a real process where signals count."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,70 +26,79 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from univg.cli import main as cli
 from univg.evaluate.benchmarks import open_world
 from univg.evaluate.engines import LocalEngine, OpenAIEngine
+from univg.files import EXAMPLES
 from univg.grounding.prompts import render_chat
+from univg.grounding.reading import read
 from univg.grounding.samples import read_jsonl
 from univg.models.answering import Answer, Decoding
-from univg.models.generation.generate import Chat, generate
+from univg.models.generation.generate import Chat, Generation, generate
 from univg.models.grounder import Grounder
+from univg.models.loading import Loaded
 from univg.models.server import with_pictures
-from univg.models.tiny import build_tiny, save_tiny
 
-openai = pytest.importorskip("openai", reason="the client of these tests: pip install 'univg[serve]'")
+pytest.importorskip("openai", reason="the client of these tests: pip install 'univg[serve]'")
 pytest.importorskip("uvicorn", reason="the server needs: pip install 'univg[serve]'")
 
-EXAMPLES = Path(cli.__file__).parents[1] / "assets" / "examples"
+import openai
+
+from univg.serve.config import ServeConfig
+from univg.serve.replies import build_completion
+from univg.serve.server import bind, build_server
+from univg.serve.service import Service
+
 SAMPLES = sorted(read_jsonl(EXAMPLES / "samples.jsonl"), key=lambda one: len(one.images))[:6]
 KEY = "a-key-of-the-tests"
+PATIENCE_S = 300  # nothing takes that long, but on a busy machine nearly
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @contextmanager
-def serving(*options: str, key: str = "") -> Iterator[SimpleNamespace]:
-    """A server on a free port: `url`, `process`. Ends with the code 0, whatever was asked of it."""
-    command = [sys.executable, "-m", "univg", "serve", "--port", "0", *options]
-    environment = {**os.environ, "UNIVG_API_KEY": key, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    assert process.stderr is not None
-    try:
-        started = ""
-        for line in process.stderr:
-            started += line
-            if found := re.search(r"at (http://\S+)/v1", line):
-                break
-        else:
-            raise AssertionError(started)
-        yield SimpleNamespace(url=found[1], process=process)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.stderr.close()
+def serving(loaded: Loaded, key: str | None = None, **settings: Any) -> Iterator[SimpleNamespace]:
+    """A server on a free port, on a thread of its own: `url`, `service`. All that was asked is done in the end."""
+    service = Service(loaded, ServeConfig(**settings), "root", key)
+    server = build_server(service)
+    with bind("127.0.0.1", 0) as listener:
+        listener.listen()
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield SimpleNamespace(url=f"http://127.0.0.1:{listener.getsockname()[1]}", service=service)
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE_S)
+            assert service.close(PATIENCE_S) and not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[SimpleNamespace]:
-    with serving("--allow-remote-images") as server:
+def server(loaded: Loaded) -> Iterator[SimpleNamespace]:
+    with serving(loaded) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def guarded() -> Iterator[SimpleNamespace]:
+def guarded(loaded: Loaded) -> Iterator[SimpleNamespace]:
     """A server with a key and narrow bounds."""
-    bounds = ("--max-images", "2", "--max-body-mb", "1", "--max-megapixels", "0.5", "--max-new-tokens", "64")
-    with serving(*bounds, key=KEY) as server:
+    bounds = {"max_images": 2, "max_body_mb": 1, "max_megapixels": 0.5, "max_new_tokens": 64}
+    with serving(loaded, KEY, **bounds) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def client(server: SimpleNamespace) -> Any:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=120, max_retries=0)
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=PATIENCE_S, max_retries=0)
 
 
 @pytest.fixture(scope="module")
-def grounder() -> Grounder:
-    return Grounder.from_pretrained()
+def grounder(loaded: Loaded) -> Grounder:
+    return Grounder(loaded)
 
 
 def address(path: Path) -> str:
@@ -121,7 +131,9 @@ def post(
         **{name.replace("_", "-"): one for name, one in headers.items()},
     }
     try:
-        with urllib.request.urlopen(urllib.request.Request(url + path, data, sent), timeout=60) as reply:
+        with urllib.request.urlopen(
+            urllib.request.Request(url + path, data, sent), timeout=PATIENCE_S
+        ) as reply:
             return reply.status, json.load(reply), dict(reply.headers)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error), dict(error.headers)
@@ -129,7 +141,7 @@ def post(
 
 def get(url: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=30) as reply:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -176,7 +188,7 @@ def test_the_client_of_many_tasks_at_a_time(server: SimpleNamespace) -> None:
     import asyncio
 
     async def ask() -> list[str]:
-        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="x", timeout=120) as client:
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="x", timeout=PATIENCE_S) as client:
             asked = (client.chat.completions.create(**question(0)) for _ in range(3))
             return [one.choices[0].message.content for one in await asyncio.gather(*asked)]
 
@@ -188,7 +200,7 @@ def test_seeds_several_responses_stops_and_limits(client: Any) -> None:
         reply = client.chat.completions.create(**question(0, **settings))
         return [choice.message.content for choice in reply.choices]
 
-    drawn = {"temperature": 1.0, "n": 3}
+    drawn = {"temperature": 1.0, "n": 3, "max_completion_tokens": 40}
     assert texts(**drawn, seed=5) == texts(**drawn, seed=5) != texts(**drawn, seed=6)
     greedy = texts(n=2)
     assert greedy[0] == greedy[1]
@@ -270,8 +282,8 @@ REFUSED: dict[str, tuple[Any, int, str]] = {
     "a file": (said(image("file:///etc/hostname")), 400, "no files"),
     "a path": (said(image("/etc/hostname")), 400, "no files"),
     "ftp": (said(image("ftp://example.org/a.png")), 400, "no files"),
-    "this machine": (said(image("http://127.0.0.1:8000/health")), 400, "public"),
-    "the metadata of a cloud": (said(image("http://169.254.169.254/latest/")), 400, "public"),
+    "this machine": (said(image("http://127.0.0.1:8000/health")), 400, "not fetched"),
+    "the metadata of a cloud": (said(image("HTTP://169.254.169.254/latest/")), 400, "send it as data:image/png;base64"),
     "no base64": (said(image("data:image/png,abc")), 400, "base64"),
     "damaged base64": (said(image("data:image/png;base64,@@@")), 400, "base64"),
     "no image": (said(image("data:image/png;base64,aGVsbG8=")), 400, "no image"),
@@ -358,15 +370,13 @@ def test_a_client_that_goes_away_is_not_answered(server: SimpleNamespace) -> Non
     head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {len(body)}\r\n\r\n"
     host, port = server.url.removeprefix("http://").split(":")
-    for sent in (body, body[:100]):
+    for count, sent in enumerate((body, body[:100]), start=1):
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(head.encode() + sent)
-            time.sleep(0.1)
-    deadline = time.monotonic() + 60
-    while metric(server, gone) < before + 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert metric(server, gone) == before + 2
+            wait_for(lambda: server.service.held == 1)
+        wait_for(lambda count=count: metric(server, gone) == before + count)  # type: ignore[misc]
     assert json.loads(get(f"{server.url}/health")[1])["held"] == 0
+    wait_for(lambda: server.service.batcher.running_s() == 0)
 
 
 def test_a_key_is_asked_for(guarded: SimpleNamespace) -> None:
@@ -397,32 +407,73 @@ def test_bounds(name: str, guarded: SimpleNamespace) -> None:
     assert found == status and words in told["error"]["message"]
 
 
-def test_more_than_fits_is_refused_and_what_takes_too_long_is_told(tmp_path: Path) -> None:
-    save_tiny(*build_tiny(seed=3), tmp_path / "endless")  # random weights: text that does not end by itself
-    bounds = ("--max-requests", "2", "--timeout", "0.6", "--batch-size", "16")
-    model = ("--model", str(tmp_path / "endless"))
-    with serving(*bounds, *model) as server, ThreadPoolExecutor(2) as threads:
-        long = said("Where?") | {"model": "endless", "max_tokens": 1500, "n": 16, "temperature": 2.0}
-        first = [threads.submit(post, server.url, long) for _ in range(2)]
-        deadline = time.monotonic() + 10
-        while json.loads(get(f"{server.url}/health")[1])["held"] < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        status, told, headers = post(server.url, said("a") | {"model": "endless"})
-        assert (status, told["error"]["type"]) == (429, "rate_limit_error")
+def test_more_than_fits_is_refused_and_what_takes_too_long_is_told(loaded: Loaded, scripted: Any) -> None:
+    with serving(loaded, max_requests=2) as server, ThreadPoolExecutor(2) as threads:
+        scripted.go.clear()
+        first = [threads.submit(post, server.url, said("Where?")) for _ in range(2)]
+        wait_for(lambda: json.loads(get(f"{server.url}/health")[1])["held"] == 2)
+        status, told, headers = post(server.url, said("a"))
+        assert (status, told["error"]["type"], told["error"]["code"]) == (
+            429,
+            "rate_limit_error",
+            "queue_full",
+        )
         assert int(headers["retry-after"]) >= 1
-        for status, told, _ in (one.result() for one in first):
-            assert (status, told["error"]["code"]) == (504, "timeout")
+        scripted.go.set()
+        assert [one.result()[0] for one in first] == [200, 200]
+    with serving(loaded, timeout=0.3) as server:
+        scripted.go.clear()
+        status, told, _ = post(server.url, said("Where?"))
+        assert (status, told["error"]["code"]) == (504, "timeout")
+        wait_for(lambda: get(f"{server.url}/health")[0] == 503)
+        assert "a batch has been running" in get(f"{server.url}/health")[1]
+        scripted.go.set()
 
 
 def test_sigterm_finishes_what_is_running() -> None:
-    with serving() as server, ThreadPoolExecutor(3) as threads:
-        asked = [threads.submit(post, server.url, question(i)) for i in (0, 1, 2)]
-        deadline = time.monotonic() + 20
-        while json.loads(get(f"{server.url}/health")[1])["held"] < 3 and time.monotonic() < deadline:
-            time.sleep(0.005)
-        server.process.send_signal(signal.SIGTERM)
-        for status, told, _ in (one.result() for one in asked):
-            assert status == 200 and "<answer>" in told["choices"][0]["message"]["content"]
-        assert server.process.wait(30) == 0
-        with pytest.raises(urllib.error.URLError):
-            get(f"{server.url}/health")
+    command = [sys.executable, "-m", "univg", "serve", "--port", "0", "--max-images", "2"]
+    environment = {**os.environ, "UNIVG_API_KEY": KEY, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    with process, ThreadPoolExecutor(3) as threads:
+        try:
+            started = ""
+            while not (found := re.search(r"at (http://\S+)/v1", started)):
+                line = process.stderr.readline()
+                assert line, started
+                started += line
+            url, key = found[1], {"Authorization": f"Bearer {KEY}"}
+            assert post(url, question(0))[0] == 401
+            assert "3 images are more than the 2" in str(post(url, said(image(PIXEL) * 3), **key)[1])
+            asked = [
+                threads.submit(post, url, question(i, n=2, temperature=1.0, seed=i), **key) for i in (0, 1, 2)
+            ]
+            wait_for(
+                lambda: json.loads(get(f"{url}/health")[1])["held"] == 3 or any(one.done() for one in asked)
+            )
+            process.send_signal(signal.SIGTERM)
+            for status, told, _ in (one.result() for one in asked):
+                assert status == 200 and "<answer>" in told["choices"][0]["message"]["content"]
+            assert process.wait(PATIENCE_S) == 0 and process.stderr.read() == "stopped\n"
+            with pytest.raises(urllib.error.URLError):
+                get(f"{url}/health")
+        finally:
+            process.kill()
+
+
+def test_options_are_limits() -> None:
+    limits = ServeConfig(max_requests=2, max_body_mb=400, timeout=1.5, batch_size=3).limits
+    assert (limits.held, limits.body_bytes, limits.buffered_bytes) == (2, 400 << 20, 800 << 20)
+    assert (limits.timeout_s, limits.rows, limits.new_tokens) == (1.5, 3, 2048)
+
+
+@pytest.mark.parametrize("truncated", [False, True])
+@pytest.mark.parametrize("stop", [[], ["</answer>"], ["nowhere"]], ids=str)
+def test_a_reply_ends_for_length_where_a_reading_is_truncated(truncated: bool, stop: list[str]) -> None:
+    text = "<think>a</think><answer>(500,500),(500,500)</answer>"
+    reply = build_completion({}, [Generation(text, 9, truncated)], stop, 5)
+    [choice] = reply["choices"]
+    reading = read(choice["message"]["content"], truncated=choice["finish_reason"] == "length")
+    assert reading.truncated == (truncated and stop != ["</answer>"])
+    if choice["message"]["content"] == text:
+        assert reading == read(text, truncated=truncated)

@@ -33,11 +33,13 @@ VERBS = {
     "evaluate": "Evaluate a model on a benchmark; stopped at any moment, the same command finishes what is missing.",
     "score": "Score responses made elsewhere: rows with `text`, `answer` (a box) and optionally `id`, `task`.",
     "report": "Make report.md, report.html (one file, opens anywhere) and plots, and print the tables.",
+    "serve": "Serve a checkpoint behind OpenAI's chat interface. SIGTERM or Ctrl-C: what was asked is answered first.",
+    "web": "Try a model in the browser: images, a question, its thought and its box.",
     "study": "The paper's ablation (Table 4) on the procedural world: arms trained, evaluated and compared.",
 }
 
 
-NOT_YET_PORTED = ("construct", "serve", "web")
+NOT_YET_PORTED = ("construct",)
 
 
 def build_app(arguments: Sequence[str]) -> App:

@@ -17,8 +17,6 @@ import typer
 
 import univg
 from univg.cli.construct import construct
-from univg.cli.serve import serve
-from univg.cli.web import web
 from univg.errors import UnivgError
 
 DEBUG_VARIABLE = "UNIVG_DEBUG"
@@ -57,11 +55,6 @@ def print_version() -> None:
 
 
 app.command(epilog="Example: univg construct --teacher world --out thoughts")(construct)
-app.command(
-    context_settings={"allow_extra_args": True},
-    epilog="Example: univg serve --model GD-ML/UniVG-R1 --port 8000",
-)(serve)
-app.command()(web)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

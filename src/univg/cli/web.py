@@ -1,119 +1,20 @@
-"""`univg web`: a page to try a model in: images, a question, and its thought and box beside them."""
+"""Run `univg web`: a page to try a model in."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
-
-from univg.errors import UnivgError
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from univg.models.grounder import Grounder
-
-MAX_IMAGES = 16
-MAX_MEGAPIXELS = 100.0
+from univg.cli.verbs import Command, make_verb
+from univg.serve.config import WebConfig
 
 
-def web(
-    model: Annotated[str, typer.Option(help="A checkpoint folder or hub name.")] = "embedded",
-    host: Annotated[
-        str, typer.Option(help="The address to listen on; 0.0.0.0 is every network.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
-) -> None:
+class WebCommand(Command, WebConfig):
+    """What `univg web` takes."""
+
+
+def open_page(command: WebCommand) -> None:
     """Try a model in the browser: images, a question, its thought and its box."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nothing that is asked here is told to anybody
-    try:
-        import_module("gradio")
-    except ImportError as error:
-        raise UnivgError("the page needs a further package: pip install 'univg[web]'") from error
-    from univg.cli.ground import load_grounder
+    from univg.serve import web
 
-    page = build_page(load_grounder(model))
-    try:
-        page.launch(server_name=host, server_port=port, share=False, max_file_size="32mb", footer_links=[])
-    except OSError as error:
-        raise UnivgError(f"cannot listen: {host}:{port}: choose another --port") from error
+    web.open_page(command)
 
 
-def build_page(grounder: Grounder) -> Any:
-    """The page, a `gradio.Blocks`; its one function is also an endpoint named `ground`. One question at a time."""
-    gradio: Any = import_module("gradio")  # an extra: type checkers need not have it
-
-    def ground(gallery: Any, query: str, samples: float) -> tuple[Image.Image, str, str]:
-        try:
-            return answer(grounder, [path for path, _ in gallery or []], query or "", int(samples))
-        except (UnivgError, ValueError) as error:
-            raise gradio.Error(str(error), print_exception=False) from error
-
-    examples = _examples()
-    with gradio.Blocks(title="univg", analytics_enabled=False) as page:
-        gradio.Markdown(
-            f"## univg · {grounder.loaded.name}\nSeveral images and a question in, a thought and a box out."
-        )
-        with gradio.Row():
-            with gradio.Column():
-                gallery = gradio.Gallery(
-                    label="Images, in order", type="filepath", file_types=["image"], columns=3
-                )
-                query = gradio.Textbox(label="Question", lines=2)
-                samples = gradio.Slider(1, 8, value=1, step=1, label="Responses to draw")
-                button = gradio.Button("Ground", variant="primary")
-            with gradio.Column():
-                picture = gradio.Image(label="Answer", type="pil", format="png")
-                thought = gradio.Textbox(label="Thought", lines=4)
-                box = gradio.Textbox(label="Box", lines=2)
-        asked, told = [gallery, query, samples], [picture, thought, box]
-        button.click(ground, asked, told, api_name="ground", concurrency_limit=1)
-        query.submit(ground, asked, told, api_name=False, concurrency_limit=1)
-        if examples and grounder.loaded.name.startswith("embedded"):
-            gradio.Examples(examples, [gallery, query], label="Examples of the procedural world")
-    return page
-
-
-def answer(
-    grounder: Grounder, paths: Sequence[str], query: str, samples: int = 1
-) -> tuple[Image.Image, str, str]:
-    """The picture with the box on it, the thought, and the box in words.
-
-    Errors: ValueError (`ImageFault` among them), one line to show.
-    """
-    from univg.models.overview import IMAGE_RULES, draw_overview
-    from univg.models.tokens import check_image_marks
-    from univg.pictures.images import open_picture
-
-    if not 1 <= len(paths) <= MAX_IMAGES:
-        raise ValueError(f"{len(paths)} images: give 1 to {MAX_IMAGES}")
-    if not query.strip():
-        raise ValueError("the question is empty: say what to look for")
-    check_image_marks(query, grounder.loaded.processor)
-    pictures = [open_picture(path, MAX_MEGAPIXELS) for path in paths]
-    grounding = grounder.ground([picture.image for picture in pictures], query, samples=samples)
-    lines = [] if grounding.boxes else ["no box"]
-    for one in grounding.boxes:
-        px = tuple(round(value) for value in one.box_px)
-        lines.append(f"image {one.image_index + 1}: {px} in pixels, {one.box_permille} in thousandths")
-    if grounding.boxes:
-        lines.append(f"which image: {IMAGE_RULES.get(grounding.image_rule, grounding.image_rule)}")
-    if grounding.confidence is not None:
-        lines.append(f"agreement of {samples} responses: {grounding.confidence:.2f}")
-    if grounding.fault:
-        lines.append(f"fault: {grounding.fault}")
-    return draw_overview(query, pictures, grounding), grounding.thought or "", "\n".join(lines)
-
-
-def _examples() -> list[list[Any]]:
-    """Rows of (images, question): the bundled examples, one of each task family."""
-    from univg.files import EXAMPLES
-    from univg.grounding.samples import read_jsonl
-
-    rows = []
-    for sample in read_jsonl(EXAMPLES / "samples.jsonl"):
-        rows.append([[str(EXAMPLES / name) for name in sample.images], sample.query])
-    return rows
+app = make_verb("web", WebCommand, open_page)

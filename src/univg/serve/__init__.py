@@ -1,1 +1,6 @@
-"""The server behind `univg serve`: requests read and bounded, answered in batches, told in OpenAI's words."""
+"""The server behind `univg serve`, and the page of `univg web`.
+
+A request passes through these in turn: `access` (may it be asked), `requests` (what does it ask), `images`,
+`batching` (answered together with others), `replies` (in OpenAI's words). `completions` leads it through them, `app`
+has the routes, `server` the process.
+"""

@@ -1,8 +1,8 @@
-"""Requests that arrive at any time, answered in batches by one worker thread.
+"""Answer requests that arrive at any time, in batches, by one worker thread.
 
-`generate` takes all chats of a batch with one limit, one temperature and one number of responses. So what waits
-is put together by these three; seeds differ from request to request, as each chat names its own stream of random
-numbers. The oldest request is always in the next batch: none is passed over for ever.
+`generate` takes all chats of a batch with one limit, one temperature and one number of responses. So requests that
+agree in these three are put together; seeds differ from request to request, as each chat names its own stream of
+random numbers. The oldest request is always in the next batch: none is passed over for ever.
 """
 
 from __future__ import annotations
@@ -56,21 +56,21 @@ class Ask:
 
     @property
     def rows(self) -> int:
-        """Responses that are really generated."""
+        """How many responses are really generated."""
         return self.n if self.temperature > 0 else 1
 
     @property
-    def mates(self) -> tuple[int, float, int]:
-        """Requests with equal mates can be in one batch."""
+    def settings(self) -> tuple[int, float, int]:
+        """What all requests of a batch have in common."""
         return self.max_new_tokens, self.temperature, self.rows
 
 
 class Closed(RuntimeError):
-    """The batcher takes no more requests."""
+    """The batcher takes no more requests; `completions` catches it and replies 503."""
 
 
 class Expired(RuntimeError):
-    """A request waited past its deadline."""
+    """A request waited past its deadline; `completions` catches it and replies 504."""
 
 
 class BatchReport(NamedTuple):
@@ -125,8 +125,8 @@ class Batcher:
         self._worker.start()
 
     def submit(self, ask: Ask, timeout_s: float = float("inf")) -> Future[list[Generation]]:
-        """The future of `ask.n` responses. Cancelled while it waits, or not begun within `timeout_s`, a request
-        is never run.
+        """Return the future of `ask.n` responses. A request that is cancelled while it waits, or not begun within
+        `timeout_s`, is never run.
 
         Its errors: `Expired`; `ValueError` for a chat that does not name each image once; whatever the model
         raised. Raises `Closed` after `close`.
@@ -142,7 +142,7 @@ class Batcher:
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
-        """While this is entered, a request is on its way to `submit`: a batch about to start waits for it."""
+        """Announce, while this is entered, a request on its way to `submit`: a batch about to start waits for it."""
         with self._changed:
             self._arriving += 1
         try:
@@ -158,7 +158,7 @@ class Batcher:
         return len(self._waiting)
 
     def running_s(self) -> float:
-        """How long the present batch has been running; 0 between batches."""
+        """Return how long the present batch has been running; 0 between batches."""
         since = self._running_since
         return 0.0 if since is None else time.monotonic() - since
 
@@ -178,7 +178,7 @@ class Batcher:
         return None
 
     def close(self, timeout_s: float | None = None) -> bool:
-        """Take nothing more, finish what was taken, end the worker; whether it ended within `timeout_s`."""
+        """Take nothing more, finish what was taken, end the worker; return whether it ended within `timeout_s`."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -208,13 +208,13 @@ class Batcher:
         """Wait for the next batch; None after `close`, when all is done."""
         with self._changed:
             while True:
-                self._drop_late()
+                self._drop_expired()
                 if not self._waiting:
                     if self._closed:
                         return None
                     self._changed.wait()
                     continue
-                pause = self._pause()
+                pause = self._seconds_to_wait()
                 if pause <= 0:
                     break
                 self._changed.wait(pause)
@@ -224,7 +224,7 @@ class Batcher:
         # From here on it cannot be cancelled; what was cancelled meanwhile is left out.
         return [job for job in batch if job.future.set_running_or_notify_cancel()]
 
-    def _drop_late(self) -> None:
+    def _drop_expired(self) -> None:
         now, kept = time.monotonic(), []
         for job in self._waiting:
             if job.future.cancelled():
@@ -235,15 +235,15 @@ class Batcher:
                 kept.append(job)
         self._waiting = kept
 
-    def _pause(self) -> float:
-        """Seconds that a batch may still wait for company."""
+    def _seconds_to_wait(self) -> float:
+        """Return how long the next batch may still wait for company."""
         if self._closed or sum(job.ask.rows for job in self._waiting) >= self._batch_size:
             return 0.0
         patience = max(self._window_s, _LONGEST_WINDOW_S) if self._arriving else self._window_s
         return self._waiting[0].arrived + patience - time.monotonic()
 
     def _choose(self) -> list[_Job]:
-        """The oldest request, and those after it that can go with it and fit."""
+        """Return the oldest request, and those after it that can go with it and fit."""
         oldest = self._waiting[0].ask
         chosen: list[_Job] = []
         rows = longest = 0
@@ -251,7 +251,7 @@ class Batcher:
             ask = job.ask
             length = max(longest, ask.prompt_tokens + ask.max_new_tokens)
             fits = rows + ask.rows <= self._batch_size and (rows + ask.rows) * length <= self._batch_tokens
-            if ask.mates == oldest.mates and (fits or not chosen):
+            if ask.settings == oldest.settings and (fits or not chosen):
                 chosen.append(job)
                 rows, longest = rows + ask.rows, length
         return chosen
@@ -312,8 +312,8 @@ class Batcher:
 
 
 class PromptMeter:
-    """Counts a prompt's tokens, images included. Safe on any thread: the tokenizer is a copy, as one that is in
-    use cannot be shared with the worker's."""
+    """Counts a prompt's tokens, images included, on any thread: its tokenizer is a copy, as the worker's cannot be
+    shared while it is in use."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
@@ -321,7 +321,7 @@ class PromptMeter:
         self._lock = threading.Lock()
 
     def __call__(self, chat: Chat) -> int:
-        """How many tokens the model is given for `chat`."""
+        """Return how many tokens the model is given for `chat`."""
         processor = self._loaded.processor
         messages = [dict(message) for message in chat.messages]
         prompt = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

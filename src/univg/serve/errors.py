@@ -1,4 +1,4 @@
-"""What the server refuses, in the shape that OpenAI's clients read."""
+"""Say what the server refuses, in the shape that OpenAI's clients read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ _LONGEST_MESSAGE = 600
 
 
 class ApiError(Exception):
-    """A request that is refused or has failed: an HTTP status and a message of one line.
+    """A request that is refused or has failed: an HTTP status and a message of one line. `app` catches it and replies
+    with it.
 
     `code` and `param` are OpenAI's: a name for the cause, and which field of the request it lies in.
     """
@@ -30,7 +31,7 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
-        """The JSON of the reply.
+        """Return the JSON of the reply.
 
         >>> ApiError(404, "no such model", code="model_not_found", param="model").body()["error"]["type"]
         'invalid_request_error'

@@ -1,4 +1,4 @@
-"""What the server counts, in the text format that Prometheus reads."""
+"""Count what the server does, in the text format that Prometheus reads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """Counters of one server; nothing of what was asked or answered is in them."""
+    """The counters of one server; nothing of what was asked or answered is in them."""
 
     content_type = CONTENT_TYPE_LATEST
 
@@ -49,15 +49,15 @@ class Metrics:
         ).set_function(held)
         Gauge("univg_requests_waiting", "Requests in no batch yet.", registry=registry).set_function(waiting)
 
-    def answered(self, status: int, seconds: float, images: int = 0) -> None:
-        """One chat completion ended."""
+    def count_request(self, status: int, seconds: float, images: int = 0) -> None:
+        """Count one chat completion that ended."""
         self._requests.labels(str(status)).inc()
         self._images.inc(images)
         if status == 200:
             self._seconds.observe(seconds)
 
-    def batch(self, report: BatchReport) -> None:
-        """One batch ended."""
+    def count_batch(self, report: BatchReport) -> None:
+        """Count one batch that ended."""
         self._batches.labels("failed" if report.failed else "answered").inc()
         if not report.failed:
             self._rows.observe(report.rows)
@@ -65,5 +65,6 @@ class Metrics:
             self._tokens.labels("prompt").inc(report.prompt_tokens)
             self._tokens.labels("completion").inc(report.tokens)
 
-    def text(self) -> bytes:
+    def render(self) -> bytes:
+        """Return all counters as text."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""Answers in OpenAI's words: one object, or a stream of pieces."""
+"""Say answers in OpenAI's words: as one object, or as a stream of pieces."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from univg.models.generation.generate import Generation
 _PIECE = 24  # characters
 
 
-def completion(
+def build_completion(
     shell: Mapping[str, Any], answer: Sequence[Generation], stops: list[str], prompt_tokens: int
 ) -> dict[str, Any]:
-    """The `chat.completion` object. `shell`: its id, model and time."""
+    """Build the `chat.completion` object. `shell`: its id, model and time."""
     choices = []
-    for index, (text, reason) in enumerate(_finished(answer, stops)):
+    for index, (text, reason) in enumerate(_finish(answer, stops)):
         message = {"role": "assistant", "content": text, "refusal": None}
         choices.append({"index": index, "message": message, "logprobs": None, "finish_reason": reason})
-    usage = _usage(answer, prompt_tokens)
+    usage = _count_tokens(answer, prompt_tokens)
     return {**shell, "object": "chat.completion", "choices": choices, "usage": usage}
 
 
-def stream(
+def stream_chunks(
     shell: Mapping[str, Any], answer: Sequence[Generation], stops: list[str], prompt_tokens: int | None
 ) -> Iterator[str]:
-    """Server-sent events of `chat.completion.chunk` objects; with usage if `prompt_tokens` are given.
+    """Yield `chat.completion.chunk` objects as server-sent events; with usage if `prompt_tokens` are given.
 
     The text is whole before the first piece is sent: a batch is answered at once.
     """
@@ -34,21 +34,21 @@ def stream(
 
     def event(index: int, delta: Mapping[str, Any], reason: str | None = None) -> str:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return _event({**shell, "object": "chat.completion.chunk", "choices": [choice], **usage_field})
+        return _write_event({**shell, "object": "chat.completion.chunk", "choices": [choice], **usage_field})
 
-    for index, (text, reason) in enumerate(_finished(answer, stops)):
+    for index, (text, reason) in enumerate(_finish(answer, stops)):
         yield event(index, {"role": "assistant", "content": ""})
         for start in range(0, len(text), _PIECE):
             yield event(index, {"content": text[start : start + _PIECE]})
         yield event(index, {}, reason)
     if prompt_tokens is not None:
-        usage = _usage(answer, prompt_tokens)
-        yield _event({**shell, "object": "chat.completion.chunk", "choices": [], "usage": usage})
+        usage = _count_tokens(answer, prompt_tokens)
+        yield _write_event({**shell, "object": "chat.completion.chunk", "choices": [], "usage": usage})
     yield "data: [DONE]\n\n"
 
 
 def cut_at(text: str, stops: list[str]) -> tuple[str, bool]:
-    """`text` up to the first of `stops`, and whether one was found.
+    """Return `text` up to the first of `stops`, and whether one was found.
 
     >>> cut_at("a box. And more", [".", "more"])
     ('a box', True)
@@ -57,13 +57,14 @@ def cut_at(text: str, stops: list[str]) -> tuple[str, bool]:
     return (text[: min(found)], True) if found else (text, False)
 
 
-def _finished(answer: Sequence[Generation], stops: list[str]) -> Iterator[tuple[str, str]]:
+def _finish(answer: Sequence[Generation], stops: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield each text and why it ended there: "length" is what a `Reading` calls truncated."""
     for one in answer:
         text, stopped = cut_at(one.text, stops)
         yield text, "length" if one.truncated and not stopped else "stop"
 
 
-def _usage(answer: Sequence[Generation], prompt_tokens: int) -> dict[str, int]:
+def _count_tokens(answer: Sequence[Generation], prompt_tokens: int) -> dict[str, int]:
     written = sum(one.tokens for one in answer)
     return {
         "prompt_tokens": prompt_tokens,
@@ -72,5 +73,5 @@ def _usage(answer: Sequence[Generation], prompt_tokens: int) -> dict[str, int]:
     }
 
 
-def _event(chunk: Mapping[str, Any]) -> str:
+def _write_event(chunk: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"

@@ -1,4 +1,4 @@
-"""The body of a chat completion, from bytes to a request whose every field is known and within bounds.
+"""Read the body of a chat completion: a request whose every field is known and within bounds.
 
 A field that would change the answer and cannot be honoured is refused, never passed over: a client that asks for
 `top_p=0.5` and gets something else would not learn of it. Fields that change nothing are accepted.
@@ -15,23 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from univg.errors import one_line
 from univg.grounding.prompts import PromptStyle, render_prompt
+from univg.serve.config import Limits
 from univg.serve.errors import ApiError
-from univg.serve.limits import Limits
 
 DEFAULT_NEW_TOKENS = 256
 
-HARMLESS = frozenset(
-    {
-        "user",
-        "store",
-        "metadata",
-        "service_tier",
-        "safety_identifier",
-        "prompt_cache_key",
-        "parallel_tool_calls",
-    }
-    | {"prompt_cache_retention", "verbosity"}
-)
+HARMLESS = {
+    *("user", "store", "metadata", "service_tier", "safety_identifier", "verbosity"),
+    *("prompt_cache_key", "prompt_cache_retention", "parallel_tool_calls"),
+}
 """Fields that change no answer here."""
 
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -119,18 +111,18 @@ class ChatRequest(BaseModel):
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
     def images(self) -> list[str]:
-        """The addresses of the images, in the order in which the chat names them."""
+        """Return the addresses of the images, in the order in which the chat names them."""
         parts = [
             part for message in self.messages if isinstance(message.content, list) for part in message.content
         ]
         return [part.image_url.url for part in parts if isinstance(part, ImagePart)]
 
     def chat(self) -> tuple[dict[str, Any], ...]:
-        """The messages as chat templates take them, the question in the words of `univg.style` if one is given.
+        """Return the messages as chat templates take them, the question in the words of `univg.style` if one is given.
 
-        Errors: ApiError if there is a style and not exactly one text to put into words.
+        Raises ApiError if there is a style and not exactly one text to put into words.
         """
-        messages = [_plain(message) for message in self.messages]
+        messages = [_convert(message) for message in self.messages]
         style = self.univg.style if self.univg else None
         if style is not None:
             content = messages[-1]["content"]
@@ -152,7 +144,8 @@ class ChatRequest(BaseModel):
         return tuple(messages)
 
 
-def _plain(message: Message) -> dict[str, Any]:
+def _convert(message: Message) -> dict[str, Any]:
+    """Return a message as chat templates take it."""
     role = "system" if message.role == "developer" else message.role
     if isinstance(message.content, str):
         return {"role": role, "content": message.content}
@@ -164,7 +157,7 @@ def _plain(message: Message) -> dict[str, Any]:
 
 
 def read_request(body: bytes | bytearray, limits: Limits) -> ChatRequest:
-    """Errors: ApiError (400) that names the field."""
+    """Read and check a body. Raises ApiError (400) that names the field."""
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -176,14 +169,14 @@ def read_request(body: bytes | bytearray, limits: Limits) -> ChatRequest:
     try:
         request = ChatRequest.model_validate(fields)
     except ValidationError as error:
-        raise _told(error) from error
+        raise _explain(error) from error
     _check_further(request.model_extra or {})
     _check_bounds(request, limits)
     _check_messages(request, limits)
     return request
 
 
-def _told(error: ValidationError) -> ApiError:
+def _explain(error: ValidationError) -> ApiError:
     # Of a text that is neither a string nor parts, pydantic tells why it is no string, then what is wrong in the
     # parts: the deepest is what the caller meant.
     deepest = max(error.errors(include_url=False, include_input=False), key=lambda one: len(one["loc"]))
@@ -192,7 +185,7 @@ def _told(error: ValidationError) -> ApiError:
 
 
 def _steps(place: tuple[int | str, ...]) -> list[str]:
-    """Where a fault lies, without the branches of unions, which are no fields of the request."""
+    """Return where a fault lies, without the branches of unions, which are no fields of the request."""
     steps: list[str] = []
     tag_at = None
     for at, step in enumerate(place):

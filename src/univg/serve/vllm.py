@@ -1,70 +1,94 @@
-"""The command that starts vLLM with a checkpoint's own conventions: pixel budget, images a request, greedy default."""
+"""Start vLLM with a checkpoint's own conventions: pixel budget, images a request, greedy by default."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from univg.errors import UnivgError
+from univg.serve.config import ServeConfig
+
+if TYPE_CHECKING:
+    from univg.models.checkpoint import Source
+    from univg.models.pixels import PixelBudget
+
+__all__ = ["build_command", "start_vllm"]
+
+_MEDIA_DOMAINS = "--allowed-media-domains"
 
 
-@dataclass(frozen=True)
-class VllmSettings:
-    """`model`: a folder, or a hub name with its `revision`. `further`: arguments passed on as they are."""
+def start_vllm(config: ServeConfig, api_key: str | None) -> None:
+    """Let vLLM take this process's place. Raises UnivgError for what keeps it from starting."""
+    from univg.models import checkpoint
+    from univg.models.loading import read_conventions
 
-    model: str
-    name: str
-    host: str
-    port: int
-    min_pixels: int
-    max_pixels: int
-    images: int
-    dtype: str = "auto"
-    revision: str | None = None
-    remote_images: bool = False
-    further: Sequence[str] = ()
+    source = checkpoint.locate(config.model)
+    if checkpoint.is_adapter(source.folder):
+        raise UnivgError("a LoRA adapter must be merged for vLLM", config.model, "use univg merge first")
+    _, budget = read_conventions(source.folder)
+    if config.max_pixels is not None:
+        budget = budget.up_to(config.max_pixels)
+    command = build_command(_find_vllm(), config, source, budget)
+    # A key among the arguments could be read by every user of the machine. Redirects lead out of the allowed domains.
+    environment = {"VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0", **os.environ}
+    if api_key is not None:
+        environment["VLLM_API_KEY"] = api_key
+    os.execve(command[0], command, environment)
 
 
-def vllm_command(program: str, settings: VllmSettings) -> list[str]:
-    """The arguments of `vllm serve`. An API key is not among them, where every user of the machine could read it.
+def build_command(program: str, config: ServeConfig, source: Source, budget: PixelBudget) -> list[str]:
+    """Build the arguments of `vllm serve`; the API key is not among them.
 
-    >>> asked = VllmSettings("m", "m", "127.0.0.1", 8000, 3136, 401408, images=4)
-    >>> vllm_command("vllm", asked)[-8:]  # doctest: +NORMALIZE_WHITESPACE
-    ['--generation-config', 'vllm', '--override-generation-config', '{"temperature": 0.0}',
-     '--dtype', 'auto', '--allowed-media-domains', 'nowhere.invalid']
+    >>> from univg.models.checkpoint import Source
+    >>> from univg.models.pixels import PixelBudget
+    >>> config = ServeConfig(model="org/m", engine="vllm", vllm_arguments=("--seed", "1"))
+    >>> build_command("vllm", config, Source(Path("/m"), "org/m", "abc"), PixelBudget())[-8:]
+    ['--override-generation-config', '{"temperature": 0.0}', '--dtype', 'auto', '--allowed-media-domains',
+     'nowhere.invalid', '--seed', '1']
     """
-    command = [program, "serve", settings.model]
-    command += ["--host", settings.host, "--port", str(settings.port), "--served-model-name", settings.name]
-    if settings.revision is not None:
-        command += ["--revision", settings.revision, "--tokenizer-revision", settings.revision]
-    command += ["--limit-mm-per-prompt", json.dumps({"image": settings.images, "video": 0})]
-    pixels = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
-    command += ["--mm-processor-kwargs", json.dumps(pixels)]
-    # A checkpoint's own sampling defaults (a repetition penalty, say) would change coordinates.
-    command += [
-        "--generation-config",
-        "vllm",
-        "--override-generation-config",
-        json.dumps({"temperature": 0.0}),
-    ]
-    command += ["--dtype", settings.dtype]
-    if not settings.remote_images:
+    pixels = {"min_pixels": budget.min_pixels, "max_pixels": budget.max_pixels}
+    options = {
+        "--host": config.host,
+        "--port": str(config.port),
+        "--served-model-name": config.served_name,
+        "--limit-mm-per-prompt": json.dumps({"image": config.max_images, "video": 0}),
+        "--mm-processor-kwargs": json.dumps(pixels),
+        # A checkpoint's own sampling defaults (a repetition penalty, say) would change coordinates.
+        "--generation-config": "vllm",
+        "--override-generation-config": json.dumps({"temperature": 0.0}),
+        "--dtype": config.dtype,
+    }
+    if source.revision is not None:
+        options = {"--revision": source.revision, "--tokenizer-revision": source.revision, **options}
+    if not _names_media_domains(config.vllm_arguments):
         # vLLM fetches from anywhere unless domains are named; this one cannot exist (RFC 2606).
-        command += ["--allowed-media-domains", "nowhere.invalid"]
-    return [*command, *settings.further]
+        options[_MEDIA_DOMAINS] = "nowhere.invalid"
+    named = [part for option in options.items() for part in option]
+    return [program, "serve", source.repository or str(source.folder), *named, *config.vllm_arguments]
 
 
-def find_vllm() -> str:
-    """The program's path. Errors: UnivgError."""
+def _names_media_domains(arguments: Sequence[str]) -> bool:
+    """Tell whether the user says himself where vLLM may fetch from; vLLM takes underscores for hyphens.
+
+    >>> _names_media_domains(["--seed", "1"]), _names_media_domains(["--allowed_media_domains=example.org"])
+    (False, True)
+    """
+    return any(one.partition("=")[0].replace("_", "-") == _MEDIA_DOMAINS for one in arguments)
+
+
+def _find_vllm() -> str:
+    """Return the program's path. Raises UnivgError."""
     beside = shutil.which("vllm", path=str(Path(sys.executable).parent))
     program = beside or shutil.which("vllm")
     if program is None:
         raise UnivgError(
-            "vLLM is not installed: --engine vllm: pip install vllm into this environment "
-            "(it needs a GPU), or leave --engine out"
+            "vLLM is not installed",
+            "--engine vllm",
+            "pip install vllm into this environment (it needs a GPU), or leave --engine out",
         )
     return program

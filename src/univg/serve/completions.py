@@ -1,0 +1,184 @@
+"""Answer a chat completion, in five steps that can each refuse it: admitted, body read, request understood, images
+read, answered by the batcher.
+
+Everything that takes time happens on threads; the event loop only waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from univg.models.generation.generate import Chat, Generation
+from univg.models.tokens import find_image_mark
+from univg.serve.access import check_access, check_model, drain, too_large
+from univg.serve.batching import Ask, Closed, Expired
+from univg.serve.config import Limits
+from univg.serve.errors import ApiError
+from univg.serve.images import read_images
+from univg.serve.replies import build_completion, stream_chunks
+from univg.serve.requests import ChatRequest, read_request
+from univg.serve.service import Service
+
+__all__ = ["complete_chat"]
+
+_log = logging.getLogger("univg.serve")
+
+
+async def complete_chat(service: Service, request: Request) -> Response:
+    """Answer one request, held against the limit and counted, whatever becomes of it. Raises ApiError."""
+    started, status, images = time.perf_counter(), 500, 0
+    try:
+        try:
+            check_access(service, request)
+        except ApiError:
+            await drain(request, service.limits)
+            raise
+        service.held += 1
+        try:
+            chat_request, answer, prompt_tokens = await _answer(service, request)
+        finally:
+            service.held -= 1
+        status, images = 200, len(chat_request.images())
+        return _reply(service, chat_request, answer, prompt_tokens)
+    except ApiError as error:
+        status = error.status
+        raise
+    except ClientDisconnect:
+        status = 499  # nobody is left to be told; the number is nginx's
+        return Response(status_code=400)
+    finally:
+        service.metrics.count_request(status, time.perf_counter() - started, images)
+
+
+async def _answer(service: Service, request: Request) -> tuple[ChatRequest, list[Generation], int]:
+    """Return the request, its responses and how many tokens its prompt took. Raises ApiError."""
+    try:
+        async with asyncio.timeout(service.limits.timeout_s):
+            # While this one is being read, a batch that is about to start waits a moment for it.
+            with service.batcher.arriving():
+                chat_request, ask = await _read(service, request)
+                future = service.batcher.submit(ask, service.limits.timeout_s)
+            answer = await _wait_for_answer(request, asyncio.wrap_future(future))
+            return chat_request, answer, ask.prompt_tokens
+    except (TimeoutError, Expired) as error:
+        message = f"no answer within {service.limits.timeout_s:g} s: try again, or ask for fewer tokens"
+        raise ApiError(504, message, code="timeout") from error
+    except Closed as error:
+        raise ApiError(
+            503, "the server is stopping", code="stopping", headers={"Retry-After": "5"}
+        ) from error
+    except ValueError as error:  # what `generate` refuses about a chat
+        raise ApiError(400, str(error), code="invalid_value") from error
+    except (ApiError, ClientDisconnect):
+        raise
+    except Exception as error:  # a request's edge: the server goes on
+        _log.error("a request failed: %s: %s", type(error).__name__, error)
+        raise ApiError(500, "the model failed on this request; the server's log says why") from error
+
+
+async def _read(service: Service, request: Request) -> tuple[ChatRequest, Ask]:
+    """Make of the body's bytes what the batcher takes."""
+    limits, loaded = service.limits, service.loaded
+    body = bytearray()
+    try:
+        async for chunk in _receive(request, limits):
+            body += chunk
+            service.buffered += len(chunk)
+            if service.buffered > limits.buffered_bytes:
+                message = "the server is reading too much already: try again later"
+                raise ApiError(429, message, code="queue_full", headers=service.retry_after())
+        chat_request = await service.read(read_request, body, limits)
+        check_model(service, chat_request.model)
+        messages = chat_request.chat()
+        _check_marks(service, messages)
+        images = await service.read(read_images, chat_request.images(), limits, loaded.resized)
+    finally:
+        service.buffered -= len(body)
+    chat = Chat(tuple(images), messages)
+    tokens = await service.read(service.meter, chat)
+    if tokens + chat_request.new_tokens > service.context:
+        raise ApiError(
+            400,
+            f"the prompt's {tokens} tokens and {chat_request.new_tokens} to be written are more than the "
+            f"model's {service.context}: send less, or ask for fewer tokens",
+            param="messages",
+            code="context_length_exceeded",
+        )
+    temperature, n = chat_request.temperature or 0.0, chat_request.n or 1
+    return chat_request, Ask(chat, chat_request.new_tokens, temperature, n, chat_request.seed, tokens)
+
+
+def _check_marks(service: Service, messages: tuple[dict[str, Any], ...]) -> None:
+    mark = find_image_mark(json.dumps(messages, ensure_ascii=False), service.loaded.processor)
+    if mark is not None:
+        message = f"a text spells {mark}, one of the marks that stand for images: leave it out"
+        raise ApiError(400, message, param="messages")
+
+
+async def _receive(request: Request, limits: Limits) -> AsyncIterator[bytes]:
+    """Yield the body, piece by piece. Raises ApiError for one that is too large or too slow."""
+    arrived, deadline = 0, time.monotonic() + limits.body_s
+    pieces = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                chunk = await anext(pieces, None)
+        except TimeoutError as error:
+            message = f"the request did not arrive within {limits.body_s:g} s"
+            raise ApiError(408, message, code="timeout") from error
+        if chunk is None:
+            return
+        arrived += len(chunk)
+        if arrived > limits.body_bytes:
+            raise too_large(limits)
+        yield chunk
+
+
+async def _wait_for_answer(request: Request, answer: asyncio.Future[list[Generation]]) -> list[Generation]:
+    """Return the answer; if the client goes away first, take the request out of the queue."""
+    gone = asyncio.ensure_future(_wait_for_disconnect(request))
+    try:
+        either: set[asyncio.Future[Any]] = {answer, gone}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        raise ClientDisconnect
+    finally:
+        gone.cancel()
+        answer.cancel()
+
+
+async def _wait_for_disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _reply(service: Service, request: ChatRequest, answer: list[Generation], prompt_tokens: int) -> Response:
+    shell = {
+        "id": f"chatcmpl-{secrets.token_hex(12)}",
+        "created": int(time.time()),
+        "model": service.name,
+        "system_fingerprint": f"univg-{hashlib.sha256(service.root.encode()).hexdigest()[:10]}",
+    }
+    if not request.stream:
+        return JSONResponse(build_completion(shell, answer, request.stops, prompt_tokens))
+    with_usage = bool(request.stream_options and request.stream_options.include_usage)
+    events = stream_chunks(shell, answer, request.stops, prompt_tokens if with_usage else None)
+    return StreamingResponse(
+        _send(events), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+    )
+
+
+async def _send(events: Iterator[str]) -> AsyncIterator[str]:
+    for event in events:
+        yield event
