@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from univg.construct.copies import Copies, _alike, _runs
-from univg.construct.select import choose, orders, read_vote
-from univg.construct.verify import CAUSES, MUST_MENTION, Rules, leaks, verify
+from univg.construct.copies import Copies, hash_shingles, measure_likeness
+from univg.construct.select import choose, list_orders, read_vote
+from univg.construct.verify import CAUSES, MUST_MENTION, Rules, find_leaks, verify
 from univg.grounding.prompts import render_response
 from univg.grounding.samples import GroundingSample
 from univg.world import FAMILIES, stream
@@ -99,10 +99,10 @@ def test_every_family_says_what_it_must_mention() -> None:
 
 def test_what_the_question_shows_is_no_leak() -> None:
     asked = "For the object marked with red bounding box((10,20),(30,40)), locate it in the 2th image."
-    assert not leaks(asked, "The provided box in the first image holds a cat.")
-    assert leaks(asked, "The provided box and the correct answer agree.")
-    assert not leaks("Which is the correct answer?", "I look for the correct answer.")
-    assert not leaks("Locate the 1th region picture.", "The given region picture shows a door.")
+    assert not find_leaks(asked, "The provided box in the first image holds a cat.")
+    assert find_leaks(asked, "The provided box and the correct answer agree.")
+    assert not find_leaks("Which is the correct answer?", "I look for the correct answer.")
+    assert not find_leaks("Locate the 1th region picture.", "The given region picture shows a door.")
 
 
 @given(st.text(max_size=300))
@@ -123,8 +123,9 @@ def test_bounds_that_make_no_sense(settings: dict[str, float]) -> None:
 def test_copies_are_found_as_by_comparing_all(thoughts: list[str]) -> None:
     likeness, seen = 0.6, Copies(0.6)
     for at, thought in enumerate(thoughts):
-        like = [b for b in range(at) if _alike(_runs(thought), _runs(thoughts[b])) >= likeness]
-        found = seen.original(str(at), thought)
+        mine, others = hash_shingles(thought), map(hash_shingles, thoughts[:at])
+        like = [b for b, other in enumerate(others) if measure_likeness(mine, other) >= likeness]
+        found = seen.find_original(str(at), thought)
         assert (found is not None) == bool(like) and (found is None or int(found) in like)
         seen.add(str(at), thought)
 
@@ -133,9 +134,9 @@ def test_a_judge_that_looks_at_the_order_decides_nothing() -> None:
     for count in (2, 3, 5):
         always_first = choose([0.8] * count, ["<best>1</best>"] * count)
         assert (always_first.by, always_first.chosen, set(always_first.votes)) == ("tie", 0, {1})
-        steady = [f"<best>{order.index(1) + 1}</best>" for order in orders(count)]
+        steady = [f"<best>{order.index(1) + 1}</best>" for order in list_orders(count)]
         assert (choose([0.8] * count, steady).by, choose([0.8] * count, steady).chosen) == ("votes", 1)
-        assert [sorted(order) for order in orders(count)] == [list(range(count))] * count
+        assert [sorted(order) for order in list_orders(count)] == [list(range(count))] * count
 
 
 @pytest.mark.parametrize(

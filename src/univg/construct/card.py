@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from univg.construct.select import BY
+from univg.construct.select import MEANINGS
 from univg.construct.verify import CAUSES
 
 
@@ -57,7 +57,7 @@ def card(manifest: Mapping[str, Any]) -> str:
         "",
         "## How the kept chain was chosen",
         "",
-        *_table(("by", "count", "meaning"), [(by, n, BY[by]) for by, n in manifest["chosen_by"].items()]),
+        *_table(("by", "count", "meaning"), [(by, n, MEANINGS[by]) for by, n in manifest["chosen_by"].items()]),
         "",
         "## Use",
         "",

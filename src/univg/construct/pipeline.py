@@ -18,7 +18,7 @@ from univg.construct.copies import Copies
 from univg.construct.ledger import Draw, Ledger, Request
 from univg.construct.prompts import Prompts, ask_plainly
 from univg.construct.results import Results
-from univg.construct.select import Choice, choose, orders
+from univg.construct.select import Choice, choose, list_orders
 from univg.construct.teacher import Result, Teacher, WorldTeacher, request_of
 from univg.construct.verify import Rules, Verdict, verify
 from univg.data.dataset import Dataset, Item
@@ -214,7 +214,7 @@ class Constructor:
             verdict = verify(
                 sample, text, self.plan.rules, truncated=truncated, frame=frame, seen_wh=answer.seen_wh
             )
-            if verdict.thought and self._copies.original(sample.key, verdict.thought):
+            if verdict.thought and self._copies.find_original(sample.key, verdict.thought):
                 verdict = replace(verdict, causes=(*verdict.causes, "copied"))
             yield Proposal(
                 first + at,
@@ -264,7 +264,7 @@ class Constructor:
         how = Draw(self.plan.judge_tokens, 0.0)
         thoughts = [str(one.verdict.thought) for one in passed]
         requests = []
-        for number, order in enumerate(orders(len(passed))):
+        for number, order in enumerate(list_orders(len(passed))):
             shown = [thoughts[place] for place in order]
             messages = self.prompts.judge(draft.item.sample, shown, self.plan.rules.language)
             requests.append(request_of(judge, draft.item, "judge", number, messages, how, self.plan.seed))

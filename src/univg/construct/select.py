@@ -1,7 +1,7 @@
-"""Which of several verified chains is kept: a judge's votes, counted so that their order cannot decide.
+"""Choose which of several verified chains is kept, by a judge's votes that no order of showing can decide.
 
-k chains are shown k times, each time begun with another: every chain stands at every place once. A judge that
-always takes the first, or the last, gives each chain one vote, which is a tie. One vote alone decides nothing: it
+k chains are shown k times, starting from another one each time, so every chain stands at every place once. A judge
+that always takes the first, or the last, gives each chain one vote, which is a tie. A single vote decides nothing: it
 was cast in one order only.
 """
 
@@ -13,30 +13,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-By: TypeAlias = Literal["only", "votes", "tie", "refused", "rule"]
+Ground: TypeAlias = Literal["only", "votes", "tie", "refused", "rule"]
 
-BY: dict[By, str] = {
+MEANINGS: dict[Ground, str] = {
     "only": "it was the only verified one",
     "votes": "the judge named it more often than any other",
     "tie": "the judge's votes were even, or a single one: higher IoU, then the earlier proposal",
     "refused": "the judge named none in a form that can be read: the same rule",
     "rule": "no judge was asked: the same rule",
 }
+"""What decides between verified chains."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The place of the chain that is kept, what decided, and each chain's votes."""
+    """Hold the place of the chain that is kept, what decided, and each chain's votes."""
 
     chosen: int
-    by: By
+    by: Ground
     votes: tuple[int, ...]
 
 
-def orders(count: int) -> list[tuple[int, ...]]:
-    """The orders to show `count` chains in: two are shown swapped, three in rotation.
+def list_orders(count: int) -> list[tuple[int, ...]]:
+    """Return the orders to show `count` chains in: each rotation once, none for a single chain.
 
-    >>> orders(2), orders(3), orders(1)
+    >>> list_orders(2), list_orders(3), list_orders(1)
     ([(0, 1), (1, 0)], [(0, 1, 2), (1, 2, 0), (2, 0, 1)], [])
     """
     if count < 2:
@@ -47,22 +48,20 @@ def orders(count: int) -> list[tuple[int, ...]]:
 _BEST = re.compile(
     r"<\s?best\s?>\s{0,3}(?:(?:chain|number|no\.?)\s{0,2})?(\d{1,2}|tie[d]?|none)\b", re.IGNORECASE
 )
-_BARE = re.compile(r"\W{0,4}(?:chain\s?)?(\d{1,2}|tie)\W{0,4}", re.IGNORECASE)
+_BARE = re.compile(r"\A\W{0,4}(?:chain\s?)?(\d{1,2}|tie)\W{0,4}\Z", re.IGNORECASE)
 
 
 def read_vote(text: str, order: Sequence[int]) -> int | Literal["tie"] | None:
-    """The chain that a judge's answer to the chains in this order names; "tie"; or None for no readable vote.
+    """Return the chain that a judge names in its answer to chains shown in this order, "tie", or None if no vote can
+    be read.
 
     >>> read_vote("<best>1</best>", (2, 0, 1)), read_vote("<best>tie</best>", (0, 1)), read_vote("Hm.", (0, 1))
     (2, 'tie', None)
     """
-    found = _BEST.findall(text)
-    word = found[-1] if found else None
-    if word is None:
-        bare = _BARE.fullmatch(text.strip())
-        word = bare[1] if bare else None
-    if word is None:
+    found = _BEST.findall(text) or _BARE.findall(text.strip())
+    if not found:
         return None
+    word = found[-1]
     if not word.isdigit():
         return "tie"
     place = int(word) - 1
@@ -70,26 +69,28 @@ def read_vote(text: str, order: Sequence[int]) -> int | Literal["tie"] | None:
 
 
 def choose(ious: Sequence[float], answers: Sequence[str | None] | None) -> Choice:
-    """Which of the verified chains, of these IoUs, is kept. `answers` are the judge's, one for each of
-    `orders(len(ious))`, None where it gave none; None altogether if nobody was asked.
+    """Choose among verified chains with these IoUs. `answers` are the judge's, one for each of
+    `list_orders(len(ious))`, None where it gave none; None altogether if no judge was asked.
 
-    Equal votes, and votes that cannot be read, leave it to the rule: higher IoU (to a hundredth), then the
-    earlier proposal.
+    Where votes are even or cannot be read, the rule decides: higher IoU (to a hundredth), then the earlier proposal.
 
     >>> choose([0.9, 0.8], ["<best>2</best>", "<best>1</best>"])
     Choice(chosen=1, by='votes', votes=(0, 2))
     >>> choose([0.9, 0.8], ["<best>1</best>", "<best>1</best>"])
     Choice(chosen=0, by='tie', votes=(1, 1))
     """
-    first = max(range(len(ious)), key=lambda at: (round(ious[at], 2), -at))
-    nobody = tuple(0 for _ in ious)
+
+    def rank(place: int) -> tuple[float, int]:
+        return round(ious[place], 2), -place
+
+    first, nobody = max(range(len(ious)), key=rank), (0,) * len(ious)
     if len(ious) == 1:
         return Choice(0, "only", nobody)
     if answers is None:
         return Choice(first, "rule", nobody)
     read = [
         None if text is None else read_vote(text, order)
-        for text, order in zip(answers, orders(len(ious)), strict=True)
+        for text, order in zip(answers, list_orders(len(ious)), strict=True)
     ]
     counts = Counter(vote for vote in read if isinstance(vote, int))
     votes = tuple(counts[at] for at in range(len(ious)))
@@ -98,4 +99,4 @@ def choose(ious: Sequence[float], answers: Sequence[str | None] | None) -> Choic
     best = [at for at, count in enumerate(votes) if count == max(votes)]
     if len(best) == 1 and max(votes) > 1:
         return Choice(best[0], "votes", votes)
-    return Choice(max(best, key=lambda at: (round(ious[at], 2), -at)), "tie", votes)
+    return Choice(max(best, key=rank), "tie", votes)

@@ -1,24 +1,27 @@
-"""Whether a proposed chain of thought may teach: `verify` gives every cause against it, by name.
+"""Verify proposed chains of thought: name every cause that speaks against teaching one.
 
 Nothing here asks anybody: the same text always gets the same verdict, so bounds can be changed and everything
-judged again without a single request.
+verified again without a single request.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 from univg.grounding.boxes import SizeWH, iou, unit_to_permille
 from univg.grounding.coordinates import Frame, read_quads, to_unit
-from univg.grounding.mentions import images_named, which_image
-from univg.grounding.reading import FAULTS, Asked, read
+from univg.grounding.mentions import images_named
+from univg.grounding.reading import FAULTS, Asked, Reading, read
 from univg.grounding.samples import GroundingSample
 from univg.grounding.scoring import score
 
+Language: TypeAlias = Literal["en", "zh", "any"]
+
 CAUSES: Mapping[str, str] = {
-    **{str(name): meaning for name, meaning in FAULTS.items()},
+    **FAULTS,
     "no_thought": "an answer without a chain of thought",
     "low_iou": "the answer's IoU with the ground truth is below the bound",
     "wrong_image": "the thought concludes on another image than the answer's",
@@ -31,7 +34,7 @@ CAUSES: Mapping[str, str] = {
     "language": "it is not written in the language asked for",
     "copied": "nearly the same text as another sample's thought",
 }
-"""Every cause for which a proposal is rejected. Of several, the one standing first here is counted."""
+"""Every cause for which a proposal is rejected. Of several, the first in this order is counted."""
 
 MUST_MENTION: Mapping[str, str] = {
     **dict.fromkeys(("diff", "view_diff", "common_object", "refer_grounding", "reasoning"), "all"),
@@ -39,19 +42,19 @@ MUST_MENTION: Mapping[str, str] = {
     **dict.fromkeys(("object_tracking", "multi_view"), "first and target"),
     **dict.fromkeys(("group_grounding", "region", "video", "free_form"), "target"),
 }
-"""Which of several images a thought must name, by task; other tasks "target". Where the target is not known,
-any one image stands for it."""
+"""Which of several images a thought must name, by task; "target" for any other task. Where neither the sample nor
+the question says which image is the target, naming any one image is enough."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The bounds. `language` is "en", "zh" or "any"; `copies` the likeness from which a thought counts as a copy
-    (0: none does)."""
+    """Hold the bounds of verification. `min_iou`: of the answer with the ground truth. `min_words`, `max_words`: of the
+    thought. `copies`: the likeness from which a thought counts as a copy of another's (0: none does)."""
 
     min_iou: float = 0.5
     min_words: int = 8
     max_words: int = 300
-    language: str = "en"
+    language: Language = "en"
     copies: float = 0.9
 
     def __post_init__(self) -> None:
@@ -59,13 +62,14 @@ class Rules:
             raise ValueError(f"{self}: IoU and likeness lie in 0-1")
         if not 0 <= self.min_words <= self.max_words:
             raise ValueError(f"{self}: give 0 <= min_words <= max_words")
-        if self.language not in ("en", "zh", "any"):
-            raise ValueError(f"language {self.language!r}: choose from en, zh, any")
+        if self.language not in get_args(Language):
+            raise ValueError(f"language {self.language!r}: choose from {', '.join(get_args(Language))}")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`thought` as it was read, the answer's `iou`, and every cause against it; none: it is verified."""
+    """Hold what verification found: the `thought` as it was read (None if there is none), the answer's `iou` with the
+    ground truth, and every cause against it, in the order of `CAUSES`; without a cause it is verified."""
 
     thought: str | None
     iou: float
@@ -81,51 +85,56 @@ def verify(
     frame: Frame = "permille",
     seen_wh: Sequence[SizeWH] = (),
 ) -> Verdict:
-    """Judge one proposal, the copying of others' thoughts aside (`univg.construct.copies` sees to that).
+    """Read one proposal, once, and name every cause against it; copies of others' thoughts aside, which
+    :mod:`univg.construct.copies` finds.
 
-    `truncated`: the limit cut the text off. `frame`: what the teacher's numbers mean; "pixel" needs `seen_wh`,
-    the size of each image as the teacher saw it. The sample must have a box.
+    ``truncated``: the token limit cut the text off. ``frame``: what the teacher's numbers mean; "pixel" needs
+    ``seen_wh``, the size of each image as the teacher saw it. Raises SampleError for a sample without a box.
 
     >>> sample = GroundingSample(["a.png"], "Where is the cat?", "referring", boxes=[(0.1, 0.1, 0.5, 0.5)])
     >>> verify(sample, "<think>The ground truth says left.</think><answer>(100,100),(500,500)</answer>", Rules()).causes
     ('leak_phrase', 'too_short')
     """
-    n_images = len(sample.images)
-    asked = Asked(n_images, sample.query, "think", frame, sample.target_image)
+    asked = Asked(len(sample.images), sample.query, "think", frame, sample.target_image)
     reading = read(text, asked, seen_wh, truncated)
-    thought, result = reading.thought, score(sample, reading)
-    size_wh = seen_wh[reading.image_index] if frame == "pixel" else None
-    causes: set[str] = {reading.fault} if reading.fault is not None else set()
-    if truncated:
-        causes.add("truncated")  # also where a box stood before the limit: the rest is not what was meant
-    if result.iou < rules.min_iou - 1e-9 and not causes:
-        causes.add("low_iou")
+    overlap = score(sample, reading).iou
+    causes = {*_check_answer(reading, overlap, rules), *_check_thought(sample, reading, rules)}
+    if reading.thought:
+        size_wh = seen_wh[reading.image_index] if frame == "pixel" else None
+        causes |= {"leak_box"} if quotes_early(sample, reading.thought, frame, size_wh) else set()
+    elif not causes:
+        causes = {"no_thought"}
+    return Verdict(reading.thought or None, overlap, tuple(name for name in CAUSES if name in causes))
+
+
+def _check_answer(reading: Reading, overlap: float, rules: Rules) -> Iterator[str]:
+    if reading.fault is not None:
+        yield reading.fault
+    if reading.truncated:
+        yield "truncated"  # also where a box stood before the limit: the rest is not what was meant
+    elif reading.fault is None and overlap < rules.min_iou - 1e-9:
+        yield "low_iou"
+
+
+def _check_thought(sample: GroundingSample, reading: Reading, rules: Rules) -> Iterator[str]:
+    thought = reading.thought
     if not thought:
-        causes |= {"no_thought"} if not causes else set()
-    else:
-        causes |= _of_thought(sample, thought, rules)
-        causes |= {"leak_box"} if quotes_early(sample, thought, frame, size_wh) else set()
-    return Verdict(thought or None, result.iou, tuple(name for name in CAUSES if name in causes))
-
-
-def _of_thought(sample: GroundingSample, thought: str, rules: Rules) -> set[str]:
-    causes = set()
-    if leaks(sample.query, thought):
-        causes.add("leak_phrase")
+        return
+    if find_leaks(sample.query, thought):
+        yield "leak_phrase"
     if _MARKUP.search(thought):
-        causes.add("markup")
-    if missing_images(sample, thought):
-        causes.add("missing_image")
+        yield "markup"
+    if find_missing_images(sample, reading):
+        yield "missing_image"
     elif concludes_elsewhere(sample, thought):
-        causes.add("wrong_image")
+        yield "wrong_image"
     words = count_words(thought)
     if words < rules.min_words:
-        causes.add("too_short")
+        yield "too_short"
     if words > rules.max_words:
-        causes.add("too_long")
+        yield "too_long"
     if not is_written_in(rules.language, thought):
-        causes.add("language")
-    return causes
+        yield "language"
 
 
 # --- what gives the answer away ---
@@ -154,15 +163,15 @@ _GIVES_ANSWER = re.compile(
 )
 
 
-def leaks(query: str, thought: str) -> list[str]:
-    """Phrases by which a thought shows that its writer was given the answer.
+def find_leaks(query: str, thought: str) -> list[str]:
+    """Find the phrases by which a thought shows that its writer was given the answer.
 
-    What the question itself says is no leak; and a question that marks an object with a box may be answered by
+    What the question itself says is no leak, and a question that marks an object with a box may be answered by
     a thought about the given box.
 
-    >>> leaks("Where is the cat?", "The provided coordinates show a cat.")
+    >>> find_leaks("Where is the cat?", "The provided coordinates show a cat.")
     ['provided coordinates']
-    >>> leaks("Find the object marked by the red box.", "The given box in the first image holds a cat.")
+    >>> find_leaks("Find the object marked by the red box.", "The given box in the first image holds a cat.")
     []
     """
     patterns = [_GIVES_ANSWER]
@@ -182,13 +191,13 @@ _CONCLUSION = 2
 def quotes_early(
     sample: GroundingSample, thought: str, frame: Frame = "permille", size_wh: SizeWH | None = None
 ) -> bool:
-    """Whether the answer's numbers stand before the end of the thought: in any sentence but the last two, or of
-    a thought that short in any but its last.
+    """Tell whether the answer's numbers stand before the conclusion, which is the last two sentences, or the last one
+    of a thought of two.
 
-    Numbers count as the answer's where four of them are nearly its box, or three of them are its own in
-    thousandths. A box that the question shows may be quoted.
+    Numbers count as the answer's if four of them are nearly its box, or three of them are its own in thousandths.
+    A box that the question shows may be quoted.
     """
-    sentences = [part for part in _SENTENCES.split(thought) if part.strip()]
+    sentences = _split_sentences(thought)
     early = sentences[:-_CONCLUSION] if len(sentences) > _CONCLUSION else sentences[:-1]
     truth, shown = sample.boxes[0], {to_unit(quad) for quad in read_quads(sample.query)}
     own = set(unit_to_permille(truth)) - {0, 1000}
@@ -205,39 +214,41 @@ def quotes_early(
 # --- what it must say, and how ---
 
 
-def missing_images(sample: GroundingSample, thought: str) -> list[int]:
-    """Images, counted from 0, that the thought had to name and does not.
+def find_missing_images(sample: GroundingSample, reading: Reading) -> list[int]:
+    """Find the images, counted from 0, that the thought had to name and does not.
 
     >>> pair = GroundingSample(["a", "b"], "What differs?", "diff", target_image=1)
-    >>> missing_images(pair, "The second image shows a cat."), missing_images(pair, "Both images show a cat.")
-    ([0], [])
+    >>> find_missing_images(pair, read("<think>The second image shows a cat.</think>", Asked.of(pair)))
+    [0]
     """
-    n = len(sample.images)
+    n, target = len(sample.images), reading.image_index
     if n == 1:
         return []
-    index, rule = which_image(n, sample.target_image, sample.query)
     wanted = MUST_MENTION.get(sample.task, "target")
-    named = images_named(n, thought)
+    named = images_named(n, reading.thought or "")
     if wanted == "all":
         must = set(range(n))
-    elif rule == "last":  # nobody says which image it is: the thought must, whichever it means
-        return [] if named else [index]
+    elif reading.image_rule in ("thought", "last"):  # only the thought can say which image it means, so it must
+        must = set() if named else {target}
     else:
-        must = {0, index} if wanted == "first and target" else {index}
+        must = {0, target} if wanted == "first and target" else {target}
     return sorted(must - named)
 
 
 def concludes_elsewhere(sample: GroundingSample, thought: str) -> bool:
-    """Whether the end of the thought, its last two sentences, names one image only, and that not the target."""
+    """Tell whether the conclusion, the last two sentences, names one image only, and that is not the target."""
     n = len(sample.images)
     if n == 1 or sample.target_image is None:
         return False
-    last = [part for part in _SENTENCES.split(thought) if part.strip()][-_CONCLUSION:]
-    for sentence in reversed(last):
+    for sentence in reversed(_split_sentences(thought)[-_CONCLUSION:]):
         named = images_named(n, sentence)
         if named:
             return len(named) == 1 and sample.target_image not in named
     return False
+
+
+def _split_sentences(thought: str) -> list[str]:
+    return [part for part in _SENTENCES.split(thought) if part.strip()]
 
 
 _HAN = r"\u3400-\u4dbf\u4e00-\u9fff"
@@ -252,7 +263,7 @@ _ENOUGH_WORDS = 12
 
 
 def count_words(text: str) -> int:
-    """Words; each Chinese character is one.
+    """Count the words; each Chinese character is one.
 
     >>> count_words("A cat's paw, 2 of them."), count_words("一只猫")
     (6, 3)
@@ -260,8 +271,8 @@ def count_words(text: str) -> int:
     return sum(1 for _ in _WORD.finditer(text))
 
 
-def is_written_in(language: str, text: str) -> bool:
-    """Whether a text is "en" or "zh" as far as its letters and commonest words tell; any text is "any".
+def is_written_in(language: Language, text: str) -> bool:
+    """Tell whether a text is "en" or "zh", as far as its letters and commonest words show; any text is "any".
 
     >>> is_written_in("en", "Die Katze sitzt links neben dem großen roten Auto und wartet auf ihr Futter.")
     False
