@@ -86,6 +86,7 @@ def constructing() -> Any:
 
     names = _names(copies, ledger, pipeline, prompts, select, verify, teacher, results)
     names.of_samples, names.of_world = Dataset.from_samples, Dataset.from_world
+    names.image_words = names.name_image
     return names
 
 

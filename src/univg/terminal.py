@@ -44,8 +44,9 @@ def results() -> Console:
     return Console(soft_wrap=True, highlight=False, markup=False)
 
 
-def progress(console: Console | None = None, *, disable: bool = False) -> Progress:
-    """Make a progress bar with count, elapsed and remaining time; it is gone when it ends, and never in a log.
+def progress(console: Console | None = None, *, times: bool = True, disable: bool = False) -> Progress:
+    """Make a progress bar with count and, with `times`, elapsed and remaining time; it is gone when it ends, and never
+    in a log.
 
     >>> with progress(notes(quiet=True)) as bar:
     ...     for _ in bar.track(range(2), description="counting"):
@@ -65,8 +66,7 @@ def progress(console: Console | None = None, *, disable: bool = False) -> Progre
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        *((TimeElapsedColumn(), TimeRemainingColumn()) if times else ()),
         console=console,
         transient=True,
         disable=disable or not console.is_terminal,  # to a log it would write empty lines

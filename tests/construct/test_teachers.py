@@ -12,9 +12,10 @@ import pytest
 
 from univg.cli.main import main
 from univg.construct.ledger import Draw
-from univg.construct.prompts import FIELDS, JUDGE, PROPOSE, TASKS, PromptError, Prompts, image_words
+from univg.construct.prompts import FIELDS, JUDGE, PROPOSE, TASKS, Prompts, name_image
 from univg.construct.teacher import WorldTeacher, request_of
 from univg.data.dataset import Dataset
+from univg.errors import UnivgError
 from univg.grounding.prompts import render_response
 from univg.grounding.samples import GroundingSample, read_jsonl
 from univg.world import FAMILIES
@@ -49,8 +50,8 @@ def test_a_prompt_says_all_that_it_must(task: str) -> None:
 
 def test_a_prompt_names_the_image() -> None:
     three = GroundingSample(["a", "b", "c"], "Find it in image 3.", "free_form", boxes=[(0, 0, 1, 1)])
-    assert image_words(three) == "the third image"
-    assert image_words(GroundingSample(["a", "b"], "Find it.", "x")) == "the image that it lies in"
+    assert name_image(three) == "the third image"
+    assert name_image(GroundingSample(["a", "b"], "Find it.", "x")) == "the image that it lies in"
     assert "three images, in order" in text_of(TEXTS.propose(three, "zh"))
 
 
@@ -75,7 +76,7 @@ def test_own_texts_replace_the_package_s(tmp_path: Path) -> None:
 )
 def test_texts_that_cannot_be_used(name: str, text: str, told: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(PromptError, match=told):
+    with pytest.raises(UnivgError, match=told):
         Prompts.load(tmp_path)
     assert set(FIELDS) == {PROPOSE, JUDGE}
 

@@ -30,6 +30,7 @@ VERBS = {
     "grpo": "Stage 2: reinforcement learning by the boxes' overlap, with difficulty weights.",
     "data": "Data sets: check, convert, count, look at, split, fetch, build.",
     "merge": "Make one plain model of a LoRA adapter and its base, and check that it answers as the two did.",
+    "construct": "Write chains of thought: proposed by a teacher, verified, the best kept, all accounted for.",
     "evaluate": "Evaluate a model on a benchmark; stopped at any moment, the same command finishes what is missing.",
     "score": "Score responses made elsewhere: rows with `text`, `answer` (a box) and optionally `id`, `task`.",
     "report": "Make report.md, report.html (one file, opens anywhere) and plots, and print the tables.",
@@ -37,9 +38,6 @@ VERBS = {
     "web": "Try a model in the browser: images, a question, its thought and its box.",
     "study": "The paper's ablation (Table 4) on the procedural world: arms trained, evaluated and compared.",
 }
-
-
-NOT_YET_PORTED = ("construct",)
 
 
 def build_app(arguments: Sequence[str]) -> App:
@@ -77,10 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     try:
         arguments = sys.argv[1:] if arguments is None else list(arguments)
-        if arguments and arguments[0] in NOT_YET_PORTED:
-            from univg.cli import typer_verbs
-
-            return typer_verbs.main(arguments)
         code = build_app(arguments)(arguments)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0

@@ -1,99 +1,114 @@
-"""The dataset card: what a reader must know before training on it, out of the manifest."""
+"""Write the dataset card: what a reader must know before training on constructed data, out of the manifest."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from univg.construct.select import MEANINGS
 from univg.construct.verify import CAUSES
+from univg.report.markdown import table
+
+CARD = """---
+{header}
+---
+
+# Grounding samples with chains of thought
+{state}
+{kept} of {total} samples, each with images, a question, a box and a chain of thought that leads to it. \
+Made by `univg construct` {univg}.
+
+- **Data**: {about} (digest `{digest}`).
+- **Teacher**: {teacher}.
+- **Verified**: the answer's IoU with the ground truth at least {min_iou:g}; no leak of the answer; {min_words} to \
+{max_words} words, language {language}; no copy of another sample's thought.
+- **Selected by**: {judge}.
+- **Prompts**: {prompts}.
+
+The box of each sample is the ground truth; only the thought is the teacher's. Thoughts were checked by program, not \
+by people. They may be used as the licences of the data and the teacher's terms allow.
+
+## Samples by task
+
+{tasks}
+
+## Proposals: {proposals}
+
+{rejected}
+
+## How the kept chain was chosen
+
+{chosen}
+
+## Use
+
+```
+univg data show samples.jsonl --images ROOT
+univg data convert samples.jsonl --to llamafactory --out train.json
+```
+
+`proposals.jsonl` holds every proposal with its verdicts, `left-out.jsonl` what was not kept and why, `manifest.json` \
+all settings and digests.
+"""
 
 
-def card(manifest: Mapping[str, Any]) -> str:
-    """Markdown with a YAML head, as dataset hubs show it."""
-    counts, data = manifest["samples"], manifest["data"]
-    teacher, judge, plan = manifest["teacher"], manifest["judge"], manifest["plan"]
-    kept = counts.get("kept", 0) + counts.get("simple", 0)
-    total = sum(counts.values())
-    state = (
-        ""
-        if manifest["complete"]
-        else f"\n**Not complete: {manifest['undecided']} samples are undecided.**\n"
-    )
-    shown = "was shown the ground truth" if plan["shown"] else "was not shown the ground truth"
-    told = f"; it {shown}, and proposed {plan['chains']} chain{'s' * (plan['chains'] > 1)} a sample"
-    lines = [
-        "---",
-        "task_categories: [image-text-to-text]",
-        "tags: [visual-grounding, chain-of-thought, univg]",
-        "---",
-        "",
-        "# Grounding samples with chains of thought",
-        state,
-        f"{kept} of {total} samples, each with images, a question, a box and a chain of thought that leads to it. "
-        f"Made by `univg construct` {manifest['univg']}.",
-        "",
-        f"- **Data**: {data['about']} (digest `{data['digest']}`).",
-        f"- **Teacher**: {_who(teacher)}{'' if teacher['kind'] == 'world' else told}.",
-        f"- **Verified**: the answer's IoU with the ground truth at least {plan['rules']['min_iou']:g}; no leak of "
-        f"the answer; {plan['rules']['min_words']} to {plan['rules']['max_words']} words, language "
-        f"{plan['rules']['language']}; no copy of another sample's thought.",
-        f"- **Selected by**: {_who(judge) if judge else 'the rule (no judge was asked)'}.",
-        f"- **Prompts**: {', '.join(f'{name} `{digest}`' for name, digest in manifest['prompts'].items())}.",
-        "",
-        "The box of each sample is the ground truth; only the thought is the teacher's. Thoughts were checked by "
-        "program, not by people. They may be used as the licences of the data and the teacher's terms allow.",
-        "",
-        "## Samples by task",
-        "",
-        *_table(("task", "samples", "kept", "left out"), _tasks(manifest["by_task"])),
-        "",
-        f"## Proposals: {manifest['proposals']}",
-        "",
-        *_table(
-            ("rejected for", "count", "meaning"),
-            [(name, count, CAUSES[name]) for name, count in sorted(manifest["rejected"].items(), key=_most)],
+def write_card(manifest: Mapping[str, Any]) -> str:
+    """Return the card: Markdown below a YAML header, as dataset hubs show it."""
+    from huggingface_hub import DatasetCardData
+
+    tags = ["visual-grounding", "chain-of-thought", "univg"]
+    data, plan, judge = manifest["data"], manifest["plan"], manifest["judge"]
+    rejected = sorted(manifest["rejected"].items(), key=lambda entry: (-entry[1], entry[0]))
+    by_task = [(task, *_count(samples)) for task, samples in manifest["by_task"].items()]
+    total, kept, _ = _count(manifest["samples"])
+    undecided = f"\n**Not complete: {manifest['undecided']} samples are undecided.**\n"
+    return CARD.format(
+        header=DatasetCardData(task_categories=["image-text-to-text"], tags=tags).to_yaml(),
+        state="" if manifest["complete"] else undecided,
+        kept=kept,
+        total=total,
+        univg=manifest["univg"],
+        about=data["about"],
+        digest=data["digest"],
+        teacher=_name(manifest["teacher"]) + _describe_asking(manifest),
+        **{name: plan["rules"][name] for name in ("min_iou", "min_words", "max_words", "language")},
+        judge=_name(judge) if judge else "the rule (no judge was asked)",
+        prompts=", ".join(f"{name} `{digest}`" for name, digest in manifest["prompts"].items()),
+        tasks=_table(("task", "samples", "kept", "left out"), by_task),
+        proposals=manifest["proposals"],
+        rejected=_table(("rejected for", "count", "meaning"), [(*one, CAUSES[one[0]]) for one in rejected]),
+        chosen=_table(
+            ("by", "count", "meaning"),
+            [(by, count, MEANINGS[by]) for by, count in manifest["chosen_by"].items()],
         ),
-        "",
-        "## How the kept chain was chosen",
-        "",
-        *_table(("by", "count", "meaning"), [(by, n, MEANINGS[by]) for by, n in manifest["chosen_by"].items()]),
-        "",
-        "## Use",
-        "",
-        "```",
-        "univg data show samples.jsonl --images ROOT",
-        "univg data convert samples.jsonl --to llamafactory --out train.json",
-        "```",
-        "",
-        "`proposals.jsonl` holds every proposal with its verdicts, `left-out.jsonl` what was not kept and why, "
-        "`manifest.json` all settings and digests.",
-        "",
-    ]
-    return "\n".join(lines)
+    )
 
 
-def _who(about: Mapping[str, Any]) -> str:
+def count_kept(samples: Mapping[str, int]) -> int:
+    """Count the samples that are written out, of counts by outcome."""
+    return samples.get("kept", 0) + samples.get("simple", 0)
+
+
+def _count(samples: Mapping[str, int]) -> tuple[int, int, str]:
+    """Return how many samples there are, how many are kept, and what became of the rest."""
+    rest = ", ".join(f"{name} {n}" for name, n in samples.items() if name not in ("kept", "simple"))
+    return sum(samples.values()), count_kept(samples), rest
+
+
+def _name(about: Mapping[str, Any]) -> str:
     at = f" at {about['address']}" if "address" in about else ""
     model = f" ({about['model']})" if about["kind"] == "local" else ""
     return f"{about['name']}{model}{at}"
 
 
-def _tasks(by_task: Mapping[str, Mapping[str, int]]) -> list[tuple[str, int, int, str]]:
-    rows = []
-    for task, counts in by_task.items():
-        kept = counts.get("kept", 0) + counts.get("simple", 0)
-        rest = ", ".join(f"{name} {n}" for name, n in counts.items() if name not in ("kept", "simple"))
-        rows.append((task, sum(counts.values()), kept, rest))
-    return rows
+def _describe_asking(manifest: Mapping[str, Any]) -> str:
+    if manifest["teacher"]["kind"] == "world":
+        return ""
+    plan = manifest["plan"]
+    shown = "was shown the ground truth" if plan["shown"] else "was not shown the ground truth"
+    return f"; it {shown}, and proposed {plan['chains']} chain{'s' * (plan['chains'] > 1)} a sample"
 
 
-def _table(head: tuple[str, ...], rows: list[Any]) -> list[str]:
-    if not rows:
-        return ["None."]
-    lines = [head, tuple("---" for _ in head), *rows]
-    return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
-
-
-def _most(entry: tuple[str, int]) -> tuple[int, str]:
-    return -entry[1], entry[0]
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    rows = list(rows)
+    return table(header, rows) if rows else "None."

@@ -1,4 +1,4 @@
-"""Every answer that was paid for, on disk as it arrives, and what it cost.
+"""Keep every answer that was paid for on disk as it arrives, and account for what it cost.
 
 `DIR/journal.jsonl` only grows. An answer is found again by the hash of its request: who was asked, in which words,
 about which pixels, how it was drawn. So a run that was stopped at any moment asks only for what is missing, and
@@ -17,19 +17,22 @@ from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
 from univg.data.dataset import Item
-from univg.files import Journal
+from univg.errors import UnivgError
+from univg.files import Journal, unwritable
 from univg.models.answering import Answer, Usage
 
 Role: TypeAlias = Literal["propose", "judge"]
 
 
-class LedgerError(ValueError):
-    """A journal that cannot be used; one line with what, which and what to do."""
+class BudgetError(UnivgError):
+    """Say that the budget is used up; the command's edge ends with this exit code, so that scripts can tell."""
+
+    exit_code = 3
 
 
 @dataclass(frozen=True)
 class Draw:
-    """How texts are drawn: `n` of them in one request."""
+    """Say how texts are drawn: `n` of them in one request."""
 
     max_new_tokens: int
     temperature: float
@@ -38,8 +41,8 @@ class Draw:
 
 @dataclass(frozen=True)
 class Request:
-    """One question to a teacher. `key` is the hash of everything that decides the answer; `draw` counts from 0
-    the requests of one sample and role."""
+    """Hold one question to a teacher. `key` is the hash of everything that decides the answer; `draw` counts the
+    requests of one sample and role from 0."""
 
     key: str
     item: Item
@@ -52,7 +55,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Prices:
-    """Money for a million tokens, in whatever currency.
+    """Hold the money for a million tokens, in whatever currency.
 
     >>> Prices(1.5, 6.0).cost(Usage(1, 2000, 500))
     0.006
@@ -62,25 +65,27 @@ class Prices:
     completion: float = 0.0
 
     def cost(self, usage: Usage) -> float:
+        """Return what a usage costs."""
         return (usage.prompt_tokens * self.prompt + usage.completion_tokens * self.completion) / 1e6
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The most that a folder may cost, all its runs together; None is no limit."""
+    """Limit what a folder may cost, all its runs together; None is no limit."""
 
     tokens: int | None = None
     money: float | None = None
 
 
 class Ledger:
-    """The journal of one folder, for any number of threads; no other process can write to it meanwhile.
+    """Open the journal of one folder, for any number of threads; no other process can write to it meanwhile.
 
-    `asked` is what this run paid for, `spent` all that the folder holds.
+    `asked` is what this run paid for, `spent` all that the folder holds. Entering makes the folder; it raises
+    UnivgError for a folder that another process has or that cannot be written, and for a damaged journal.
     """
 
     def __init__(self, folder: Path, prices: Prices | None = None, budget: Budget | None = None) -> None:
-        self.path = folder / "journal.jsonl"
+        self.folder, self.path = folder, folder / "journal.jsonl"
         self.prices, self.budget = prices or Prices(), budget or Budget()
         self.spent, self.asked, self.exhausted = Usage(), Usage(), False
         self._held, self._ratio = Usage(), 1.0
@@ -89,7 +94,11 @@ class Ledger:
         self._changed = threading.Condition()
 
     def __enter__(self) -> Ledger:
-        self._journal.__enter__()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._journal.__enter__()
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
         try:
             self._read()
         except BaseException:
@@ -103,11 +112,8 @@ class Ledger:
         with self._changed:  # a late answer finds the journal shut, or is written whole before
             self._journal.__exit__(kind, error, trace)
 
-    def __len__(self) -> int:
-        return len(self._places)
-
     def find(self, key: str) -> Answer | None:
-        """The answer to a request that has been paid for."""
+        """Return the answer to a request that has been paid for, None for any other."""
         place = self._places.get(key)
         if place is None:
             return None
@@ -122,7 +128,7 @@ class Ledger:
         )  # fmt: skip
 
     def admit(self, estimate: Usage, stop: threading.Event) -> Usage | None:
-        """Hold as much of the budget as a request may cost at most; None: it does not fit any more.
+        """Hold as much of the budget as a request may cost at most, and return that; None if it does not fit any more.
 
         While other requests are under way it waits, as they may come out cheaper than was held for them.
         """
@@ -146,8 +152,8 @@ class Ledger:
             self._changed.notify_all()
 
     def record(self, answered: Sequence[tuple[Request, Answer]], held: Usage, teacher: str) -> None:
-        """Answers onto the disk, before anything else is done with them."""
-        rows = [_row(request, answer, teacher) for request, answer in answered]
+        """Write answers to the disk, before anything else is done with them."""
+        rows = [_make_row(request, answer, teacher) for request, answer in answered]
         with self._changed:
             start = os.path.getsize(self.path)
             self._journal.append(rows)
@@ -156,7 +162,7 @@ class Ledger:
                 length = len(json.dumps(row, ensure_ascii=True)) + 1
                 self._count(row["request"], row, (start, length))
                 start += length
-            used = Usage(len(rows), *(sum(row[name] for row in rows) for name in _TOKENS))
+            used = sum((_count_usage(row) for row in rows), Usage())
             self.asked += used
             if held.prompt_tokens and not any(answer.estimated for _, answer in answered):
                 # A server that counts more than we thought will do so again.
@@ -172,7 +178,7 @@ class Ledger:
 
     def _count(self, key: str, row: Mapping[str, Any], place: tuple[int, int]) -> None:
         self._places.setdefault(key, place)
-        self.spent += Usage(1, row["prompt_tokens"], row["completion_tokens"])
+        self.spent += _count_usage(row)
 
     def _read(self) -> None:
         start = 0
@@ -182,16 +188,19 @@ class Ledger:
                     row = json.loads(line)
                     self._count(row["request"], row, (start, len(line)))
                 except (ValueError, KeyError, TypeError):
-                    where = f"{self.path}, line {number}"
-                    raise LedgerError(f"a damaged line: {where}: remove that line and run again") from None
+                    place = f"{self.path}, line {number}"
+                    raise UnivgError("a damaged line", place, "remove that line and run again") from None
                 start += len(line)
 
 
-_TOKENS = ("prompt_tokens", "completion_tokens")
-_PAID = ("texts", "truncated", *_TOKENS, "estimated", "seen_wh")
+def _count_usage(row: Mapping[str, Any]) -> Usage:
+    return Usage(1, row["prompt_tokens"], row["completion_tokens"])
 
 
-def _row(request: Request, answer: Answer, teacher: str) -> dict[str, Any]:
-    about = {"request": request.key, "sample": request.item.sample.key, "role": request.role}
-    paid = {name: getattr(answer, name) for name in _PAID} | {"seconds": round(answer.seconds, 3)}
-    return about | {"draw": request.draw, "teacher": teacher} | paid
+_KEPT = ("texts", "truncated", "prompt_tokens", "completion_tokens", "estimated", "seen_wh")
+
+
+def _make_row(request: Request, answer: Answer, teacher: str) -> dict[str, Any]:
+    row = {"request": request.key, "sample": request.item.sample.key, "role": request.role}
+    row |= {"draw": request.draw, "teacher": teacher} | {name: getattr(answer, name) for name in _KEPT}
+    return row | {"seconds": round(answer.seconds, 3)}

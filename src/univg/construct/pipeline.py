@@ -3,6 +3,9 @@
 Only the answers are state, and they are in the ledger; everything else follows from them. A run goes through the
 samples in their order, block by block, asks for what the ledger lacks, and writes the results anew; so one that was
 stopped, or whose rules were changed, is run again with the same folder.
+
+    with Ledger(Path("thoughts")) as ledger:
+        construct(Dataset.from_world(26), WorldTeacher(), ledger, Plan(chains=1, shown=False)).check()
 """
 
 from __future__ import annotations
@@ -12,19 +15,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
+from univg.construct.config import Plan
 from univg.construct.copies import Copies
-from univg.construct.ledger import Draw, Ledger, Request
+from univg.construct.ledger import BudgetError, Draw, Ledger, Request
 from univg.construct.prompts import Prompts, ask_plainly
 from univg.construct.results import Results
 from univg.construct.select import Choice, choose, list_orders
 from univg.construct.teacher import Result, Teacher, WorldTeacher, request_of
-from univg.construct.verify import Rules, Verdict, verify
+from univg.construct.verify import Verdict, verify
 from univg.data.dataset import Dataset, Item
+from univg.errors import UnivgError
+from univg.files import unwritable
 from univg.grounding.boxes import clip_unit, is_degenerate, is_ordered
 from univg.grounding.coordinates import Frame
-from univg.grounding.samples import GroundingSample
 from univg.models.answering import Answer, Refusal, Usage
 from univg.pictures.images import ImageFault
 
@@ -42,30 +48,10 @@ OUTCOMES: Mapping[str, str] = {
 }
 """What becomes of a sample."""
 
-UNDECIDED = ("image", "no_response", "unasked")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How thoughts are asked for and judged.
-
-    `chains` proposals a sample, in one request if `together`, else in one each. `shown`: the teacher sees the
-    ground truth and is asked in the words of `prompts`; else only the question is put to it.
-    """
-
-    chains: int = 3
-    together: bool = False
-    shown: bool = True
-    rules: Rules = field(default_factory=Rules)
-    temperature: float = 1.0
-    max_new_tokens: int = 1024
-    judge_tokens: int = 64
-    seed: int = 0
-
 
 @dataclass
 class Proposal:
-    """One chain with everything known of it. `tokens` (in, out) and `cost` are its share of its request's."""
+    """One chain with everything known of it. `tokens` (in, out) and `seconds` are its share of its request's."""
 
     draw: int
     request: str
@@ -80,7 +66,7 @@ class Proposal:
 
 @dataclass
 class Draft:
-    """A sample on its way. `outcome` is None until it is decided."""
+    """A sample on its way. `outcome` is None until it is decided; `why` explains some outcomes."""
 
     item: Item
     outcome: str | None = None
@@ -88,14 +74,24 @@ class Draft:
     requests: list[Request] = field(default_factory=list)
     proposals: list[Proposal] = field(default_factory=list)
     failures: int = 0
+    judging: list[Request] = field(default_factory=list)
     choice: Choice | None = None
     judged: Usage = field(default_factory=Usage)
+
+    @property
+    def verified(self) -> list[Proposal]:
+        """The proposals without a cause against them."""
+        return [one for one in self.proposals if not one.verdict.causes]
+
+    def settle(self, outcome: str, why: str = "") -> None:
+        """Decide what becomes of the sample."""
+        self.outcome, self.why = outcome, why
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. `done` samples of `total` are decided or passed; `share` counts those under way too.
-    `per_minute` requests and `seconds_left` are None until something was asked."""
+    """How far a run is: `done` samples of `total` are decided or passed, `kept` of these with a thought or as they
+    are. `per_minute` requests and `seconds_left` are None until something was asked."""
 
     done: int
     total: int
@@ -107,8 +103,71 @@ class Progress:
     seconds_left: float | None
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `manifest`: the content of manifest.json. `stopped`: what broke the run off, None if nothing
+    did. `exhausted`: the budget is used up."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    stopped: UnivgError | KeyboardInterrupt | None
+    exhausted: bool
+
+    def check(self) -> None:
+        """Raise whatever kept the run from deciding every sample: what broke it off, the budget (BudgetError), or
+        images and answers that were missing (UnivgError)."""
+        undecided = self.manifest["undecided"]
+        if self.stopped is not None:
+            raise self.stopped
+        if self.exhausted:
+            cause = f"the budget is used up; {undecided} samples remain"
+            remedy = "raise it and run the same command; what was answered is kept"
+            raise BudgetError(cause, self.folder, remedy)
+        if undecided:
+            place = f"{self.folder / 'left-out.jsonl'} says why"
+            remedy = "put that right and run the same command; what was answered is kept"
+            raise UnivgError(f"{undecided} samples are undecided", place, remedy)
+
+
+def construct(
+    data: Dataset,
+    teacher: Teacher,
+    ledger: Ledger,
+    plan: Plan,
+    judge: Teacher | None = None,
+    prompts: Prompts | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Outcome:
+    """Write chains of thought for `data` into the folder of an open `ledger`, results, manifest and card included.
+
+    `judge` picks among several verified chains; None leaves the choice to the rule. What stops a run that has asked
+    for something is in the outcome, beside the results so far; anything earlier is raised.
+    """
+    prompts = prompts or Prompts.load()
+    facts = {
+        "teacher": teacher.about(),
+        "judge": None if judge is None else judge.about(),
+        "prompts": prompts.digests() if plan.shown or judge else {"question": "the paper's wording"},
+        "data": {"name": data.name, "about": data.about, "digest": data.digest, "samples": data.total},
+    }
+    stopped: UnivgError | KeyboardInterrupt | None = None
+    try:
+        with Results(ledger.folder, ledger, teacher.name) as results:
+            try:
+                Constructor(data, teacher, judge, prompts, plan, ledger, results, on_progress).run()
+            except (UnivgError, KeyboardInterrupt) as error:
+                if not results.reached:
+                    raise
+                stopped = error
+        return Outcome(ledger.folder, results.finish(facts, plan), stopped, ledger.exhausted)
+    except BrokenPipeError:  # from whoever shows the progress
+        raise
+    except OSError as error:
+        raise unwritable(error.filename or ledger.folder, error) from error
+
+
 class Constructor:
-    """One run over `data`. `judge` None leaves the choice among verified chains to the rule."""
+    """Take samples through the four steps, for :func:`construct`."""
 
     def __init__(
         self,
@@ -123,19 +182,17 @@ class Constructor:
     ) -> None:
         self.data, self.teacher, self.judge = data, teacher, judge
         self.prompts, self.plan, self.ledger, self.results = prompts, plan, ledger, results
-        self._tell = on_progress
+        self._on_progress = on_progress
         self._copies = Copies(plan.rules.copies)
         self._seen: set[str] = set()
         self._done = 0
-        self._clock = _Clock(data.total)
+        self._started: tuple[float, int] | None = None
 
     def run(self) -> None:
         """Go through the samples, to the end or as far as the budget goes. What becomes of each is handed to
-        `results` in the data's order.
-
-        Raises UnivgError if the teacher cannot go on.
+        `results` in the data's order. Raises UnivgError if the teacher cannot go on.
         """
-        items = self.data.items()
+        items = iter(self.data.items())
         self._report(0.0)
         while block := list(islice(items, self.teacher.block)):
             drafts = [self._open(item) for item in block]
@@ -149,18 +206,18 @@ class Constructor:
                 return
 
     def _open(self, item: Item) -> Draft:
-        """A sample as far as it is decided, or cannot be asked about, before anybody is asked."""
-        sample, draft = item.sample, Draft(item)
-        draft.outcome = self._decided_before(sample, item)
-        self._seen.add(sample.key)
+        """Decide about a sample what can be decided, and prepare its requests, before anybody is asked."""
+        draft = Draft(item, self._decide_early(item))
+        self._seen.add(item.sample.key)
         if draft.outcome is None:
             try:
-                draft.requests = self._requests(item)
+                draft.requests = self._make_requests(item)
             except ImageFault as fault:
-                draft.outcome, draft.why = "image", str(fault)
+                draft.settle("image", str(fault))
         return draft
 
-    def _decided_before(self, sample: GroundingSample, item: Item) -> str | None:
+    def _decide_early(self, item: Item) -> str | None:
+        sample = item.sample
         if sample.key in self._seen:
             return "duplicate"
         if not sample.boxes:
@@ -173,15 +230,14 @@ class Constructor:
             return "no_exact_thought"
         return None
 
-    def _requests(self, item: Item) -> list[Request]:
-        plan = self.plan
+    def _make_requests(self, item: Item) -> list[Request]:
+        plan, sample = self.plan, item.sample
         if isinstance(self.teacher, WorldTeacher):
             how, draws = Draw(plan.max_new_tokens, 0.0), 1
         elif plan.together:
             how, draws = Draw(plan.max_new_tokens, plan.temperature, plan.chains), 1
         else:
             how, draws = Draw(plan.max_new_tokens, plan.temperature), plan.chains
-        sample = item.sample
         messages = self.prompts.propose(sample, plan.rules.language) if plan.shown else ask_plainly(sample)
         return [
             request_of(self.teacher, item, "propose", draw, messages, how, plan.seed) for draw in range(draws)
@@ -195,20 +251,20 @@ class Constructor:
             for request in draft.requests:
                 result = results.get(request.key)
                 if isinstance(result, Answer):
-                    draft.proposals += self._verified(request, result, len(draft.proposals))
+                    draft.proposals += self._verify(request, result, len(draft.proposals))
                 elif isinstance(result, Refusal):
                     draft.failures += 1
                     draft.why = result.why
                     draft.outcome = "image" if result.kind == "image" else draft.outcome
                 else:
-                    draft.outcome, draft.why = "unasked", "the budget is used up"
+                    draft.settle("unasked", "the budget is used up")
             if draft.outcome is None:
-                self._settle(draft)
+                self._remember(draft)
 
-    def _verified(self, request: Request, answer: Answer, first: int) -> Iterator[Proposal]:
-        """The proposals of one answer, each with its verdict."""
+    def _verify(self, request: Request, answer: Answer, first: int) -> Iterator[Proposal]:
+        """Yield the proposals of one answer, numbered from `first`, each with its verdict."""
         sample, count = request.item.sample, len(answer.texts)
-        # In our words it is told to answer in thousandths, whatever its family writes.
+        # Our prompts ask for thousandths, whatever the teacher's family writes.
         frame: Frame = "permille" if self.plan.shown else self.teacher.frame
         for at, (text, truncated) in enumerate(zip(answer.texts, answer.truncated, strict=True)):
             verdict = verify(
@@ -221,76 +277,65 @@ class Constructor:
                 request.key,
                 text,
                 verdict,
-                _part(answer.prompt_tokens, count, at),
-                _part(answer.completion_tokens, count, at),
+                _share(answer.prompt_tokens, count, at),
+                _share(answer.completion_tokens, count, at),
                 round(answer.seconds / count, 3),
             )
 
-    def _settle(self, draft: Draft) -> None:
-        """What can be said once all proposals are in; thoughts that pass are others' originals from now on."""
-        passed = [one for one in draft.proposals if not one.verdict.causes]
-        for one in passed:
+    def _remember(self, draft: Draft) -> None:
+        """Make the verified thoughts originals, which later samples must not copy; without any, settle the sample."""
+        for one in draft.verified:
             one.state = "verified"
             self._copies.add(draft.item.sample.key, str(one.verdict.thought))
-        if not passed:
+        if not draft.verified:
             draft.outcome = "no_response" if draft.failures else "none_verified"
 
     def _select(self, drafts: Sequence[Draft]) -> None:
-        asked: dict[int, list[Request]] = {}
-        for at, draft in enumerate(drafts):
-            passed = _passed(draft)
-            if draft.outcome is None and self.judge is not None and len(passed) > 1:
-                try:
-                    asked[at] = self._judge_requests(self.judge, draft, passed)
-                except ImageFault as fault:  # it was there when the proposals were asked for
-                    draft.outcome, draft.why = "image", str(fault)
         results: dict[str, Result] = {}
-        if self.judge is not None and asked:
-            results = self._ask(self.judge, [one for requests in asked.values() for one in requests])
-        for at, draft in enumerate(drafts):
-            if draft.outcome is not None:
-                continue
-            answers: list[str | None] | None = None
-            if at in asked:
-                answered = [results.get(request.key) for request in asked[at]]
-                if any(answer is None for answer in answered):
-                    draft.outcome, draft.why = "unasked", "the budget is used up"
-                    continue
-                answers = [one.texts[0] if isinstance(one, Answer) else None for one in answered]
-                draft.judged = sum(map(_usage, answered), Usage())
-            self._keep(draft, answers)
+        if self.judge is not None:
+            for draft in drafts:
+                if draft.outcome is None and len(draft.verified) > 1:
+                    try:
+                        draft.judging = self._make_judge_requests(self.judge, draft)
+                    except ImageFault as fault:  # it was there when the proposals were asked for
+                        draft.settle("image", str(fault))
+            results = self._ask(self.judge, [request for draft in drafts for request in draft.judging])
+        for draft in drafts:
+            if draft.outcome is None:
+                self._keep(draft, [results.get(request.key) for request in draft.judging])
 
-    def _judge_requests(self, judge: Teacher, draft: Draft, passed: Sequence[Proposal]) -> list[Request]:
+    def _make_judge_requests(self, judge: Teacher, draft: Draft) -> list[Request]:
         how = Draw(self.plan.judge_tokens, 0.0)
-        thoughts = [str(one.verdict.thought) for one in passed]
+        thoughts = [str(one.verdict.thought) for one in draft.verified]
         requests = []
-        for number, order in enumerate(list_orders(len(passed))):
+        for number, order in enumerate(list_orders(len(thoughts))):
             shown = [thoughts[place] for place in order]
             messages = self.prompts.judge(draft.item.sample, shown, self.plan.rules.language)
             requests.append(request_of(judge, draft.item, "judge", number, messages, how, self.plan.seed))
         return requests
 
-    def _keep(self, draft: Draft, answers: Sequence[str | None] | None) -> None:
-        passed = _passed(draft)
-        draft.choice = choose([one.verdict.iou for one in passed], answers)
-        for one, votes in zip(passed, draft.choice.votes, strict=True):
+    def _keep(self, draft: Draft, answers: Sequence[Result]) -> None:
+        """Keep the best verified proposal by the judge's answers, by the rule if there are none."""
+        if any(answer is None for answer in answers):
+            draft.settle("unasked", "the budget is used up")
+            return
+        answered = [answer for answer in answers if isinstance(answer, Answer)]
+        usages = (Usage(1, answer.prompt_tokens, answer.completion_tokens) for answer in answered)
+        draft.judged = sum(usages, Usage())
+        texts = [answer.texts[0] if isinstance(answer, Answer) else None for answer in answers]
+        draft.choice = choose([one.verdict.iou for one in draft.verified], texts or None)
+        for one, votes in zip(draft.verified, draft.choice.votes, strict=True):
             one.votes = votes
-        passed[draft.choice.chosen].state = "selected"
+        draft.verified[draft.choice.chosen].state = "selected"
         draft.outcome = "kept"
 
     def _ask(self, teacher: Teacher, requests: Sequence[Request]) -> dict[str, Result]:
-        """Answers by key: from the ledger, or from the teacher as far as the budget goes."""
-        results: dict[str, Result] = {}
-        missing: dict[str, Request] = {}
-        for request in requests:
-            known = self.ledger.find(request.key)
-            if known is not None:
-                results[request.key] = known
-            else:
-                missing[request.key] = request
+        """Return answers by key: from the ledger, else from the teacher as far as the budget goes."""
+        results: dict[str, Result] = {request.key: self.ledger.find(request.key) for request in requests}
+        missing = {request.key: request for request in requests if results[request.key] is None}
         if missing:
             self.results.reached = True
-            self._clock.start(self._done)
+            self._started = self._started or (time.monotonic(), self._done)
             with closing(teacher.answer(list(missing.values()), self.ledger)) as answers:
                 for count, (request, result) in enumerate(answers, start=1):
                     results[request.key] = result
@@ -298,54 +343,20 @@ class Constructor:
         return results
 
     def _report(self, share: float) -> None:
-        """`share` of the block under way is answered."""
-        asked = self.ledger.asked
-        reached = self._done + 0.9 * share * min(self.teacher.block, self.data.total - self._done)
-        per_minute, seconds_left = self._clock.rate(asked.requests, reached)
-        self._tell(
-            Progress(
-                self._done,
-                self.data.total,
-                self.results.counts["kept"] + self.results.counts["simple"],
-                asked.requests,
-                per_minute,
-                self.ledger.spent,
-                self.ledger.prices.cost(self.ledger.spent),
-                seconds_left,
-            )
-        )
+        """Report progress; `share` of the block under way is answered.
+
+        Speed is that since the first request of this run: what an earlier run was answered says nothing of it.
+        """
+        asked, spent, total = self.ledger.asked.requests, self.ledger.spent, self.data.total
+        reached = self._done + 0.9 * share * min(self.teacher.block, total - self._done)
+        rate = left = None
+        if self._started is not None and asked and reached > self._started[1]:
+            seconds = max(1e-9, time.monotonic() - self._started[0])
+            rate, left = 60 * asked / seconds, seconds / (reached - self._started[1]) * (total - reached)
+        cost = self.ledger.prices.cost(spent)
+        self._on_progress(Progress(self._done, total, self.results.kept, asked, rate, spent, cost, left))
 
 
-@dataclass
-class _Clock:
-    """Speed since the first request of this run: what an earlier run was answered says nothing about it."""
-
-    total: int
-    _started: float | None = None
-    _from: float = 0.0
-
-    def start(self, done: int) -> None:
-        if self._started is None:
-            self._started, self._from = time.monotonic(), done
-
-    def rate(self, requests: int, reached: float) -> tuple[float | None, float | None]:
-        if self._started is None or not requests or reached <= self._from:
-            return None, None
-        seconds = max(1e-9, time.monotonic() - self._started)
-        left = seconds / (reached - self._from) * (self.total - reached)
-        return 60 * requests / seconds, left
-
-
-def _passed(draft: Draft) -> list[Proposal]:
-    return [one for one in draft.proposals if not one.verdict.causes]
-
-
-def _part(whole: int, count: int, at: int) -> int:
-    """Part `at` of `count` whole parts that add up."""
+def _share(whole: int, count: int, at: int) -> int:
+    """Return part `at` of `count` whole parts that add up to `whole`."""
     return whole // count + (at < whole % count)
-
-
-def _usage(result: Any) -> Usage:
-    if not isinstance(result, Answer):
-        return Usage()
-    return Usage(1, result.prompt_tokens, result.completion_tokens)

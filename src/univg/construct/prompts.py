@@ -1,9 +1,9 @@
-"""What a teacher is told: texts in files, one for each task, so that they can be read, changed and named.
+"""Word what a teacher is asked: texts in files, one for each task, so that they can be read, changed and named.
 
 `prompts/propose.md` is the frame, `prompts/<task>.md` the steps that stand in it, `prompts/judge.md` what a judge
-is asked. A `$name` in a text is filled in; which names there are is in `FIELDS`: nothing that verification may
-change later, or a new bound would be a new question. A text is known by its hash: a changed text is another
-question, and never mixes with answers to the old one.
+is asked. A `$name` in a text is filled in; `FIELDS` lists the names. None of them is a bound of verification, or a
+new bound would be a new question. A text is known by its hash: a changed text is another question, and its answers
+never mix with those to the old one.
 """
 
 from __future__ import annotations
@@ -14,158 +14,156 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, TypeAlias
 
+from univg.construct.verify import Language
+from univg.errors import UnivgError
 from univg.grounding.mentions import which_image
 from univg.grounding.prompts import render_chat, render_response
 from univg.grounding.samples import GroundingSample
 
 FOLDER = Path(__file__).with_name("prompts")
 
+Messages: TypeAlias = tuple[dict[str, Any], ...]
 PROPOSE, JUDGE = "propose", "judge"
 _SHARED = frozenset({"images", "question", "box", "target", "language"})
 FIELDS: Mapping[str, frozenset[str]] = {
     PROPOSE: _SHARED | {"steps"},
     JUDGE: _SHARED | {"count", "candidates"},
 }
-"""What may stand as `$name` in each text; in a task's steps it is what both have."""
-
-TASKS: Mapping[str, str] = {
-    **{
-        name: name
-        for name in ("diff", "view_diff", "common_object", "object_tracking", "multi_view", "region")
-    },
-    **{name: name for name in ("refer_grounding", "group_grounding", "reasoning", "correspondence")},
-    **{name: name for name in ("free_form", "referring", "implicit", "video")},
-    "detection": "referring",
+"""What may stand as `$name` in each text; a task's steps may hold what both have."""
+NEEDED: Mapping[str, frozenset[str]] = {
+    PROPOSE: frozenset({"question", "steps"}),
+    JUDGE: frozenset({"question", "candidates"}),
 }
-"""Which steps a task is given. A task that is not here is given those of `free_form`, with a single image those
-of `referring`."""
+"""What each text must hold."""
 
-LANGUAGES: Mapping[str, str] = {"en": "English", "zh": "Chinese", "any": "the question's language"}
+_TASKS = (
+    "diff view_diff common_object object_tracking multi_view region refer_grounding group_grounding reasoning "
+    "correspondence free_form referring implicit video"
+)
+TASKS: Mapping[str, str] = {**{name: name for name in _TASKS.split()}, "detection": "referring"}
+"""Which steps a task is given. Any other task is given those of `free_form`, with a single image those of
+`referring`."""
+
+LANGUAGES: Mapping[Language, str] = {"en": "English", "zh": "Chinese", "any": "the question's language"}
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
-class PromptError(ValueError):
-    """A prompt file that cannot be used; one line with what, which and what to do."""
-
-
 @dataclass(frozen=True)
 class Prompts:
-    """The texts in use, by name, and their hashes."""
+    """Hold the texts in use, by name."""
 
     texts: Mapping[str, str]
 
     @classmethod
     def load(cls, folder: Path | None = None) -> Prompts:
-        """The package's own texts, each replaced by the file of its name in `folder` if there is one.
+        """Load the package's own texts, each replaced by the file of its name in `folder` if there is one.
 
-        Raises PromptError for a folder without texts, a file that replaces none, or a `$name` that means nothing.
+        Raises UnivgError for a folder without texts, a file that replaces none, or a `$name` that means nothing.
         """
         texts = {path.stem: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.md"))}
         if folder is None:
             return cls(texts)
         if not folder.is_dir():
-            raise PromptError(f"no such folder: {folder}: give --prompts a folder of .md files")
+            raise UnivgError("no such folder", folder, "give --prompts a folder of .md files")
         own = sorted(path for path in folder.iterdir() if path.suffix in (".md", ".txt"))
         if not own:
-            raise PromptError(f"no .md or .txt file in it: {folder}: copy {FOLDER} there and change it")
+            raise UnivgError("no .md or .txt file in it", folder, f"copy {FOLDER} there and change it")
         for path in own:
             if path.stem not in texts:
                 nearest = difflib.get_close_matches(path.stem, texts, 1) or [", ".join(texts)]
-                raise PromptError(
-                    f"no text of that name to replace: {path}: call it {nearest[0]}{path.suffix}"
-                )
+                remedy = f"call it {nearest[0]}{path.suffix}"
+                raise UnivgError("no text of that name to replace", path, remedy)
             try:
                 texts[path.stem] = path.read_text("utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise PromptError(f"cannot be read ({error}): {path}: write it as UTF-8 text") from None
-            _check(path, texts[path.stem])
+                raise UnivgError(f"cannot be read ({error})", path, "write it as UTF-8 text") from None
+            check_text(path, texts[path.stem])
         return cls(texts)
 
-    def name(self, sample: GroundingSample) -> str:
-        """Which steps a sample is given.
-
-        >>> Prompts.load().name(GroundingSample(["a.png"], "Where?", "something of your own"))
-        'referring'
-        """
-        return TASKS.get(sample.task, "free_form" if len(sample.images) > 1 else "referring")
-
     def digest(self, *names: str) -> str:
-        """12 hexadecimal digits that stand for the texts named, together."""
+        """Return 12 hexadecimal digits that stand for the texts named, together."""
         texts = "\0".join(self.texts[name] for name in names)
         return hashlib.sha256(texts.encode()).hexdigest()[:12]
 
     def digests(self) -> dict[str, str]:
-        """The hash of each text."""
+        """Return the digest of each text."""
         return {name: self.digest(name) for name in self.texts}
 
-    def propose(self, sample: GroundingSample, language: str) -> tuple[dict[str, Any], ...]:
-        """The chat that shows the teacher question, images and ground truth, and asks for one chain in a language
-        of `LANGUAGES`."""
-        fields = _fields(sample, language)
-        steps = Template(self.texts[self.name(sample)]).safe_substitute(fields).strip()
+    def propose(self, sample: GroundingSample, language: Language) -> Messages:
+        """Word the chat that shows the teacher question, images and ground truth, and asks for one chain."""
+        fields = _fill_fields(sample, language)
+        steps = Template(self.texts[choose_steps(sample)]).safe_substitute(fields).strip()
         text = Template(self.texts[PROPOSE]).safe_substitute({**fields, "steps": steps})
-        return _chat(len(sample.images), text)
+        return _make_chat(sample, text)
 
-    def judge(
-        self, sample: GroundingSample, thoughts: Sequence[str], language: str
-    ) -> tuple[dict[str, Any], ...]:
-        """The chat that shows a judge `thoughts` in this order, numbered from 1, and asks for the best."""
+    def judge(self, sample: GroundingSample, thoughts: Sequence[str], language: Language) -> Messages:
+        """Word the chat that shows a judge `thoughts` in this order, numbered from 1, and asks for the best."""
         candidates = "\n\n".join(f"Chain {at}:\n{thought}" for at, thought in enumerate(thoughts, start=1))
-        count = _COUNTS[len(thoughts)] if len(thoughts) < len(_COUNTS) else str(len(thoughts))
-        fields = {**_fields(sample, language), "candidates": candidates, "count": count}
-        return _chat(len(sample.images), Template(self.texts[JUDGE]).safe_substitute(fields))
+        fields = _fill_fields(sample, language)
+        fields |= {"candidates": candidates, "count": _spell(len(thoughts))}
+        return _make_chat(sample, Template(self.texts[JUDGE]).safe_substitute(fields))
 
 
-def ask_plainly(sample: GroundingSample) -> tuple[dict[str, Any], ...]:
-    """The question as the paper words it, ground truth hidden: for a model that is its own teacher."""
+def choose_steps(sample: GroundingSample) -> str:
+    """Return the name of the steps that a sample is given.
+
+    >>> choose_steps(GroundingSample(["a.png"], "Where?", "something of your own"))
+    'referring'
+    """
+    return TASKS.get(sample.task, "free_form" if len(sample.images) > 1 else "referring")
+
+
+def ask_plainly(sample: GroundingSample) -> Messages:
+    """Word the question as the paper does, ground truth hidden: for a model that is its own teacher."""
     return tuple(render_chat(len(sample.images), sample.query, "think"))
 
 
-def image_words(sample: GroundingSample) -> str:
-    """The image that the answer lies on, in words.
+def name_image(sample: GroundingSample) -> str:
+    """Name in words the image that the answer lies on.
 
-    >>> image_words(GroundingSample(["a", "b"], "Where?", "diff", target_image=1))
+    >>> name_image(GroundingSample(["a", "b"], "Where?", "diff", target_image=1))
     'the second image'
     """
     if len(sample.images) == 1:
         return "the image"
     index, rule = which_image(len(sample.images), sample.target_image, sample.query)
-    if rule == "last" or index >= len(_ORDINALS):
-        return "the image that it lies in" if rule == "last" else f"image {index + 1}"
-    return f"the {_ORDINALS[index]} image"
+    if rule == "last":
+        return "the image that it lies in"
+    return f"the {_ORDINALS[index]} image" if index < len(_ORDINALS) else f"image {index + 1}"
 
 
-def _fields(sample: GroundingSample, language: str) -> dict[str, str]:
+def check_text(path: Path, text: str) -> None:
+    """Raise UnivgError for a text, in the file `path`, that the teacher could not be asked with."""
+    names, known = set(Template(text).get_identifiers()), FIELDS.get(path.stem, _SHARED)
+    if not text.strip():
+        raise UnivgError("the text is empty", path, "write it, or remove the file")
+    if unknown := sorted(names - known):
+        there = ", ".join(f"${name}" for name in sorted(known))
+        raise UnivgError(
+            f"${unknown[0]} means nothing here", path, f"there are {there}; write $$ for a dollar"
+        )
+    if missing := sorted(NEEDED.get(path.stem, frozenset()) - names):
+        raise UnivgError(f"${missing[0]} is missing", path, "the teacher would not learn it")
+
+
+def _fill_fields(sample: GroundingSample, language: Language) -> dict[str, str]:
     n = len(sample.images)
-    count = _COUNTS[n] if n < len(_COUNTS) else str(n)
     return {
-        "images": "one image" if n == 1 else f"{count} images, in order",
+        "images": "one image" if n == 1 else f"{_spell(n)} images, in order",
         "question": sample.query.strip(),
         "box": render_response(sample.boxes[0], style="simple"),
-        "target": image_words(sample),
+        "target": name_image(sample),
         "language": LANGUAGES[language],
     }
 
 
-def _chat(n_images: int, text: str) -> tuple[dict[str, Any], ...]:
-    content: list[dict[str, Any]] = [{"type": "image"} for _ in range(n_images)]
+def _spell(count: int) -> str:
+    return _COUNTS[count] if count < len(_COUNTS) else str(count)
+
+
+def _make_chat(sample: GroundingSample, text: str) -> Messages:
+    content: list[dict[str, Any]] = [{"type": "image"} for _ in sample.images]
     return ({"role": "user", "content": [*content, {"type": "text", "text": text.strip()}]},)
-
-
-def _check(path: Path, text: str) -> None:
-    template, known = Template(text), FIELDS.get(path.stem, _SHARED)
-    if not text.strip():
-        raise PromptError(f"the text is empty: {path}: write it, or remove the file")
-    unknown = sorted(set(template.get_identifiers()) - known)
-    if unknown:
-        names = ", ".join(f"${name}" for name in sorted(known))
-        raise PromptError(
-            f"${unknown[0]} means nothing here: {path}: there are {names}; write $$ for a dollar"
-        )
-    needed = {PROPOSE: {"question", "steps"}, JUDGE: {"question", "candidates"}}.get(path.stem, set())
-    missing = sorted(needed - set(template.get_identifiers()))
-    if missing:
-        raise PromptError(f"${missing[0]} is missing: {path}: the teacher would not learn it")

@@ -1,4 +1,4 @@
-"""What a run leaves behind, besides its journal; all of it follows from the journal and is written anew.
+"""Write what a run leaves behind besides its journal; all of it follows from the journal and is written anew.
 
 DIR/samples.jsonl     the kept samples, with their thoughts (the format `univg`)
 DIR/proposals.jsonl   every proposal: text, verdicts, votes, tokens, cost
@@ -10,11 +10,10 @@ DIR/images/           the pictures of samples that were drawn here
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,20 +21,24 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 import univg
-from univg.construct.card import card
+from univg.construct.card import count_kept, write_card
+from univg.construct.config import Plan
 from univg.construct.ledger import Ledger
+from univg.files import digest_file, replacing, write_whole
 from univg.grounding.samples import GroundingSample
 from univg.models.answering import Usage
 from univg.pictures.drawing import save_atomically
 
 if TYPE_CHECKING:
-    from univg.construct.pipeline import Draft, Plan, Proposal
+    from univg.construct.pipeline import Draft, Proposal
 
 FILES = ("samples.jsonl", "proposals.jsonl", "left-out.jsonl")
+UNDECIDED = ("image", "no_response", "unasked")
+"""Outcomes that another run may change."""
 
 
 class Results:
-    """Writes a run's results beside those of the last, and puts them in their place at the end.
+    """Write a run's results beside those of the last one, and put them in their place at the end.
 
     A run that is broken off before it has asked anything new (`reached`) leaves the last results as they were:
     it knows no more than they do.
@@ -51,26 +54,29 @@ class Results:
         self.used, self.judged = Usage(), Usage()
         self._ledger, self._teacher = ledger, teacher
         self._files: dict[str, IO[bytes]] = {}
+        self._open = ExitStack()
+
+    @property
+    def kept(self) -> int:
+        """How many samples are kept so far."""
+        return count_kept(self.counts)
 
     def __enter__(self) -> Results:
-        # The ledger is ours alone, so what lies about here was left by a run that was killed.
+        # The ledger is ours alone, so any partial file was left by a run that was killed.
         for leftover in self.folder.glob(".*.partial"):
             leftover.unlink()
         for name in FILES:
-            self._files[name] = self._partial(name).open("wb")
+            partial = self._open.enter_context(replacing(self.folder / name))
+            self._files[name] = self._open.enter_context(partial.open("wb"))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for name, file in self._files.items():
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-            if kind is None or self.reached:
-                os.replace(self._partial(name), self.folder / name)
-            else:
-                self._partial(name).unlink()
+        if kind is None or self.reached:
+            self._open.close()
+        else:
+            self._open.__exit__(kind, error, trace)
 
     def add(self, draft: Draft) -> None:
         """Write down what became of a sample."""
@@ -78,20 +84,15 @@ class Results:
         self.counts[outcome] += 1
         self.by_task.setdefault(sample.task, Counter())[outcome] += 1
         for one in draft.proposals:
-            self._proposal(sample, one)
+            self._add_proposal(sample, one)
         self.judged += draft.judged
         if outcome in ("kept", "simple"):
-            self._kept(draft)
+            self._add_kept(draft)
         else:
             row = {"sample": sample.key, "source": sample.source, "task": sample.task, "outcome": outcome}
             self._write("left-out.jsonl", row | ({"why": draft.why} if draft.why else {}))
 
-    def leave(self, count: int) -> None:
-        """`count` samples were not reached: the run ended before them."""
-        if count:
-            self.counts["unasked"] += count
-
-    def _proposal(self, sample: GroundingSample, one: Proposal) -> None:
+    def _add_proposal(self, sample: GroundingSample, one: Proposal) -> None:
         self.proposals += 1
         usage = Usage(0, one.prompt_tokens, one.completion_tokens)
         self.used += usage
@@ -116,17 +117,12 @@ class Results:
         }
         self._write("proposals.jsonl", row)
 
-    def _kept(self, draft: Draft) -> None:
-        sample = draft.item.sample
-        if draft.choice is not None:
-            self.chosen_by[draft.choice.by] += 1
+    def _add_kept(self, draft: Draft) -> None:
+        sample, choice = draft.item.sample, draft.choice
+        if choice is not None:
+            self.chosen_by[choice.by] += 1
             one = next(one for one in draft.proposals if one.state == "selected")
-            origin = {
-                "teacher": self._teacher,
-                "request": one.request,
-                "draw": one.draw,
-                "by": draft.choice.by,
-            }
+            origin = {"teacher": self._teacher, "request": one.request, "draw": one.draw, "by": choice.by}
             origin |= {"iou": round(one.verdict.iou, 6)}
             sample = replace(sample, thought=one.verdict.thought, extra={**sample.extra, "thought": origin})
         if draft.item.drawn:
@@ -145,16 +141,15 @@ class Results:
             line = json.dumps(row, ensure_ascii=True).encode()
         self._files[name].write(line + b"\n")
 
-    def _partial(self, name: str) -> Path:
-        return self.folder / f".{name}.{os.getpid()}.partial"
-
     def finish(self, facts: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-        """Write manifest and card, once the files are in their place; gives back the manifest.
+        """Write manifest and card once the files are in their place, and return the manifest.
 
-        `facts`: teacher, judge, prompts and data, as the manifest shows them.
+        `facts`: teacher, judge, prompts and data, as the manifest shows them. Samples that no run has reached count
+        as "unasked".
         """
         spent, prices, budget = self._ledger.spent, self._ledger.prices, self._ledger.budget
-        undecided = sum(self.counts[name] for name in ("image", "no_response", "unasked"))
+        self.counts += Counter(unasked=facts["data"]["samples"] - sum(self.counts.values()))
+        undecided = sum(self.counts[name] for name in UNDECIDED)
         manifest = {
             "univg": univg.__version__,
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -173,22 +168,12 @@ class Results:
             "proposals_used": asdict(self.used),
             "judging_used": asdict(self.judged),
             "spent": {**asdict(spent), "cost": round(prices.cost(spent), 6)},
-            "files": {name: _digest(self.folder / name) for name in FILES},
+            "files": {name: digest_file(self.folder / name) for name in FILES},
         }
-        _replace(self.folder / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-        _replace(self.folder / "README.md", card(manifest))
+        texts = {
+            "manifest.json": json.dumps(manifest, indent=2, ensure_ascii=False) + "\n",
+            "README.md": write_card(manifest),
+        }
+        for name, text in texts.items():  # a file's name may hold what UTF-8 cannot
+            write_whole(self.folder / name, text.encode("utf-8", "backslashreplace"))
         return manifest
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

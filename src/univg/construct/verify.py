@@ -21,7 +21,7 @@ from univg.grounding.scoring import score
 Language: TypeAlias = Literal["en", "zh", "any"]
 
 CAUSES: Mapping[str, str] = {
-    **FAULTS,
+    **{str(name): meaning for name, meaning in FAULTS.items()},
     "no_thought": "an answer without a chain of thought",
     "low_iou": "the answer's IoU with the ground truth is below the bound",
     "wrong_image": "the thought concludes on another image than the answer's",
@@ -228,7 +228,10 @@ def find_missing_images(sample: GroundingSample, reading: Reading) -> list[int]:
     named = images_named(n, reading.thought or "")
     if wanted == "all":
         must = set(range(n))
-    elif reading.image_rule in ("thought", "last"):  # only the thought can say which image it means, so it must
+    elif reading.image_rule in (
+        "thought",
+        "last",
+    ):  # only the thought can say which image it means, so it must
         must = set() if named else {target}
     else:
         must = {0, target} if wanted == "first and target" else {target}

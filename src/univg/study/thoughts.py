@@ -71,17 +71,15 @@ def _construct(
     config: StudyConfig, seed: int, model: str, samples: Sequence[GroundingSample], root: Path, out: Path
 ) -> None:
     """Run `univg construct` with a checkpoint as teacher; the choice among verified chains is the rule's."""
+    from univg.construct.config import Plan
     from univg.construct.ledger import Ledger
-    from univg.construct.pipeline import Constructor, Plan
-    from univg.construct.prompts import Prompts
-    from univg.construct.results import Results
+    from univg.construct.pipeline import construct
     from univg.construct.teacher import LocalTeacher
     from univg.construct.verify import Rules
     from univg.data.dataset import Dataset
     from univg.models.loading import load
 
     assert config.thoughts is not None
-    out.mkdir(parents=True, exist_ok=True)
     # Exact thoughts of a small world resemble one another; copies are no fault of a teacher here.
     rules = Rules(copies=0.0)
     plan = Plan(
@@ -94,15 +92,8 @@ def _construct(
     )
     teacher = LocalTeacher(load(model), batch_size=config.thoughts.batch_size)
     data = Dataset.from_samples("world", samples, root)
-    with Ledger(out) as ledger, Results(out, ledger, teacher.name) as results:
-        Constructor(data, teacher, None, Prompts.load(), plan, ledger, results).run()
-    facts = {
-        "teacher": teacher.about(),
-        "judge": None,
-        "prompts": {"question": "the paper's wording"},
-        "data": {"name": data.name, "about": data.about, "digest": data.digest, "samples": data.total},
-    }
-    results.finish(facts, plan)
+    with Ledger(out) as ledger:
+        construct(data, teacher, ledger, plan).check()
 
 
 def _take_first(
