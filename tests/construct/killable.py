@@ -14,10 +14,12 @@ import openai  # noqa: F401  (imported before the fork)
 import univg.cli.construct
 import univg.construct.pipeline
 import univg.construct.sources
-import univg.models.processor  # noqa: F401
+import univg.construct.teacher  # noqa: F401
 from univg.cli.main import main
+from univg.models.pixels import PixelBudget
 
 if __name__ == "__main__":
+    PixelBudget().resized((28, 28), 28)  # which imports transformers
     print("ready", flush=True)
     for _ in sys.stdin:
         child = os.fork()

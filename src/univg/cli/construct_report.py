@@ -88,7 +88,7 @@ def note_replaced(before: Mapping[str, Any], outcome: Outcome) -> None:
 def show_progress(total: int) -> Iterator[Callable[[Progress], None]]:
     """Show a bar on stderr while somebody looks, else a line twice a minute."""
     console, last = notes(), time.monotonic()
-    with progress(console, times=False, disable=not console.is_terminal) as bar:
+    with progress(console, times=False) as bar:
         line = bar.add_task("samples", total=total)
 
         def show(progress: Progress) -> None:
