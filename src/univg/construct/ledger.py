@@ -201,6 +201,6 @@ _KEPT = ("texts", "truncated", "prompt_tokens", "completion_tokens", "estimated"
 
 
 def _make_row(request: Request, answer: Answer, teacher: str) -> dict[str, Any]:
-    row = {"request": request.key, "sample": request.item.sample.key, "role": request.role}
+    row: dict[str, Any] = {"request": request.key, "sample": request.item.sample.key, "role": request.role}
     row |= {"draw": request.draw, "teacher": teacher} | {name: getattr(answer, name) for name in _KEPT}
     return row | {"seconds": round(answer.seconds, 3)}
