@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from univg.errors import UnivgError
 from univg.models.generation import generate as generation
 from univg.models.generation.generate import Chat, Generation
 from univg.models.grounder import Grounder
@@ -232,15 +233,17 @@ def test_the_model_really_runs(tiny: Loaded, picture: Picture) -> None:
 
 @pytest.mark.parametrize("query", ["", "  \n\t"])
 def test_an_empty_question_is_refused(tiny: Loaded, picture: Picture, query: str) -> None:
-    with pytest.raises(ValueError, match="the question is empty"):
+    with pytest.raises(UnivgError, match="the question is empty"):
         Grounder(tiny).ground(picture(40, 40), query)
 
 
 def test_no_images_and_no_samples_are_refused(tiny: Loaded, picture: Picture) -> None:
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(UnivgError, match="no images"):
         Grounder(tiny).ground([], "Where?")
-    with pytest.raises(ValueError, match="samples=0"):
+    with pytest.raises(UnivgError, match="samples=0"):
         Grounder(tiny).ground(picture(40, 40), "Where?", samples=0)
+    with pytest.raises(UnivgError, match=r"spells <\|image_pad\|>, which stands for an image: leave it out"):
+        Grounder(tiny).ground(picture(40, 40), "Where is <|image_pad|>?")
 
 
 def test_images_the_model_cannot_take(tiny: Loaded, picture: Picture, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ask a model which place in several images a question means.
+"""Find the place in several images that a question means.
 
 from univg import Grounder
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from univg.errors import UnivgError
 from univg.grounding.agreement import most_agreed
 from univg.grounding.boxes import Box, BoxPermille, SizeWH, unit_to_permille, unit_to_px
 from univg.grounding.coordinates import Frame
@@ -25,6 +26,7 @@ from univg.grounding.mentions import ImageRule
 from univg.grounding.prompts import PromptStyle
 from univg.grounding.reading import Asked, Fault, PlacedBox, read
 from univg.models.loading import Loaded, load
+from univg.models.tokens import check_image_marks
 from univg.pictures.images import Picture, as_picture, open_picture
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ class Grounding:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """A dict for `json.dumps`: the fields by name, boxes as lists of numbers."""
+        """Return a dict for `json.dumps`: the fields by name, boxes as lists of numbers."""
         return asdict(self)
 
 
@@ -113,16 +115,17 @@ class Grounder:
         all, agrees by 0. The same `seed` draws the same. `style` replaces the checkpoint's own way of being
         asked, `temperature` the one that `samples` implies.
 
-        Errors: ValueError for no image, an empty query or fewer than one sample; ImageFault for a file that
-        is no usable image.
+        Errors: UnivgError for no image, fewer than one sample, and a query that is empty or spells one of the
+        model's image marks; ImageFault for a file that is no usable image.
         """
         started = time.perf_counter()
         # Looked at before torch is needed: a mistaken path or question is told at once.
-        pictures = _open(images)
+        pictures = _open_images(images)
         if not query.strip():
-            raise ValueError("the question is empty: say what to look for")
+            raise UnivgError("the question is empty", remedy="say what to look for")
         if samples < 1:
-            raise ValueError(f"samples={samples}: draw at least one")
+            raise UnivgError(f"samples={samples}", remedy="draw at least one")
+        check_image_marks(query, self.loaded.processor)
         from univg.models.generation.generate import Chat, generate
 
         style = style or self.loaded.prompt_style
@@ -140,7 +143,7 @@ class Grounder:
         reading = readings[chosen]
         return Grounding(
             thought=reading.thought,
-            boxes=tuple(_grounded(box, sizes) for box in reading.boxes),
+            boxes=tuple(_measure_box(box, sizes) for box in reading.boxes),
             image_rule=reading.image_rule,
             fault=reading.fault,
             confidence=confidence,
@@ -151,11 +154,11 @@ class Grounder:
         )
 
 
-def _open(images: ImageLike | Sequence[ImageLike]) -> list[Picture]:
+def _open_images(images: ImageLike | Sequence[ImageLike]) -> list[Picture]:
     if isinstance(images, (str, PathLike, Image.Image)):
         images = [images]
     if not images:
-        raise ValueError("no images: give at least one")
+        raise UnivgError("no images", remedy="give at least one")
     return [
         as_picture(image, str(getattr(image, "filename", "") or f"image {number}"))
         if isinstance(image, Image.Image)
@@ -164,6 +167,6 @@ def _open(images: ImageLike | Sequence[ImageLike]) -> list[Picture]:
     ]
 
 
-def _grounded(box: PlacedBox, sizes: Sequence[SizeWH]) -> GroundedBox:
+def _measure_box(box: PlacedBox, sizes: Sequence[SizeWH]) -> GroundedBox:
     x1, y1, x2, y2 = (round(edge, 2) for edge in unit_to_px(box.box, sizes[box.image_index]))
     return GroundedBox(box.image_index, (x1, y1, x2, y2), box.box, unit_to_permille(box.box))

@@ -25,19 +25,19 @@ from univg.models.loading import Loaded
 from univg.models.tiny import SPECIAL_TOKENS, build_tiny
 
 Picture = Callable[[int, int], Image.Image]
-TOKENS = 24
+TOKENS = 12
 
 
 @pytest.fixture
 def ragged(picture: Picture) -> list[Chat]:
-    """16 chats of 1, 2, 3 or 6 images, every image and question of another size."""
+    """Eight chats of 1, 2, 3 or 6 images, every image and question of another size."""
     rng = np.random.default_rng(1)
     return [
         Chat.ask(
             [picture(*map(int, rng.integers(20, 200, 2))) for _ in range((1, 2, 3, 6)[number % 4])],
             "Where is it? " * int(rng.integers(1, 12)) + str(number),
         )
-        for number in range(16)
+        for number in range(8)
     ]
 
 
@@ -52,11 +52,11 @@ def first_logits(loaded: Loaded, chats: list[Chat]) -> torch.Tensor:
 
 
 def test_a_batch_equals_one_by_one(tiny: Loaded, ragged: list[Chat]) -> None:
-    together = generate(tiny, ragged, max_new_tokens=TOKENS, batch_size=16)
+    together = generate(tiny, ragged, max_new_tokens=TOKENS, batch_size=8)
     alone = [generate(tiny, [chat], max_new_tokens=TOKENS)[0] for chat in ragged]
     assert together == alone
-    assert len({response.text for [response] in together}) == 16  # else the equality would show little
-    assert together == generate(tiny, ragged, max_new_tokens=TOKENS, batch_size=5)
+    assert len({response.text for [response] in together}) == 8  # else the equality would show little
+    assert together == generate(tiny, ragged, max_new_tokens=TOKENS, batch_size=3)
 
 
 def test_the_first_logits_of_a_batch_equal_one_by_one(tiny: Loaded, ragged: list[Chat]) -> None:
@@ -68,7 +68,7 @@ def test_the_first_logits_of_a_batch_equal_one_by_one(tiny: Loaded, ragged: list
 
 def test_sampled_responses_depend_on_seed_and_key_alone(tiny: Loaded, ragged: list[Chat]) -> None:
     keyed = [replace(chat, key=f"sample {number}") for number, chat in enumerate(ragged[:5])]
-    asked = {"max_new_tokens": 8, "temperature": 1.0}
+    asked = {"max_new_tokens": 5, "temperature": 1.0}
     drawn = generate(tiny, keyed, n=3, seed=1, **asked)
     assert [len(responses) for responses in drawn] == [3] * 5
     assert len({response.text for responses in drawn for response in responses}) == 15
@@ -195,7 +195,7 @@ def test_batches_are_sorted_by_length(
     """And read in parts, when they are long."""
     shapes: list[tuple[int, int]] = []
     encode = generation.encode
-    monkeypatch.setitem(generation.READ_AT_ONCE, "cpu", 500)
+    monkeypatch.setitem(generation.READ_AT_ONCE, "cpu", 300)
 
     def watched(*arguments: object) -> BatchFeature:
         inputs = encode(*arguments)  # type: ignore[arg-type]
@@ -203,13 +203,12 @@ def test_batches_are_sorted_by_length(
         return inputs
 
     monkeypatch.setattr(generation, "encode", watched)
-    generate(tiny, ragged, max_new_tokens=1, batch_size=4)
+    generate(tiny, ragged, max_new_tokens=1, batch_size=2)
     read = list(itertools.accumulate(rows for rows, _ in shapes))
-    assert read[-1] == 16 and {4, 8, 12} < set(read)
+    assert read[-1] == 8 and {2, 4, 6} <= set(read)
     lengths = [length for _, length in shapes]
-    assert all(
-        later < 1.25 * before + 20 for before, later in itertools.pairwise(lengths)
-    )  # they are estimated
+    assert lengths == sorted(lengths, reverse=True)
+    assert len(lengths) > 4  # long batches were read in parts
 
 
 def test_padding_stands_left(tiny: Loaded, ragged: list[Chat]) -> None:
