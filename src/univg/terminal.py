@@ -44,8 +44,10 @@ def results() -> Console:
     return Console(soft_wrap=True, highlight=False, markup=False)
 
 
-def progress(console: Console | None = None, *, disable: bool = False) -> Progress:
+def progress(console: Console | None = None, *, disable: bool = False, note: bool = False) -> Progress:
     """Make a progress bar with count, elapsed and remaining time; it is gone when it ends, and never in a log.
+
+    With ``note``, the text that each task carries as ``note=`` stands behind it.
 
     >>> with progress(notes(quiet=True)) as bar:
     ...     for _ in bar.track(range(2), description="counting"):
@@ -67,6 +69,7 @@ def progress(console: Console | None = None, *, disable: bool = False) -> Progre
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        *([TextColumn("{task.fields[note]}", markup=False)] if note else []),
         console=console,
         transient=True,
         disable=disable or not console.is_terminal,  # to a log it would write empty lines

@@ -15,19 +15,21 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from univg.config import Phase, PretrainConfig, load_config, save_config
+from univg.config import load_config, save_config
+from univg.errors import UnivgError
 from univg.models.loading import load
 from univg.models.tiny import build_tiny
+from univg.training.config import Phase, PretrainConfig
 from univg.training.pretrain.batches import (
-    IGNORED,
     Collator,
     draw_samples,
     phase_at,
     prompt_and_response,
-    shares,
+    spell_out,
 )
 from univg.training.pretrain.dense_head import NOTHING, dense_targets
-from univg.training.pretrain.stage import PretrainError, rate_at, run
+from univg.training.pretrain.stage import pretrain, rate_at
+from univg.training.run.batches import IGNORED
 from univg.world import FAMILIES, Scene, make_sample
 
 SMALL = PretrainConfig(
@@ -60,7 +62,7 @@ QUIET = Console(quiet=True)
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run of SMALL."""
-    return run(SMALL, tmp_path_factory.mktemp("runs") / "whole", console=QUIET)
+    return pretrain(SMALL, tmp_path_factory.mktemp("runs") / "whole", console=QUIET)
 
 
 def test_a_finished_run_is_a_checkpoint_that_knows_how_it_is_asked(finished: Path) -> None:
@@ -85,7 +87,7 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(finished: Path, tmp
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert (out / "state.pt").exists() and not (out / "model.safetensors").exists()
-    run(SMALL, out, resume=True, console=QUIET)
+    pretrain(SMALL, out, resume=True, console=QUIET)
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     steps = [row["step"] for row in log if "loss" in row]
     assert steps == list(range(1, len(steps) + 1)), "every step is logged, and none twice"
@@ -96,26 +98,26 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(finished: Path, tmp
 
 
 def test_a_run_is_not_overwritten_by_accident(finished: Path) -> None:
-    with pytest.raises(PretrainError, match="--resume"):
-        run(SMALL, finished, console=QUIET)
+    with pytest.raises(UnivgError, match="--resume"):
+        pretrain(SMALL, finished, console=QUIET)
 
 
 def test_a_state_of_another_config_is_refused_by_name(finished: Path) -> None:
     other = SMALL.model_copy(update={"lr": 1e-5})
-    with pytest.raises(PretrainError, match=r"another config.*lr"):
-        run(other, finished, resume=True, console=QUIET)
+    with pytest.raises(UnivgError, match=r"another config.*lr"):
+        pretrain(other, finished, resume=True, console=QUIET)
 
 
 def test_a_torn_state_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"PK torn")
-    with pytest.raises(PretrainError, match=r"cannot be read.*delete it"):
-        run(SMALL, tmp_path, resume=True, console=QUIET)
+    with pytest.raises(UnivgError, match=r"cannot be read.*delete it"):
+        pretrain(SMALL, tmp_path, resume=True, console=QUIET)
 
 
 def test_a_loss_that_is_no_longer_finite_stops_the_run(tmp_path: Path) -> None:
     wild = SMALL.model_copy(update={"matrix_lr": 1e30, "lr": 1e30, "warmup": 0})
-    with pytest.raises(PretrainError, match="no longer finite"):
-        run(wild, tmp_path, console=QUIET)
+    with pytest.raises(UnivgError, match="no longer finite"):
+        pretrain(wild, tmp_path, console=QUIET)
 
 
 def test_only_the_response_is_learnt_and_it_is_the_response() -> None:
@@ -146,11 +148,11 @@ def test_phases_follow_one_another() -> None:
 
 
 def test_a_star_stands_for_every_family_and_a_wrong_key_is_named() -> None:
-    spelt = shares(SMALL.phases[1])
+    spelt = spell_out(SMALL.phases[1])
     assert {name for name, style in spelt if style == "think"} == set(FAMILIES)
     assert sum(spelt.values()) == pytest.approx(2.0)
-    with pytest.raises(ValueError, match=r"refering/think.*write family/style"):
-        shares(Phase(name="p", steps=1, mixture={"refering/think": 1.0}))
+    with pytest.raises(UnivgError, match=r"refering/think.*write family/style"):
+        spell_out(Phase(name="p", steps=1, mixture={"refering/think": 1.0}))
 
 
 @pytest.mark.parametrize(("step", "rate"), [(0, 0.1), (9, 1.0), (50, 1.0), (80, 0.5), (99, 0.025)])
@@ -173,5 +175,5 @@ def test_dense_targets_say_which_thing_a_token_covers() -> None:
 
 
 def test_a_layer_the_model_lacks_is_named_before_training(tmp_path: Path) -> None:
-    with pytest.raises(PretrainError, match="box_layer=5: the text model has 2 layers"):
-        run(SMALL.model_copy(update={"box_layer": 5}), tmp_path, console=QUIET)
+    with pytest.raises(UnivgError, match="box_layer=5: the text model has 2 layers"):
+        pretrain(SMALL.model_copy(update={"box_layer": 5}), tmp_path, console=QUIET)

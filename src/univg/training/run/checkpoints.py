@@ -25,17 +25,17 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState  # type: ignore[import-untyped]
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
+from univg.config import Config
 from univg.errors import UnivgError, one_line
 from univg.files import write_whole
 
@@ -44,6 +44,7 @@ __all__ = [
     "STAGING",
     "Checkpoints",
     "StopAtNonFinite",
+    "check_same_config",
     "find_checkpoints",
     "find_fault",
     "find_last_good",
@@ -74,6 +75,8 @@ class Checkpoints:
         While the block runs, `args.output_dir` is that folder's parent, so drafts that a trainer writes beside its
         checkpoints are dropped. Raises UnivgError where the disk is full; no checkpoint is then lost.
         """
+        from accelerate import PartialState  # type: ignore[import-untyped]
+
         out, name = Path(str(args.output_dir)), f"{_PREFIX}{step}"
         staging, final = out / STAGING, out / name
         args.output_dir = str(staging)
@@ -200,6 +203,26 @@ def find_last_good(out: Path) -> tuple[Path | None, list[str]]:
             return folder, reports
         reports.append(f"torn checkpoint passed over ({fault}): {folder}: it will be replaced")
     return None, reports
+
+
+def check_same_config(
+    before: Mapping[str, Any], config: Config, place: Path, free: Collection[str] = ()
+) -> None:
+    """Raise UnivgError where a run is to go on under another config than the one it began with, dumped in `before`.
+
+    Keys in `free` may differ.
+    """
+    changed = [
+        key
+        for key, value in config.model_dump(mode="json").items()
+        if before.get(key) != value and key not in free
+    ]
+    if changed:
+        raise UnivgError(
+            f"the run was made by another config (differs in {', '.join(changed)})",
+            place,
+            "give the same key=value overrides again, or choose another --out",
+        )
 
 
 @contextmanager
