@@ -60,25 +60,41 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run of SMALL."""
-    return pretrain(SMALL, tmp_path_factory.mktemp("runs") / "whole", console=QUIET)
+def small(start: Path) -> PretrainConfig:
+    """SMALL from a checkpoint: no tokenizer has to learn its merges first."""
+    return SMALL.model_copy(update={"start": str(start)})
 
 
-def test_a_finished_run_is_a_checkpoint_that_knows_how_it_is_asked(finished: Path) -> None:
-    loaded = load(finished)
-    assert loaded.prompt_style == "direct"
-    assert (loaded.pixel_budget.min_pixels, loaded.pixel_budget.max_pixels) == (3600, 14400)
+@pytest.fixture(scope="module")
+def finished(small: PretrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of `small`."""
+    return pretrain(small, tmp_path_factory.mktemp("runs") / "whole", console=QUIET)
+
+
+def test_a_finished_run_is_a_checkpoint_that_knows_how_it_is_asked(
+    small: PretrainConfig, finished: Path
+) -> None:
+    assert load(finished).prompt_style == "direct"
     weights = load_file(finished / "model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.bfloat16}
-    assert load_config(PretrainConfig, finished / "pretrain.yaml") == SMALL
+    assert load_config(PretrainConfig, finished / "pretrain.yaml") == small
     card = (finished / "README.md").read_text()
     assert all(f"| {name} |" in card for name in FAMILIES) and "hidden_size: 48" in card
 
 
-def test_a_run_killed_and_resumed_ends_with_the_same_weights(finished: Path, tmp_path: Path) -> None:
+def test_without_a_start_the_model_is_made_as_the_config_says(tmp_path: Path) -> None:
+    one = Phase(name="one", steps=1, mixture={"referring/direct": 1.0})
+    out = pretrain(SMALL.model_copy(update={"phases": (one,), "card_samples": 0}), tmp_path, console=QUIET)
+    loaded = load(out)
+    assert loaded.model.config.get_text_config().hidden_size == 48
+    assert (loaded.pixel_budget.min_pixels, loaded.pixel_budget.max_pixels) == (3600, 14400)
+
+
+def test_a_run_killed_and_resumed_ends_with_the_same_weights(
+    small: PretrainConfig, finished: Path, tmp_path: Path
+) -> None:
     out, config = tmp_path / "killed", tmp_path / "small.yaml"
-    save_config(SMALL, config)
+    save_config(small, config)
     command = [sys.executable, "-m", "univg", "pretrain", "--config", str(config), "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -87,7 +103,7 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(finished: Path, tmp
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert (out / "state.pt").exists() and not (out / "model.safetensors").exists()
-    pretrain(SMALL, out, resume=True, console=QUIET)
+    pretrain(small, out, resume=True, console=QUIET)
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     steps = [row["step"] for row in log if "loss" in row]
     assert steps == list(range(1, len(steps) + 1)), "every step is logged, and none twice"
@@ -97,25 +113,25 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(finished: Path, tmp
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_run_is_not_overwritten_by_accident(finished: Path) -> None:
+def test_a_run_is_not_overwritten_by_accident(small: PretrainConfig, finished: Path) -> None:
     with pytest.raises(UnivgError, match="--resume"):
-        pretrain(SMALL, finished, console=QUIET)
+        pretrain(small, finished, console=QUIET)
 
 
-def test_a_state_of_another_config_is_refused_by_name(finished: Path) -> None:
-    other = SMALL.model_copy(update={"lr": 1e-5})
+def test_a_state_of_another_config_is_refused_by_name(small: PretrainConfig, finished: Path) -> None:
+    other = small.model_copy(update={"lr": 1e-5})
     with pytest.raises(UnivgError, match=r"another config.*lr"):
         pretrain(other, finished, resume=True, console=QUIET)
 
 
-def test_a_torn_state_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_torn_state_is_an_error_that_says_what_to_do(small: PretrainConfig, tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"PK torn")
     with pytest.raises(UnivgError, match=r"cannot be read.*delete it"):
-        pretrain(SMALL, tmp_path, resume=True, console=QUIET)
+        pretrain(small, tmp_path, resume=True, console=QUIET)
 
 
-def test_a_loss_that_is_no_longer_finite_stops_the_run(tmp_path: Path) -> None:
-    wild = SMALL.model_copy(update={"matrix_lr": 1e30, "lr": 1e30, "warmup": 0})
+def test_a_loss_that_is_no_longer_finite_stops_the_run(small: PretrainConfig, tmp_path: Path) -> None:
+    wild = small.model_copy(update={"matrix_lr": 1e30, "lr": 1e30, "warmup": 0})
     with pytest.raises(UnivgError, match="no longer finite"):
         pretrain(wild, tmp_path, console=QUIET)
 
@@ -174,6 +190,6 @@ def test_dense_targets_say_which_thing_a_token_covers() -> None:
     assert not dense_targets(None, 2, 3).known_N.any()
 
 
-def test_a_layer_the_model_lacks_is_named_before_training(tmp_path: Path) -> None:
+def test_a_layer_the_model_lacks_is_named_before_training(small: PretrainConfig, tmp_path: Path) -> None:
     with pytest.raises(UnivgError, match="box_layer=5: the text model has 2 layers"):
-        pretrain(SMALL.model_copy(update={"box_layer": 5}), tmp_path, console=QUIET)
+        pretrain(small.model_copy(update={"box_layer": 5}), tmp_path, console=QUIET)

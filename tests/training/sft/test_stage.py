@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -31,8 +32,9 @@ from univg.models.loading import load
 from univg.training.config import DataSource, LoraSettings, SftConfig
 from univg.training.merging import merge
 from univg.training.run.checkpoints import find_last_good
+from univg.training.run.log import read_rows
 from univg.training.run.rows import StageRows
-from univg.training.sft.stage import SftTrainer, train_sft
+from univg.training.sft.stage import SftTrainer, Steps, train_sft
 
 QUIET = Console(quiet=True)
 WEIGHTS = "model.safetensors"
@@ -57,6 +59,15 @@ def small(start: Path) -> SftConfig:
 def finished(small: SftConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run of `small`."""
     return train_sft(small, tmp_path_factory.mktemp("runs") / "whole", console=QUIET)
+
+
+@pytest.fixture(scope="module")
+def killed(small: SftConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `small` that ended in its sixth step, after two checkpoints. To be copied."""
+    out = tmp_path_factory.mktemp("runs") / "killed"
+    with killed_at(5, small):
+        train_sft(small, out, console=QUIET)
+    return out
 
 
 def changed(config: SftConfig, **values: Any) -> SftConfig:
@@ -93,11 +104,11 @@ def test_boxes_are_learnt_by_heart_without_a_shift(start: Path, published: Path,
     config = SftConfig(
         model=str(start),
         data=(
-            DataSource(reader="univg", path=str(published / "samples.jsonl"), images=str(published), count=4),
+            DataSource(reader="univg", path=str(published / "samples.jsonl"), images=str(published), count=2),
         ),
-        max_steps=160,
-        batch=4,
-        micro_batch=4,
+        max_steps=90,
+        batch=2,
+        micro_batch=2,
         learning_rate=1e-2,
         prompt_style="direct",
         bf16=False,
@@ -107,14 +118,15 @@ def test_boxes_are_learnt_by_heart_without_a_shift(start: Path, published: Path,
     )
     out = train_sft(config, tmp_path / "heart", console=QUIET)
     grounder = Grounder.from_pretrained(out)
-    samples = list(read_jsonl(published / "samples.jsonl"))[:4]
+    samples = list(read_jsonl(published / "samples.jsonl"))[:2]
     for sample in samples:
         found = grounder.ground([published / name for name in sample.images], sample.query)
         assert found.fault is None
         assert found.boxes[0].box_permille == unit_to_permille(sample.boxes[0])
 
 
-def test_a_run_killed_at_any_step_and_resumed_ends_with_the_same_weights(
+@pytest.mark.slow
+def test_a_process_killed_at_any_step_and_resumed_ends_with_the_same_weights(
     small: SftConfig, finished: Path, tmp_path: Path
 ) -> None:
     out, file = tmp_path / "killed", tmp_path / "small.yaml"
@@ -130,22 +142,23 @@ def test_a_run_killed_at_any_step_and_resumed_ends_with_the_same_weights(
     process.wait()
     train_sft(small, out, resume=True, console=QUIET)
     assert same_weights(finished, out), f"killed after step {logged}"
-    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in read_rows(out / "log.jsonl")]
     assert steps == list(range(1, 7)), "every step is logged once"
     assert not (out / ".saving").exists()
 
 
-def test_a_resumed_run_draws_each_sample_once(
-    small: SftConfig, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_resumed_run_draws_each_sample_once_and_ends_with_the_same_weights(
+    small: SftConfig, finished: Path, killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, drawn = tmp_path / "run", []
-    with killed_at(5, small):
-        train_sft(small, out, console=QUIET)
+    out, drawn = copytree(killed, tmp_path / "run"), []
     draw = StageRows.__getitem__
     monkeypatch.setattr(StageRows, "__getitem__", lambda rows, i: (drawn.append(i), draw(rows, i))[1])
     train_sft(small, out, resume=True, console=QUIET)
     assert drawn == list(range(16, 24)), "from checkpoint-4 on, four a step"
     assert same_weights(finished, out)
+    steps = [row["step"] for row in read_rows(out / "log.jsonl")]
+    assert steps == list(range(1, 7)), "every step is logged once"
+    assert not (out / ".saving").exists()
 
 
 def test_lora_with_dropout_resumes_the_same_and_merges_to_the_same(small: SftConfig, tmp_path: Path) -> None:
@@ -155,6 +168,7 @@ def test_lora_with_dropout_resumes_the_same_and_merges_to_the_same(small: SftCon
         bf16=True,
         gradient_checkpointing=True,
         learning_rate=1e-2,
+        max_steps=4,
         trainer={"weight_decay": 0.1},
     )
     whole, torn = tmp_path / "whole", tmp_path / "torn"
@@ -220,11 +234,9 @@ def test_the_vision_tower_is_frozen_unless_it_is_set_free(
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "flipped", "unsealed"])
 def test_a_torn_checkpoint_is_named_and_the_one_before_is_used(
-    small: SftConfig, finished: Path, tmp_path: Path, damage: str
+    small: SftConfig, finished: Path, killed: Path, tmp_path: Path, damage: str
 ) -> None:
-    out = tmp_path / "torn"
-    with killed_at(5, small):
-        train_sft(small, out, console=QUIET)
+    out = copytree(killed, tmp_path / "torn")
     file = out / "checkpoint-4" / "optimizer.pt"
     content = file.read_bytes()
     if damage == "cut":
@@ -238,8 +250,10 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_is_used(
     last, reports = find_last_good(out)
     assert last == out / "checkpoint-2" and len(reports) == 1
     assert "torn checkpoint" in reports[0] and "checkpoint-4" in reports[0] and "\n" not in reports[0]
-    train_sft(small, out, resume=True, console=QUIET)
-    assert same_weights(finished, out)
+    if damage == "missing":
+        train_sft(small, out, resume=True, console=QUIET)
+        assert same_weights(finished, out)
+        assert find_last_good(out) == (out / "checkpoint-6", []), "the torn one was replaced"
 
 
 def test_when_all_are_torn_nothing_is_started_over_silently(small: SftConfig, tmp_path: Path) -> None:
@@ -377,6 +391,28 @@ def test_the_command_says_in_one_line_what_is_wrong(
         assert said in error and error.count("\n") == 1
 
 
+def test_the_processes_share_a_step_between_them(small: SftConfig) -> None:
+    rows = StageRows(small, load(small.model).processor, 2 * small.batch)
+    alone = Steps(small, rows, 0, 1)[1]
+    shares = [Steps(small, rows, rank, 2)[1] for rank in range(2)]
+    drawn = [sorted(name for part in share.parts for name in part.samples) for share in (alone, *shares)]
+    assert sorted(drawn[1] + drawn[2]) == drawn[0] and len(drawn[1]) == len(drawn[2]) == 2
+
+
+def test_a_run_goes_on_with_as_many_processes_as_it_began_with(
+    small: SftConfig, killed: Path, tmp_path: Path
+) -> None:
+    out = copytree(killed, tmp_path / "run")
+    facts = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(facts | {"processes": 2}))
+    with pytest.raises(UnivgError, match="began with 2 processes, not 1"):
+        train_sft(small, out, resume=True, console=QUIET)
+    (out / "run.json").write_text(json.dumps(facts | {"data_digest": "0" * 64}))
+    with pytest.raises(UnivgError, match="data is not what the run began with"):
+        train_sft(small, out, resume=True, console=QUIET)
+
+
+@pytest.mark.slow
 def test_two_processes_make_the_weights_of_one(small: SftConfig, finished: Path, tmp_path: Path) -> None:
     out, file = tmp_path / "two", tmp_path / "small.yaml"
     save_config(changed(small, micro_batch=1), file)
@@ -400,5 +436,3 @@ def test_two_processes_make_the_weights_of_one(small: SftConfig, finished: Path,
     assert ended.stdout.count("model: ") == 1
     one, two = load_file(finished / WEIGHTS), load_file(out / WEIGHTS)
     assert all(torch.allclose(one[key], two[key], atol=2e-4) for key in one)
-    with pytest.raises(UnivgError, match="began with 2 processes, not 1"):
-        train_sft(changed(small, micro_batch=1), out, resume=True, console=QUIET)
