@@ -915,7 +915,7 @@ def pretraining_order(folder: Path) -> Pin:
                     made.sample.task,
                     style,
                     made.sample.key[:12],
-                    sha(plain(training().prompt_and_response(made, style))),
+                    sha(plain(training().render_dialogue(made, style))),
                 ]
                 for made, style in pairs
             ]

@@ -24,10 +24,10 @@ from univg.training.pretrain.batches import (
     Collator,
     draw_samples,
     phase_at,
-    prompt_and_response,
+    render_dialogue,
     spell_out,
 )
-from univg.training.pretrain.dense_head import NOTHING, dense_targets
+from univg.training.pretrain.dense_head import NOTHING, make_dense_targets
 from univg.training.pretrain.stage import pretrain, rate_at
 from univg.training.run.batches import IGNORED
 from univg.world import FAMILIES, Scene, make_sample
@@ -142,7 +142,7 @@ def test_only_the_response_is_learnt_and_it_is_the_response() -> None:
         update={"phases": (Phase(name="all", steps=1, mixture={"*/think": 1.0}),), "batch": 20}
     )
     drawn = draw_samples(config, 0)
-    expected = sorted(prompt_and_response(*pair)[1] + "<|im_end|>" for pair in drawn)
+    expected = sorted(render_dialogue(*pair)[1] + "<|im_end|>" for pair in drawn)
     learnt = []
     for part in Collator(processor).split(drawn, 5):
         for labels, weights in zip(part.labels_BT, part.weights_BT, strict=True):
@@ -180,14 +180,14 @@ def test_the_rate_warms_up_stays_and_falls(step: int, rate: float) -> None:
 def test_dense_targets_say_which_thing_a_token_covers() -> None:
     shot = make_sample("referring", "train", 0, 1, difficulty=0.0).shots[0]
     assert isinstance(shot, Scene)
-    targets = dense_targets(shot, 6, 6)
+    targets = make_dense_targets(shot, 6, 6)
     for thing in shot.things:
         x1, y1, x2, y2 = shot.box(thing)
         column, row = int((x1 + x2) / 2 * 6), int((y1 + y2) / 2 * 6)
         assert targets.box_N4[row * 6 + column].tolist() == pytest.approx([x1, y1, x2, y2])
     empty = targets.colour_N == NOTHING
     assert empty.any() and bool(targets.box_N4[empty].isnan().all())
-    assert not dense_targets(None, 2, 3).known_N.any()
+    assert not make_dense_targets(None, 2, 3).known_N.any()
 
 
 def test_a_layer_the_model_lacks_is_named_before_training(small: PretrainConfig, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from univg.errors import UnivgError
 from univg.grounding.prompts import PromptStyle, render_chat, render_response
 from univg.models.processor import GroundingProcessor
 from univg.training.config import Phase, PretrainConfig
-from univg.training.pretrain.dense_head import DenseTargets, dense_targets
+from univg.training.pretrain.dense_head import DenseTargets, make_dense_targets
 from univg.training.run.batches import IGNORED, encode_row, join_inputs, pad_right, split_by_length
 from univg.world import FAMILIES, WorldSample, make_sample
 from univg.world.questions import a
@@ -85,7 +85,7 @@ def draw_samples(config: PretrainConfig, step: int) -> list[tuple[WorldSample, s
     return drawn
 
 
-def prompt_and_response(world_sample: WorldSample, style: str) -> tuple[list[dict[str, Any]], str]:
+def render_dialogue(world_sample: WorldSample, style: str) -> tuple[list[dict[str, Any]], str]:
     """Return the chat of one training sample, and what the model shall answer."""
     sample = world_sample.sample
     if style == "describe":
@@ -130,13 +130,13 @@ class Collator:
         return [self._join(part) for part in split_by_length(rows, micro_batch)]
 
     def _encode(self, world_sample: WorldSample, style: str) -> dict[str, Any]:
-        chat, response = prompt_and_response(world_sample, style)
+        chat, response = render_dialogue(world_sample, style)
         prompt = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         row = encode_row(self.processor, world_sample.images, prompt, response)
         answer = [label for label in row["labels"] if label != IGNORED]
         asked = len(row["ids"]) - len(answer)
         dense = [
-            dense_targets(shot if isinstance(shot, Scene) else None, int(h) // 2, int(w) // 2)
+            make_dense_targets(shot if isinstance(shot, Scene) else None, int(h) // 2, int(w) // 2)
             for shot, (_, h, w) in zip(world_sample.shots, row["grids"], strict=True)
         ]
         return {

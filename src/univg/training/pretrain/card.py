@@ -39,7 +39,7 @@ def score_held_out(
     return results
 
 
-def data_digest(config: PretrainConfig) -> str:
+def digest_data(config: PretrainConfig) -> str:
     """Return the SHA-256 over pixels and texts of the first steps' samples: equal where the world is the same."""
     sha = hashlib.sha256()
     for step in range(DIGEST_STEPS):
@@ -87,7 +87,7 @@ No image or sample of that split was trained on.
 
 `univg pretrain` with the config below (seed {config.seed}, {sum(p.steps for p in config.phases)} steps of
 {config.batch} samples); sha256 of the first {DIGEST_STEPS} steps' pixels and texts:
-`{data_digest(config)}`.
+`{digest_data(config)}`.
 
 ```yaml
 {recipe}```

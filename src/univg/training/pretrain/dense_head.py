@@ -45,7 +45,7 @@ class DenseTargets:
         return DenseTargets(**{name: torch.cat([getattr(p, name) for p in parts]) for name in names})
 
 
-def dense_targets(scene: Scene | None, rows: int, columns: int) -> DenseTargets:
+def make_dense_targets(scene: Scene | None, rows: int, columns: int) -> DenseTargets:
     """Return what a head should say of an image cut into `rows` × `columns` tokens (row by row)."""
     n = rows * columns
     ys, xs = torch.meshgrid(

@@ -35,7 +35,7 @@ from univg.training.pretrain.batches import (
     WorldSteps,
     draw_samples,
     phase_at,
-    prompt_and_response,
+    render_dialogue,
 )
 from univg.training.pretrain.card import score_held_out, write_pretrain_card
 from univg.training.pretrain.dense_head import BoxHead, DenseHead
@@ -129,7 +129,7 @@ def _list_texts(config: PretrainConfig) -> Iterable[str]:
     drawing = config.model_copy(update={"phases": (phase,), "batch": 1500, "image_px": 32})
     for world_sample, _ in draw_samples(drawing, 0):
         for style in ("think", "direct", "simple", "describe"):
-            chat, response = prompt_and_response(world_sample, style)
+            chat, response = render_dialogue(world_sample, style)
             yield chat[0]["content"][-1]["text"]
             yield response
 

@@ -67,6 +67,7 @@ def _list_shared(config: StageConfig) -> dict[str, Any]:
         "save_steps": config.save_every,
         "save_total_limit": None,  # univg.training.run.checkpoints keeps count
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # what is not finite must show: univg.training.run.checkpoints stops there
         "report_to": "none",
         "disable_tqdm": True,
         "remove_unused_columns": False,

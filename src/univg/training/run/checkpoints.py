@@ -117,7 +117,7 @@ def load_whole_model(model: Any, folder: str | Path) -> bool:
 
 
 class StopAtNonFinite(TrainerCallback):
-    """End a run before a gradient that is not finite moves the weights, with the step's batches saved to look at.
+    """End a run before a gradient that is not finite moves the weights, and save the step's batches to look at.
 
     `batches` gives the micro-batches of the current step; where they have `samples`, the ids are saved with them.
     """
@@ -136,10 +136,11 @@ class StopAtNonFinite(TrainerCallback):
             self._stop("the gradient's norm", norm, state.global_step + 1, args.process_index)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Stop at a norm that overflowed: clipping has made such gradients zero, and they look finite."""
-        norm = float((logs or {}).get("grad_norm", 0.0))
-        if not math.isfinite(norm):
-            self._stop("the gradient's norm", norm, state.global_step, args.process_index)
+        """Stop at what gradients may not show: a loss of infinity, or a norm that overflowed and was clipped to 0."""
+        for name, what in (("loss", "the loss"), ("grad_norm", "the gradient's norm")):
+            value = float((logs or {}).get(name, 0.0))
+            if not math.isfinite(value):
+                self._stop(what, value, state.global_step, args.process_index)
 
     def _stop(self, what: str, value: float, step: int, rank: int) -> None:
         path = self.out / "non-finite" / f"step-{step}-process-{rank}.pt"
