@@ -74,7 +74,7 @@ def policy_gradients(
     from univg.training.grpo.stage import TrainingRows
     from univg.training.grpo.trainer import GroundingGRPOTrainer, paper_arguments
     from univg.training.run.rows import StageRows
-    from univg.training.run.stage import start_model
+    from univg.training.run.start import load_start
 
     found: list[np.ndarray] = []
 
@@ -99,7 +99,7 @@ def policy_gradients(
             disable_tqdm=True,
             logging_steps=options.batches + 1,
         )
-        loaded = start_model(config)
+        loaded = load_start(config)
         rows = StageRows(config, loaded.processor, total=prompts * options.batches, teach=False)
         trainer = GroundingGRPOTrainer(
             loaded.model,
@@ -118,11 +118,11 @@ def sft_gradients(options: argparse.Namespace, samples: int) -> Sequence[np.ndar
     from torch.nn import functional
 
     from univg.training.run.rows import StageRows
-    from univg.training.run.stage import start_model
+    from univg.training.run.start import load_start
     from univg.training.sft.stage import encode, join
 
     config = settings(options)
-    loaded = start_model(config)
+    loaded = load_start(config)
     rows = StageRows(config, loaded.processor, total=samples * options.batches)
     pad = loaded.processor.tokenizer.pad_token_id
     loaded.model.train()

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from univg.config import PRESETS, Config, ConfigError, PretrainConfig, find_config, load_config, save_config
-from univg.training.config import STAGE_PRESETS
+from univg.cli.presets import PRESETS
+from univg.config import Config, find_config, load_config, save_config
+from univg.errors import UnivgError
+from univg.training.config import PretrainConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -82,7 +84,7 @@ FAULTY_OVERRIDES = {  # override -> how what is said of it begins
 
 @pytest.mark.parametrize(("override", "said"), FAULTY_OVERRIDES.items())
 def test_a_faulty_override_is_quoted(override: str, said: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UnivgError) as caught:
         load_config(Run, overrides=[override])
     assert str(caught.value).startswith(f"override {override!r}: {said}")
     assert "\n" not in str(caught.value)
@@ -111,7 +113,7 @@ def test_a_faulty_file_is_named_with_its_line(
 ) -> None:
     path = write(tmp_path, "run.yaml", text)
     line, part = expected
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UnivgError) as caught:
         load_config(Run, path)
     assert str(caught.value).startswith(f"{path}:{line}: " if line else str(path))
     assert part in str(caught.value)
@@ -120,7 +122,7 @@ def test_a_faulty_file_is_named_with_its_line(
 
 def test_every_fault_has_its_own_line(tmp_path: Path) -> None:
     path = write(tmp_path, "run.yaml", "seed: x\nnaem: y\n")
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UnivgError) as caught:
         load_config(Run, path, ["optimizer.lr=0"])
     assert len(str(caught.value).splitlines()) == 3
 
@@ -135,18 +137,18 @@ def test_a_file_of_ones_own_extends_a_preset_by_its_name(tmp_path: Path, base: s
 def test_a_file_that_is_not_text_or_extends_itself(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match=r"run\.yaml: cannot be read"):
+    with pytest.raises(UnivgError, match=r"run\.yaml: cannot be read"):
         load_config(Run, path)
     write(tmp_path, "run.yaml", "extends: other.yaml\n")
     write(tmp_path, "other.yaml", "extends: run.yaml\n")
-    with pytest.raises(ConfigError, match="extends itself"):
+    with pytest.raises(UnivgError, match="extends itself"):
         load_config(Run, path)
 
 
 def test_a_missing_file_and_an_unknown_preset() -> None:
-    with pytest.raises(ConfigError, match=r"^nowhere/run\.yaml: no such config file$"):
+    with pytest.raises(UnivgError, match=r"^nowhere/run\.yaml: no such config file$"):
         load_config(Run, "nowhere/run.yaml")
-    with pytest.raises(ConfigError, match=r"^no preset named 'nothing-like-it'; "):
+    with pytest.raises(UnivgError, match=r"^no preset named 'nothing-like-it'; "):
         find_config("nothing-like-it")
 
 
@@ -175,8 +177,7 @@ def test_what_is_saved_loads_equal(tmp_path_factory: pytest.TempPathFactory, run
 
 
 def test_every_preset_file_is_declared_and_loads() -> None:
-    presets = PRESETS | STAGE_PRESETS
-    assert sorted(presets) == sorted(file.stem for file in CONFIGS.glob("*.yaml"))
-    for name, cls in presets.items():
+    assert sorted(PRESETS) == sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+    for name, cls in PRESETS.items():
         assert find_config(name).parent == CONFIGS
         load_config(cls, name)

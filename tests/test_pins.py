@@ -67,9 +67,11 @@ def world() -> Any:
 def configs() -> Any:
     """Names of configs: `load_config`, the classes, the shipped presets."""
     from univg import config
+    from univg.cli import presets
+    from univg.study import config as studies
     from univg.training import config as stages
 
-    return _names(config, stages)
+    return _names(config, presets, studies, stages)
 
 
 def evaluating() -> Any:
@@ -776,7 +778,7 @@ def verdicts(folder: Path) -> Pin:
 def config_dumps(folder: Path) -> Pin:
     """Every shipped preset with all its defaults."""
     names, found = configs(), {}
-    for preset, cls in {**names.PRESETS, **names.STAGE_PRESETS}.items():
+    for preset, cls in names.PRESETS.items():
         found[preset] = sha(plain(names.load_config(cls, preset).model_dump(mode="json")))
     for cls in ("PretrainConfig", "SftConfig", "GrpoConfig", "StudyConfig", "DataSource"):
         found[cls] = sha(plain(getattr(names, cls)().model_dump(mode="json")))
@@ -914,7 +916,7 @@ def pretraining_order(folder: Path) -> Pin:
                     made.sample.task,
                     style,
                     made.sample.key[:12],
-                    sha(plain(training().prompt_and_response(made, style))),
+                    sha(plain(training().render_dialogue(made, style))),
                 ]
                 for made, style in pairs
             ]

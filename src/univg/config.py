@@ -12,24 +12,21 @@ one line that says which value, where it was written, and what would have been r
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_jsonable_python
 
 from univg.errors import UnivgError
+from univg.files import write_whole
 
 __all__ = [
-    "PRESETS",
     "Config",
     "ConfigError",
-    "Phase",
-    "PretrainConfig",
     "Tree",
     "find_config",
     "load_config",
@@ -84,18 +81,11 @@ def load_config(cls: type[C], source: str | Path | None = None, overrides: Seque
 
 def save_config(config: Config, path: str | Path) -> None:
     """Write all values, defaults included, as YAML that reads back equal; the whole file or nothing."""
-    path = Path(path)
     values = config.model_dump(mode="json")
     text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     if _BREAKS.intersection(text):  # PyYAML writes these as they are and reads them as ends of lines
         text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, text)
 
 
 def find_config(source: str | Path) -> Path:
@@ -333,59 +323,3 @@ def _suggest(name: str, known: list[str]) -> str:
     near = [key for key in known if key.rpartition(".")[2] == last]
     near = near or difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(last, known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
-
-
-class Phase(Config):
-    """A stretch of pretraining on one mixture: "family/style" -> its share (any positive numbers).
-
-    Families are the world's; the style says how the prompt asks and what is answered: `direct`, `simple`,
-    `think` (:mod:`univg.grounding.response`), or `describe` (name every thing with its box). "*/direct" stands for
-    every family.
-    """
-
-    name: str
-    steps: int = Field(gt=0)
-    mixture: dict[str, float]
-    rate: float = Field(default=1.0, gt=0)  # times the learning rates
-    # The last part of the phase in which the rate falls to zero; none: the run's own decay is what counts.
-    decay: float | None = Field(default=None, ge=0, le=1)
-    difficulty: tuple[float, float] = (0.0, 0.8)
-
-
-class PretrainConfig(Config):
-    """Base training of the embedded model on the procedural world."""
-
-    seed: int = 0
-    start: str | None = None  # a checkpoint folder, or "embedded-base"; none: random weights
-    prompt_style: Literal["direct", "think"] = "direct"  # what the saved checkpoint is asked for by default
-    phases: tuple[Phase, ...] = (Phase(name="dense", steps=1000, mixture={"referring/describe": 1.0}),)
-    batch: int = Field(48, gt=0)
-    micro_batch: int = Field(16, gt=0)
-    image_px: int = Field(120, ge=32)
-    text: dict[str, int] = {}  # changes to the text model's configuration, e.g. {hidden_size: 256}
-    matrix_lr: float = Field(0.01, gt=0)  # Muon, for the matrices inside the layers
-    lr: float = Field(2e-3, gt=0)  # AdamW, for embeddings, norms, biases and the patch embedding
-    weight_decay: float = Field(0.01, ge=0)
-    warmup: int = Field(100, ge=0)
-    decay: float = Field(0.4, ge=0, le=1)  # the last part of the run in which the rate falls linearly to zero
-    box_weight: float = Field(2.0, gt=0)  # how much more a token inside a box counts
-    dense_weight: float = Field(0.5, ge=0)  # the auxiliary head over image tokens; it is dropped at the end
-    dense_layer: int = Field(2, ge=1)
-    pointed_weight: float = Field(
-        2.0, ge=0
-    )  # the auxiliary head that reads a box before its digits are written
-    box_layer: int = Field(4, ge=1)
-    workers: int = Field(1, ge=0)
-    bf16: bool = True
-    save_every: int = Field(200, gt=0)
-    eval_every: int = Field(500, ge=0)
-    eval_samples: int = Field(16, gt=0)  # a family
-    card_samples: int = Field(100, ge=0)  # a family, for the model card; 0: none is written
-
-
-#: What each file directly in ``configs/`` configures: its stem -> its class. A test loads every one of them.
-PRESETS: dict[str, type[Config]] = {
-    "tiny-base": PretrainConfig,
-    "tiny-words": PretrainConfig,
-    "tiny-think": PretrainConfig,
-}

@@ -44,9 +44,14 @@ def results() -> Console:
     return Console(soft_wrap=True, highlight=False, markup=False)
 
 
-def progress(console: Console | None = None, *, times: bool = True, disable: bool = False) -> Progress:
-    """Make a progress bar with count and, with `times`, elapsed and remaining time; it is gone when it ends, and never
-    in a log.
+def progress(
+    console: Console | None = None, *, times: bool = True, note: bool = False, disable: bool = False
+) -> Progress:
+    """Make a progress bar with a count; it is gone when it ends, and never in a log.
+
+    With ``times``, elapsed and remaining time stand behind it.
+
+    With ``note``, the text that each task carries as ``note=`` stands behind it.
 
     >>> with progress(notes(quiet=True)) as bar:
     ...     for _ in bar.track(range(2), description="counting"):
@@ -67,6 +72,7 @@ def progress(console: Console | None = None, *, times: bool = True, disable: boo
         BarColumn(),
         MofNCompleteColumn(),
         *((TimeElapsedColumn(), TimeRemainingColumn()) if times else ()),
+        *([TextColumn("{task.fields[note]}", markup=False)] if note else []),
         console=console,
         transient=True,
         disable=disable or not console.is_terminal,  # to a log it would write empty lines

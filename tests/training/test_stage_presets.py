@@ -10,9 +10,10 @@ import pytest
 import yaml
 from rich.console import Console
 
+from univg.cli.presets import PRESETS
 from univg.config import load_config
 from univg.models.loading import load
-from univg.training.config import STAGE_PRESETS, GrpoConfig, SftConfig, StageConfig
+from univg.training.config import GrpoConfig, SftConfig, StageConfig
 
 QUIET = Console(quiet=True)
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -21,16 +22,16 @@ SHRUNK = {"pixel_budget.min_pixels": 400, "pixel_budget.max_pixels": 3600, "max_
 
 def shrunk(name: str, start: Path, published: Path, **values: Any) -> Any:
     """The preset with its own options, on the small model, a few samples of the preset's own format, two steps."""
-    preset = load_config(STAGE_PRESETS[name], name)
+    preset = load_config(PRESETS[name], name)
     assert isinstance(preset, StageConfig)
     data = {"data.0.path": published / Path(str(preset.data[0].path)).name, "data.0.images": published}
     changes = {"model": start, **data, **SHRUNK, **values}
-    return load_config(STAGE_PRESETS[name], name, [f"{key}={value}" for key, value in changes.items()])
+    return load_config(PRESETS[name], name, [f"{key}={value}" for key, value in changes.items()])
 
 
-@pytest.mark.parametrize("name", [name for name in STAGE_PRESETS if name.endswith(("sft", "grpo"))])
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.endswith(("sft", "grpo"))])
 def test_every_preset_is_parsed_and_says_its_stage(name: str) -> None:
-    config = load_config(STAGE_PRESETS[name], name)
+    config = load_config(PRESETS[name], name)
     assert isinstance(config, SftConfig if name.endswith("sft") else GrpoConfig)
     assert (config.lora is not None) == ("lora" in name)
 
@@ -60,11 +61,11 @@ def test_the_papers_stages_are_the_papers() -> None:
 def test_the_presets_of_stage_1_run_shrunk(
     name: str, changes: dict[str, Any], start: Path, published: Path, tmp_path: Path
 ) -> None:
-    from univg.training.sft.stage import run
+    from univg.training.sft.stage import train_sft
 
     config = shrunk(name, start, published, **changes)
     assert config.bf16 and config.gradient_checkpointing and config.freeze_vision
-    out = run(config, tmp_path / "out", console=QUIET)
+    out = train_sft(config, tmp_path / "out", console=QUIET)
     assert load(out).pixel_budget.max_pixels == 3600
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert len(rows) == 2 and all(row["loss"] > 0 for row in rows)

@@ -24,16 +24,16 @@ class MergeCommand(Command):
     dtype: str = Field(default="bfloat16", description="bfloat16 or float32.")
 
 
-def merge(command: MergeCommand) -> None:
+def merge_adapter(command: MergeCommand) -> None:
     """Make one plain model of a LoRA adapter and its base, and check that it answers as the two did."""
     from univg.files import check_writable
 
     check_writable(command.out)
     with needing_packages("merge"):
-        from univg.training.merging import run
+        from univg.training.merging import merge
 
-        print(run(command.adapter, command.out, base=command.model, dtype=command.dtype))
+        print(merge(command.adapter, command.out, base=command.model, dtype=command.dtype))
     print(f"model: {command.out}")
 
 
-app = make_verb("merge", MergeCommand, merge)
+app = make_verb("merge", MergeCommand, merge_adapter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from univg.cli.stages import StageCommand, print_result
 from univg.cli.verbs import make_verb
-from univg.config import PretrainConfig
+from univg.training.config import PretrainConfig
 
 
 class PretrainCommand(StageCommand, PretrainConfig):
@@ -14,9 +14,9 @@ class PretrainCommand(StageCommand, PretrainConfig):
 def train(command: PretrainCommand) -> None:
     """Train a model from scratch on the procedural world."""
     folder = command.folder()
-    from univg.training.pretrain.stage import run
+    from univg.training.pretrain.stage import pretrain
 
-    run(command.part(PretrainConfig), folder, resume=command.resume)
+    pretrain(command.part(PretrainConfig), folder, resume=command.resume)
     print_result("checkpoint", folder)
 
 

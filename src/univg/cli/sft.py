@@ -15,9 +15,9 @@ def train(command: SftCommand) -> None:
     """Stage 1: fine-tune a checkpoint on samples with thoughts."""
     folder = command.folder()
     with needing_packages("sft"):
-        from univg.training.sft.stage import run
+        from univg.training.sft.stage import train_sft
 
-        run(command.part(SftConfig), folder, resume=command.resume)
+        train_sft(command.part(SftConfig), folder, resume=command.resume)
     print_result("model", folder)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from univg.config import PretrainConfig, load_config
+from univg.config import load_config
 from univg.errors import UnivgError
 from univg.files import write_whole
 from univg.study.config import StudyConfig
@@ -33,7 +33,7 @@ from univg.study.rows import (
 )
 from univg.study.thoughts import make_thoughts
 from univg.terminal import notes
-from univg.training.config import GrpoConfig, SftConfig
+from univg.training.config import GrpoConfig, PretrainConfig, SftConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -119,14 +119,14 @@ def write_results(rows: Path) -> tuple[list[Table], list[Path]]:
 
 def _train_start(config: StudyConfig, folder: Path, console: Console) -> str:
     """Train the checkpoint that the arms start from, the study's model after the prologue, unless it is there."""
-    from univg.training.pretrain import stage as pretrain
+    from univg.training.pretrain.stage import pretrain
 
     settings = load_config(PretrainConfig, config.prologue).model_copy(update={"start": config.model})
     stamp, asked = folder / STAMP, settings.model_dump(mode="json")
     found = _read_stamp(stamp)
     if not (found.get("done") and found.get("config") == asked):
         console.rule(f"the common start: {config.model} after {config.prologue}", align="left")
-        pretrain.run(settings, folder, resume=True, console=console)
+        pretrain(settings, folder, resume=True, console=console)
         write_whole(stamp, json.dumps({"done": True, "config": asked}))
     return str(folder)
 
@@ -184,10 +184,10 @@ def _train_stage(
 
 def _run_stage(settings: SftConfig | GrpoConfig, folder: Path) -> None:
     from univg.training.grpo import stage as grpo
-    from univg.training.sft import stage as sft
+    from univg.training.sft.stage import train_sft
 
     if isinstance(settings, SftConfig):
-        sft.run(settings, folder, resume=True)
+        train_sft(settings, folder, resume=True)
     else:
         grpo.run(settings, folder, resume=True)
 

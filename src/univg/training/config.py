@@ -14,14 +14,14 @@ from univg.config import Config
 from univg.grounding.prompts import PromptStyle
 
 __all__ = [
-    "STAGE_PRESETS",
     "DataSource",
     "GrpoConfig",
     "LoraSettings",
+    "Phase",
     "PixelLimits",
+    "PretrainConfig",
     "SftConfig",
     "StageConfig",
-    "StudyConfig",
 ]
 
 LANGUAGE_LINEAR = "all-linear-language"
@@ -146,55 +146,49 @@ class GrpoConfig(StageConfig):
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
-class ThoughtsConfig(Config):
-    """Chains of thought that a study constructs: world samples, their teacher, and how it is asked."""
+class Phase(Config):
+    """A stretch of pretraining on one mixture: "family/style" -> its share (any positive numbers).
 
-    teacher: str = "embedded-think"
-    samples: int = Field(default=600, gt=0)
-    seed: int = Field(default=1000, ge=0)  # of the samples, with the study's added
-    chains: int = Field(default=3, gt=0)
-    temperature: float = Field(default=1.0, ge=0)
-    batch_size: int = Field(default=64, gt=0)
-
-
-class StudyConfig(Config):
-    """The paper's ablation (its Table 4) on the procedural world; see `univg study`.
-
-    Every arm of one seed sees the same data in the same order, stage by stage; only what the arm is about differs.
+    Families are the world's; the style says how the prompt asks and what is answered: `direct`, `simple`,
+    `think` (:mod:`univg.grounding.response`), or `describe` (name every thing with its box). "*/direct" stands for
+    every family.
     """
 
-    model: str = "embedded-base"
-    #: A config of `univg pretrain` that makes the arms' common start of `model`, once, before the first seed.
-    prologue: str | None = None
-    seeds: tuple[int, ...] = (0, 1, 2)
-    sft: SftConfig = SftConfig()  # the cold start; without thinking it is the same but for the prompt style
-    more_sft_steps: int = Field(
-        default=100, gt=0
-    )  # of the arm that trains on with SFT where others turn to GRPO
-    grpo: GrpoConfig = GrpoConfig()  # the weighting is the arm's
-    thoughts: ThoughtsConfig | None = (
-        None  # given: CoT-SFT on several sources of thoughts is compared instead
-    )
-    samples: int = Field(default=50, gt=0)  # evaluated, a family and split
-    splits: tuple[Literal["world", "world_unseen"], ...] = ("world", "world_unseen")
-    families: tuple[str, ...] = (
-        *("diff", "view_diff", "common_object", "object_tracking", "multi_view"),
-        *("region", "refer_grounding", "group_grounding", "reasoning", "correspondence"),
-    )  # MIG-Bench's ten
-    max_new_tokens: int = Field(default=256, gt=0)
-    arms: tuple[str, ...] = ()  # none: all
+    name: str
+    steps: int = Field(gt=0)
+    mixture: dict[str, float]
+    rate: float = Field(default=1.0, gt=0)  # times the learning rates
+    # The last part of the phase in which the rate falls to zero; none: the run's own decay is what counts.
+    decay: float | None = Field(default=None, ge=0, le=1)
+    difficulty: tuple[float, float] = (0.0, 0.8)
 
 
-#: What each stage preset directly in ``configs/`` configures; beside `univg.config.PRESETS`.
-STAGE_PRESETS: dict[str, type[Config]] = {
-    "tiny-sft": SftConfig,
-    "tiny-grpo": GrpoConfig,
-    "tiny-r1": GrpoConfig,
-    "qwen2-vl-7b-sft": SftConfig,
-    "qwen2-vl-7b-grpo": GrpoConfig,
-    "qwen2-vl-2b-lora-sft": SftConfig,
-    "qwen2-vl-2b-lora-grpo": GrpoConfig,
-    "study": StudyConfig,
-    "study-quick": StudyConfig,
-    "study-thoughts": StudyConfig,
-}
+class PretrainConfig(Config):
+    """Base training of the embedded model on the procedural world."""
+
+    seed: int = 0
+    start: str | None = None  # a checkpoint folder, or "embedded-base"; none: random weights
+    prompt_style: Literal["direct", "think"] = "direct"  # what the saved checkpoint is asked for by default
+    phases: tuple[Phase, ...] = (Phase(name="dense", steps=1000, mixture={"referring/describe": 1.0}),)
+    batch: int = Field(48, gt=0)
+    micro_batch: int = Field(16, gt=0)
+    image_px: int = Field(120, ge=32)
+    text: dict[str, int] = Field({})  # changes to the text model's configuration, e.g. {hidden_size: 256}
+    matrix_lr: float = Field(0.01, gt=0)  # Muon, for the matrices inside the layers
+    lr: float = Field(2e-3, gt=0)  # AdamW, for embeddings, norms, biases and the patch embedding
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: int = Field(100, ge=0)
+    decay: float = Field(0.4, ge=0, le=1)  # the last part of the run in which the rate falls linearly to zero
+    box_weight: float = Field(2.0, gt=0)  # how much more a token inside a box counts
+    dense_weight: float = Field(0.5, ge=0)  # the auxiliary head over image tokens; it is dropped at the end
+    dense_layer: int = Field(2, ge=1)
+    pointed_weight: float = Field(
+        2.0, ge=0
+    )  # the auxiliary head that reads a box before its digits are written
+    box_layer: int = Field(4, ge=1)
+    workers: int = Field(1, ge=0)
+    bf16: bool = True
+    save_every: int = Field(200, gt=0)
+    eval_every: int = Field(500, ge=0)
+    eval_samples: int = Field(16, gt=0)  # a family
+    card_samples: int = Field(100, ge=0)  # a family, for the model card; 0: none is written

@@ -1,4 +1,4 @@
-"""One plain model of a LoRA adapter and its base, checked to answer as the two did."""
+"""Make one plain model of a LoRA adapter and its base, checked to answer as the two did."""
 
 from __future__ import annotations
 
@@ -7,97 +7,112 @@ from typing import Any
 
 import torch
 
+from univg.errors import UnivgError
 from univg.models import checkpoint
 from univg.models.generation.generate import Chat, generate
 from univg.models.loading import CONVENTIONS_FILE, Loaded, load, read_conventions, write_conventions
+from univg.report.cards import write_card
 from univg.training.run.checkpoints import writing
-from univg.training.run.rows import StageError
-from univg.training.run.stage import quietly
+from univg.training.run.quiet import silence_libraries
 from univg.world import make_sample
 
-__all__ = ["run"]
+__all__ = ["merge"]
 
 TOLERANCE = 1e-3
 """Of the largest logit, in float32: what adding B·A into a weight, instead of beside it, may change."""
-FAMILIES = ("referring", "diff", "common_object", "multi_view")
+ASKED_OF = ("referring", "diff", "common_object", "multi_view")
+"""The world's families that both models answer a question of."""
 
 
-def run(adapter: str | Path, out: Path, base: str | Path | None = None, dtype: str = "bfloat16") -> str:
-    """Merge `adapter` into its base and write the model to `out`; returns what was compared, in one line.
+def merge(adapter: str | Path, out: Path, base: str | Path | None = None, dtype: str = "bfloat16") -> str:
+    """Merge `adapter` into its base and write the model to `out`; return what was compared, in one line.
 
     In float32 the merged model's next-token scores must equal those of base and adapter side by side; the saved
-    weights are read back and must be those in memory. Errors: StageError if not, or if `out` holds a model;
-    UnivgError for an adapter or base that cannot be used.
+    weights are read back and must be those in memory. Raises UnivgError if not, if `out` holds a model, or for an
+    adapter or base that cannot be used.
     """
     if dtype not in ("bfloat16", "float32"):
-        raise StageError(f"dtype {dtype!r}: give bfloat16 or float32")
+        raise UnivgError(f"dtype {dtype!r}", remedy="give bfloat16 or float32")
     folder = checkpoint.adapter_folder(adapter)
     if (out / checkpoint.CONFIG_FILE).exists() or checkpoint.is_adapter(out):
-        raise StageError(f"a model is here already: {out}: name another folder with --out")
-    started_from = str(base) if base is not None else _name(checkpoint.base_of(folder))
+        raise UnivgError("a model is here already", out, "name another folder with --out")
+    started_from = str(base) if base is not None else _name_source(checkpoint.base_of(folder))
     loaded = load(started_from, dtype=torch.float32)
     stated = folder if (folder / CONVENTIONS_FILE).exists() else checkpoint.locate(started_from).folder
     style, budget = read_conventions(stated)
     loaded.processor.set_pixel_budget(budget)
-    side_by_side = _side_by_side(loaded, folder)
-    before = _scores(loaded, side_by_side)
-    merged = side_by_side.merge_and_unload()
-    after = _scores(loaded, merged)
-    largest = max(float(x.abs().max()) for x in before)
-    apart = max(float((x - y).abs().max()) for x, y in zip(before, after, strict=True)) / largest
-    if not apart <= TOLERANCE:
-        raise StageError(
-            f"merged and unmerged differ by {apart:.1e} of the largest score: {adapter}: the adapter may be of "
-            "another base, or of a kind that cannot be merged: nothing was written"
-        )
+    merged, apart = _merge_checked(loaded, folder, adapter)
     final = Loaded(merged.to(getattr(torch, dtype)).eval(), loaded.processor, loaded.family, style, str(out))
-    answers = _answers(final)
-    with writing("the merged model", out.parent), quietly():
+    answers = _answer(final)
+    with writing("the merged model", out.parent), silence_libraries():
         merged.save_pretrained(out)
         loaded.processor.save_pretrained(out)
         write_conventions(out, style, budget)
-        (out / "README.md").write_text(_card(out.name, started_from, str(adapter), apart), encoding="utf-8")
+        write_card(
+            out,
+            f"# {out.name}\n\n`{started_from}` with the LoRA adapter `{adapter}` merged into it by `univg merge`: a "
+            f"plain model. In float32 the scores of the two differ by at most {apart:.1e} of the largest.",
+            tags=(),
+        )
     again = load(out, dtype=getattr(torch, dtype))
     _check_saved(final, again, out)
-    same = sum(a == b for a, b in zip(answers, _answers(again), strict=True))
+    same = sum(a == b for a, b in zip(answers, _answer(again), strict=True))
     return (
-        f"merged and unmerged scores differ by at most {apart:.1e} of the largest over {len(FAMILIES)} questions; "
-        f"weights read back are equal, {same} of {len(FAMILIES)} answers are"
+        f"merged and unmerged scores differ by at most {apart:.1e} of the largest over {len(ASKED_OF)} questions; "
+        f"weights read back are equal, {same} of {len(ASKED_OF)} answers are"
     )
 
 
-def _name(source: checkpoint.Source) -> str:
+def _name_source(source: checkpoint.Source) -> str:
     if source.repository is not None:
         return f"{source.repository}@{source.revision}"
     return str(source.folder)
 
 
-def _side_by_side(loaded: Loaded, folder: Path) -> Any:
+def _merge_checked(loaded: Loaded, folder: Path, adapter: str | Path) -> tuple[Any, float]:
+    """Return the merged model, and how far its scores are from the unmerged ones, as a share of the largest."""
+    side_by_side = _put_side_by_side(loaded, folder)
+    before = _score_tokens(loaded, side_by_side)
+    merged = side_by_side.merge_and_unload()
+    after = _score_tokens(loaded, merged)
+    largest = max(float(x.abs().max()) for x in before)
+    apart = max(float((x - y).abs().max()) for x, y in zip(before, after, strict=True)) / largest
+    if not apart <= TOLERANCE:
+        raise UnivgError(
+            f"merged and unmerged differ by {apart:.1e} of the largest score",
+            adapter,
+            "the adapter may be of another base, or of a kind that cannot be merged: nothing was written",
+        )
+    return merged, apart
+
+
+def _put_side_by_side(loaded: Loaded, folder: Path) -> Any:
     try:
         from peft import PeftModel
     except ImportError as error:
-        raise StageError("a LoRA adapter needs the peft package: pip install 'univg[train]'") from error
+        raise UnivgError(
+            "a LoRA adapter needs the peft package", remedy="pip install 'univg[train]'"
+        ) from error
     try:
-        with quietly():
+        with silence_libraries():
             return PeftModel.from_pretrained(loaded.model, str(folder)).eval()
     except (ValueError, RuntimeError, KeyError) as error:
-        raise StageError(
-            f"the adapter does not fit its base ({checkpoint.brief(error)}): {folder}: give the base with --model"
-        ) from error
+        cause = f"the adapter does not fit its base ({checkpoint.brief(error)})"
+        raise UnivgError(cause, folder, "give the base with --model") from error
 
 
-def _chats(loaded: Loaded) -> list[Chat]:
-    """Questions of the world, at a size that the model's budget leaves as it is."""
+def _ask(loaded: Loaded) -> list[Chat]:
+    """Ask questions of the world, at a size that the model's budget leaves as it is."""
     size = min(448, int(loaded.pixel_budget.max_pixels**0.5))
-    made = [make_sample(name, "test", 0, 0, size=size) for name in FAMILIES]
+    made = [make_sample(name, "test", 0, 0, size=size) for name in ASKED_OF]
     return [Chat.ask(each.images, each.sample.query, loaded.prompt_style) for each in made]
 
 
 @torch.no_grad()
-def _scores(loaded: Loaded, model: Any) -> list[torch.Tensor]:
-    """Next-token scores at every place of the prompts, each (tokens, vocabulary)."""
+def _score_tokens(loaded: Loaded, model: Any) -> list[torch.Tensor]:
+    """Return the next-token scores at every place of the prompts, each (tokens, vocabulary)."""
     found = []
-    for chat in _chats(loaded):
+    for chat in _ask(loaded):
         messages = [dict(message) for message in chat.messages]
         text = loaded.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         inputs = loaded.processor(images=[list(chat.images)], text=[text], return_tensors="pt").to(
@@ -107,29 +122,13 @@ def _scores(loaded: Loaded, model: Any) -> list[torch.Tensor]:
     return found
 
 
-def _answers(loaded: Loaded) -> list[str]:
-    return [texts[0].text for texts in generate(loaded, _chats(loaded), max_new_tokens=48)]
+def _answer(loaded: Loaded) -> list[str]:
+    return [texts[0].text for texts in generate(loaded, _ask(loaded), max_new_tokens=48)]
 
 
 def _check_saved(final: Loaded, again: Loaded, out: Path) -> None:
     saved = again.model.state_dict()
     for name, value in final.model.state_dict().items():
         if name not in saved or not torch.equal(saved[name], value):
-            raise StageError(
-                f"the saved weights are not those in memory ({name}): {out}: check the disk, merge again"
-            )
-
-
-def _card(name: str, base: str, adapter: str, apart: float) -> str:
-    return f"""---
-license: apache-2.0
-library_name: transformers
-pipeline_tag: image-text-to-text
-tags: [visual-grounding, univg]
----
-
-# {name}
-
-`{base}` with the LoRA adapter `{adapter}` merged into it by `univg merge`: a plain model. In float32 the scores of
-the two differ by at most {apart:.1e} of the largest.
-"""
+            cause = f"the saved weights are not those in memory ({name})"
+            raise UnivgError(cause, out, "check the disk, merge again")

@@ -16,6 +16,7 @@ from trl.trainer.grpo_config import GRPOConfig as TrlArguments
 
 from univg.models import checkpoint
 from univg.models.loading import Loaded
+from univg.terminal import is_first_process
 from univg.training.config import GrpoConfig
 from univg.training.grpo.checks import check_oracle, memory_lines, start_lines
 from univg.training.grpo.difficulty import DifficultyError, check_weighting
@@ -23,24 +24,21 @@ from univg.training.grpo.dotted import DottedPathError
 from univg.training.grpo.rewards import Judge, Reward, RewardError, find_rewards
 from univg.training.grpo.sharing import CannotShare, PromptsNotShared
 from univg.training.grpo.trainer import BatchPlan, GroundingGRPOTrainer, batch_plan, paper_arguments
+from univg.training.run.arguments import make_arguments
 from univg.training.run.checkpoints import Checkpoints, load_whole_model
 from univg.training.run.cpu_layers import PatchLinear
+from univg.training.run.log import RunLog, log_left_out
 from univg.training.run.rows import StageError, StageRows, steps_of
 from univg.training.run.stage import (
-    RunLog,
-    begin,
-    checkpoints_of,
-    finish,
-    is_main,
-    lora_config,
-    note_left_out,
-    plan,
-    record,
-    start_model,
+    count_processes,
+    make_checkpoints,
+    print_plan,
+    record_run,
+    start_run,
     train,
-    trainer_arguments,
-    world_size,
+    write_model,
 )
+from univg.training.run.start import load_start, make_lora
 
 __all__ = ["GroundingGRPOTrainer", "paper_arguments", "run"]
 
@@ -66,9 +64,9 @@ class StageTrainer(GroundingGRPOTrainer):
         fresh = self.state.global_step == 0 and self.model.training
         output = super()._generate_and_score_completions(inputs)
         notes = list(dict.fromkeys(note for row in inputs for note in row.get("notes", ())))
-        if notes and is_main():
-            note_left_out(Path(self.args.output_dir), self.state.global_step + 1, notes, self.console)
-        if fresh and is_main():
+        if notes and is_first_process():
+            log_left_out(Path(self.args.output_dir), self.state.global_step + 1, notes, self.console)
+        if fresh and is_first_process():
             latest = {name: values[-1] for name, values in self._metrics["train"].items() if values}
             for line, style in start_lines(latest):
                 self.console.print(line, style=style, highlight=False, markup=False)
@@ -107,16 +105,16 @@ def run(config: GrpoConfig, out: Path, resume: bool = False, console: Console | 
     a run that was never interrupted. Pages of rollouts are in `out/rollouts`. Errors: UnivgError.
     """
     out = Path(out)
-    console = console or Console(stderr=True, quiet=not is_main())
+    console = console or Console(stderr=True, quiet=not is_first_process())
     batches, rewards = _settled(config)
-    resumed = begin(config, out, resume, console)
-    arguments = trainer_arguments(TrlArguments, config, _ours(config, out, batches, rewards))
-    loaded = start_model(config)
+    resumed = start_run(config, out, resume, console)
+    arguments = make_arguments(TrlArguments, config, _ours(config, out, batches, rewards))
+    loaded = load_start(config)
     rows = StageRows(config, loaded.processor, teach=False)
     steps = steps_of(config, rows, config.prompts_per_step) * (1 if config.max_steps else config.iterations)
     rows.resize(-(-steps // config.iterations) * config.prompts_per_step)
     arguments.max_steps = steps
-    facts = record(config, out, rows, resumed, steps)
+    facts = record_run(config, out, rows, resumed, steps)
     examples = TrainingRows(rows)
     judge = Judge(config.prompt_style, loaded.family.frame, loaded.resized)
     console.print(check_oracle(examples, rewards, judge, loaded.processor), highlight=False, markup=False)
@@ -125,10 +123,10 @@ def run(config: GrpoConfig, out: Path, resume: bool = False, console: Console | 
     lines = [str(batches), trainer.sharing_line(), *memory]
     trainer.console = console
     _embed_alike(trainer)
-    plan(trainer, steps, lines, console)
-    trainer.checkpoints = checkpoints_of(config, loaded)
+    print_plan(trainer, steps, lines, console)
+    trainer.checkpoints = make_checkpoints(config, loaded)
     train(trainer, RunLog(out, "grpo", console, SHOWN), resumed, trainer.current_rollouts)
-    return finish(trainer, config, out, loaded, facts, console)
+    return write_model(trainer, config, out, loaded, facts, console)
 
 
 def _embed_alike(trainer: StageTrainer) -> None:
@@ -162,7 +160,7 @@ def _trainer(
                 judge=judge,
                 pages=out / PAGES,
                 page_every=config.rollout_page_every,
-                peft_config=lora_config(config, loaded),
+                peft_config=make_lora(config, loaded),
                 shared_prefix=config.shared_prefix,
             )
         except CannotShare as error:
@@ -172,7 +170,7 @@ def _trainer(
 def _settled(config: GrpoConfig) -> tuple[BatchPlan, Sequence[Reward]]:
     """What can be wrong in a config is told before a model is loaded."""
     try:
-        batches = batch_plan(config.prompts_per_step, config.rollouts, config.micro_batch, world_size())
+        batches = batch_plan(config.prompts_per_step, config.rollouts, config.micro_batch, count_processes())
         rewards = find_rewards(config.rewards)
         check_weighting(config.weighting, config.power_w)
     except (DifficultyError, DottedPathError, RewardError, ValueError) as error:
@@ -188,7 +186,6 @@ def _settled(config: GrpoConfig) -> tuple[BatchPlan, Sequence[Reward]]:
 def _ours(config: GrpoConfig, out: Path, batches: BatchPlan, rewards: Sequence[Reward]) -> dict[str, Any]:
     decided = {
         "output_dir": str(out),
-        "max_steps": 1,  # set once the data has been read
         "per_device_train_batch_size": batches.micro_batch,
         "gradient_accumulation_steps": batches.accumulation,
         "steps_per_generation": batches.accumulation,

@@ -1,4 +1,4 @@
-"""The procedural world as training batches: drawn on the fly, in workers, the same for the same step.
+"""Draw the procedural world as training batches: on the fly, in workers, the same for the same step.
 
 Batch `step` depends on the config and the step alone, so that a resumed run sees what an uninterrupted one does.
 """
@@ -6,29 +6,33 @@ Batch `step` depends on the config and the step alone, so that a resumed run see
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import Dataset
 
-from univg.config import Phase, PretrainConfig
+from univg.errors import UnivgError
 from univg.grounding.prompts import PromptStyle, render_chat, render_response
 from univg.models.processor import GroundingProcessor
-from univg.training.pretrain.dense_head import DenseTargets, dense_targets
+from univg.training.config import Phase, PretrainConfig
+from univg.training.pretrain.dense_head import DenseTargets, make_dense_targets
+from univg.training.run.batches import IGNORED, encode_row, join_inputs, pad_right, split_by_length
 from univg.world import FAMILIES, WorldSample, make_sample
 from univg.world.questions import a
 from univg.world.scene import Scene, place_name
 
 DESCRIBE = "Describe every object in the images with its place and bounding box."
-IGNORED = -100
 
 
-@dataclass
+@dataclass(frozen=True)
 class MicroBatch:
-    """Padded on the right. `labels_BT` is IGNORED outside responses; `weights_BT` says how much a label counts."""
+    """Rows to learn from, padded on the right.
+
+    `labels_BT` is IGNORED outside responses; `weights_BT` says how much a label counts.
+    """
 
     inputs: dict[str, Tensor]
     labels_BT: Tensor
@@ -39,6 +43,7 @@ class MicroBatch:
 
 
 def phase_at(config: PretrainConfig, step: int) -> Phase:
+    """Return the phase that a step lies in; after the last one, the last."""
     for phase in config.phases:
         if step < phase.steps:
             return phase
@@ -46,26 +51,30 @@ def phase_at(config: PretrainConfig, step: int) -> Phase:
     return config.phases[-1]
 
 
-def shares(phase: Phase) -> dict[tuple[str, str], float]:
-    """The phase's mixture with "*" spelt out over every family."""
+def spell_out(phase: Phase) -> dict[tuple[str, str], float]:
+    """Return the phase's mixture with "*" spelt out over every family.
+
+    Raises UnivgError for a key that is not family/style.
+    """
     out: dict[tuple[str, str], float] = {}
     for key, share in phase.mixture.items():
         name, _, style = key.partition("/")
         names = tuple(FAMILIES) if name == "*" else (name,)
         for each in names:
             if each not in FAMILIES or style not in ("direct", "simple", "think", "describe"):
-                raise ValueError(
-                    f"phase {phase.name!r}: mixture key {key!r}: write family/style with a family of "
-                    f"{', '.join(FAMILIES)} or '*', and a style of direct, simple, think, describe"
+                raise UnivgError(
+                    f"phase {phase.name!r}: mixture key {key!r}",
+                    remedy=f"write family/style with a family of {', '.join(FAMILIES)} or '*', and a style of "
+                    "direct, simple, think, describe",
                 )
             out[each, style] = out.get((each, style), 0.0) + share / len(names)
     return out
 
 
 def draw_samples(config: PretrainConfig, step: int) -> list[tuple[WorldSample, str]]:
-    """The (sample, style) pairs of one step."""
+    """Draw the (sample, style) pairs of one step."""
     phase = phase_at(config, step)
-    mixture = shares(phase)
+    mixture = spell_out(phase)
     rng = random.Random(f"{config.seed}/{step}")
     picks = rng.choices(list(mixture), list(mixture.values()), k=config.batch)
     drawn = []
@@ -76,8 +85,8 @@ def draw_samples(config: PretrainConfig, step: int) -> list[tuple[WorldSample, s
     return drawn
 
 
-def prompt_and_response(world_sample: WorldSample, style: str) -> tuple[list[dict[str, Any]], str]:
-    """The chat of one training sample and what the model shall answer."""
+def render_dialogue(world_sample: WorldSample, style: str) -> tuple[list[dict[str, Any]], str]:
+    """Return the chat of one training sample, and what the model shall answer."""
     sample = world_sample.sample
     if style == "describe":
         chat = render_chat(len(sample.images), DESCRIBE, "direct")
@@ -91,7 +100,7 @@ def prompt_and_response(world_sample: WorldSample, style: str) -> tuple[list[dic
 
 
 def describe(world_sample: WorldSample) -> str:
-    """Every thing of every image with its place and its box, from left to right."""
+    """Name every thing of every image with its place and its box, from left to right."""
     lines = []
     for shot in world_sample.shots:
         if not isinstance(shot, Scene):
@@ -108,48 +117,38 @@ def describe(world_sample: WorldSample) -> str:
 
 
 class Collator:
-    """(sample, style) pairs to micro-batches, through the one preprocessing path."""
+    """Join (sample, style) pairs to micro-batches, through the one preprocessing path."""
 
     def __init__(self, processor: GroundingProcessor, box_weight: float = 1.0) -> None:
-        self.processor = processor
-        self.box_weight = box_weight
-        tokenizer = processor.tokenizer
-        self.start_ids = tokenizer.encode("<|im_start|>assistant\n")
-        self.end_id = tokenizer.eos_token_id
-        self.pad_id = tokenizer.pad_token_id
-        self.digits = {tokenizer.convert_tokens_to_ids(str(digit)): digit for digit in range(10)}
+        self.processor, self.box_weight = processor, box_weight
+        digits = [processor.tokenizer.convert_tokens_to_ids(str(digit)) for digit in range(10)]
+        self.digits = {token: digit for digit, token in enumerate(digits)}
 
     def split(self, drawn: Sequence[tuple[WorldSample, str]], micro_batch: int) -> list[MicroBatch]:
-        """Micro-batches of like length, so that little of them is padding."""
-        rows = [self._row(*pair) for pair in drawn]
-        rows.sort(key=lambda row: len(row["ids"]))
-        return [self._join(rows[i : i + micro_batch]) for i in range(0, len(rows), micro_batch)]
+        """Return micro-batches of rows of like length."""
+        rows = [self._encode(*pair) for pair in drawn]
+        return [self._join(part) for part in split_by_length(rows, micro_batch)]
 
-    def _row(self, world_sample: WorldSample, style: str) -> dict[str, Any]:
-        chat, response = prompt_and_response(world_sample, style)
+    def _encode(self, world_sample: WorldSample, style: str) -> dict[str, Any]:
+        chat, response = render_dialogue(world_sample, style)
         prompt = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        encoded = self.processor(images=[list(world_sample.images)], text=[prompt], return_tensors="pt")
-        ids = encoded["input_ids"][0].tolist()
-        answer = [*self.processor.tokenizer.encode(response), self.end_id]
-        # Where the answer's own box begins: digits before it (none in our thoughts) would not be its box.
-        weights = [self.box_weight if token in self.digits else 1.0 for token in answer]
+        row = encode_row(self.processor, world_sample.images, prompt, response)
+        answer = [label for label in row["labels"] if label != IGNORED]
+        asked = len(row["ids"]) - len(answer)
         dense = [
-            dense_targets(shot if isinstance(shot, Scene) else None, int(h) // 2, int(w) // 2)
-            for shot, (_, h, w) in zip(world_sample.shots, encoded["image_grid_thw"], strict=True)
+            make_dense_targets(shot if isinstance(shot, Scene) else None, int(h) // 2, int(w) // 2)
+            for shot, (_, h, w) in zip(world_sample.shots, row["grids"], strict=True)
         ]
         return {
-            "ids": ids + answer,
-            "labels": [IGNORED] * len(ids) + answer,
-            "weights": [0.0] * len(ids) + weights,
-            "types": encoded["mm_token_type_ids"][0].tolist() + [0] * len(answer),
-            "pixels": encoded["pixel_values"],
-            "grids": encoded["image_grid_thw"],
+            **row,
+            # Where the answer's own box begins: digits before it (none in our thoughts) would not be its box.
+            "weights": [0.0] * asked + [self.box_weight if token in self.digits else 1.0 for token in answer],
             "dense": DenseTargets.join(dense),
-            "boxes": [(len(ids) + at - 1, box) for at, box in self._boxes(answer)],
+            "boxes": [(asked + at - 1, box) for at, box in self._find_boxes(answer)],
         }
 
-    def _boxes(self, answer: Sequence[int]) -> list[tuple[int, tuple[float, ...]]]:
-        """(index of its first digit, the box in unit coordinates) for every box written in an answer's tokens."""
+    def _find_boxes(self, answer: Sequence[int]) -> list[tuple[int, tuple[float, ...]]]:
+        """Return (index of its first digit, the box in unit coordinates) for every box in an answer's tokens."""
         numbers: list[tuple[int, int]] = []
         for at, token in enumerate(answer):
             digit = self.digits.get(token)
@@ -162,54 +161,22 @@ class Collator:
         fours = [numbers[i : i + 4] for i in range(0, len(numbers) - 3, 4)]
         return [(four[0][0], tuple(value / 1000 for _, value in four)) for four in fours]
 
-    def _join(self, rows: Sequence[dict[str, Any]]) -> MicroBatch:
-        longest = max(len(row["ids"]) for row in rows)
-
-        def padded(name: str, fill: float, dtype: torch.dtype) -> Tensor:
-            return torch.tensor(
-                [row[name] + [fill] * (longest - len(row[name])) for row in rows], dtype=dtype
-            )
-
-        inputs = {
-            "input_ids": padded("ids", self.pad_id, torch.long),
-            "mm_token_type_ids": padded("types", 0, torch.long),
-            "pixel_values": torch.cat([row["pixels"] for row in rows]),
-            "image_grid_thw": torch.cat([row["grids"] for row in rows]),
-        }
+    def _join(self, rows: Sequence[Mapping[str, Any]]) -> MicroBatch:
         return MicroBatch(
-            inputs,
-            padded("labels", IGNORED, torch.long),
-            padded("weights", 0.0, torch.float),
+            join_inputs(rows, self.processor.tokenizer.pad_token_id),
+            pad_right(rows, "labels", IGNORED),
+            pad_right(rows, "weights", 0.0, torch.float),
             DenseTargets.join([row["dense"] for row in rows]),
             torch.tensor([(i, at) for i, row in enumerate(rows) for at, _ in row["boxes"]], dtype=torch.long),
             torch.tensor([box for row in rows for _, box in row["boxes"]], dtype=torch.float),
         )
 
 
-class WorldSteps(IterableDataset):  # type: ignore[type-arg]
-    """Steps `start` … as lists of micro-batches."""
+class WorldSteps(Dataset[list[MicroBatch]]):
+    """Step number -> its micro-batches."""
 
-    def __init__(self, config: PretrainConfig, processor: GroundingProcessor, start: int, stop: int) -> None:
-        self.config, self.processor, self.start, self.stop = config, processor, start, stop
+    def __init__(self, config: PretrainConfig, processor: GroundingProcessor) -> None:
+        self.config, self.collator = config, Collator(processor, config.box_weight)
 
-    def __iter__(self) -> Iterator[list[MicroBatch]]:
-        worker = torch.utils.data.get_worker_info()
-        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        if worker:
-            torch.set_num_threads(1)
-        collator = Collator(self.processor, self.config.box_weight)
-        for step in range(self.start + first, self.stop, stride):
-            yield collator.split(draw_samples(self.config, step), self.config.micro_batch)
-
-
-def step_loader(
-    config: PretrainConfig, processor: GroundingProcessor, start: int, stop: int
-) -> Iterator[list[MicroBatch]]:
-    """Batches in step order whatever the number of workers (a loader takes from its workers in turn)."""
-    loader: Any = DataLoader(
-        WorldSteps(config, processor, start, stop),
-        batch_size=None,
-        num_workers=config.workers,
-        prefetch_factor=4 if config.workers else None,
-    )
-    return iter(loader)
+    def __getitem__(self, step: int) -> list[MicroBatch]:
+        return self.collator.split(draw_samples(self.config, step), self.config.micro_batch)

@@ -1,4 +1,4 @@
-"""An auxiliary loss over image tokens: where am I, what do I cover, where does it end?
+"""Ask image tokens, by an auxiliary loss, where they are, what they cover and where that ends.
 
 A small model trained on answers alone takes long to find out that positions exist: a whole answer gives it some
 twelve digits to learn from, and M-RoPE tells it places only by differences. This head asks every image token, at a
@@ -45,8 +45,8 @@ class DenseTargets:
         return DenseTargets(**{name: torch.cat([getattr(p, name) for p in parts]) for name in names})
 
 
-def dense_targets(scene: Scene | None, rows: int, columns: int) -> DenseTargets:
-    """What a head should say of an image cut into `rows` × `columns` tokens (row by row)."""
+def make_dense_targets(scene: Scene | None, rows: int, columns: int) -> DenseTargets:
+    """Return what a head should say of an image cut into `rows` × `columns` tokens (row by row)."""
     n = rows * columns
     ys, xs = torch.meshgrid(
         (torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij"
@@ -69,7 +69,7 @@ def dense_targets(scene: Scene | None, rows: int, columns: int) -> DenseTargets:
 
 
 class BoxHead(nn.Module):
-    """Reads the box that a response is about to write, from the token before its first digit.
+    """Read the box that a response is about to write, from the token before its first digit.
 
     Digits are a rough teacher: 399 and 401 share none. A distance between boxes tells a token that looks at the
     wrong thing which way to look. Hidden states (boxes, width) in, L1 against the box (unit) out.
@@ -85,7 +85,7 @@ class BoxHead(nn.Module):
 
 
 class DenseHead(nn.Module):
-    """Linear read-outs of hidden states (tokens, width): place, presence, box, colour, shape."""
+    """Read hidden states (tokens, width) linearly: place, presence, box, colour, shape."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class DenseHead(nn.Module):
         self.read = nn.Linear(width, sum(self.sizes))
 
     def forward(self, hidden_NW: Tensor, targets: DenseTargets) -> tuple[Tensor, dict[str, float]]:
-        """The summed loss (a scalar) and its terms for the log."""
+        """Return the summed loss (a scalar) and its terms for the log."""
         read = self.read(self.norm(hidden_NW.float()))
         place, presence, box, colour, shape = read.split(self.sizes, dim=1)
         known, on = targets.known_N, targets.known_N & (targets.colour_N != NOTHING)

@@ -7,12 +7,10 @@ step alone, and a resumed run continues as if it had not stopped.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import pickle
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -20,42 +18,39 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Qwen2VLForConditionalGeneration
 
-from univg.config import PretrainConfig, save_config
+from univg.config import save_config
 from univg.errors import UnivgError
+from univg.files import replacing
 from univg.models.loading import MODEL_FAMILIES, Loaded, load
 from univg.models.processor import GroundingProcessor
 from univg.models.tiny import build_tiny, save_tiny
+from univg.terminal import notes, progress
+from univg.training.config import Phase, PretrainConfig
 from univg.training.pretrain.batches import (
-    IGNORED,
     MicroBatch,
+    WorldSteps,
     draw_samples,
     phase_at,
-    prompt_and_response,
-    step_loader,
+    render_dialogue,
 )
-from univg.training.pretrain.card import held_out_scores, write_card
+from univg.training.pretrain.card import score_held_out, write_pretrain_card
 from univg.training.pretrain.dense_head import BoxHead, DenseHead
-from univg.training.run.cpu_layers import ATTENTION, PatchLinear
+from univg.training.run.batches import IGNORED, load_steps
+from univg.training.run.checkpoints import check_same_config
+from univg.training.run.cpu_layers import ATTENTION, embed_by_product
+from univg.training.run.log import LOG, append_rows, drop_rows_after
+
+__all__ = ["pretrain", "rate_at"]
 
 STATE = "state.pt"
+MEAN_STEPS = 50
+"""Steps between two lines with the means of the log's numbers."""
 QUIET_S = 20
-"""Seconds without a word after which a run whose bar nobody sees says how far it is."""
-
-
-class PretrainError(UnivgError):
-    """A run that cannot start or go on; the text says what, where and what to do."""
+"""Seconds without a line after which a run whose bar nobody sees says how far it is."""
 
 
 @dataclass
@@ -75,23 +70,22 @@ class Run:
         return sum(phase.steps for phase in self.config.phases)
 
 
-def run(config: PretrainConfig, out: Path, resume: bool = False, console: Console | None = None) -> Path:
-    """Train as `config` says and write the checkpoint to `out`; returns `out`.
+def pretrain(config: PretrainConfig, out: Path, resume: bool = False, console: Console | None = None) -> Path:
+    """Train as `config` says and write the checkpoint to `out`; return `out`.
 
-    `out/state.pt` holds the run while it lasts. Errors: `PretrainError` when `out` holds another run's state and
-    `resume` is not given, when the state was made by another config, or when the loss is no longer finite.
+    `out/state.pt` holds the run while it lasts. Raises UnivgError when `out` holds another run's state and `resume`
+    is not given, when the state was made by another config, or when the loss is no longer finite.
     """
-    console = console or Console(stderr=True)
+    console = console or notes()
     out.mkdir(parents=True, exist_ok=True)
     state = out / STATE
     if state.exists() and not resume:
-        raise PretrainError(
-            f"{state}: a run is here already: continue it with --resume, or choose another --out"
-        )
+        raise UnivgError("a run is here already", state, "continue it with --resume, or choose another --out")
+    saved = _read_state(config, state) if state.exists() else None
     training = _prepare(config)
-    if state.exists():
-        _restore(training, state)
-        _forget_after(out / "log.jsonl", training.step)
+    if saved is not None:
+        _restore(training, saved)
+        drop_rows_after(out / LOG, training.step)
         console.print(f"resuming at step {training.step} of {training.steps}")
     elif resume:
         console.print(f"no saved state in {out}: starting from step 0")
@@ -99,54 +93,51 @@ def run(config: PretrainConfig, out: Path, resume: bool = False, console: Consol
     parameters = sum(p.numel() for p in training.model.parameters())
     console.print(f"{parameters / 1e6:.2f} M parameters, {training.steps} steps of {config.batch} samples")
     _train(training, out, console)
-    finish(training, out)
+    _write_model(training, out)
     if config.card_samples:
         console.print(f"measuring {config.card_samples} held-out samples a family for the model card")
         loaded = load(out)
-        scores = held_out_scores(loaded, config.prompt_style, config.card_samples, config.image_px)
-        write_card(out, config, loaded, scores)
+        scores = score_held_out(loaded, config.prompt_style, config.card_samples, config.image_px)
+        write_pretrain_card(out, config, loaded, scores)
     return out
 
 
 def _prepare(config: PretrainConfig) -> Run:
     torch.manual_seed(config.seed)
     if config.start is None:
-        model, processor = build_tiny(config.seed, _corpus(config), text=config.text)
+        model, processor = build_tiny(config.seed, _list_texts(config), text=config.text)
     else:
-        model, processor = _start_from(config.start)
+        loaded: Any = load(config.start, dtype="float32")
+        model, processor = loaded.model, loaded.processor
     layers = len(model.model.language_model.layers)
     for name, layer in (("dense_layer", config.dense_layer), ("box_layer", config.box_layer)):
         if layer > layers:
-            raise PretrainError(f"{name}={layer}: the text model has {layers} layers: give at most {layers}")
+            raise UnivgError(
+                f"{name}={layer}: the text model has {layers} layers", remedy=f"give at most {layers}"
+            )
     model.train()
     width = int(model.lm_head.in_features)
     head = nn.ModuleDict({"dense": DenseHead(width), "box": BoxHead(width)})
-    patch_embed = model.model.visual.patch_embed
-    patch_embed.proj = PatchLinear(patch_embed.proj)
+    embed_by_product(model)
     model.set_attn_implementation(ATTENTION)
-    return Run(config, model, processor, head, _optimizers(config, model, head))
+    return Run(config, model, processor, head, _make_optimizers(config, model, head))
 
 
-def _start_from(name: str) -> tuple[Any, GroundingProcessor]:
-    loaded = load(name, dtype="float32")
-    return loaded.model, loaded.processor
-
-
-def _corpus(config: PretrainConfig) -> Iterable[str]:
-    """Texts of the world from which the tokenizer learns its merges."""
-    from univg.config import Phase
-
+def _list_texts(config: PretrainConfig) -> Iterable[str]:
+    """Yield texts of the world, from which the tokenizer learns its merges."""
     phase = Phase(name="corpus", steps=1, mixture={"*/think": 1.0})
     drawing = config.model_copy(update={"phases": (phase,), "batch": 1500, "image_px": 32})
     for world_sample, _ in draw_samples(drawing, 0):
         for style in ("think", "direct", "simple", "describe"):
-            chat, response = prompt_and_response(world_sample, style)
+            chat, response = render_dialogue(world_sample, style)
             yield chat[0]["content"][-1]["text"]
             yield response
 
 
-def _optimizers(config: PretrainConfig, model: nn.Module, head: nn.Module) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for the rest (embeddings, norms, biases, first and last maps)."""
+def _make_optimizers(
+    config: PretrainConfig, model: nn.Module, head: nn.Module
+) -> list[torch.optim.Optimizer]:
+    """Make Muon for the matrices inside the layers, AdamW for the rest (embeddings, norms, biases, outer maps)."""
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -165,7 +156,7 @@ def _optimizers(config: PretrainConfig, model: nn.Module, head: nn.Module) -> li
 
 
 def rate_at(config: PretrainConfig, step: int, steps: int) -> float:
-    """The learning rates' factor: linear warm-up, the phase's own, linear to zero where the phase or the run ends."""
+    """Return the learning rates' factor: linear warm-up, the phase's own, linear to zero where phase or run ends."""
     warm = min(1.0, (step + 1) / max(1, config.warmup))
     phase, left_of_phase = phase_at(config, step), steps - step
     decay, length = config.decay, steps
@@ -177,74 +168,54 @@ def rate_at(config: PretrainConfig, step: int, steps: int) -> float:
 
 
 def _train(training: Run, out: Path, console: Console) -> None:
-    config = training.config
-    batches = step_loader(config, training.processor, training.step, training.steps)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[shown]}"),
-    )
-    told = time.monotonic()
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("pretrain", total=training.steps, completed=training.step, shown="")
+    config, steps = training.config, training.steps
+    batches = load_steps(WorldSteps(config, training.processor), training.step, steps, config.workers)
+    said = time.monotonic()
+    with progress(console, note=True) as bar:
+        task = bar.add_task("pretrain", total=steps, completed=training.step, note="")
         for batch in batches:
             started = time.perf_counter()
             terms = _update(training, batch)
             training.step += 1
             terms |= {"step": training.step, "seconds": time.perf_counter() - started}
             terms["phase"] = phase_at(config, training.step - 1).name
-            training.log.append(terms)
-            _append(out / "log.jsonl", terms)
-            shown = f"{terms['phase']} loss {terms['loss']:.3f} box {terms['box_token']:.3f}"
-            progress.update(bar, completed=training.step, shown=shown)
-            if training.step % 50 == 0:
-                mean = _mean(training.log[-50:])
-                console.print(
-                    " ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in mean.items())
-                )
-                told = time.monotonic()
-            elif not console.is_terminal and time.monotonic() - told > QUIET_S:
-                console.print(f"step {training.step} of {training.steps}: {shown}")
-                told = time.monotonic()
-            if training.step % config.save_every == 0 and training.step < training.steps:
+            _log(training, out, terms)
+            note = f"{terms['phase']} loss {terms['loss']:.3f} box {terms['box_token']:.3f}"
+            bar.update(task, completed=training.step, note=note)
+            if training.step % MEAN_STEPS == 0:
+                console.print(_describe_means(training.log[-MEAN_STEPS:]))
+                said = time.monotonic()
+            elif not console.is_terminal and time.monotonic() - said > QUIET_S:
+                console.print(f"step {training.step} of {steps}: {note}")
+                said = time.monotonic()
+            if training.step == steps:
+                break
+            if training.step % config.save_every == 0:
                 _save_state(training, out / STATE)
-            if (
-                config.eval_every
-                and training.step % config.eval_every == 0
-                and training.step < training.steps
-            ):
-                scores = _progress_scores(training)
-                training.log.append({"step": training.step, **scores})
-                _append(out / "log.jsonl", training.log[-1])
+            if config.eval_every and training.step % config.eval_every == 0:
+                scores = _score_on_the_way(training)
+                _log(training, out, {"step": training.step, **scores})
                 console.print(f"step {training.step} held-out Acc@0.5 {scores}")
     _save_state(training, out / STATE)
 
 
-def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _log(training: Run, out: Path, row: dict[str, Any]) -> None:
+    training.log.append(row)
+    append_rows(out / LOG, [row])
+
+
+def _describe_means(rows: Sequence[dict[str, Any]]) -> str:
+    """Write the means of the rows' numbers, and the last row's other values, on one line."""
     rows = [row for row in rows if "loss" in row]
-    return {
-        key: sum(row[key] for row in rows) / len(rows) if isinstance(rows[-1][key], float) else rows[-1][key]
-        for key in rows[-1]
+    means = {
+        key: f"{sum(row[key] for row in rows) / len(rows):.3f}" if isinstance(value, float) else value
+        for key, value in rows[-1].items()
     }
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    with path.open("a") as handle:
-        handle.write(json.dumps(row) + "\n")
-
-
-def _forget_after(path: Path, step: int) -> None:
-    """Drop the rows of steps that a resumed run will take again, and a torn last one."""
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-        path.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step))
+    return " ".join(f"{key}={value}" for key, value in means.items())
 
 
 def _update(training: Run, batch: list[MicroBatch]) -> dict[str, Any]:
-    """One optimizer step over the micro-batches; the loss is a mean over the whole batch's weighted tokens."""
+    """Take one optimizer step over the micro-batches; the loss is a mean over the batch's weighted tokens."""
     config, model = training.config, training.model
     factor = rate_at(config, training.step, training.steps)
     for optimizer in training.optimizers:
@@ -255,7 +226,7 @@ def _update(training: Run, batch: list[MicroBatch]) -> dict[str, Any]:
     total_tokens = sum(len(part.dense.known_N) for part in batch)
     sums: dict[str, float] = {"loss": 0.0, "box_token": 0.0}
     for part in batch:
-        loss, box_token, dense, terms = _losses(training, part)
+        loss, box_token, dense, terms = _compute_losses(training, part)
         share = len(part.dense.known_N) / total_tokens
         (loss / total_weight + config.dense_weight * share * dense).backward()
         sums["loss"] += float(loss.detach()) / total_weight
@@ -264,17 +235,17 @@ def _update(training: Run, batch: list[MicroBatch]) -> dict[str, Any]:
             sums[f"dense_{name}"] = sums.get(f"dense_{name}", 0.0) + term * share
     norm = float(nn.utils.clip_grad_norm_([*model.parameters(), *training.head.parameters()], 1.0))
     if not math.isfinite(sums["loss"]) or not math.isfinite(norm):
-        raise PretrainError(
-            f"step {training.step}: loss {sums['loss']}, gradient norm {norm}: no longer finite; "
-            "lower lr and matrix_lr and resume from the last state"
+        raise UnivgError(
+            f"step {training.step}: loss {sums['loss']}, gradient norm {norm}: no longer finite",
+            remedy="lower lr and matrix_lr and resume from the last state",
         )
     for optimizer in training.optimizers:
         optimizer.step()
     return {**sums, "grad_norm": norm, "rate": factor}
 
 
-def _losses(training: Run, part: MicroBatch) -> tuple[Tensor, float, Tensor, dict[str, float]]:
-    """Summed weighted token loss, mean loss of box digits (to watch), the dense head's loss and its terms."""
+def _compute_losses(training: Run, part: MicroBatch) -> tuple[Tensor, float, Tensor, dict[str, float]]:
+    """Return the summed weighted token loss, the mean loss of box digits (to watch), the heads' loss and its terms."""
     config, model = training.config, training.model
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bf16):
         outputs = model.model(**part.inputs, output_hidden_states=True, use_cache=False)
@@ -294,39 +265,30 @@ def _losses(training: Run, part: MicroBatch) -> tuple[Tensor, float, Tensor, dic
 
 
 def _save_state(training: Run, path: Path) -> None:
-    """All or nothing: a kill or a full disk leaves the state that was there."""
-    partial = path.with_suffix(".partial")
-    try:
-        torch.save(
-            {
-                "config": training.config.model_dump(mode="json"),
-                "step": training.step,
-                "model": training.model.state_dict(),
-                "head": training.head.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer in training.optimizers],
-            },
-            partial,
-        )
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    state = {
+        "config": training.config.model_dump(mode="json"),
+        "step": training.step,
+        "model": training.model.state_dict(),
+        "head": training.head.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in training.optimizers],
+    }
+    with replacing(path) as partial:
+        torch.save(state, partial)
 
 
-def _restore(training: Run, path: Path) -> None:
+def _read_state(config: PretrainConfig, path: Path) -> dict[str, Any]:
+    """Read a saved state; raise UnivgError for one that is torn or of another config."""
     try:
-        state = torch.load(path, weights_only=True)
+        state: dict[str, Any] = torch.load(path, weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise PretrainError(
-            f"{path}: the state cannot be read ({type(error).__name__}): delete it and start again"
+        raise UnivgError(
+            f"the state cannot be read ({type(error).__name__})", path, "delete it and start again"
         ) from None
-    if state["config"] != training.config.model_dump(mode="json"):
-        changed = [
-            k for k, v in training.config.model_dump(mode="json").items() if state["config"].get(k) != v
-        ]
-        raise PretrainError(
-            f"{path}: made by another config (differs in {', '.join(changed)}): "
-            "give the same key=value overrides again, or choose another --out"
-        )
+    check_same_config(state["config"], config, path)
+    return state
+
+
+def _restore(training: Run, state: dict[str, Any]) -> None:
     training.model.load_state_dict(state["model"])
     training.head.load_state_dict(state["head"])
     for optimizer, saved in zip(training.optimizers, state["optimizers"], strict=True):
@@ -334,7 +296,7 @@ def _restore(training: Run, path: Path) -> None:
     training.step = state["step"]
 
 
-def finish(training: Run, out: Path) -> None:
+def _write_model(training: Run, out: Path) -> None:
     """Write the checkpoint in the standard layout: bf16 weights, processor, pixel budget, prompt style."""
     model = training.model
     weights = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
@@ -345,15 +307,15 @@ def finish(training: Run, out: Path) -> None:
     save_tiny(plain, training.processor, out, training.config.prompt_style)
 
 
-def _progress_scores(training: Run) -> dict[str, float]:
-    """Acc@0.5 a family on the way, a few held-out samples each, asked in the config's prompt style."""
+def _score_on_the_way(training: Run) -> dict[str, float]:
+    """Return Acc@0.5 of every family on a few held-out samples, asked in the config's prompt style."""
     config, model = training.config, training.model
     loaded = Loaded(model, training.processor, MODEL_FAMILIES["qwen2_vl"], config.prompt_style, "in training")
     model.eval()
     # Decoding pads on the left, which needs the mask that the training attention does without.
     model.set_attn_implementation("sdpa")
     try:
-        scores = held_out_scores(loaded, config.prompt_style, config.eval_samples, config.image_px)
+        scores = score_held_out(loaded, config.prompt_style, config.eval_samples, config.image_px)
     finally:
         model.set_attn_implementation(ATTENTION)
         model.train()

@@ -25,17 +25,17 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState  # type: ignore[import-untyped]
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
+from univg.config import Config
 from univg.errors import UnivgError, one_line
 from univg.files import write_whole
 
@@ -44,6 +44,7 @@ __all__ = [
     "STAGING",
     "Checkpoints",
     "StopAtNonFinite",
+    "check_same_config",
     "find_checkpoints",
     "find_fault",
     "find_last_good",
@@ -74,6 +75,8 @@ class Checkpoints:
         While the block runs, `args.output_dir` is that folder's parent, so drafts that a trainer writes beside its
         checkpoints are dropped. Raises UnivgError where the disk is full; no checkpoint is then lost.
         """
+        from accelerate import PartialState  # type: ignore[import-untyped]
+
         out, name = Path(str(args.output_dir)), f"{_PREFIX}{step}"
         staging, final = out / STAGING, out / name
         args.output_dir = str(staging)
@@ -114,7 +117,7 @@ def load_whole_model(model: Any, folder: str | Path) -> bool:
 
 
 class StopAtNonFinite(TrainerCallback):
-    """End a run before a gradient that is not finite moves the weights, with the step's batches saved to look at.
+    """End a run before a gradient that is not finite moves the weights, and save the step's batches to look at.
 
     `batches` gives the micro-batches of the current step; where they have `samples`, the ids are saved with them.
     """
@@ -133,10 +136,11 @@ class StopAtNonFinite(TrainerCallback):
             self._stop("the gradient's norm", norm, state.global_step + 1, args.process_index)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Stop at a norm that overflowed: clipping has made such gradients zero, and they look finite."""
-        norm = float((logs or {}).get("grad_norm", 0.0))
-        if not math.isfinite(norm):
-            self._stop("the gradient's norm", norm, state.global_step, args.process_index)
+        """Stop at what gradients may not show: a loss of infinity, or a norm that overflowed and was clipped to 0."""
+        for name, what in (("loss", "the loss"), ("grad_norm", "the gradient's norm")):
+            value = float((logs or {}).get(name, 0.0))
+            if not math.isfinite(value):
+                self._stop(what, value, state.global_step, args.process_index)
 
     def _stop(self, what: str, value: float, step: int, rank: int) -> None:
         path = self.out / "non-finite" / f"step-{step}-process-{rank}.pt"
@@ -200,6 +204,26 @@ def find_last_good(out: Path) -> tuple[Path | None, list[str]]:
             return folder, reports
         reports.append(f"torn checkpoint passed over ({fault}): {folder}: it will be replaced")
     return None, reports
+
+
+def check_same_config(
+    before: Mapping[str, Any], config: Config, place: Path, free: Collection[str] = ()
+) -> None:
+    """Raise UnivgError where a run is to go on under another config than the one it began with, dumped in `before`.
+
+    Keys in `free` may differ.
+    """
+    changed = [
+        key
+        for key, value in config.model_dump(mode="json").items()
+        if before.get(key) != value and key not in free
+    ]
+    if changed:
+        raise UnivgError(
+            f"the run was made by another config (differs in {', '.join(changed)})",
+            place,
+            "give the same key=value overrides again, or choose another --out",
+        )
 
 
 @contextmanager

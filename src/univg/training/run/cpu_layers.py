@@ -1,4 +1,4 @@
-"""Two layers as CPUs like them: attention in float32 inside a bf16 run, and patches embedded by a matrix product."""
+"""Two layers that are quick on CPUs: attention in float32 inside a bf16 run, patches embedded by a matrix product."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
+
+from univg.models.loading import plain_model
+
+__all__ = ["ATTENTION", "PatchLinear", "embed_by_product"]
 
 ATTENTION = "univg_float"
 
@@ -20,7 +24,7 @@ def _float_attention(
     attention_mask: Tensor | None,
     **settings: Any,
 ) -> tuple[Tensor, None]:
-    """Causal SDPA in float32 inside a bf16 run: on CPUs its backward pass takes half the time of bf16's.
+    """Attend causally (SDPA) in float32 inside a bf16 run: on CPUs its backward pass takes half the time of bf16's.
 
     Rows are padded on the right and labels end before the padding, so no mask is needed.
     """
@@ -40,8 +44,10 @@ AttentionInterface.register(ATTENTION, _float_attention)
 
 
 class PatchLinear(nn.Module):
-    """The patch embedding as the matrix product it is: on CPUs a strided Conv3d is several times slower. The weight
-    keeps its name and shape, so checkpoints do not change."""
+    """Embed patches by the matrix product that it is: on CPUs a strided Conv3d is several times slower.
+
+    The weight keeps its name and shape, so checkpoints do not change.
+    """
 
     def __init__(self, convolution: nn.Conv3d) -> None:
         super().__init__()
@@ -49,3 +55,10 @@ class PatchLinear(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         return functional.linear(patches.flatten(1), self.weight.flatten(1))
+
+
+def embed_by_product(model: Any) -> None:
+    """Replace a model's patch embedding by :class:`PatchLinear`, where it is a convolution without bias."""
+    embedding = plain_model(model).model.visual.patch_embed
+    if isinstance(embedding.proj, nn.Conv3d) and embedding.proj.bias is None:
+        embedding.proj = PatchLinear(embedding.proj)

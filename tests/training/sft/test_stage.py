@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -23,15 +24,17 @@ from safetensors.torch import load_file
 
 from univg.cli.main import main
 from univg.config import load_config, save_config
+from univg.errors import UnivgError
 from univg.grounding.boxes import unit_to_permille
 from univg.grounding.samples import read_jsonl
 from univg.models.grounder import Grounder
 from univg.models.loading import load
 from univg.training.config import DataSource, LoraSettings, SftConfig
-from univg.training.merging import run as merge
+from univg.training.merging import merge
 from univg.training.run.checkpoints import find_last_good
-from univg.training.run.rows import StageError, StageRows
-from univg.training.sft.stage import SftTrainer, run
+from univg.training.run.log import read_rows
+from univg.training.run.rows import StageRows
+from univg.training.sft.stage import SftTrainer, Steps, train_sft
 
 QUIET = Console(quiet=True)
 WEIGHTS = "model.safetensors"
@@ -55,7 +58,16 @@ def small(start: Path) -> SftConfig:
 @pytest.fixture(scope="module")
 def finished(small: SftConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run of `small`."""
-    return run(small, tmp_path_factory.mktemp("runs") / "whole", console=QUIET)
+    return train_sft(small, tmp_path_factory.mktemp("runs") / "whole", console=QUIET)
+
+
+@pytest.fixture(scope="module")
+def killed(small: SftConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `small` that ended in its sixth step, after two checkpoints. To be copied."""
+    out = tmp_path_factory.mktemp("runs") / "killed"
+    with killed_at(5, small):
+        train_sft(small, out, console=QUIET)
+    return out
 
 
 def changed(config: SftConfig, **values: Any) -> SftConfig:
@@ -92,11 +104,11 @@ def test_boxes_are_learnt_by_heart_without_a_shift(start: Path, published: Path,
     config = SftConfig(
         model=str(start),
         data=(
-            DataSource(reader="univg", path=str(published / "samples.jsonl"), images=str(published), count=4),
+            DataSource(reader="univg", path=str(published / "samples.jsonl"), images=str(published), count=2),
         ),
-        max_steps=160,
-        batch=4,
-        micro_batch=4,
+        max_steps=90,
+        batch=2,
+        micro_batch=2,
         learning_rate=1e-2,
         prompt_style="direct",
         bf16=False,
@@ -104,16 +116,17 @@ def test_boxes_are_learnt_by_heart_without_a_shift(start: Path, published: Path,
         save_every=1000,
         trainer={"adam_beta2": 0.98},
     )
-    out = run(config, tmp_path / "heart", console=QUIET)
+    out = train_sft(config, tmp_path / "heart", console=QUIET)
     grounder = Grounder.from_pretrained(out)
-    samples = list(read_jsonl(published / "samples.jsonl"))[:4]
+    samples = list(read_jsonl(published / "samples.jsonl"))[:2]
     for sample in samples:
         found = grounder.ground([published / name for name in sample.images], sample.query)
         assert found.fault is None
         assert found.boxes[0].box_permille == unit_to_permille(sample.boxes[0])
 
 
-def test_a_run_killed_at_any_step_and_resumed_ends_with_the_same_weights(
+@pytest.mark.slow
+def test_a_process_killed_at_any_step_and_resumed_ends_with_the_same_weights(
     small: SftConfig, finished: Path, tmp_path: Path
 ) -> None:
     out, file = tmp_path / "killed", tmp_path / "small.yaml"
@@ -127,24 +140,25 @@ def test_a_run_killed_at_any_step_and_resumed_ends_with_the_same_weights(
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    run(small, out, resume=True, console=QUIET)
+    train_sft(small, out, resume=True, console=QUIET)
     assert same_weights(finished, out), f"killed after step {logged}"
-    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in read_rows(out / "log.jsonl")]
     assert steps == list(range(1, 7)), "every step is logged once"
     assert not (out / ".saving").exists()
 
 
-def test_a_resumed_run_draws_each_sample_once(
-    small: SftConfig, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_resumed_run_draws_each_sample_once_and_ends_with_the_same_weights(
+    small: SftConfig, finished: Path, killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, drawn = tmp_path / "run", []
-    with killed_at(5, small):
-        run(small, out, console=QUIET)
+    out, drawn = copytree(killed, tmp_path / "run"), []
     draw = StageRows.__getitem__
     monkeypatch.setattr(StageRows, "__getitem__", lambda rows, i: (drawn.append(i), draw(rows, i))[1])
-    run(small, out, resume=True, console=QUIET)
+    train_sft(small, out, resume=True, console=QUIET)
     assert drawn == list(range(16, 24)), "from checkpoint-4 on, four a step"
     assert same_weights(finished, out)
+    steps = [row["step"] for row in read_rows(out / "log.jsonl")]
+    assert steps == list(range(1, 7)), "every step is logged once"
+    assert not (out / ".saving").exists()
 
 
 def test_lora_with_dropout_resumes_the_same_and_merges_to_the_same(small: SftConfig, tmp_path: Path) -> None:
@@ -154,13 +168,14 @@ def test_lora_with_dropout_resumes_the_same_and_merges_to_the_same(small: SftCon
         bf16=True,
         gradient_checkpointing=True,
         learning_rate=1e-2,
+        max_steps=4,
         trainer={"weight_decay": 0.1},
     )
     whole, torn = tmp_path / "whole", tmp_path / "torn"
-    run(config, whole, console=QUIET)
+    train_sft(config, whole, console=QUIET)
     with killed_at(3, config):
-        run(config, torn, console=QUIET)
-    run(config, torn, resume=True, console=QUIET)
+        train_sft(config, torn, console=QUIET)
+    train_sft(config, torn, resume=True, console=QUIET)
     assert same_weights(whole, torn, "adapter_model.safetensors")
     report = merge(whole, tmp_path / "merged", dtype="float32")
     assert "4 of 4 answers are" in report
@@ -169,17 +184,17 @@ def test_lora_with_dropout_resumes_the_same_and_merges_to_the_same(small: SftCon
     assert all(torch.allclose(weights[k], v, atol=1e-5) for k, v in beside.model.state_dict().items())
     moved = {k for k, v in base.model.state_dict().items() if not torch.equal(weights[k], v)}
     assert moved and all("language_model.layers" in name and "proj" in name for name in moved)
-    with pytest.raises(StageError, match="a model is here already"):
+    with pytest.raises(UnivgError, match="a model is here already"):
         merge(whole, tmp_path / "merged")
-    with pytest.raises(StageError, match=r"is a LoRA adapter.*univg merge"):
-        run(changed(config, model=str(whole)), tmp_path / "stacked", console=QUIET)
+    with pytest.raises(UnivgError, match=r"is a LoRA adapter.*univg merge"):
+        train_sft(changed(config, model=str(whole)), tmp_path / "stacked", console=QUIET)
 
 
 def test_the_loss_is_the_steps_whatever_its_split(small: SftConfig, finished: Path, tmp_path: Path) -> None:
     a = load_file(finished / WEIGHTS)
     for micro_batch in (1, 4):
         config = changed(small, micro_batch=micro_batch)
-        b = load_file(run(config, tmp_path / str(micro_batch), console=QUIET) / WEIGHTS)
+        b = load_file(train_sft(config, tmp_path / str(micro_batch), console=QUIET) / WEIGHTS)
         assert all(torch.allclose(a[key], b[key], atol=2e-4) for key in a)
 
 
@@ -188,7 +203,7 @@ def test_the_loss_on_a_cpu_is_trls(
     small: SftConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: dict[str, Any] | None
 ) -> None:
     def rows(out: Path) -> list[dict[str, float]]:
-        run(changed(small, max_steps=2, bf16=True, lora=lora), out, console=QUIET)
+        train_sft(changed(small, max_steps=2, bf16=True, lora=lora), out, console=QUIET)
         return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
     ours = rows(tmp_path / "ours")
@@ -202,7 +217,7 @@ def test_the_loss_on_a_cpu_is_trls(
 def test_the_vision_tower_is_frozen_unless_it_is_set_free(
     small: SftConfig, finished: Path, tmp_path: Path
 ) -> None:
-    free = run(changed(small, freeze_vision=False, max_steps=1), tmp_path / "free", console=QUIET)
+    free = train_sft(changed(small, freeze_vision=False, max_steps=1), tmp_path / "free", console=QUIET)
     before = load_file(Path(small.model) / WEIGHTS)
 
     def moved(folder: Path) -> set[str]:
@@ -219,11 +234,9 @@ def test_the_vision_tower_is_frozen_unless_it_is_set_free(
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "flipped", "unsealed"])
 def test_a_torn_checkpoint_is_named_and_the_one_before_is_used(
-    small: SftConfig, finished: Path, tmp_path: Path, damage: str
+    small: SftConfig, finished: Path, killed: Path, tmp_path: Path, damage: str
 ) -> None:
-    out = tmp_path / "torn"
-    with killed_at(5, small):
-        run(small, out, console=QUIET)
+    out = copytree(killed, tmp_path / "torn")
     file = out / "checkpoint-4" / "optimizer.pt"
     content = file.read_bytes()
     if damage == "cut":
@@ -237,14 +250,16 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_is_used(
     last, reports = find_last_good(out)
     assert last == out / "checkpoint-2" and len(reports) == 1
     assert "torn checkpoint" in reports[0] and "checkpoint-4" in reports[0] and "\n" not in reports[0]
-    run(small, out, resume=True, console=QUIET)
-    assert same_weights(finished, out)
+    if damage == "missing":
+        train_sft(small, out, resume=True, console=QUIET)
+        assert same_weights(finished, out)
+        assert find_last_good(out) == (out / "checkpoint-6", []), "the torn one was replaced"
 
 
 def test_when_all_are_torn_nothing_is_started_over_silently(small: SftConfig, tmp_path: Path) -> None:
     (tmp_path / "checkpoint-2").mkdir()
-    with pytest.raises(StageError, match="every checkpoint is torn"):
-        run(small, tmp_path, resume=True, console=QUIET)
+    with pytest.raises(UnivgError, match="every checkpoint is torn"):
+        train_sft(small, tmp_path, resume=True, console=QUIET)
 
 
 def test_a_full_disk_is_one_line_and_costs_no_checkpoint(
@@ -262,23 +277,23 @@ def test_a_full_disk_is_one_line_and_costs_no_checkpoint(
     monkeypatch.setattr(StageRows, "__getitem__", shrink_disk)
     try:
         with pytest.raises(
-            StageError, match=r"checkpoint 4 cannot be written.*make room; continue with"
+            UnivgError, match=r"checkpoint 4 cannot be written.*make room; continue with"
         ) as error:
-            run(small, out, console=QUIET)
+            train_sft(small, out, console=QUIET)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(error.value)
     monkeypatch.undo()
     assert sorted(path.name for path in out.glob("checkpoint-*")) == ["checkpoint-2"]
     assert not (out / ".saving").exists()
-    run(small, out, resume=True, console=QUIET)
+    train_sft(small, out, resume=True, console=QUIET)
     assert same_weights(finished, out)
 
 
 def test_a_loss_that_is_no_longer_finite_stops_with_the_batch(small: SftConfig, tmp_path: Path) -> None:
     wild = changed(small, learning_rate=1e30, trainer={"lr_scheduler_type": "constant"})
-    with pytest.raises(StageError, match=r"is (nan|inf)") as error:
-        run(wild, tmp_path, console=QUIET)
+    with pytest.raises(UnivgError, match=r"is (nan|inf)") as error:
+        train_sft(wild, tmp_path, console=QUIET)
     saved = list((tmp_path / "non-finite").glob("*.pt"))
     assert len(saved) == 1 and str(saved[0]) in str(error.value)
     content = torch.load(saved[0], weights_only=True)
@@ -299,22 +314,22 @@ def test_a_loss_that_is_no_longer_finite_stops_with_the_batch(small: SftConfig, 
 def test_what_is_passed_through_is_checked(
     small: SftConfig, tmp_path: Path, trainer: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(StageError, match=said) as error:
-        run(changed(small, trainer=trainer), tmp_path / "out", console=QUIET)
+    with pytest.raises(UnivgError, match=said) as error:
+        train_sft(changed(small, trainer=trainer), tmp_path / "out", console=QUIET)
     assert "\n" not in str(error.value)
 
 
 def test_a_run_is_neither_overwritten_nor_mixed_with_another(
     small: SftConfig, finished: Path, start: Path
 ) -> None:
-    with pytest.raises(StageError, match="--resume"):
-        run(small, finished, console=QUIET)
-    with pytest.raises(StageError, match=r"another config \(differs in learning_rate\)"):
-        run(changed(small, learning_rate=1e-5), finished, resume=True, console=QUIET)
-    with pytest.raises(StageError, match="batch=4 is not a multiple of micro_batch=3"):
-        run(changed(small, micro_batch=3), finished, console=QUIET)
-    with pytest.raises(StageError, match=r"lora.target: no linear layer named 'k_prj'"):
-        run(changed(small, lora={"target": ["k_prj"]}), start.parent / "x", console=QUIET)
+    with pytest.raises(UnivgError, match="--resume"):
+        train_sft(small, finished, console=QUIET)
+    with pytest.raises(UnivgError, match=r"another config \(differs in learning_rate\)"):
+        train_sft(changed(small, learning_rate=1e-5), finished, resume=True, console=QUIET)
+    with pytest.raises(UnivgError, match="batch=4 is not a multiple of micro_batch=3"):
+        train_sft(changed(small, micro_batch=3), finished, console=QUIET)
+    with pytest.raises(UnivgError, match=r"lora.target: no linear layer named 'k_prj'"):
+        train_sft(changed(small, lora={"target": ["k_prj"]}), start.parent / "x", console=QUIET)
 
 
 def test_beside_the_checkpoints_stands_what_they_were_made_of(small: SftConfig, finished: Path) -> None:
@@ -376,6 +391,28 @@ def test_the_command_says_in_one_line_what_is_wrong(
         assert said in error and error.count("\n") == 1
 
 
+def test_the_processes_share_a_step_between_them(small: SftConfig) -> None:
+    rows = StageRows(small, load(small.model).processor, 2 * small.batch)
+    alone = Steps(small, rows, 0, 1)[1]
+    shares = [Steps(small, rows, rank, 2)[1] for rank in range(2)]
+    drawn = [sorted(name for part in share.parts for name in part.samples) for share in (alone, *shares)]
+    assert sorted(drawn[1] + drawn[2]) == drawn[0] and len(drawn[1]) == len(drawn[2]) == 2
+
+
+def test_a_run_goes_on_with_as_many_processes_as_it_began_with(
+    small: SftConfig, killed: Path, tmp_path: Path
+) -> None:
+    out = copytree(killed, tmp_path / "run")
+    facts = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(facts | {"processes": 2}))
+    with pytest.raises(UnivgError, match="began with 2 processes, not 1"):
+        train_sft(small, out, resume=True, console=QUIET)
+    (out / "run.json").write_text(json.dumps(facts | {"data_digest": "0" * 64}))
+    with pytest.raises(UnivgError, match="data is not what the run began with"):
+        train_sft(small, out, resume=True, console=QUIET)
+
+
+@pytest.mark.slow
 def test_two_processes_make_the_weights_of_one(small: SftConfig, finished: Path, tmp_path: Path) -> None:
     out, file = tmp_path / "two", tmp_path / "small.yaml"
     save_config(changed(small, micro_batch=1), file)
@@ -399,5 +436,3 @@ def test_two_processes_make_the_weights_of_one(small: SftConfig, finished: Path,
     assert ended.stdout.count("model: ") == 1
     one, two = load_file(finished / WEIGHTS), load_file(out / WEIGHTS)
     assert all(torch.allclose(one[key], two[key], atol=2e-4) for key in one)
-    with pytest.raises(StageError, match="began with 2 processes, not 1"):
-        run(changed(small, micro_batch=1), out, resume=True, console=QUIET)

@@ -15,19 +15,21 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from univg.config import Phase, PretrainConfig, load_config, save_config
+from univg.config import load_config, save_config
+from univg.errors import UnivgError
 from univg.models.loading import load
 from univg.models.tiny import build_tiny
+from univg.training.config import Phase, PretrainConfig
 from univg.training.pretrain.batches import (
-    IGNORED,
     Collator,
     draw_samples,
     phase_at,
-    prompt_and_response,
-    shares,
+    render_dialogue,
+    spell_out,
 )
-from univg.training.pretrain.dense_head import NOTHING, dense_targets
-from univg.training.pretrain.stage import PretrainError, rate_at, run
+from univg.training.pretrain.dense_head import NOTHING, make_dense_targets
+from univg.training.pretrain.stage import pretrain, rate_at
+from univg.training.run.batches import IGNORED
 from univg.world import FAMILIES, Scene, make_sample
 
 SMALL = PretrainConfig(
@@ -58,25 +60,41 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run of SMALL."""
-    return run(SMALL, tmp_path_factory.mktemp("runs") / "whole", console=QUIET)
+def small(start: Path) -> PretrainConfig:
+    """SMALL from a checkpoint: no tokenizer has to learn its merges first."""
+    return SMALL.model_copy(update={"start": str(start)})
 
 
-def test_a_finished_run_is_a_checkpoint_that_knows_how_it_is_asked(finished: Path) -> None:
-    loaded = load(finished)
-    assert loaded.prompt_style == "direct"
-    assert (loaded.pixel_budget.min_pixels, loaded.pixel_budget.max_pixels) == (3600, 14400)
+@pytest.fixture(scope="module")
+def finished(small: PretrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of `small`."""
+    return pretrain(small, tmp_path_factory.mktemp("runs") / "whole", console=QUIET)
+
+
+def test_a_finished_run_is_a_checkpoint_that_knows_how_it_is_asked(
+    small: PretrainConfig, finished: Path
+) -> None:
+    assert load(finished).prompt_style == "direct"
     weights = load_file(finished / "model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.bfloat16}
-    assert load_config(PretrainConfig, finished / "pretrain.yaml") == SMALL
+    assert load_config(PretrainConfig, finished / "pretrain.yaml") == small
     card = (finished / "README.md").read_text()
     assert all(f"| {name} |" in card for name in FAMILIES) and "hidden_size: 48" in card
 
 
-def test_a_run_killed_and_resumed_ends_with_the_same_weights(finished: Path, tmp_path: Path) -> None:
+def test_without_a_start_the_model_is_made_as_the_config_says(tmp_path: Path) -> None:
+    one = Phase(name="one", steps=1, mixture={"referring/direct": 1.0})
+    out = pretrain(SMALL.model_copy(update={"phases": (one,), "card_samples": 0}), tmp_path, console=QUIET)
+    loaded = load(out)
+    assert loaded.model.config.get_text_config().hidden_size == 48
+    assert (loaded.pixel_budget.min_pixels, loaded.pixel_budget.max_pixels) == (3600, 14400)
+
+
+def test_a_run_killed_and_resumed_ends_with_the_same_weights(
+    small: PretrainConfig, finished: Path, tmp_path: Path
+) -> None:
     out, config = tmp_path / "killed", tmp_path / "small.yaml"
-    save_config(SMALL, config)
+    save_config(small, config)
     command = [sys.executable, "-m", "univg", "pretrain", "--config", str(config), "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -85,7 +103,7 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(finished: Path, tmp
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert (out / "state.pt").exists() and not (out / "model.safetensors").exists()
-    run(SMALL, out, resume=True, console=QUIET)
+    pretrain(small, out, resume=True, console=QUIET)
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     steps = [row["step"] for row in log if "loss" in row]
     assert steps == list(range(1, len(steps) + 1)), "every step is logged, and none twice"
@@ -95,27 +113,27 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(finished: Path, tmp
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_run_is_not_overwritten_by_accident(finished: Path) -> None:
-    with pytest.raises(PretrainError, match="--resume"):
-        run(SMALL, finished, console=QUIET)
+def test_a_run_is_not_overwritten_by_accident(small: PretrainConfig, finished: Path) -> None:
+    with pytest.raises(UnivgError, match="--resume"):
+        pretrain(small, finished, console=QUIET)
 
 
-def test_a_state_of_another_config_is_refused_by_name(finished: Path) -> None:
-    other = SMALL.model_copy(update={"lr": 1e-5})
-    with pytest.raises(PretrainError, match=r"another config.*lr"):
-        run(other, finished, resume=True, console=QUIET)
+def test_a_state_of_another_config_is_refused_by_name(small: PretrainConfig, finished: Path) -> None:
+    other = small.model_copy(update={"lr": 1e-5})
+    with pytest.raises(UnivgError, match=r"another config.*lr"):
+        pretrain(other, finished, resume=True, console=QUIET)
 
 
-def test_a_torn_state_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_torn_state_is_an_error_that_says_what_to_do(small: PretrainConfig, tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"PK torn")
-    with pytest.raises(PretrainError, match=r"cannot be read.*delete it"):
-        run(SMALL, tmp_path, resume=True, console=QUIET)
+    with pytest.raises(UnivgError, match=r"cannot be read.*delete it"):
+        pretrain(small, tmp_path, resume=True, console=QUIET)
 
 
-def test_a_loss_that_is_no_longer_finite_stops_the_run(tmp_path: Path) -> None:
-    wild = SMALL.model_copy(update={"matrix_lr": 1e30, "lr": 1e30, "warmup": 0})
-    with pytest.raises(PretrainError, match="no longer finite"):
-        run(wild, tmp_path, console=QUIET)
+def test_a_loss_that_is_no_longer_finite_stops_the_run(small: PretrainConfig, tmp_path: Path) -> None:
+    wild = small.model_copy(update={"matrix_lr": 1e30, "lr": 1e30, "warmup": 0})
+    with pytest.raises(UnivgError, match="no longer finite"):
+        pretrain(wild, tmp_path, console=QUIET)
 
 
 def test_only_the_response_is_learnt_and_it_is_the_response() -> None:
@@ -124,7 +142,7 @@ def test_only_the_response_is_learnt_and_it_is_the_response() -> None:
         update={"phases": (Phase(name="all", steps=1, mixture={"*/think": 1.0}),), "batch": 20}
     )
     drawn = draw_samples(config, 0)
-    expected = sorted(prompt_and_response(*pair)[1] + "<|im_end|>" for pair in drawn)
+    expected = sorted(render_dialogue(*pair)[1] + "<|im_end|>" for pair in drawn)
     learnt = []
     for part in Collator(processor).split(drawn, 5):
         for labels, weights in zip(part.labels_BT, part.weights_BT, strict=True):
@@ -146,11 +164,11 @@ def test_phases_follow_one_another() -> None:
 
 
 def test_a_star_stands_for_every_family_and_a_wrong_key_is_named() -> None:
-    spelt = shares(SMALL.phases[1])
+    spelt = spell_out(SMALL.phases[1])
     assert {name for name, style in spelt if style == "think"} == set(FAMILIES)
     assert sum(spelt.values()) == pytest.approx(2.0)
-    with pytest.raises(ValueError, match=r"refering/think.*write family/style"):
-        shares(Phase(name="p", steps=1, mixture={"refering/think": 1.0}))
+    with pytest.raises(UnivgError, match=r"refering/think.*write family/style"):
+        spell_out(Phase(name="p", steps=1, mixture={"refering/think": 1.0}))
 
 
 @pytest.mark.parametrize(("step", "rate"), [(0, 0.1), (9, 1.0), (50, 1.0), (80, 0.5), (99, 0.025)])
@@ -162,16 +180,16 @@ def test_the_rate_warms_up_stays_and_falls(step: int, rate: float) -> None:
 def test_dense_targets_say_which_thing_a_token_covers() -> None:
     shot = make_sample("referring", "train", 0, 1, difficulty=0.0).shots[0]
     assert isinstance(shot, Scene)
-    targets = dense_targets(shot, 6, 6)
+    targets = make_dense_targets(shot, 6, 6)
     for thing in shot.things:
         x1, y1, x2, y2 = shot.box(thing)
         column, row = int((x1 + x2) / 2 * 6), int((y1 + y2) / 2 * 6)
         assert targets.box_N4[row * 6 + column].tolist() == pytest.approx([x1, y1, x2, y2])
     empty = targets.colour_N == NOTHING
     assert empty.any() and bool(targets.box_N4[empty].isnan().all())
-    assert not dense_targets(None, 2, 3).known_N.any()
+    assert not make_dense_targets(None, 2, 3).known_N.any()
 
 
-def test_a_layer_the_model_lacks_is_named_before_training(tmp_path: Path) -> None:
-    with pytest.raises(PretrainError, match="box_layer=5: the text model has 2 layers"):
-        run(SMALL.model_copy(update={"box_layer": 5}), tmp_path, console=QUIET)
+def test_a_layer_the_model_lacks_is_named_before_training(small: PretrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(UnivgError, match="box_layer=5: the text model has 2 layers"):
+        pretrain(small.model_copy(update={"box_layer": 5}), tmp_path, console=QUIET)

@@ -1,0 +1,28 @@
+"""The presets that univg ships, and what each of them configures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from univg.config import Config
+from univg.study.config import StudyConfig
+from univg.training.config import GrpoConfig, PretrainConfig, SftConfig
+
+__all__ = ["PRESETS"]
+
+PRESETS: Mapping[str, type[Config]] = {
+    "tiny-base": PretrainConfig,
+    "tiny-words": PretrainConfig,
+    "tiny-think": PretrainConfig,
+    "tiny-sft": SftConfig,
+    "tiny-grpo": GrpoConfig,
+    "tiny-r1": GrpoConfig,
+    "qwen2-vl-7b-sft": SftConfig,
+    "qwen2-vl-7b-grpo": GrpoConfig,
+    "qwen2-vl-2b-lora-sft": SftConfig,
+    "qwen2-vl-2b-lora-grpo": GrpoConfig,
+    "study": StudyConfig,
+    "study-quick": StudyConfig,
+    "study-thoughts": StudyConfig,
+}
+"""The stem of every file directly in ``configs/`` and its class. A test loads every one of them."""

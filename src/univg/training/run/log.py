@@ -1,0 +1,95 @@
+"""A run's log: a row each step, and the samples that were shrunk or left out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from univg.files import write_whole
+from univg.terminal import progress
+from univg.training.run.checkpoints import writing
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["LEFT_OUT", "LOG", "RunLog", "append_rows", "drop_rows_after", "log_left_out", "read_rows"]
+
+LOG, LEFT_OUT = "log.jsonl", "left-out.jsonl"
+_SHOWN_BYTES = 1000
+"""Notes on samples are shown until their file has this size: a few show the kind, thousands bury the run."""
+
+
+class RunLog(TrainerCallback):
+    """Write a row of `log.jsonl` each step, and show a progress bar with the numbers named in `shown`."""
+
+    def __init__(self, out: Path, title: str, console: Console, shown: Sequence[str] = ("loss",)) -> None:
+        self.path, self.title, self.console, self.shown = out / LOG, title, console, shown
+        self._bar = progress(console, note=True)
+        self._task: Any = None
+        self._at = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._at = time.perf_counter()
+        if state.is_world_process_zero:
+            drop_rows_after(self.path, state.global_step)
+            self._task = self._bar.add_task(
+                self.title, total=state.max_steps, completed=state.global_step, note=""
+            )
+            self._bar.start()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if self._task is None or not logs or "train_runtime" in logs:
+            return
+        now = time.perf_counter()
+        row = {"step": state.global_step, **{name: v for name, v in logs.items() if name != "epoch"}}
+        row["seconds"] = round((now - self._at) / max(1, int(args.logging_steps)), 4)
+        self._at = now
+        with writing("the log", self.path.parent):
+            append_rows(self.path, [{name: _plain_number(value) for name, value in row.items()}])
+        note = " ".join(f"{name} {row[name]:.3g}" for name in self.shown if name in row)
+        self._bar.update(self._task, completed=state.global_step, note=note)
+
+    def close(self) -> None:
+        """Take the bar away, however the run ended."""
+        self._bar.stop()
+
+
+def append_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Append JSON lines to a log; a number that is not finite is written as it is."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read a log's whole rows; none where there is no log. A torn last line is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def drop_rows_after(path: Path, step: int) -> None:
+    """Drop the rows of steps that a resumed run takes again, and a torn last one."""
+    if path.exists():
+        kept = [row for row in read_rows(path) if row["step"] <= step]
+        write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
+
+def log_left_out(out: Path, step: int, notes: Sequence[str], console: Console) -> None:
+    """Log samples that were shrunk or left out, by id; the first few are shown as well."""
+    path = out / LEFT_OUT
+    before = path.stat().st_size if path.exists() else 0
+    with writing("the log", out):
+        append_rows(path, [{"step": step, "note": note} for note in notes])
+    if before < _SHOWN_BYTES:
+        for note in notes:
+            console.print(f"step {step}: {note}")
+
+
+def _plain_number(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,77 @@
+"""The model that a stage starts from: weights, frozen parts, adapters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from univg.errors import UnivgError
+from univg.models import checkpoint
+from univg.models.loading import Loaded, load
+from univg.models.pixels import PixelBudget
+from univg.training.config import LANGUAGE_LINEAR, StageConfig
+from univg.training.run.cpu_layers import embed_by_product
+
+__all__ = ["load_start", "make_lora"]
+
+
+def load_start(config: StageConfig) -> Loaded:
+    """Load the start checkpoint and freeze what the config freezes.
+
+    Call it after the trainer's arguments are made: under ZeRO-3 they decide how weights are read. Raises UnivgError
+    for a checkpoint that cannot be read or trained.
+    """
+    source = checkpoint.locate(config.model)
+    if config.lora is not None and checkpoint.is_adapter(source.folder):
+        raise UnivgError(
+            f"model: {config.model} is a LoRA adapter, and a new one cannot stand on it",
+            remedy=f"merge it first: univg merge {config.model} --out FOLDER",
+        )
+    budget = config.pixel_budget and PixelBudget(**config.pixel_budget.model_dump())
+    dtype = torch.bfloat16 if config.lora is not None and config.bf16 else torch.float32
+    loaded = load(config.model, dtype=dtype, device="cpu", pixel_budget=budget or None)
+    if loaded.family.frame != "permille":
+        raise UnivgError(
+            f"model: {config.model}: {loaded.family.model_type} writes boxes in pixels, and both stages teach "
+            "permille",
+            remedy="start from a Qwen2-VL or Qwen3-VL checkpoint",
+        )
+    loaded.model.config.use_cache = False
+    if not torch.cuda.is_available():
+        embed_by_product(loaded.model)
+    if config.freeze_vision:
+        loaded.model.model.visual.requires_grad_(False)
+    return loaded
+
+
+def make_lora(config: StageConfig, loaded: Loaded) -> Any:
+    """Make PEFT's settings for the config's adapters; None without. Raises UnivgError for names that fit nothing."""
+    if config.lora is None:
+        return None
+    from peft import LoraConfig
+
+    names = [name for name, module in loaded.model.named_modules() if isinstance(module, nn.Linear)]
+    target: str | list[str]
+    if config.lora.target == LANGUAGE_LINEAR:
+        leaves = {name.rpartition(".")[2] for name in names if ".language_model." in f".{name}"}
+        target = rf"(.*\.)?language_model\..*\.({'|'.join(sorted(leaves))})"
+    else:
+        target = [config.lora.target] if isinstance(config.lora.target, str) else list(config.lora.target)
+        unknown = [t for t in target if not any(n == t or n.endswith(f".{t}") for n in names)]
+        if unknown:
+            leaves = {name.rpartition(".")[2] for name in names}
+            raise UnivgError(
+                f"lora.target: no linear layer named {unknown[0]!r}",
+                remedy=f"use {LANGUAGE_LINEAR!r} or some of {', '.join(sorted(leaves))}",
+            )
+    source = checkpoint.locate(config.model)
+    named = config.model in checkpoint.EMBEDDED or source.repository is not None
+    return LoraConfig(
+        r=config.lora.r,
+        lora_alpha=config.lora.alpha,  # type: ignore[arg-type]  # PEFT divides it by r
+        lora_dropout=config.lora.dropout,
+        target_modules=target,
+        base_model_name_or_path=config.model if named else str(source.folder.absolute()),
+    )
