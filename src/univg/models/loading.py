@@ -140,7 +140,7 @@ def load(
     _check_fit(source.folder, model, processor)
     if adapter is not None:
         model = _merge_adapter(model, adapter)
-    model.to(torch_device).eval()  # type: ignore[arg-type]
+    model.to(torch_device).eval()
     return Loaded(model, processor, family, prompt_style, str(name), source.revision)
 
 

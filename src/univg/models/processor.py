@@ -54,7 +54,7 @@ class GroundingProcessor(Qwen2VLProcessor):
     def __init__(
         self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None
     ) -> None:
-        super().__init__(image_processor, tokenizer, chat_template=chat_template)  # type: ignore[no-untyped-call]
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
 
     @classmethod
     def get_attributes(cls) -> list[str]:
@@ -74,7 +74,7 @@ class GroundingProcessor(Qwen2VLProcessor):
         self.image_processor.size = {"shortest_edge": budget.min_pixels, "longest_edge": budget.max_pixels}
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **kwargs: Any) -> GroundingProcessor:  # type: ignore[override]
+    def from_pretrained(cls, name: str | Path, **kwargs: Any) -> GroundingProcessor:
         """Read a checkpoint's processor from a folder or the hub, whichever class wrote it."""
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(name, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **kwargs)

@@ -202,7 +202,7 @@ class Server:
         self._stated = {name: one for name, one in stated.items() if isinstance(one, Mapping)}
         if model is None and len(served) == 1:
             [model] = served
-        if model not in served:
+        if model is None or model not in served:
             remedy = f"choose {self._model_option} from {', '.join(served) or 'none'}"
             raise UnivgError(f"the server does not serve {model or 'one model only'}", self.address, remedy)
         return model, served[model]

@@ -67,7 +67,7 @@ def build_tokenizer(corpus: Iterable[str] = (), vocab_size: int = 1024) -> Qwen2
     learnt = json.loads(bpe.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
         vocab=learnt["vocab"],
-        merges=[tuple(merge) for merge in learnt["merges"]],  # type: ignore[misc]
+        merges=[tuple(merge) for merge in learnt["merges"]],
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         unk_token="<|endoftext|>",

@@ -46,14 +46,16 @@ def test_what_the_block_saves_becomes_a_whole_checkpoint(tmp_path: Path) -> None
 
 def test_a_block_that_fails_leaves_no_checkpoint(tmp_path: Path) -> None:
     args = arguments(tmp_path)
-    with (
-        pytest.raises(
-            UnivgError, match=r"checkpoint 2 cannot be written \(no space.*no checkpoint is there yet"
-        ),
-        Checkpoints().write(args, 2) as folder,
+
+    def fail() -> None:
+        with Checkpoints().write(args, 2) as folder:
+            folder.mkdir(parents=True)
+            raise OSError(28, "no space left on device")
+
+    with pytest.raises(
+        UnivgError, match=r"checkpoint 2 cannot be written \(no space.*no checkpoint is there yet"
     ):
-        folder.mkdir(parents=True)
-        raise OSError(28, "no space left on device")
+        fail()
     assert args.output_dir == str(tmp_path) and list(tmp_path.iterdir()) == []
 
 

@@ -24,10 +24,7 @@ def roomy_cache(config: PreTrainedConfig) -> DynamicCache:
     Layers of other kinds (sliding windows) stay transformers' own.
     """
     cache = DynamicCache(config=config)
-    cache.layers = [
-        _RoomyLayer() if type(layer) is DynamicLayer else layer  # type: ignore[no-untyped-call]
-        for layer in cache.layers
-    ]
+    cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
 
@@ -43,8 +40,8 @@ def keep_rows(cache: DynamicCache, places: Sequence[int]) -> None:
         if isinstance(layer, _RoomyLayer) and layer.close_up(places):
             continue
         if index is None:
-            index = torch.tensor(places, device=layer.keys.device)  # type: ignore[union-attr]
-        layer.batch_select_indices(index)  # type: ignore[union-attr]
+            index = torch.tensor(places, device=layer.keys.device)
+        layer.batch_select_indices(index)
 
 
 def joinable(config: PreTrainedConfig) -> bool:
@@ -69,6 +66,8 @@ def joined(caches: Sequence[DynamicCache]) -> DynamicCache:
 class _RoomyLayer(DynamicLayer):
     """`keys` and `values`, (batch, heads, tokens, width), are views of the filled parts of two larger buffers."""
 
+    keys: torch.Tensor | None
+    values: torch.Tensor | None
     _buffers: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(

@@ -70,7 +70,7 @@ def make_lora(config: StageConfig, loaded: Loaded) -> Any:
     named = config.model in checkpoint.EMBEDDED or source.repository is not None
     return LoraConfig(
         r=config.lora.r,
-        lora_alpha=config.lora.alpha,  # type: ignore[arg-type]  # PEFT divides it by r
+        lora_alpha=config.lora.alpha,  # PEFT divides it by r
         lora_dropout=config.lora.dropout,
         target_modules=target,
         base_model_name_or_path=config.model if named else str(source.folder.absolute()),

@@ -147,7 +147,7 @@ class SftTrainer(SFTTrainer):
         simple = self.args.loss_type == "nll" and not self.args.label_smoothing_factor
         alone = self.args.device.type == "cpu" and self.args.world_size == 1
         if return_outputs or num_items_in_batch is None or not (simple and alone):
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-untyped-call]
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         plain = plain_model(model)
         labels = inputs["labels"][:, 1:]
         answered = labels != IGNORED
@@ -169,7 +169,7 @@ class SftTrainer(SFTTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         with self.checkpoints.write(self.args, self.state.global_step):
-            super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]
+            super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if not load_whole_model(model or self.model, resume_from_checkpoint):
