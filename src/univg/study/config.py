@@ -15,12 +15,12 @@ __all__ = ["StudyConfig", "ThoughtsConfig"]
 class ThoughtsConfig(Config):
     """Chains of thought that a study constructs: world samples, their teacher, and how it is asked."""
 
-    teacher: str = "embedded-think"
-    samples: int = Field(default=600, gt=0)
-    seed: int = Field(default=1000, ge=0)  # of the samples, with the study's added
-    chains: int = Field(default=3, gt=0)
-    temperature: float = Field(default=1.0, ge=0)
-    batch_size: int = Field(default=64, gt=0)
+    teacher: str = Field(default="embedded-think", description="A checkpoint folder or hub name.")
+    samples: int = Field(default=600, gt=0, description="How many samples of the world.")
+    seed: int = Field(default=1000, ge=0, description="Of the samples, with the study's added.")
+    chains: int = Field(default=3, gt=0, description="Proposals a sample.")
+    temperature: float = Field(default=1.0, ge=0, description="Of the proposals.")
+    batch_size: int = Field(default=64, gt=0, description="Responses at a time.")
 
 
 class StudyConfig(Config):
@@ -29,23 +29,33 @@ class StudyConfig(Config):
     Every arm of one seed sees the same data in the same order, stage by stage; only what the arm is about differs.
     """
 
-    model: str = "embedded-base"
-    #: A config of `univg pretrain` that makes the arms' common start of `model`, once, before the first seed.
-    prologue: str | None = None
-    seeds: tuple[int, ...] = (0, 1, 2)
-    sft: SftConfig = SftConfig()  # the cold start; without thinking it is the same but for the prompt style
-    more_sft_steps: int = Field(
-        default=100, gt=0
-    )  # of the arm that trains on with SFT where others turn to GRPO
-    grpo: GrpoConfig = GrpoConfig()  # the weighting is the arm's
-    thoughts: ThoughtsConfig | None = (
-        None  # given: CoT-SFT on several sources of thoughts is compared instead
+    model: str = Field(default="embedded-base", description="The start of all arms.")
+    prologue: str | None = Field(
+        default=None,
+        description="A config of `univg pretrain` that makes the arms' common start of `model`, once.",
     )
-    samples: int = Field(default=50, gt=0)  # evaluated, a family and split
-    splits: tuple[Literal["world", "world_unseen"], ...] = ("world", "world_unseen")
-    families: tuple[str, ...] = (
-        *("diff", "view_diff", "common_object", "object_tracking", "multi_view"),
-        *("region", "refer_grounding", "group_grounding", "reasoning", "correspondence"),
-    )  # MIG-Bench's ten
-    max_new_tokens: int = Field(default=256, gt=0)
-    arms: tuple[str, ...] = ()  # none: all
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), description="One run of every arm for each.")
+    sft: SftConfig = Field(
+        default=SftConfig(),
+        description="The cold start; without thinking it is the same but for the prompt style.",
+    )
+    more_sft_steps: int = Field(
+        default=100, gt=0, description="Of the arm that goes on with SFT where others turn to GRPO."
+    )
+    grpo: GrpoConfig = Field(default=GrpoConfig(), description="Stage 2; the weighting is the arm's.")
+    thoughts: ThoughtsConfig | None = Field(
+        default=None, description="If given, CoT-SFT on several sources of thoughts is compared instead."
+    )
+    samples: int = Field(default=50, gt=0, description="Evaluated, of each family and split.")
+    splits: tuple[Literal["world", "world_unseen"], ...] = Field(
+        default=("world", "world_unseen"), description="The worlds evaluated."
+    )
+    families: tuple[str, ...] = Field(
+        default=(
+            *("diff", "view_diff", "common_object", "object_tracking", "multi_view"),
+            *("region", "refer_grounding", "group_grounding", "reasoning", "correspondence"),
+        ),
+        description="The families evaluated; MIG-Bench's ten by default.",
+    )
+    max_new_tokens: int = Field(default=256, gt=0, description="Longest response.")
+    arms: tuple[str, ...] = Field(default=(), description="Only these; none: all.")

@@ -34,22 +34,33 @@ class DataSource(Config):
     come in a new random order each time round; none comes twice before all have come once.
     """
 
-    reader: str = (
-        "world"  # "world", "auto" (told by the file's fields), or a name of univg.data.readers.READERS
+    reader: str = Field(
+        default="world",
+        description='"world", "auto" (told by the file\'s fields), or the name of a format (`univg data formats`).',
     )
-    path: str | None = None
-    images: str | None = None  # the folder that image paths are relative to
-    weight: float = Field(default=1.0, gt=0)
+    path: str | None = Field(default=None, description="The file; none for the world.")
+    images: str | None = Field(default=None, description="The folder that image paths are relative to.")
+    weight: float = Field(
+        default=1.0, gt=0, description="The share of samples drawn from this source, relative to the others."
+    )
     count: int | None = Field(
-        default=None, gt=0
-    )  # at most so many different samples; none: all (the world: no end)
-    prompt_style: PromptStyle | None = None  # none: the stage's, and "simple" for samples without thinking
-    seed: int = Field(default=0, ge=0)
-    # The world's own:
-    split: Literal["train", "test", "unseen"] = "train"
-    families: dict[str, float] | tuple[str, ...] | None = None  # with shares, or equally; none: all, equally
-    difficulty: tuple[float, float] = (0.0, 0.7)  # drawn evenly between the two
-    image_px: int = Field(default=120, ge=28)  # the longer side
+        default=None, gt=0, description="At most so many different samples; none: all (the world has no end)."
+    )
+    prompt_style: PromptStyle | None = Field(
+        default=None,
+        description='How samples are asked; none: as the stage, and "simple" for samples without thinking.',
+    )
+    seed: int = Field(default=0, ge=0, description="Another seed draws other samples of the world.")
+    split: Literal["train", "test", "unseen"] = Field(
+        default="train", description="Of the world: which disjoint part."
+    )
+    families: dict[str, float] | tuple[str, ...] | None = Field(
+        default=None, description="Of the world: task families, with shares or equally; none: all, equally."
+    )
+    difficulty: tuple[float, float] = Field(
+        default=(0.0, 0.7), description="Of the world: drawn evenly between the two."
+    )
+    image_px: int = Field(default=120, ge=28, description="Of the world: the images' longer side.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -68,76 +79,122 @@ class DataSource(Config):
 class LoraSettings(Config):
     """Low-rank adapters. `target` is "all-linear-language" (every linear layer of the language model) or names."""
 
-    r: int = Field(default=16, gt=0)
-    alpha: float = Field(default=32.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    target: str | tuple[str, ...] = LANGUAGE_LINEAR
+    r: int = Field(default=16, gt=0, description="The rank.")
+    alpha: float = Field(default=32.0, gt=0, description="The scale, divided by the rank.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Of the adapters' inputs.")
+    target: str | tuple[str, ...] = Field(
+        default=LANGUAGE_LINEAR,
+        description='"all-linear-language" (every linear layer of the language model), or names of layers.',
+    )
 
 
 class PixelLimits(Config):
     """How many pixels an image may have once resized; the paper's by default."""
 
-    min_pixels: int = Field(default=3136, gt=0)
-    max_pixels: int = Field(default=401408, gt=0)
+    min_pixels: int = Field(default=3136, gt=0, description="Smaller images are enlarged.")
+    max_pixels: int = Field(default=401408, gt=0, description="Larger images are shrunk.")
 
 
 class StageConfig(Config):
     """What both stages share."""
 
-    model: str = "embedded-base"  # an embedded name, a checkpoint's folder, or a hub name
-    data: tuple[DataSource, ...] = Field(default=(DataSource(),), min_length=1)
-    seed: int = Field(default=0, ge=0)
-    prompt_style: PromptStyle = "think"  # how the saved checkpoint is asked
-    pixel_budget: PixelLimits | None = None  # none: the one stored with the model
+    model: str = Field(
+        default="embedded-base",
+        description="The start: an embedded name, a checkpoint's folder, or a hub name.",
+    )
+    data: tuple[DataSource, ...] = Field(
+        default=(DataSource(),), min_length=1, description="The mixture that samples are drawn from."
+    )
+    seed: int = Field(default=0, ge=0, description="Of the data's order and of all draws.")
+    prompt_style: PromptStyle = Field(default="think", description="How the saved checkpoint is asked.")
+    pixel_budget: PixelLimits | None = Field(
+        default=None, description="Pixels of an image after the resize; none: as stored with the model."
+    )
     max_tokens: int | None = Field(
-        default=None, gt=0
-    )  # prompt and response together; larger prompts are shrunk
-    freeze_vision: bool = True  # the vision tower with its merger
-    lora: LoraSettings | None = None  # none: all weights that are not frozen
-    bf16: bool = True  # autocast; with LoRA the frozen weights are held in bf16 too
-    gradient_checkpointing: bool = False
-    epochs: float = Field(default=1.0, gt=0)  # times all samples of the sources; max_steps wins
-    max_steps: int | None = Field(default=None, gt=0)
-    learning_rate: float = Field(default=1e-5, gt=0)
-    warmup_ratio: float = Field(default=0.0, ge=0, le=1)  # the share of steps in which the rate rises
-    save_every: int = Field(default=100, gt=0)  # steps between checkpoints
-    keep_checkpoints: int = Field(default=2, gt=0)  # two, so that a torn last one has a predecessor
-    save_bf16: bool = True  # the final weights, if bf16; checkpoints on the way hold full precision
-    workers: int = Field(default=1, ge=0)  # processes that draw and preprocess data
-    trainer: dict[str, Any] = Field(default={})  # TRL's and transformers' own arguments, passed through
+        default=None,
+        gt=0,
+        description="Most tokens of prompt and response together; larger prompts have their images shrunk.",
+    )
+    freeze_vision: bool = Field(
+        default=True, description="Leave the vision tower, with its merger, as it is."
+    )
+    lora: LoraSettings | None = Field(
+        default=None, description="Low-rank adapters; none: train all weights that are not frozen."
+    )
+    bf16: bool = Field(
+        default=True,
+        description="Compute in bfloat16 (autocast); with LoRA the frozen weights are held in it too.",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Recompute activations: less memory, more time."
+    )
+    epochs: float = Field(default=1.0, gt=0, description="Times all samples of the sources; max_steps wins.")
+    max_steps: int | None = Field(default=None, gt=0, description="Stop after so many steps.")
+    learning_rate: float = Field(default=1e-5, gt=0, description="Its peak.")
+    warmup_ratio: float = Field(
+        default=0.0, ge=0, le=1, description="The share of steps in which the rate rises."
+    )
+    save_every: int = Field(default=100, gt=0, description="Steps between checkpoints.")
+    keep_checkpoints: int = Field(
+        default=2, gt=0, description="How many are kept; two, so that a torn last one has a predecessor."
+    )
+    save_bf16: bool = Field(
+        default=True,
+        description="Write the final weights in bfloat16 if they were trained so; checkpoints hold full precision.",
+    )
+    workers: int = Field(default=1, ge=0, description="Processes that draw and preprocess data.")
+    trainer: dict[str, Any] = Field(
+        default={}, description="Arguments of TRL and transformers, passed through."
+    )
 
 
 class SftConfig(StageConfig):
     """Stage 1: supervised fine-tuning on thoughts; with `prompt_style: direct`, on boxes alone."""
 
-    batch: int = Field(default=24, gt=0)  # samples a step, over all processes
-    micro_batch: int = Field(default=1, gt=0)  # of them at once in one process
+    batch: int = Field(default=24, gt=0, description="Samples a step, over all processes.")
+    micro_batch: int = Field(default=1, gt=0, description="Of them at once in one process.")
 
 
 class GrpoConfig(StageConfig):
     """Stage 2: group-relative policy optimisation with difficulty weights (paper, section 3.3)."""
 
-    learning_rate: float = Field(default=1e-6, gt=0)
-    prompts_per_step: int = Field(default=16, gt=0)  # over all processes
-    rollouts: int = Field(default=8, gt=1)  # a prompt
+    learning_rate: float = Field(default=1e-6, gt=0, description="Its peak.")
+    prompts_per_step: int = Field(default=16, gt=0, description="Prompts a step, over all processes.")
+    rollouts: int = Field(default=8, gt=1, description="Responses drawn to each prompt: the group.")
     micro_batch: int = Field(
-        default=8, gt=0
-    )  # rollouts at once in one forward and backward pass of one process
-    temperature: float = Field(default=1.0, gt=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    max_completion_tokens: int = Field(default=256, gt=0)
-    beta: float = Field(default=0.04, ge=0)  # weight of the KL term to the start model
-    loss_type: str = "grpo"  # the paper's: mean over a rollout's tokens, then over rollouts
-    scale_rewards: bool | Literal["group", "batch", "none"] = "group"
-    iterations: int = Field(default=1, gt=0)  # updates on the same rollouts
-    weighting: str = "exp"  # difficulty weight: none, exp, power, log, or a registered name
-    power_w: float = Field(default=1.0, ge=0)
+        default=8, gt=0, description="Rollouts at once in one forward and backward pass of one process."
+    )
+    temperature: float = Field(default=1.0, gt=0, description="Of the rollouts.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Of the rollouts.")
+    max_completion_tokens: int = Field(default=256, gt=0, description="Longest rollout.")
+    beta: float = Field(default=0.04, ge=0, description="Weight of the KL term to the start model.")
+    loss_type: str = Field(
+        default="grpo",
+        description="TRL's name of the loss; the paper's is the mean over a rollout's tokens, then over rollouts.",
+    )
+    scale_rewards: bool | Literal["group", "batch", "none"] = Field(
+        default="group",
+        description="What a group's advantages are divided by: its spread, the batch's, or nothing.",
+    )
+    iterations: int = Field(default=1, gt=0, description="Updates on the same rollouts.")
+    weighting: str = Field(
+        default="exp",
+        description="Difficulty weight of a group: exp, power, log, none, or the dotted path of a function.",
+    )
+    power_w: float = Field(default=1.0, ge=0, description="The exponent w of exp and power.")
     rewards: dict[str, float] = Field(
-        default={"iou": 1.0, "format": 1.0}
-    )  # "iou", "format" or a dotted path -> weight
-    shared_prefix: Literal["auto", "on", "off"] = "auto"  # encode a group's prompt once
-    rollout_page_every: int = Field(default=50, ge=0)  # steps between browsable pages of rollouts; 0: none
-    vllm: Literal["off", "colocate", "server"] = "off"
+        default={"iou": 1.0, "format": 1.0},
+        description='"iou", "format" or the dotted path of a function, each with its weight.',
+    )
+    shared_prefix: Literal["auto", "on", "off"] = Field(
+        default="auto", description="Encode a group's prompt and images once."
+    )
+    rollout_page_every: int = Field(
+        default=50, ge=0, description="Steps between browsable pages of rollouts; 0: none."
+    )
+    vllm: Literal["off", "colocate", "server"] = Field(
+        default="off", description="Draw rollouts by vLLM, in this process or by a server."
+    )
 
     @field_validator("shared_prefix", "vllm", mode="before")
     @classmethod
@@ -154,41 +211,67 @@ class Phase(Config):
     every family.
     """
 
-    name: str
-    steps: int = Field(gt=0)
-    mixture: dict[str, float]
-    rate: float = Field(default=1.0, gt=0)  # times the learning rates
-    # The last part of the phase in which the rate falls to zero; none: the run's own decay is what counts.
-    decay: float | None = Field(default=None, ge=0, le=1)
-    difficulty: tuple[float, float] = (0.0, 0.8)
+    name: str = Field(description="For logs.")
+    steps: int = Field(gt=0, description="Its length.")
+    mixture: dict[str, float] = Field(description='"family/style" and its share.')
+    rate: float = Field(default=1.0, gt=0, description="Times the learning rates.")
+    decay: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="The last part of the phase in which the rate falls to zero; none: the run's own decay counts.",
+    )
+    difficulty: tuple[float, float] = Field(default=(0.0, 0.8), description="Drawn evenly between the two.")
 
 
 class PretrainConfig(Config):
     """Base training of the embedded model on the procedural world."""
 
-    seed: int = 0
-    start: str | None = None  # a checkpoint folder, or "embedded-base"; none: random weights
-    prompt_style: Literal["direct", "think"] = "direct"  # what the saved checkpoint is asked for by default
-    phases: tuple[Phase, ...] = (Phase(name="dense", steps=1000, mixture={"referring/describe": 1.0}),)
-    batch: int = Field(48, gt=0)
-    micro_batch: int = Field(16, gt=0)
-    image_px: int = Field(120, ge=32)
-    text: dict[str, int] = Field({})  # changes to the text model's configuration, e.g. {hidden_size: 256}
-    matrix_lr: float = Field(0.01, gt=0)  # Muon, for the matrices inside the layers
-    lr: float = Field(2e-3, gt=0)  # AdamW, for embeddings, norms, biases and the patch embedding
-    weight_decay: float = Field(0.01, ge=0)
-    warmup: int = Field(100, ge=0)
-    decay: float = Field(0.4, ge=0, le=1)  # the last part of the run in which the rate falls linearly to zero
-    box_weight: float = Field(2.0, gt=0)  # how much more a token inside a box counts
-    dense_weight: float = Field(0.5, ge=0)  # the auxiliary head over image tokens; it is dropped at the end
-    dense_layer: int = Field(2, ge=1)
+    seed: int = Field(default=0, description="Of the weights and the data.")
+    start: str | None = Field(
+        default=None, description='A checkpoint folder, or "embedded-base"; none: random weights.'
+    )
+    prompt_style: Literal["direct", "think"] = Field(
+        default="direct", description="How the saved checkpoint is asked by default."
+    )
+    phases: tuple[Phase, ...] = Field(
+        default=(Phase(name="dense", steps=1000, mixture={"referring/describe": 1.0}),),
+        description="Stretches of training, one after the other.",
+    )
+    batch: int = Field(default=48, gt=0, description="Samples a step.")
+    micro_batch: int = Field(default=16, gt=0, description="Of them at once.")
+    image_px: int = Field(default=120, ge=32, description="The images' longer side.")
+    text: dict[str, int] = Field(
+        default={}, description="Changes to the text model's configuration, e.g. {hidden_size: 256}."
+    )
+    matrix_lr: float = Field(default=0.01, gt=0, description="Of Muon, for the matrices inside the layers.")
+    lr: float = Field(
+        default=2e-3, gt=0, description="Of AdamW, for embeddings, norms, biases and the patch embedding."
+    )
+    weight_decay: float = Field(default=0.01, ge=0, description="Of both.")
+    warmup: int = Field(default=100, ge=0, description="Steps in which the rates rise.")
+    decay: float = Field(
+        default=0.4,
+        ge=0,
+        le=1,
+        description="The last part of the run in which the rates fall linearly to zero.",
+    )
+    box_weight: float = Field(default=2.0, gt=0, description="How much more a token inside a box counts.")
+    dense_weight: float = Field(
+        default=0.5, ge=0, description="Of the auxiliary head over image tokens, which is dropped at the end."
+    )
+    dense_layer: int = Field(default=2, ge=1, description="The layer that this head reads.")
     pointed_weight: float = Field(
-        2.0, ge=0
-    )  # the auxiliary head that reads a box before its digits are written
-    box_layer: int = Field(4, ge=1)
-    workers: int = Field(1, ge=0)
-    bf16: bool = True
-    save_every: int = Field(200, gt=0)
-    eval_every: int = Field(500, ge=0)
-    eval_samples: int = Field(16, gt=0)  # a family
-    card_samples: int = Field(100, ge=0)  # a family, for the model card; 0: none is written
+        default=2.0, ge=0, description="Of the auxiliary head that reads a box before its digits are written."
+    )
+    box_layer: int = Field(default=4, ge=1, description="The layer that this head reads.")
+    workers: int = Field(default=1, ge=0, description="Processes that draw data.")
+    bf16: bool = Field(default=True, description="Compute in bfloat16 (autocast).")
+    save_every: int = Field(default=200, gt=0, description="Steps between saved states.")
+    eval_every: int = Field(
+        default=500, ge=0, description="Steps between scores on held-out samples; 0: none."
+    )
+    eval_samples: int = Field(default=16, gt=0, description="Of each family, for these scores.")
+    card_samples: int = Field(
+        default=100, ge=0, description="Of each family, for the model card; 0: none is written."
+    )
