@@ -159,3 +159,12 @@ def test_a_foreign_line_is_told(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").write_text('{"request": "a"}\n')
     with pytest.raises(UnivgError, match="line 1: remove that line"), Ledger(tmp_path):
         pass
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UnivgError, match=r"cannot write \(not a directory\): .*file"),
+        Ledger(tmp_path / "file/out"),
+    ):
+        pass
