@@ -1,4 +1,4 @@
-"""The one path from pictures and a chat to tensors, with or without torchvision.
+"""Turn pictures and a chat into tensors, the same way everywhere, with or without torchvision.
 
 transformers' own `Qwen2VLProcessor` asks for a video processor, and that one asks for torchvision.
 Here a video is a sequence of pictures, so the processor is composed of what is really used: the image

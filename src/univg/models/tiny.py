@@ -1,4 +1,4 @@
-"""The embedded family: Qwen2-VL, at a size that a laptop's CPU trains.
+"""Build the embedded family: Qwen2-VL, at a size that a laptop's CPU trains.
 
 Nothing here is a mock: `Qwen2VLForConditionalGeneration` with a small configuration, a byte-level tokenizer
 with Qwen2-VL's special tokens and pre-tokenisation (every digit its own token), its chat format, its image
@@ -45,7 +45,7 @@ PIXEL_BUDGET = PixelBudget(min_pixels=60 * 60, max_pixels=120 * 120)
 
 
 def build_tokenizer(corpus: Iterable[str] = (), vocab_size: int = 1024) -> Qwen2Tokenizer:
-    """A byte-level BPE tokenizer; merges are learnt from `corpus` (none: plain bytes).
+    """Build a byte-level BPE tokenizer; merges are learnt from `corpus` (none: plain bytes).
 
     Any text round-trips. Digits are never merged, so a coordinate is three or four tokens at most.
     """
@@ -82,7 +82,7 @@ def build_tokenizer(corpus: Iterable[str] = (), vocab_size: int = 1024) -> Qwen2
 
 
 def tiny_config(tokenizer: Qwen2Tokenizer, text: Mapping[str, Any] | None = None) -> Qwen2VLConfig:
-    """Qwen2-VL's configuration at 4.5 M parameters. `text` replaces settings of the text model (width, layers…).
+    """Return Qwen2-VL's configuration at 4.5 M parameters. `text` replaces settings of the text model (width, layers…).
 
     Time, height and width each get high, middle and low rotary frequencies (sections in threes, repeated; Qwen2-VL
     has one section each). With one section each and few dimensions a head, columns would either not turn at all
@@ -128,7 +128,7 @@ def build_tiny(
     pixel_budget: PixelBudget = PIXEL_BUDGET,
     text: Mapping[str, Any] | None = None,
 ) -> tuple[Qwen2VLForConditionalGeneration, GroundingProcessor]:
-    """A tiny Qwen2-VL with random weights (float32) and its processor; the same seed gives the same weights."""
+    """Build a tiny Qwen2-VL with random weights (float32) and its processor; the same seed gives the same weights."""
     tokenizer = build_tokenizer(corpus)
     image_processor = Qwen2VLImageProcessorPil(
         patch_size=PATCH_SIZE,

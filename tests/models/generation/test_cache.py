@@ -11,7 +11,7 @@ from transformers import DynamicCache, PreTrainedConfig
 
 from univg.grounding.prompts import render_chat
 from univg.models.generation import decoding
-from univg.models.generation.cache import ROOM, joined, keep_rows, roomy_cache
+from univg.models.generation.cache import ROOM, join_caches, keep_rows, roomy_cache
 from univg.models.generation.generate import Chat, encode, generate
 from univg.models.loading import Loaded
 
@@ -117,7 +117,7 @@ def test_caches_join_with_their_tokens_right() -> None:
     caches = [roomy_cache(config) for _ in parts]
     for cache, part in zip(caches, parts, strict=True):
         cache.update(part, -part, 0)
-    whole = joined(caches)
+    whole = join_caches(caches)
     expected = torch.cat([torch.nn.functional.pad(part, (0, 0, 5 - part.shape[2], 0)) for part in parts])
     new = torch.randn(6, 2, 1, 4)
     keys, values = whole.update(new, -new, 0)

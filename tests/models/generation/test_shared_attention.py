@@ -61,13 +61,13 @@ GROUPS = {
 
 
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (6, 1)], ids=str)
-@pytest.mark.parametrize("way", ["_merged", "_joined"])
+@pytest.mark.parametrize("way", ["_attend_merged", "_attend_joined"])
 @pytest.mark.parametrize("name", GROUPS)
 def test_it_is_attention_under_a_dense_mask(
     name: str, way: str, heads: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if way == "_joined":  # what other devices take
-        monkeypatch.setattr(shared_attention, "_merged", shared_attention._joined)
+    if way == "_attend_joined":  # what other devices take
+        monkeypatch.setattr(shared_attention, "_attend_merged", shared_attention._attend_joined)
     spans = _spans(GROUPS[name])
     chance = torch.Generator().manual_seed(len(name))
     tokens = spans[-1].end

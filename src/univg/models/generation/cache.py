@@ -1,4 +1,4 @@
-"""Keys and values of past tokens, kept where there is room for those to come.
+"""Keep keys and values of past tokens where there is room for those to come.
 
 transformers' dynamic cache concatenates at each token, which copies all that is there: on a CPU, in batches, the
 largest single cost of generation. Here each layer writes into a buffer with room to spare and hands out a view of
@@ -19,7 +19,7 @@ ROOM = 128
 
 
 def roomy_cache(config: PreTrainedConfig) -> DynamicCache:
-    """An empty cache for a model's `past_key_values`: a `DynamicCache` whose plain layers have room.
+    """Make an empty cache for a model's `past_key_values`: a `DynamicCache` whose plain layers have room.
 
     Layers of other kinds (sliding windows) stay transformers' own.
     """
@@ -45,12 +45,12 @@ def keep_rows(cache: DynamicCache, places: Sequence[int]) -> None:
 
 
 def joinable(config: PreTrainedConfig) -> bool:
-    """Whether all layers keep every token, so that caches of several batches can become one."""
+    """Tell whether all layers keep every token, so that caches of several batches can become one."""
     return all(isinstance(layer, _RoomyLayer) for layer in roomy_cache(config).layers)
 
 
-def joined(caches: Sequence[DynamicCache]) -> DynamicCache:
-    """The rows of all of them in one cache, padded on the left with zeros to the longest.
+def join_caches(caches: Sequence[DynamicCache]) -> DynamicCache:
+    """Put the rows of all of them into one cache, padded on the left with zeros to the longest.
 
     Takes the caches apart as it goes: at no time is more than one layer there twice.
     """
@@ -80,7 +80,7 @@ class _RoomyLayer(DynamicLayer):
         end = filled + key_states.shape[-2]
         buffers, rows = self._buffers, len(key_states)
         if buffers is None or buffers[0].shape[-2] < end or not _is_view(self.keys, buffers[0]):
-            buffers = (_enlarged(self.keys, key_states, end), _enlarged(self.values, value_states, end))
+            buffers = (_enlarge(self.keys, key_states, end), _enlarge(self.values, value_states, end))
             self._buffers = buffers
         for buffer, new in zip(buffers, (key_states, value_states), strict=True):
             buffer[:rows, :, filled:end] = new
@@ -104,8 +104,8 @@ class _RoomyLayer(DynamicLayer):
         """Put the rows of other layers behind those here; the others are left empty."""
         layers = [self, *others]
         self._buffers = (
-            _stacked([layer.keys for layer in layers]),
-            _stacked([layer.values for layer in layers]),
+            _stack([layer.keys for layer in layers]),
+            _stack([layer.values for layer in layers]),
         )
         tokens = self._buffers[0].shape[-2] - ROOM
         for layer in others:
@@ -119,11 +119,11 @@ class _RoomyLayer(DynamicLayer):
 
 
 def _is_view(part: torch.Tensor | None, buffer: torch.Tensor) -> bool:
-    """Cropping leaves a view; repeating or selecting rows puts other tensors in place."""
+    """Tell whether a layer lies in its buffer: cropping leaves a view, selecting rows makes other tensors."""
     return part is not None and part.data_ptr() == buffer.data_ptr()
 
 
-def _enlarged(old: torch.Tensor, new: torch.Tensor, tokens: int) -> torch.Tensor:
+def _enlarge(old: torch.Tensor, new: torch.Tensor, tokens: int) -> torch.Tensor:
     batch, heads, _, width = new.shape
     buffer = new.new_empty((batch, heads, tokens + ROOM, width))
     if old.numel():
@@ -131,8 +131,8 @@ def _enlarged(old: torch.Tensor, new: torch.Tensor, tokens: int) -> torch.Tensor
     return buffer
 
 
-def _stacked(parts: Sequence[torch.Tensor | None]) -> torch.Tensor:
-    """One buffer, with room, for all rows. What is left of a short row's first token counts nowhere, but must be
+def _stack(parts: Sequence[torch.Tensor | None]) -> torch.Tensor:
+    """Make one buffer, with room, for all rows. What is left of a short row's first token counts nowhere, but must be
     a number: nothing times NaN is NaN."""
     held = [part for part in parts if part is not None]
     rows, tokens = sum(len(part) for part in held), max(part.shape[-2] for part in held)

@@ -1,4 +1,4 @@
-"""Prompts are read once, then all their responses are written together, a token a step, each leaving when it ends.
+"""Read prompts once, then write all their responses together, a token a step, each leaving when it ends.
 
     prefix = prefill(model, inputs)         # a row a prompt: keys and values, and what may come next
     prefix = join([prefix, another])        # prompts read in small batches can be answered in a large one
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from univg.models.generation.cache import joinable, joined, keep_rows, roomy_cache
+from univg.models.generation.cache import join_caches, joinable, keep_rows, roomy_cache
 from univg.models.loading import plain_model
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Choose(Protocol):
     """How the next token of each row is chosen."""
 
     def __call__(self, logits_RV: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-        """Tokens (R,) from float32 logits (R, V). `rows`: which of the prefix's rows these are, for whatever
+        """Choose tokens (R,) from float32 logits (R, V). `rows`: which of the prefix's rows these are, for whatever
         belongs to a row, such as its random numbers; they are fewer, and in another order, as rows end."""
 
 
@@ -64,7 +64,7 @@ class Prefix:
             self.positions_R = self.positions_R.repeat_interleave(n, dim=0)
 
     def seen(self) -> dict[str, Any]:
-        """What the next token may attend to, itself included, as the model takes it."""
+        """Return what the next token may attend to, itself included, as the model takes it."""
         self.mask_RT = torch.cat([self.mask_RT, self.mask_RT.new_ones(len(self), 1)], dim=1)
         return {"attention_mask": self.mask_RT}
 
@@ -89,7 +89,7 @@ def prefill(model: Any, inputs: Mapping[str, torch.Tensor]) -> Prefix:
 
 
 def join(prefixes: Sequence[Prefix]) -> Prefix:
-    """The rows of all of them in one, left-padded; the parts are used up. Only for models that `joinable`
+    """Put the rows of all of them into one, left-padded; the parts are used up. Only for models that `joinable`
     allows."""
     if len(prefixes) == 1:
         return prefixes[0]
@@ -98,7 +98,7 @@ def join(prefixes: Sequence[Prefix]) -> Prefix:
         torch.nn.functional.pad(prefix.mask_RT, (length - prefix.mask_RT.shape[1], 0)) for prefix in prefixes
     ]
     return Prefix(
-        joined([prefix.cache for prefix in prefixes]),
+        join_caches([prefix.cache for prefix in prefixes]),
         torch.cat(masks),
         torch.cat([prefix.logits_RV for prefix in prefixes]),
         torch.cat([prefix.positions_R for prefix in prefixes]),
@@ -125,7 +125,7 @@ def decode(
         if not going:
             break
         if len(going) < len(rows):
-            places = _closed_up(going)
+            places = _close_up(going)
             prefix.keep(places)
             tokens_R = tokens_R[torch.tensor(places, device=tokens_R.device)]
             rows = [rows[place] for place in places]
@@ -147,10 +147,10 @@ def _step(model: Any, prefix: Prefix, tokens_R: torch.Tensor) -> None:
     prefix.positions_R = prefix.positions_R + 1
 
 
-def _closed_up(going: Sequence[int]) -> list[int]:
-    """The places that go on, ordered so that few rows move: the last ones fill the gaps.
+def _close_up(going: Sequence[int]) -> list[int]:
+    """Return the places that go on, ordered so that few rows move: the last ones fill the gaps.
 
-    >>> _closed_up([0, 2, 3, 5])
+    >>> _close_up([0, 2, 3, 5])
     [0, 5, 2, 3]
     """
     count = len(going)

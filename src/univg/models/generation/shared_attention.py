@@ -1,4 +1,4 @@
-"""Attention over prompts that several completions share, with no block computed that a mask would take away.
+"""Attend over prompts that several completions share, computing no block that a mask would take away.
 
 In a packed row `[prompt | c1 | … | cG | next prompt | …]` a completion sees its prompt and itself. The prompt
 attends to itself causally; the completions' queries attend, all in one go, to the prompt's keys, which stand there
@@ -63,17 +63,17 @@ class Packing:
         self.scored = scored
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """(1, heads, N, D) from query (1, heads, N, D), key and value (1, kv heads, N, D)."""
+        """Return (1, heads, N, D) from query (1, heads, N, D), key and value (1, kv heads, N, D)."""
         if query.device.type == "cpu":  # its backward pass takes twice as long in bf16
             query, key, value = query.float(), key.float(), value.float()
         else:
             query, key = query.to(value.dtype), key.to(value.dtype)
-        completions = _merged if query.device.type == "cpu" else _joined
+        completions = _attend_merged if query.device.type == "cpu" else _attend_joined
         parts: list[Tensor] = []
         for span, slots in zip(self.spans, self.slots, strict=True):
             prompt, rest = slice(span.start, span.prompt_end), slice(span.prompt_end, span.end)
             own_key, own_value = key[:, :, prompt], value[:, :, prompt]
-            parts.append(_causal(query[:, :, prompt], own_key, own_value, scale))
+            parts.append(_attend_causally(query[:, :, prompt], own_key, own_value, scale))
             count = sum(length > 0 for length in span.lengths)
             if count:
                 later = query[:, :, rest], key[:, :, rest], value[:, :, rest]
@@ -82,7 +82,7 @@ class Packing:
 
     @cached_property
     def slots(self) -> tuple[tuple[Tensor, Tensor] | None, ...]:
-        """For each group, how its completions (M tokens in a row) stand in a rectangle (G, longest): the token of
+        """Return for each group how its completions (M tokens in a row) stand in a rectangle (G, longest): the token of
         each place (padding: token 0), and the place of each token. None where all are equally long."""
         return tuple(self._slots_of(span) for span in self.spans)
 
@@ -110,7 +110,7 @@ class PromptKeys:
         self.keep(sources)
 
     def keep(self, sources: Sequence[int]) -> None:
-        """The rows are these now. A prompt that no row continues is let go of."""
+        """Keep these rows. A prompt that no row continues is let go of."""
         self.sources = list(sources)
         gone = set(range(len(self.layers[0]))) - set(self.sources)
         for layer in self.layers if gone else ():
@@ -126,7 +126,7 @@ class PromptKeys:
         self._places = None if self._order is None else self._order.argsort()
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """(R, heads, 1, D) from query (R, heads, 1, D) and the rows' own keys and values (R, kv heads, t, D)."""
+        """Return (R, heads, 1, D) from query (R, heads, 1, D) and the rows' own keys and values (R, kv heads, t, D)."""
         query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast the rotary embedding widens
         own, own_total = _look(query, key, value, scale)
         heads, ordered = key.shape[1], query if self._order is None else query[self._order]
@@ -146,7 +146,7 @@ class PromptKeys:
 
 
 def why_not(model: Any) -> str | None:
-    """Why prompts cannot be shared in this model; None if they can. Any reason names what would help."""
+    """Return why prompts cannot be shared in this model; None if they can. Any reason names what would help."""
     plain = plain_model(model)
     text = plain.config.get_text_config()
     kind = getattr(plain.config, "model_type", "")
@@ -180,7 +180,7 @@ def share_prompts(model: Any) -> None:
 
 
 def _scored_only(decoder: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-    """What follows, the head, then works on positions that are wanted, and on no other."""
+    """Keep the scored positions only, so that the head works on what is wanted and on nothing else."""
     packing = kwargs.get("shared_prefix")
     if isinstance(packing, Packing):
         output.last_hidden_state = output.last_hidden_state.index_select(1, packing.scored)
@@ -197,7 +197,7 @@ def _attention(
     shared_prefix: Packing | PromptKeys | None = None,
     **settings: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function as transformers calls it: query (B, heads, N, D), key and value (B, kv heads, N, D);
+    """Attend as transformers calls it: query (B, heads, N, D), key and value (B, kv heads, N, D);
     the result is (B, N, heads, D)."""
     if shared_prefix is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
@@ -208,7 +208,7 @@ def _attention(
     return out.transpose(1, 2).contiguous().to(value.dtype), None
 
 
-def _causal(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+def _attend_causally(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     heads = query.shape[1] // key.shape[1]
     if heads > 1 and query.device.type == "cpu":  # faster there than enable_gqa
         key, value, heads = repeat_kv(key, heads), repeat_kv(value, heads), 1
@@ -217,15 +217,15 @@ def _causal(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     )
 
 
-def _stacked(row: Tensor, count: int, slots: tuple[Tensor, Tensor] | None) -> Tensor:
-    """(1, heads, M, D) as (G, heads, longest, D)."""
+def _stack(row: Tensor, count: int, slots: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Reshape (1, heads, M, D) to (G, heads, longest, D)."""
     if slots is None:
         return row[0].unflatten(1, (count, -1)).transpose(0, 1)
     return row[0][:, slots[0]].transpose(0, 1)
 
 
-def _in_row(stack: Tensor, slots: tuple[Tensor, Tensor] | None) -> Tensor:
-    """The reverse: (G, heads, longest, …) as (1, heads, M, …)."""
+def _unstack(stack: Tensor, slots: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Do the reverse: (G, heads, longest, …) to (1, heads, M, …)."""
     row = stack.transpose(0, 1).flatten(1, 2)
     return (row if slots is None else row.index_select(1, slots[1]))[None]
 
@@ -233,11 +233,11 @@ def _in_row(stack: Tensor, slots: tuple[Tensor, Tensor] | None) -> Tensor:
 Later = tuple[Tensor, Tensor, Tensor]
 
 
-def _joined(
+def _attend_joined(
     key: Tensor, value: Tensor, later: Later, count: int, slots: tuple[Tensor, Tensor] | None, scale: float
 ) -> Tensor:
-    """A row a completion, the prompt's keys before its own: fused kernels know this mask and skip what it hides."""
-    queries, own_keys, own_values = (_stacked(part, count, slots) for part in later)
+    """Attend in a row a completion, the prompt's keys first: fused kernels know this mask and skip what it hides."""
+    queries, own_keys, own_values = (_stack(part, count, slots) for part in later)
     keys = torch.cat([key.expand(count, -1, -1, -1), own_keys], dim=2)
     values = torch.cat([value.expand(count, -1, -1, -1), own_values], dim=2)
     mask: Any = causal_lower_right(queries.shape[2], keys.shape[2])
@@ -246,13 +246,13 @@ def _joined(
     out = functional.scaled_dot_product_attention(
         queries, keys, values, attn_mask=mask, scale=scale, enable_gqa=queries.shape[1] != keys.shape[1]
     )
-    return _in_row(out, slots)
+    return _unstack(out, slots)
 
 
-def _merged(
+def _attend_merged(
     key: Tensor, value: Tensor, later: Later, count: int, slots: tuple[Tensor, Tensor] | None, scale: float
 ) -> Tensor:
-    """The prompt's keys and a completion's own attended to apart, on a CPU."""
+    """Attend to the prompt's keys and a completion's own apart, on a CPU."""
     query, own_key, own_value = later
     heads = query.shape[1] // key.shape[1]
     own_key, own_value = repeat_kv(own_key, heads), repeat_kv(own_value, heads)
@@ -261,7 +261,7 @@ def _merged(
 
 
 class _Merged(torch.autograd.Function):
-    """Two parts of one softmax: with l the log-sum-exp of all scores and l_i of part i, the result is
+    """Merge two parts of one softmax: with l the log-sum-exp of all scores and l_i of part i, the result is
     Σ exp(l_i − l) · part_i. A fused backward kernel that is given the whole's l and result computes each part's
     gradients as they are in the whole, so nothing else need be kept (as in ring attention, arXiv 2310.01889).
     """
@@ -278,11 +278,11 @@ class _Merged(torch.autograd.Function):
         slots: tuple[Tensor, Tensor] | None,
         scale: float,
     ) -> Tensor:
-        out, total = _attend(_folded(query, key), key, value, False, scale)
+        out, total = _attend(_fold_heads(query, key), key, value, False, scale)
         out, total = out.reshape(query.shape), total.reshape(query.shape[:3])
-        q, k, v = (_stacked(part, count, slots) for part in (query, own_key, own_value))
+        q, k, v = (_stack(part, count, slots) for part in (query, own_key, own_value))
         own_out, own_total = _attend(q, k, v, True, scale)
-        own_out, own_total = _in_row(own_out, slots), _in_row(own_total, slots)
+        own_out, own_total = _unstack(own_out, slots), _unstack(own_total, slots)
         whole = torch.logaddexp(total, own_total)
         out = out * (total - whole).exp()[..., None] + own_out * (own_total - whole).exp()[..., None]
         ctx.save_for_backward(key, value, query, own_key, own_value, out, whole)
@@ -294,35 +294,35 @@ class _Merged(torch.autograd.Function):
         key, value, query, own_key, own_value, out, whole = ctx.saved_tensors
         count, slots, scale = ctx.count, ctx.slots, ctx.scale
         grad = gradients[0]
-        folded = _folded(grad, key), _folded(query, key), _folded(out, key)
+        folded = _fold_heads(grad, key), _fold_heads(query, key), _fold_heads(out, key)
         grad_query, grad_key, grad_value = _attend_backward(
             folded[0], folded[1], key, value, folded[2], whole.reshape(1, key.shape[1], -1), False, scale
         )
         grad_query = grad_query.reshape(query.shape)
         q, k, v, own_out = (
-            _stacked(part, count, slots).contiguous() for part in (query, own_key, own_value, out)
+            _stack(part, count, slots).contiguous() for part in (query, own_key, own_value, out)
         )
-        own_whole = _stacked(whole[..., None], count, slots)[..., 0].contiguous()
-        own_grad = _stacked(grad, count, slots).contiguous()
+        own_whole = _stack(whole[..., None], count, slots)[..., 0].contiguous()
+        own_grad = _stack(grad, count, slots).contiguous()
         if slots is not None:  # padding repeats a real token: it must not count again
             padding = torch.ones(own_whole.shape[0] * own_whole.shape[2], dtype=torch.bool)
             padding[slots[1]] = False
             own_grad.masked_fill_(padding.view(own_whole.shape[0], 1, -1, 1), 0)
         own = _attend_backward(own_grad, q, k, v, own_out, own_whole, True, scale)
-        own_query, grad_own_key, grad_own_value = (_in_row(part, slots) for part in own)
+        own_query, grad_own_key, grad_own_value = (_unstack(part, slots) for part in own)
         none = (None, None, None)
         return grad_key, grad_value, grad_query + own_query, grad_own_key, grad_own_value, *none
 
 
-def _folded(query: Tensor, key: Tensor) -> Tensor:
-    """Query heads that share a key head, one after another: (1, heads, M, D) as (1, kv heads, group · M, D)."""
+def _fold_heads(query: Tensor, key: Tensor) -> Tensor:
+    """Put query heads that share a key head one after another: (1, heads, M, D) as (1, kv heads, group · M, D)."""
     if query.shape[1] == key.shape[1]:
         return query
     return query.reshape(1, key.shape[1], -1, query.shape[-1])
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-    """The CPU's fused kernel, which also gives the log-sum-exps: (…, M, D) and (…, M)."""
+    """Call the CPU's fused kernel, which also gives the log-sum-exps: (…, M, D) and (…, M)."""
     out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, 0.0, causal, attn_mask=None, scale=scale
     )
@@ -330,14 +330,14 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: floa
 
 
 def _look(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """What a few queries see in all of the keys, and the log-sum-exps: (B, heads, M, D) and (B, heads, M)."""
+    """Return what a few queries see in all of the keys, and the log-sum-exps: (B, heads, M, D) and (B, heads, M)."""
     if query.device.type == "cpu":
         return _attend(query, key, value, False, scale)
     return _look_plainly(query, key, value, scale)
 
 
 def _look_plainly(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """The same without a fused kernel; few queries make few scores."""
+    """Do the same without a fused kernel; few queries make few scores."""
     grouped = query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)  # (B, kv heads, group · M, D)
     scores = (grouped @ key.transpose(2, 3)).float() * scale
     total = scores.logsumexp(dim=-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Several responses to a prompt written with one copy of the prompt's keys and values.
+"""Write several responses to a prompt with one copy of the prompt's keys and values.
 
     prefix = prefill(model, inputs)
     tokens = decode(model, shared(model, prefix, sources), choose, stops, max_new_tokens=256)
@@ -41,7 +41,7 @@ class SharedPrefix(Prefix):
 
 
 def shared(model: Any, prefix: Prefix, sources: Sequence[int]) -> SharedPrefix:
-    """A row for each of `sources`, which name rows of `prefix`; that one is used up.
+    """Make a row for each of `sources`, which name rows of `prefix`; that one is used up.
 
     Errors: ValueError where the model cannot share (:func:`univg.models.generation.shared_attention.why_not`).
     """
