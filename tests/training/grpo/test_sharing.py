@@ -35,7 +35,7 @@ def _parts() -> ModuleType:
 
 
 parts = _parts()
-STEPS = 3
+STEPS = 2
 
 
 @pytest.fixture(scope="module")
@@ -99,15 +99,24 @@ RUNS: dict[str, dict[str, Any]] = {
     "trained vision": {"frozen": False},
     "LoRA": {"lora": {}, "gradient_checkpointing": True},
     "checkpointing": {"gradient_checkpointing": True},
-    "two updates on the same rollouts": {"num_iterations": 2},
-    "several updates a generation": {"steps_per_generation": 2, "gradient_accumulation_steps": 1},
+    "two updates on the same rollouts": {"num_iterations": 2, "max_steps": 3},
+    "several updates a generation": {
+        "steps_per_generation": 2,
+        "gradient_accumulation_steps": 1,
+        "max_steps": 3,
+    },
     "several generations an update": {
         "per_device_train_batch_size": 12,
         "steps_per_generation": 1,
         "gradient_accumulation_steps": 2,
         "max_steps": 2,
     },
-    "evaluation between": {"num_iterations": 2, "eval_strategy": "steps", "eval_steps": 1},
+    "evaluation between": {
+        "num_iterations": 2,
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "max_steps": 3,
+    },
     "no reference": {"beta": 0.0},
     "cut-off rollouts left out": {"mask_truncated_completions": True},
     "token mean": {"loss_type": "dapo"},

@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from univg import Grounder
+from univg.cli.main import main
 from univg.config import save_config
 from univg.errors import UnivgError
 from univg.training.config import DataSource, GrpoConfig
@@ -25,6 +24,7 @@ from univg.training.grpo import stage as grpo
 from univg.training.grpo.checks import check_oracle, describe_start
 from univg.training.grpo.rewards import RolloutReader, find_rewards
 from univg.training.grpo.stage import TrainingRows, train_grpo
+from univg.training.run.checkpoints import Checkpoints
 from univg.training.run.rows import StageRows
 from univg.world import make_sample
 
@@ -65,22 +65,39 @@ def quiet() -> Console:
     return Console(quiet=True)
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL, which a test of stage 1 sends: what is on the disk is the same."""
+
+
+@contextmanager
+def killed_after(checkpoint: int) -> Iterator[None]:
+    """The run ends when this checkpoint is whole."""
+    write = Checkpoints.write
+
+    @contextmanager
+    def until(self: Checkpoints, args: Any, step: int) -> Iterator[Path]:
+        with write(self, args, step) as folder:
+            yield folder
+        if step == checkpoint:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "write", until)
+        with pytest.raises(Killed):
+            yield
+
+
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(config: GrpoConfig, tmp_path: Path) -> None:
     """Killed after an odd step: the next one learns from rollouts that were drawn before the checkpoint."""
     whole = train_grpo(config, tmp_path / "whole", console=quiet())
     out, file = tmp_path / "killed", tmp_path / "config.yaml"
     save_config(config, file)
-    command = [sys.executable, "-m", "univg", "grpo", "--config", str(file), "--out", str(out)]
-    with (tmp_path / "output").open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-    deadline = time.monotonic() + 240
-    while not (out / "checkpoint-3").exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert (out / "checkpoint-3").exists(), (tmp_path / "output").read_text()[-2000:]
+    command = ["grpo", "--config", str(file), "--out", str(out)]
+    with killed_after(3):
+        main(command)
+    assert (out / "checkpoint-3" / "rollouts-0.pt").exists() and not (out / "checkpoint-4").exists()
     assert not (out / "model.safetensors").exists()
-    train_grpo(config, out, resume=True, console=quiet())
+    assert main([*command, "--resume"]) == 0
     one, other = (load_file(folder / "model.safetensors") for folder in (whole, out))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     begun = load_file(Path(config.model) / "model.safetensors")
@@ -160,7 +177,7 @@ def test_ground_truth_that_does_not_fit_is_named(config: GrpoConfig) -> None:
 def test_what_is_wrong_is_told_before_a_model_is_loaded(
     config: GrpoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grpo, "start_model", lambda config: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(grpo, "load_start", lambda config: pytest.fail("the model was loaded"))
     for change, message in (
         ({"rewards": {"letter_rewards.leters": 1.0}}, "did you mean 'letters'"),
         ({"rewards": {"no_such_module.x": 1.0}}, "cannot be imported"),

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 from transformers import TrainerCallback
 
 from univg.grounding.reading import FAULTS, Reading
 from univg.grounding.scoring import Score
 from univg.training.grpo.difficulty import level_of
 
-__all__ = ["FAULT_NAMES", "Generation", "GroupScores", "RolloutCallback", "Scored", "step_metrics"]
+__all__ = ["FAULT_NAMES", "Generation", "GroupScores", "RolloutCallback", "step_metrics"]
 
 FAULT_NAMES = tuple(FAULTS)
 
@@ -50,33 +49,25 @@ class GroupScores:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One generation of this process, read and scored: its rows and rollouts. `rewards_NF` and `groups` are
-    of all processes."""
-
-    rows: Sequence[Mapping[str, Any]]
-    tokens: Sequence[int]
-    readings: Sequence[Reading]
-    scores: Sequence[Score]
-    rewards_NF: Tensor
-    groups: GroupScores
-
-
-@dataclass(frozen=True)
 class Generation:
-    """One generation of rollouts as callbacks are told of it: what was scored, and what it is worth.
+    """One generation of rollouts of this process, in groups of `size` (rollouts a prompt): read, scored, rewarded.
 
-    `step` is the one that will learn from it first; `size` the rollouts a prompt; `rewards`, `weights` and
-    `advantages` (weighted) belong to this process's rollouts; `metrics` to those of all processes.
+    `step` learns from it first; `rewards` are by the functions' names. `rewards_PG` (their weighted sums) and `groups`
+    are of all processes. Once weighted, there are the `weights` and weighted `advantages` of this process's rollouts.
     """
 
     step: int
     size: int
-    scored: Scored
+    rows: Sequence[Mapping[str, Any]]
+    tokens: Sequence[int]
+    readings: Sequence[Reading]
+    scores: Sequence[Score]
     rewards: Sequence[Mapping[str, float]]
-    weights: Sequence[float]
-    advantages: Sequence[float]
-    metrics: Mapping[str, float]
+    rewards_PG: np.ndarray
+    groups: GroupScores
+    weights: Sequence[float] = ()
+    advantages: Sequence[float] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class RolloutCallback(TrainerCallback):

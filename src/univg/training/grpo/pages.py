@@ -83,25 +83,13 @@ class Group:
 
 def groups_in(generation: Generation) -> list[Group]:
     """Return the first groups of a process's generation, as far as they are whole there."""
-    scored, size = generation.scored, generation.size
-    rollouts = [
-        Rollout(*each)
-        for each in zip(
-            scored.readings,
-            scored.tokens,
-            scored.scores,
-            generation.rewards,
-            generation.advantages,
-            strict=True,
-        )
+    g, size = generation, generation.size
+    columns = (g.readings, g.tokens, g.scores, g.rewards, g.advantages)
+    rollouts = [Rollout(*each) for each in zip(*columns, strict=True)]
+    return [
+        Group(g.rows[at]["sample"], g.rows[at]["images"], g.weights[at], rollouts[at : at + size])
+        for at in range(0, len(rollouts) - size + 1, size)[:PAGE_GROUPS]
     ]
-    groups = []
-    for start in range(0, len(rollouts) - size + 1, size)[:PAGE_GROUPS]:
-        row = scored.rows[start]
-        groups.append(
-            Group(row["sample"], row["images"], generation.weights[start], rollouts[start : start + size])
-        )
-    return groups
 
 
 class RolloutPages(RolloutCallback):

@@ -70,9 +70,7 @@ class LeftOutNotes(RolloutCallback):
         self.out, self.console = out, console
 
     def on_rollouts(self, args: Any, state: Any, generation: Generation) -> None:
-        left_out = list(
-            dict.fromkeys(note for row in generation.scored.rows for note in row.get("notes", ()))
-        )
+        left_out = list(dict.fromkeys(note for row in generation.rows for note in row.get("notes", ())))
         if left_out and state.is_world_process_zero:
             log_left_out(self.out, generation.step, left_out, self.console)
 

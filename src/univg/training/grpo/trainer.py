@@ -30,6 +30,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from univg.errors import UnivgError
 from univg.grounding.scoring import score
 from univg.training.grpo.arguments import EpochSampler, RowTable, paper_arguments
 from univg.training.grpo.difficulty import find_weighting, weights_of
-from univg.training.grpo.metrics import Generation, GroupScores, RolloutCallback, Scored, step_metrics
+from univg.training.grpo.metrics import Generation, GroupScores, RolloutCallback, step_metrics
 from univg.training.grpo.rewards import RolloutReader, format_reward, iou_reward, text_of
 from univg.training.grpo.rollouts import (
     draw_in_parts,
@@ -113,7 +114,7 @@ class GroundingGRPOTrainer(GRPOTrainer):
         self.weighting = find_weighting(weighting, power_w) if isinstance(weighting, str) else weighting
         self.reader = reader or RolloutReader.of(model, processing_class)
         self.rows_at_once, self.checkpoints = rows_at_once, checkpoints
-        self._scored: Scored | None = None
+        self._generation: Generation | None = None
         if processing_class is not None:
             # TRL pads prompts on the left itself and takes it for granted that the processor does so too: token
             # types padded on the other side would put images where text is, without an error.
@@ -169,47 +170,55 @@ class GroundingGRPOTrainer(GRPOTrainer):
         judged = list(zip(scores, readings, strict=True))
         rows = [{**row, "score": s, "reading": r} for row, (s, r) in zip(inputs, judged, strict=True)]
         rewards_NF = super()._calculate_rewards(rows, prompts, completions, completion_ids_list)
-        numbers = torch.tensor(
-            [GroupScores.row(*each) for each in judged], dtype=torch.float64, device=self.accelerator.device
+        rewards_N = (rewards_NF * self.reward_weights.to(rewards_NF)).nansum(dim=1)
+        numbers = torch.tensor([GroupScores.row(*each) for each in judged], dtype=torch.float64)
+        numbers = self.accelerator.gather(numbers.to(self.accelerator.device))
+        names, size = self.reward_func_names, self._group_size
+        self._generation = Generation(
+            step=self.state.global_step + 1,
+            size=size,
+            rows=inputs,
+            tokens=[len(ids) for ids in completion_ids_list],
+            readings=readings,
+            scores=scores,
+            rewards=[dict(zip(names, each, strict=True)) for each in self._take_own(rewards_NF).tolist()],
+            rewards_PG=rewards_N.cpu().numpy().reshape(-1, size),
+            groups=GroupScores.of(numbers.cpu().numpy(), size),
         )
-        groups = GroupScores.of(self.accelerator.gather(numbers).cpu().numpy(), self._group_size)
-        tokens = [len(ids) for ids in completion_ids_list]
-        self._scored = Scored(inputs, tokens, readings, scores, rewards_NF, groups)
         return rewards_NF
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         """Draw rollouts, reward them, and multiply each group's advantages by its difficulty weight.
 
-            advantage = (reward - mean of the group) / (its standard deviation + 1e-4)      inside super()
-            weighted  = weight(mean IoU of the group) x advantage                           here
-            loss      = -min(ratio x weighted, clipped ratio x weighted) + beta x KL        TRL's
-            `_compute_loss`
+            advantage = (reward - mean of the group) / (its standard deviation + 1e-4)  TRL, in super()
+            weighted  = weight(mean IoU of the group) x advantage                       here
+            loss      = -min(ratio x weighted, clipped ratio x weighted) + beta x KL    TRL, _compute_loss
 
         For positive weights this equals weighting the clipped policy term, and it leaves the KL term alone,
         as the paper's trainer does.
         """
-        size, first = self._group_size, self.accelerator.process_index * len(inputs)
         with self._images_read_once():
             output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        scored, self._scored = self._scored, None
-        assert scored is not None
-        weights_P = weights_of(self.weighting, scored.groups.mean_iou_P)
-        weights_N = weights_P.repeat(size)[first : first + len(inputs)]
+        generation, self._generation = self._generation, None
+        assert generation is not None
+        weights_P = weights_of(self.weighting, generation.groups.mean_iou_P)
+        weights_N = self._take_own(weights_P.repeat(generation.size))
         output["advantages"] = output["advantages"] * torch.as_tensor(weights_N).to(output["advantages"])
-        rewards_N = (scored.rewards_NF * self.reward_weights.to(scored.rewards_NF)).nansum(dim=1)
-        metrics = step_metrics(scored.groups, rewards_N.cpu().numpy().reshape(-1, size), weights_P)
+        metrics = step_metrics(generation.groups, generation.rewards_PG, weights_P)
         for name, value in metrics.items():
             self._metrics[self._mode][name].append(value)
         if self._mode == "train":
-            own = scored.rewards_NF[first : first + len(inputs)].tolist()
-            rewards = [dict(zip(self.reward_func_names, each, strict=True)) for each in own]
-            advantages = output["advantages"].tolist()
-            step = self.state.global_step + 1
-            told = Generation(step, size, scored, rewards, weights_N.tolist(), advantages, metrics)
+            worth = {"weights": weights_N.tolist(), "advantages": output["advantages"].tolist()}
+            generation = replace(generation, **worth, metrics=metrics)
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, RolloutCallback):
-                    callback.on_rollouts(self.args, self.state, told)
+                    callback.on_rollouts(self.args, self.state, generation)
         return output
+
+    def _take_own(self, values_N: Any) -> Any:
+        """Return this process's part of the values of all rollouts."""
+        share = len(values_N) // self.accelerator.num_processes
+        return values_N[self.accelerator.process_index * share :][:share]
 
     @property
     def _mode(self) -> str:
