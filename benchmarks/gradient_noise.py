@@ -71,8 +71,9 @@ def policy_gradients(
 ) -> Sequence[np.ndarray]:
     from transformers import PrinterCallback, TrainerCallback
 
+    from univg.training.grpo.arguments import paper_arguments
     from univg.training.grpo.stage import TrainingRows
-    from univg.training.grpo.trainer import GroundingGRPOTrainer, paper_arguments
+    from univg.training.grpo.trainer import GroundingGRPOTrainer
     from univg.training.run.rows import StageRows
     from univg.training.run.start import load_start
 

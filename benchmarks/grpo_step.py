@@ -99,7 +99,7 @@ def make_trainer(kind: str, model_folder: Path, rows: list[dict], options: argpa
 
     from univg.models.generation.generate import forbidden_ids
     from univg.models.loading import load
-    from univg.training.grpo.row_table import RowTable
+    from univg.training.grpo.arguments import RowTable
     from univg.training.grpo.trainer import GroundingGRPOTrainer
 
     loaded = load(model_folder, dtype="float32", device="cpu")

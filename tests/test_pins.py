@@ -112,11 +112,11 @@ def models() -> Any:
 
 
 def training() -> Any:
-    from univg.training.grpo import difficulty, rollouts, trainer
+    from univg.training.grpo import arguments, difficulty, rollouts
     from univg.training.pretrain import batches
     from univg.training.run import rows
 
-    return _names(difficulty, trainer, rollouts, rows, batches)
+    return _names(difficulty, arguments, rollouts, rows, batches)
 
 
 def packing() -> Any:

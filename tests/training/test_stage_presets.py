@@ -73,12 +73,12 @@ def test_the_presets_of_stage_1_run_shrunk(
 
 @pytest.mark.parametrize("name", ["qwen2-vl-7b-grpo", "qwen2-vl-2b-lora-grpo"])
 def test_the_presets_of_stage_2_run_shrunk(name: str, start: Path, published: Path, tmp_path: Path) -> None:
-    from univg.training.grpo.stage import run
+    from univg.training.grpo.stage import train_grpo
 
     changes = {"prompts_per_step": 2, "rollouts": 4, "max_completion_tokens": 8, "rollout_page_every": 1}
     if "lora" in name:
         changes["lora.r"] = 4
-    out = run(shrunk(name, start, published, **changes), tmp_path / "out", console=QUIET)
+    out = train_grpo(shrunk(name, start, published, **changes), tmp_path / "out", console=QUIET)
     assert load(out).pixel_budget.max_pixels == 3600
 
 

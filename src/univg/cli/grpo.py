@@ -15,9 +15,9 @@ def train(command: GrpoCommand) -> None:
     """Stage 2: reinforcement learning by the boxes' overlap, with difficulty weights."""
     folder = command.folder()
     with needing_packages("grpo"):
-        from univg.training.grpo.stage import run
+        from univg.training.grpo.stage import train_grpo
 
-        run(command.part(GrpoConfig), folder, resume=command.resume)
+        train_grpo(command.part(GrpoConfig), folder, resume=command.resume)
     print_result("model", folder)
 
 

@@ -183,13 +183,13 @@ def _train_stage(
 
 
 def _run_stage(settings: SftConfig | GrpoConfig, folder: Path) -> None:
-    from univg.training.grpo import stage as grpo
+    from univg.training.grpo.stage import train_grpo
     from univg.training.sft.stage import train_sft
 
     if isinstance(settings, SftConfig):
         train_sft(settings, folder, resume=True)
     else:
-        grpo.run(settings, folder, resume=True)
+        train_grpo(settings, folder, resume=True)
 
 
 def _count_samples(settings: SftConfig | GrpoConfig) -> int:

@@ -15,7 +15,8 @@ from transformers import TrainerCallback
 from univg.grounding.prompts import render_chat, render_response
 from univg.models.loading import Loaded, load
 from univg.models.tiny import build_tiny, save_tiny
-from univg.training.grpo.trainer import GroundingGRPOTrainer, paper_arguments
+from univg.training.grpo.arguments import paper_arguments
+from univg.training.grpo.trainer import GroundingGRPOTrainer
 from univg.world import make_sample
 
 GENERATIONS = 4

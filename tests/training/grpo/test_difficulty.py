@@ -9,17 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from univg.errors import UnivgError
 from univg.training.grpo.difficulty import (
     LOG_FLOOR,
     WEIGHTINGS,
-    DifficultyError,
     check_weighting,
     find_weighting,
     level_of,
     weight_of,
     weighting,
 )
-from univg.training.grpo.dotted import DottedPathError
 
 
 @pytest.mark.parametrize(
@@ -71,16 +70,16 @@ def test_a_weighting_of_ones_own_by_name_and_by_path(tmp_path: Path, monkeypatch
 
 
 def test_what_leads_nowhere_is_one_line() -> None:
-    with pytest.raises(DifficultyError, match=r"weighting 'expo': choose from exp, log, none, power"):
+    with pytest.raises(UnivgError, match=r"weighting 'expo': choose from exp, log, none, power"):
         find_weighting("expo")
-    with pytest.raises(DottedPathError, match=r"module no_such_module cannot be imported") as caught:
+    with pytest.raises(UnivgError, match=r"module no_such_module cannot be imported") as caught:
         find_weighting("no_such_module.weight")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, math.nan, math.inf])
 def test_a_weight_that_is_not_positive_is_refused(weight: float) -> None:
-    with pytest.raises(DifficultyError, match="positive and finite"):
+    with pytest.raises(UnivgError, match="positive and finite"):
         weight_of(lambda mean_iou: weight, 0.5)
 
 
@@ -96,5 +95,5 @@ def test_a_weighting_of_ones_own_is_tried_before_anything_starts(
     name = f"weights_{abs(hash(body))}"
     (tmp_path / f"{name}.py").write_text(f"def mine(mean_iou):\n    return {body}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(DifficultyError, match=rf"weighting '{name}.mine' fails for a mean IoU of"):
+    with pytest.raises(UnivgError, match=rf"weighting '{name}.mine' fails for a mean IoU of"):
         check_weighting(f"{name}.mine")

@@ -26,7 +26,7 @@ from univg.models.generation.shared_attention import share_prompts
 from univg.models.generation.shared_cache import shared
 from univg.models.tiny import build_tiny
 from univg.training.grpo.packing import completion_logps, pack
-from univg.training.grpo.patches import Pictures
+from univg.training.grpo.patches import Patches
 from univg.training.grpo.rollouts import take_rows
 
 TEXT = {
@@ -329,17 +329,17 @@ def test_other_families_share_too(name: str) -> None:
         _loss(result, mask).backward()
     one, other = _gradient(stock), _gradient(ours)
     assert float((one - other).norm() / one.norm()) < GRADIENT
-    pictures = _pictures_of(prompts)
+    patches = _patches_of(prompts)
     places = {"pixel_values": torch.arange(len(prompts["pixel_values"]))[:, None]}
-    held = pictures.features(ours, {**places, "image_grid_thw": prompts["image_grid_thw"]})
+    held = patches.with_features(ours, {**places, "image_grid_thw": prompts["image_grid_thw"]})
     again, _ = completion_logps(ours, pack(ours, prompts, sources, ids, mask, held))
     torch.testing.assert_close(again, packed, atol=1e-6, rtol=0)
 
 
-def _pictures_of(prompts: Mapping[str, Tensor]) -> Pictures:
-    pictures = Pictures()
-    pictures.restore({"pixels": prompts["pixel_values"], "features": {}})
-    return pictures
+def _patches_of(prompts: Mapping[str, Tensor]) -> Patches:
+    patches = Patches()
+    patches.restore({"pixels": prompts["pixel_values"], "features": {}})
+    return patches
 
 
 @pytest.mark.parametrize("name", OTHER_FAMILIES)

@@ -7,19 +7,18 @@ from typing import Any
 
 import pytest
 
+from univg.errors import UnivgError
 from univg.grounding.prompts import render_response
 from univg.grounding.reading import read
 from univg.grounding.samples import GroundingSample
 from univg.grounding.scoring import score
-from univg.training.grpo.dotted import DottedPathError
 from univg.training.grpo.rewards import (
-    Judge,
-    RewardError,
+    RolloutReader,
     find_rewards,
     format_reward,
     iou_reward,
-    oracle,
     text_of,
+    write_ideal,
 )
 from univg.world import FAMILIES, make_sample
 
@@ -71,27 +70,27 @@ def test_a_reward_by_dotted_path_with_its_weight(tmp_path: Path, monkeypatch: py
         "their_rewards.BROKEN": "only a int",
         "their_rewordz.short": "cannot be imported",
     }.items():
-        with pytest.raises(DottedPathError, match=why) as caught:
+        with pytest.raises(UnivgError, match=why) as caught:
             find_rewards({path: 1.0})
         assert "\n" not in str(caught.value)
 
 
 def test_unknown_and_missing_rewards_are_named() -> None:
-    with pytest.raises(RewardError, match="did you mean 'format'"):
+    with pytest.raises(UnivgError, match="did you mean 'format'"):
         find_rewards({"fromat": 1.0})
-    with pytest.raises(RewardError, match="no rewards"):
+    with pytest.raises(UnivgError, match="no rewards"):
         find_rewards({})
 
 
 @pytest.mark.parametrize("style", ["think", "direct", "simple"])
 @pytest.mark.parametrize("frame", ["permille", "pixel"])
 def test_ground_truth_fed_back_is_perfect(style: Any, frame: Any) -> None:
-    judge = Judge(style, frame, resized=lambda size_wh: (size_wh[0] * 7, size_wh[1] * 7))
+    reader = RolloutReader(style, frame, resized=lambda size_wh: (size_wh[0] * 7, size_wh[1] * 7))
     for family in FAMILIES:
         drawn = make_sample(family, index=3, difficulty=0.7)
         row = {"sample": drawn.sample, "images": list(drawn.images), "style": style}
-        text, exact, ceiling = oracle(row, judge)
-        result = score(exact["sample"], judge.read(exact, text))
+        text, exact, ceiling = write_ideal(row, reader)
+        result = score(exact["sample"], reader.read(exact, text))
         assert result.iou == pytest.approx(1.0, abs=1e-9) and result.format_ok, text
         assert ceiling > 0.9
 
@@ -99,5 +98,5 @@ def test_ground_truth_fed_back_is_perfect(style: Any, frame: Any) -> None:
 def test_the_style_of_a_sample_without_thinking_is_its_own() -> None:
     plain = GroundingSample(["a.png"], "The dog?", "referring", boxes=[(0, 0, 0.5, 0.5)], thinking=False)
     text = render_response((0, 0, 0.5, 0.5), style="simple")
-    assert Judge().read({"sample": plain}, text).format_ok
-    assert not Judge().read({"sample": SAMPLE}, text).format_ok
+    assert RolloutReader().read({"sample": plain}, text).format_ok
+    assert not RolloutReader().read({"sample": SAMPLE}, text).format_ok

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from univg.config import load_config
+from univg.errors import UnivgError
 from univg.models.loading import load
 from univg.training.config import GrpoConfig
-from univg.training.grpo.patches import Pictures
-from univg.training.grpo.sharing import PromptsNotShared, SharedGroups, groups_of, together
-from univg.training.grpo.trainer import GroundingGRPOTrainer, paper_arguments
+from univg.training.grpo.arguments import paper_arguments
+from univg.training.grpo.patches import Patches
+from univg.training.grpo.sharing import PromptsNotShared, find_groups, regroup
+from univg.training.grpo.trainer import GroundingGRPOTrainer
 
 
 def _parts() -> ModuleType:
@@ -34,7 +35,7 @@ def _parts() -> ModuleType:
 
 
 parts = _parts()
-STEPS = 3
+STEPS = 2
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +99,24 @@ RUNS: dict[str, dict[str, Any]] = {
     "trained vision": {"frozen": False},
     "LoRA": {"lora": {}, "gradient_checkpointing": True},
     "checkpointing": {"gradient_checkpointing": True},
-    "two updates on the same rollouts": {"num_iterations": 2},
-    "several updates a generation": {"steps_per_generation": 2, "gradient_accumulation_steps": 1},
+    "two updates on the same rollouts": {"num_iterations": 2, "max_steps": 3},
+    "several updates a generation": {
+        "steps_per_generation": 2,
+        "gradient_accumulation_steps": 1,
+        "max_steps": 3,
+    },
     "several generations an update": {
         "per_device_train_batch_size": 12,
         "steps_per_generation": 1,
         "gradient_accumulation_steps": 2,
         "max_steps": 2,
     },
-    "evaluation between": {"num_iterations": 2, "eval_strategy": "steps", "eval_steps": 1},
+    "evaluation between": {
+        "num_iterations": 2,
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "max_steps": 3,
+    },
     "no reference": {"beta": 0.0},
     "cut-off rollouts left out": {"mask_truncated_completions": True},
     "token mean": {"loss_type": "dapo"},
@@ -122,7 +132,7 @@ def test_a_run_ends_with_the_weights_of_trls_way(name: str, start: Path, tmp_pat
         torch.manual_seed(0)  # TRL's shuffle draws from the global stream
         trainer.train()
         ends[way] = _trainable(trainer)
-        assert trainer.is_sharing == (way == "on")
+        assert (trainer.shared is not None) == (way == "on")
         history = [row for row in trainer.state.log_history if "loss" in row]
         ends[way + " log"] = torch.tensor(
             [[row["loss"], row["entropy"], row["grad_norm"]] for row in history]
@@ -191,7 +201,7 @@ def test_pixels_are_there_once(start: Path, tmp_path: Path) -> None:
     assert isinstance(trainer.processing_class.image_processor, _Counting), (
         "the processor itself stays as it was"
     )
-    whole = trainer._whole(output)["pixel_values"]
+    whole = trainer.shared.patches.with_pixels(output)["pixel_values"]
     expected = processor(images=[i for row in rows for i in row["images"]], return_tensors="pt")[
         "pixel_values"
     ]
@@ -217,8 +227,7 @@ def test_pictures_keep_one_of_each() -> None:
     _, processor = build_tiny(0)
     grey = Image.new("L", (60, 60), 7)
     colour = Image.new("RGB", (60, 20), (7, 7, 7))
-    pictures = Pictures()
-    reader = pictures.reader(processor)
+    reader = Patches().placing(processor)
     read = reader.image_processor(images=[[grey, colour], [grey]], return_tensors="pt")
     assert read["image_grid_thw"].tolist()[0] == read["image_grid_thw"].tolist()[2]
     first, second, third = read["pixel_values"].split(read["image_grid_thw"].prod(dim=-1).tolist())
@@ -254,7 +263,7 @@ def _batches(sizes: Sequence[int], order: Sequence[int]) -> list[dict[str, Any]]
 
 def test_an_update_sees_the_same_rollouts_in_groups() -> None:
     order = [3, 0, 8, 5, 2, 11, 1, 4, 9, 6, 10, 7]
-    sorted_batches = together(_batches([4, 4, 4], order), accumulation=3)
+    sorted_batches = regroup(_batches([4, 4, 4], order), accumulation=3)
     rows = [batch["advantages"].tolist() for batch in sorted_batches]
     assert [sorted(each) for each in rows] == [[0, 1, 2, 3], [8, 9, 10, 11], [4, 5, 6, 7]]
     for batch in sorted_batches:
@@ -271,13 +280,13 @@ def test_an_update_sees_the_same_rollouts_in_groups() -> None:
 def test_rollouts_do_not_move_from_one_update_to_another() -> None:
     order = [3, 0, 8, 5, 2, 11, 1, 4, 9, 6, 10, 7]
     before = _batches([3, 3, 3, 3], order)
-    after = together(before, accumulation=2)
+    after = regroup(before, accumulation=2)
     for update in (slice(0, 2), slice(2, 4)):
         sets = [
             sorted(row for b in side[update] for row in b["advantages"].tolist()) for side in (before, after)
         ]
         assert sets[0] == sets[1]
-    assert [b["advantages"].tolist() for b in together(before, 3)] == [
+    assert [b["advantages"].tolist() for b in regroup(before, 3)] == [
         b["advantages"].tolist() for b in before
     ]
 
@@ -289,8 +298,8 @@ def test_groups_are_told_apart_by_words_and_by_pictures() -> None:
         "pixel_values": torch.tensor([[0], [0], [0], [1]]),
         "image_grid_thw": torch.tensor([[1, 1, 1]] * 4),
     }
-    assert groups_of(batch, [1, 1, 1, 1], range(4)) == ([0, 2, 3], [0, 0, 1, 2])
-    assert groups_of(batch, [1, 1, 1, 1], range(1, 4)) == ([1, 2, 3], [0, 1, 2])
+    assert find_groups(batch, [1, 1, 1, 1], range(4)) == ([0, 2, 3], [0, 0, 1, 2])
+    assert find_groups(batch, [1, 1, 1, 1], range(1, 4)) == ([1, 2, 3], [0, 1, 2])
 
 
 # --- reasons ---
@@ -304,10 +313,10 @@ def test_configs_may_say_on_and_off_without_quotes() -> None:
 
 
 def test_off_and_auto_and_on(start: Path, tmp_path: Path) -> None:
-    assert not _trainer(start, tmp_path, "off").is_sharing
+    assert not _trainer(start, tmp_path, "off").shared
     with warnings.catch_warnings():
         warnings.simplefilter("error", PromptsNotShared)
-        assert _trainer(start, tmp_path, "auto").is_sharing
+        assert _trainer(start, tmp_path, "auto").shared
 
 
 def test_a_dropout_that_a_group_would_share_is_said_and_not_shared(start: Path, tmp_path: Path) -> None:
@@ -319,38 +328,15 @@ def test_a_dropout_that_a_group_would_share_is_said_and_not_shared(start: Path, 
     with warnings.catch_warnings():
         warnings.simplefilter("error", PromptsNotShared)
         trainer.train()
-    assert not trainer.is_sharing
-    assert _trainer(start, tmp_path, "on", lora={"lora_dropout": 0.1}).is_sharing
+    assert trainer.shared is None
+    assert _trainer(start, tmp_path, "on", lora={"lora_dropout": 0.1}).shared
 
 
 def test_on_refuses_what_cannot_be(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("univg.models.generation.shared_attention.MODEL_FAMILIES", ())
     with pytest.raises(
-        ValueError, match="shared_prefix=on: prompts cannot be shared: models of type 'qwen2_vl'"
+        UnivgError, match="shared_prefix=on: prompts cannot be shared: models of type 'qwen2_vl'"
     ):
         _trainer(start, tmp_path, "on")
     with pytest.warns(UserWarning, match="models of type 'qwen2_vl'"):
-        assert not _trainer(start, tmp_path, "auto").is_sharing
-
-
-OVERRIDDEN = {"_generate_and_score_completions", "_get_per_token_logps_and_entropies", "_prepare_inputs"}
-READ_AGAIN = (
-    "TRL has changed under SharedGroups. Read again, in trl/trainer/grpo_trainer.py: "
-    "_get_per_token_logps_and_entropies (its arguments, how it calls the model), _prepare_inputs (how it splits and "
-    "shuffles), _generate_and_score_completions (what it asks the processor for); in trl/trainer/utils.py: "
-    "add_fused_lm_head and split_pixel_values_by_grid."
-)
-
-
-@pytest.mark.parametrize("name", sorted(OVERRIDDEN))
-def test_overridden_methods_have_trls_signatures(name: str) -> None:
-    import inspect
-
-    theirs, ours = (inspect.signature(getattr(cls, name)).parameters for cls in (GRPOTrainer, SharedGroups))
-    assert list(theirs) == list(ours), READ_AGAIN
-    assert [p.default for p in theirs.values()] == [p.default for p in ours.values()], READ_AGAIN
-
-
-def test_every_private_method_that_is_overridden_is_held_here() -> None:
-    own = {name for name in vars(SharedGroups) if hasattr(GRPOTrainer, name) and not name.startswith("__")}
-    assert own == OVERRIDDEN
+        assert not _trainer(start, tmp_path, "auto").shared

@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +16,16 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from univg import Grounder
+from univg.cli.main import main
 from univg.config import save_config
+from univg.errors import UnivgError
 from univg.training.config import DataSource, GrpoConfig
 from univg.training.grpo import stage as grpo
-from univg.training.grpo.checks import check_oracle, start_lines
-from univg.training.grpo.rewards import Judge, find_rewards
-from univg.training.grpo.stage import TrainingRows, run
-from univg.training.run.rows import StageError, StageRows
+from univg.training.grpo.checks import check_oracle, describe_start
+from univg.training.grpo.rewards import RolloutReader, find_rewards
+from univg.training.grpo.stage import TrainingRows, train_grpo
+from univg.training.run.checkpoints import Checkpoints
+from univg.training.run.rows import StageRows
 from univg.world import make_sample
 
 REWARDS = """
@@ -64,22 +65,39 @@ def quiet() -> Console:
     return Console(quiet=True)
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL, which a test of stage 1 sends: what is on the disk is the same."""
+
+
+@contextmanager
+def killed_after(checkpoint: int) -> Iterator[None]:
+    """The run ends when this checkpoint is whole."""
+    write = Checkpoints.write
+
+    @contextmanager
+    def until(self: Checkpoints, args: Any, step: int) -> Iterator[Path]:
+        with write(self, args, step) as folder:
+            yield folder
+        if step == checkpoint:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "write", until)
+        with pytest.raises(Killed):
+            yield
+
+
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(config: GrpoConfig, tmp_path: Path) -> None:
     """Killed after an odd step: the next one learns from rollouts that were drawn before the checkpoint."""
-    whole = run(config, tmp_path / "whole", console=quiet())
+    whole = train_grpo(config, tmp_path / "whole", console=quiet())
     out, file = tmp_path / "killed", tmp_path / "config.yaml"
     save_config(config, file)
-    command = [sys.executable, "-m", "univg", "grpo", "--config", str(file), "--out", str(out)]
-    with (tmp_path / "output").open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-    deadline = time.monotonic() + 240
-    while not (out / "checkpoint-3").exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert (out / "checkpoint-3").exists(), (tmp_path / "output").read_text()[-2000:]
+    command = ["grpo", "--config", str(file), "--out", str(out)]
+    with killed_after(3):
+        main(command)
+    assert (out / "checkpoint-3" / "rollouts-0.pt").exists() and not (out / "checkpoint-4").exists()
     assert not (out / "model.safetensors").exists()
-    run(config, out, resume=True, console=quiet())
+    assert main([*command, "--resume"]) == 0
     one, other = (load_file(folder / "model.safetensors") for folder in (whole, out))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     begun = load_file(Path(config.model) / "model.safetensors")
@@ -96,7 +114,7 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(config: GrpoConfig,
 
 
 def test_a_checkpoint_between_two_generations_holds_the_rollouts(config: GrpoConfig, tmp_path: Path) -> None:
-    out = run(config.model_copy(update={"max_steps": 3}), tmp_path / "run", console=quiet())
+    out = train_grpo(config.model_copy(update={"max_steps": 3}), tmp_path / "run", console=quiet())
     assert (out / "checkpoint-3" / "rollouts-0.pt").exists()
     assert not (out / "checkpoint-2" / "rollouts-0.pt").exists()
 
@@ -104,7 +122,9 @@ def test_a_checkpoint_between_two_generations_holds_the_rollouts(config: GrpoCon
 def test_a_finished_run_answers_and_says_what_it_did(config: GrpoConfig, tmp_path: Path) -> None:
     text = io.StringIO()
     console = Console(file=text, width=400)
-    out = run(config.model_copy(update={"max_steps": 2, "iterations": 1}), tmp_path / "run", console=console)
+    out = train_grpo(
+        config.model_copy(update={"max_steps": 2, "iterations": 1}), tmp_path / "run", console=console
+    )
     said = text.getvalue()
     assert "oracle: ground truth fed back scores 1.0 on 4 samples" in said
     assert "2 prompts × 4 rollouts a step = 1 process × 2 micro-batches of 4" in said
@@ -122,8 +142,8 @@ def test_a_finished_run_answers_and_says_what_it_did(config: GrpoConfig, tmp_pat
 
 def test_a_loss_that_is_no_longer_finite_leaves_the_rollouts(config: GrpoConfig, tmp_path: Path) -> None:
     wild = config.model_copy(update={"learning_rate": 1e30})
-    with pytest.raises(StageError, match=r"step 2: .* holds the batch"):
-        run(wild, tmp_path / "run", console=quiet())
+    with pytest.raises(UnivgError, match=r"step 2: .* holds the batch"):
+        train_grpo(wild, tmp_path / "run", console=quiet())
     saved = next((tmp_path / "run" / "non-finite").glob("*.pt"))
     batch = torch.load(saved, weights_only=False)["batches"][0]
     assert {"completion_ids", "advantages"} <= set(batch)
@@ -142,40 +162,40 @@ def _rows(config: GrpoConfig) -> tuple[TrainingRows, Any]:
 def test_ground_truth_that_does_not_fit_is_named(config: GrpoConfig) -> None:
     rows, processor = _rows(config)
     rewards = find_rewards({"iou": 1.0, "format": 1.0})
-    assert "scores 1.0 on 8 samples" in check_oracle(rows, rewards, Judge(), processor)
-    other = Judge(style="think", frame="pixel", resized=lambda size_wh: (60, 60))
+    assert "scores 1.0 on 8 samples" in check_oracle(rows, rewards, RolloutReader(), processor)
+    other = RolloutReader(style="think", frame="pixel", resized=lambda size_wh: (60, 60))
     assert "scores 1.0" in check_oracle(rows, rewards, other, processor)
 
-    class Forgetful(Judge):
+    class Forgetful(RolloutReader):
         def read(self, row: Any, text: str, truncated: bool = False) -> Any:
             return super().read(row, text.replace("</answer>", ""), truncated)
 
-    with pytest.raises(StageError, match=r"oracle: .* fault truncated, for sample world#"):
+    with pytest.raises(UnivgError, match=r"oracle: .* fault truncated, for sample world#"):
         check_oracle(rows, rewards, Forgetful(), processor)
 
 
 def test_what_is_wrong_is_told_before_a_model_is_loaded(
     config: GrpoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grpo, "start_model", lambda config: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(grpo, "load_start", lambda config: pytest.fail("the model was loaded"))
     for change, message in (
         ({"rewards": {"letter_rewards.leters": 1.0}}, "did you mean 'letters'"),
         ({"rewards": {"no_such_module.x": 1.0}}, "cannot be imported"),
         ({"weighting": "exq"}, "choose from exp, log, none, power"),
         ({"trainer": {"epsilonn": 0.1}}, "did you mean 'epsilon'"),
     ):
-        with pytest.raises(StageError, match=message) as caught:
-            run(config.model_copy(update=change), tmp_path / "never", console=quiet())
+        with pytest.raises(UnivgError, match=message) as caught:
+            train_grpo(config.model_copy(update=change), tmp_path / "never", console=quiet())
         assert "\n" not in str(caught.value)
 
 
 def test_a_reward_that_fails_on_ground_truth_is_named(config: GrpoConfig, tmp_path: Path) -> None:
     bad = config.model_copy(update={"rewards": {"letter_rewards.broken": 1.0}})
-    with pytest.raises(StageError, match=r"'letter_rewards.broken' gives 1 values for"):
-        run(bad, tmp_path / "run", console=quiet())
+    with pytest.raises(UnivgError, match=r"'letter_rewards.broken' gives 1 values for"):
+        train_grpo(bad, tmp_path / "run", console=quiet())
 
 
 def test_a_start_model_without_the_format_is_warned_of() -> None:
-    good = list(start_lines({"format": 0.9, "iou": 0.3, "truncated": 0.0}))
-    bad = list(start_lines({"format": 0.02, "iou": 0.0, "truncated": 0.9}))
+    good = list(describe_start({"format": 0.9, "iou": 0.3, "truncated": 0.0}))
+    bad = list(describe_start({"format": 0.02, "iou": 0.0, "truncated": 0.9}))
     assert len(good) == 1 and len(bad) == 2 and "univg sft" in bad[1][0] and bad[1][1] == "yellow"

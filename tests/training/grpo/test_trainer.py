@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
 import json
@@ -21,12 +22,15 @@ from transformers import GenerationConfig
 from trl import GRPOTrainer
 
 import univg.training.grpo.trainer as module
+from univg.errors import UnivgError
 from univg.grounding.reading import read
 from univg.grounding.scoring import score
 from univg.models.loading import load
+from univg.training.grpo.arguments import EpochSampler, batch_plan, paper_arguments
 from univg.training.grpo.difficulty import exp_weight
-from univg.training.grpo.rollouts import draw, draw_sharded, runs_of, stream, take_rows
-from univg.training.grpo.trainer import GroundingGRPOTrainer, batch_plan, paper_arguments
+from univg.training.grpo.pages import RolloutPages
+from univg.training.grpo.rollouts import draw, draw_sharded, find_runs, stream, take_rows
+from univg.training.grpo.trainer import GroundingGRPOTrainer
 
 
 def _parts() -> ModuleType:
@@ -125,7 +129,7 @@ def _train(start: Path, out: Path, **changes: Any) -> tuple[GroundingGRPOTrainer
     """A trainer that has taken a step with sampled rollouts, and these."""
     loaded = load(start, dtype="float32", device="cpu")
     settings: dict[str, Any] = {"max_completion_length": 12, "shuffle_dataset": False, "save_strategy": "no"}
-    own = {name: changes.pop(name) for name in ("rows_at_once", "pages", "page_every") if name in changes}
+    own = {name: changes.pop(name) for name in ("rows_at_once", "callbacks") if name in changes}
     arguments = paper_arguments(
         out,
         prompts_per_step=3,
@@ -175,7 +179,7 @@ def test_rollouts_read_a_prompt_once_and_say_what_transformers_says(start: Path)
         row[mask.bool()].tolist()
         for row, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
     ]
-    firsts, sources = runs_of(ids, images)
+    firsts, sources = find_runs(ids, images)
     assert (firsts, sources) == ([0, 2, 4], [0, 0, 1, 1, 2, 2])
     config = GenerationConfig(max_new_tokens=10, temperature=0.9, top_p=0.95, suppress_tokens=[0, 1])
     config.eos_token_id, config.pad_token_id = [loaded.processor.tokenizer.eos_token_id], 0
@@ -240,7 +244,7 @@ def test_vllm_is_told_of_the_same_tokens(
 
 
 def test_pages_of_rollouts_and_reports(start: Path, tmp_path: Path) -> None:
-    trainer, _ = _train(start, tmp_path, pages=tmp_path / "rollouts", page_every=50)
+    trainer, _ = _train(start, tmp_path, callbacks=[RolloutPages(tmp_path / "rollouts", every=50)])
     page = (tmp_path / "rollouts" / "step-000001.html").read_text()
     assert page.count("<section>") == 3 and page.count("data:image/jpeg") == sum(parts.IMAGES)
     assert (tmp_path / "rollouts" / "index.html").exists()
@@ -263,8 +267,22 @@ def test_batch_sizes_follow_from_prompts_and_rollouts(
 
 
 def test_prompts_that_cannot_be_dealt_are_refused() -> None:
-    with pytest.raises(ValueError, match="use 16, or another multiple of 8"):
+    with pytest.raises(UnivgError, match="use 16, or another multiple of 8"):
         batch_plan(20, 8, 8, processes=8)
+
+
+def test_the_order_of_an_epoch_does_not_depend_on_those_before(start: Path, tmp_path: Path) -> None:
+    trainer, _ = _train(start, tmp_path)
+    trainer.shuffle_dataset = True
+    sampler, resumed = (trainer._get_train_sampler() for _ in range(2))
+    assert isinstance(sampler, EpochSampler)
+    orders = []
+    for epoch in range(4):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+    resumed.set_epoch(3)
+    assert list(resumed) == orders[3]
+    assert len({tuple(order) for order in orders}) > 1 and len(orders[0]) == 12
 
 
 # --- TRL ---
@@ -273,13 +291,29 @@ OVERRIDDEN = {
     "_calculate_rewards": ["inputs", "prompts", "completions", "completion_ids_list"],
     "_generate_and_score_completions": ["inputs"],
     "_generate_single_turn": [
-        *("prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images")
+        *("prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images=False")
     ],
-    "_get_train_sampler": ["dataset"],
-    "_save_rng_state": ["output_dir"],
+    "_get_per_token_logps_and_entropies": [
+        *(
+            "model",
+            "input_ids",
+            "attention_mask",
+            "logits_to_keep",
+            "batch_size=None",
+            "compute_entropy=False",
+        ),
+        *("compute_aux_loss=False", "pixel_values=None", "image_grid_thw=None", "num_images=None"),
+        *("pixel_attention_mask=None", "spatial_shapes=None", "num_tiles=None", "image_sizes=None"),
+        *("token_type_ids=None", "mm_token_type_ids=None", "image_position_ids=None"),
+    ],
+    "_get_train_sampler": ["dataset=None"],
+    "_load_from_checkpoint": ["resume_from_checkpoint", "model=None"],
     "_load_rng_state": ["checkpoint"],
+    "_prepare_inputs": ["generation_batch"],
+    "_save_checkpoint": ["model", "trial"],
     "_send_telemetry": [],
 }
+MOST_OVERRIDES = 10
 RELIED_ON = {
     "_metrics": "dict of lists by mode, averaged and cleared by log()",
     "_buffered_inputs": "the generation batch, split; rebuilt when _step is a multiple of steps × iterations",
@@ -291,23 +325,78 @@ RELIED_ON = {
 READ_AGAIN = (
     "TRL has changed under GroundingGRPOTrainer. Read again, in trl/trainer/grpo_trainer.py: "
     "_generate_and_score_completions (the order of rows, 'advantages' in what it returns, rewards gathered over "
-    "processes), _prepare_inputs (when rollouts are drawn anew, how they are shuffled and split), "
-    "_generate_single_turn (what it returns) and _get_train_sampler; then CONTRIBUTING.md, 'TRL'."
+    "processes, what it asks the processor for), _prepare_inputs (when rollouts are drawn anew, how they are shuffled "
+    "and split), _generate_single_turn (what it returns), _get_per_token_logps_and_entropies (its arguments, how it "
+    "calls the model), _compute_loss and _get_train_sampler; in trl/trainer/utils.py: add_fused_lm_head and "
+    "split_pixel_values_by_grid; then CONTRIBUTING.md, 'TRL'."
 )
+
+
+def _parameters(function: Any) -> list[str]:
+    """Parameters without their types, and without `self`: "name" or "name=default"."""
+    empty = inspect.Parameter.empty
+    listed = [
+        (parameter.name, parameter.kind, parameter.default)
+        for parameter in list(inspect.signature(function).parameters.values())[1:]
+    ]
+    stars = {inspect.Parameter.VAR_KEYWORD: "**", inspect.Parameter.VAR_POSITIONAL: "*"}
+    return [
+        stars.get(kind, "") + name + ("" if default is empty else f"={default}")
+        for name, kind, default in listed
+    ]
 
 
 @pytest.mark.parametrize("name", OVERRIDDEN)
 def test_overridden_methods_have_the_signatures_they_were_written_for(name: str) -> None:
-    theirs = list(inspect.signature(getattr(GRPOTrainer, name)).parameters)[1:]
-    ours = list(inspect.signature(getattr(GroundingGRPOTrainer, name)).parameters)[1:]
+    theirs = _parameters(getattr(GRPOTrainer, name))
+    ours = _parameters(getattr(GroundingGRPOTrainer, name))
     assert theirs == OVERRIDDEN[name], f"{name}{theirs}: {READ_AGAIN}"
-    assert ours == OVERRIDDEN[name]
+    if "**fields" in ours:  # those that TRL gives by name
+        ours = ours[: ours.index("**fields")]
+        named = {each.partition("=")[0] for each in theirs[len(ours) :]}
+        calls = _calls_of(name)
+        assert len(calls) == 4 and all(len(call.args) <= len(ours) for call in calls), READ_AGAIN
+        keywords = {word.arg for call in calls for word in call.keywords if word.arg}
+        assert keywords - {each.partition("=")[0] for each in ours} <= named, READ_AGAIN
+        assert ours == theirs[: len(ours)]
+    else:
+        assert ours == theirs
 
 
-def test_every_private_method_that_is_overridden_is_held_here() -> None:
-    own = {name for name, value in vars(GroundingGRPOTrainer).items() if inspect.isfunction(value)}
+def _calls_of(method: str) -> list[ast.Call]:
+    tree = ast.parse(inspect.getsource(sys.modules[GRPOTrainer.__module__]))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == method]
+
+
+def test_one_class_holds_every_override_and_there_are_few() -> None:
+    bases = GroundingGRPOTrainer.__mro__
+    assert bases[1] is GRPOTrainer, (
+        "no class of ours stands between TRL's trainer and the one that extends it"
+    )
+    own = {name for name, value in vars(GroundingGRPOTrainer).items() if inspect.isroutine(value)}
     theirs = {name for name in own if name != "__init__" and hasattr(GRPOTrainer, name)}
-    assert theirs == set(OVERRIDDEN)
+    assert theirs == set(OVERRIDDEN) and len(theirs) <= MOST_OVERRIDES
+    for name, value in vars(GroundingGRPOTrainer).items():
+        hides = isinstance(value, property) and hasattr(GRPOTrainer, name)
+        assert not hides, f"{name} hides something of TRL's"
+    subclasses = [cls for cls in _subclasses(GRPOTrainer) if cls.__module__.startswith("univg.")]
+    assert subclasses == [GroundingGRPOTrainer]
+
+
+def _subclasses(cls: type) -> list[type]:
+    return [each for sub in cls.__subclasses__() for each in (sub, *_subclasses(sub))]
+
+
+def test_nothing_else_is_given_a_trainer() -> None:
+    """What the trainer calls takes models, arguments and numbers, and so can be read and tested without one."""
+    folder = Path(module.__file__).parent
+    for file in sorted(folder.glob("*.py")):
+        if file.name in ("trainer.py", "stage.py"):
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.arg):
+                assert "trainer" not in node.arg, f"{file.name}:{node.lineno}: {node.arg}"
 
 
 def test_what_is_relied_on_is_still_there() -> None:

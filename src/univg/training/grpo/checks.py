@@ -1,22 +1,25 @@
-"""What is looked at before the first update: the rewards, the start model, the memory."""
+"""Checks before the first update: the rewards on ground truth, the start model, the memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from univg.errors import UnivgError
 from univg.grounding.scoring import score
 from univg.models.tokens import count_prompt
-from univg.training.grpo.rewards import Judge, Reward, is_learnable, oracle
-from univg.training.run.rows import StageError
+from univg.training.grpo.metrics import Generation, RolloutCallback
+from univg.training.grpo.rewards import Reward, RolloutReader, is_learnable, write_ideal
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from univg.models.loading import Loaded
     from univg.models.processor import GroundingProcessor
     from univg.training.config import GrpoConfig
-    from univg.training.grpo.trainer import BatchPlan
+    from univg.training.grpo.arguments import BatchPlan
 
-__all__ = ["check_oracle", "memory_lines", "start_lines"]
+__all__ = ["StartReport", "check_oracle", "describe_memory", "describe_start"]
 
 CHECKED = 16
 FORMAT_MISSING = 0.1
@@ -29,11 +32,14 @@ class Rows(Protocol):
     def __getitem__(self, place: int, /) -> Mapping[str, Any]: ...
 
 
-def check_oracle(rows: Rows, rewards: Sequence[Reward], judge: Judge, processor: GroundingProcessor) -> str:
-    """Feed ground truth back as if the model had written it, through tokens, reading and rewards; returns a line.
+def check_oracle(
+    rows: Rows, rewards: Sequence[Reward], reader: RolloutReader, processor: GroundingProcessor
+) -> str:
+    """Feed ground truth back as if the model had written it, through tokens, reading and rewards; returns a
+    line.
 
-    Every sample must score an IoU of 1.0 (on its box rounded to what can be written) and the form. Errors:
-    StageError naming the sample, or the reward that fails.
+    Every sample must score an IoU of 1.0 (on its box rounded to what can be written) and the form. Raises
+    UnivgError naming the sample, or the reward that fails.
     """
     texts, exact, ceilings = [], [], []
     bad: list[str] = []
@@ -42,24 +48,25 @@ def check_oracle(rows: Rows, rewards: Sequence[Reward], judge: Judge, processor:
         if not is_learnable(row):
             bad.append(name)
             continue
-        written, snapped, ceiling = oracle(row, judge)
+        written, snapped, ceiling = write_ideal(row, reader)
         ids = processor.tokenizer.encode(written)
         text = processor.tokenizer.decode(ids, skip_special_tokens=True)  # as TRL hands rollouts over
-        reading = judge.read(snapped, text)
+        reading = reader.read(snapped, text)
         result = score(snapped["sample"], reading)
         if not is_learnable(snapped):
             bad.append(name)
             continue
         if result.iou < 1 - 1e-9 or not result.format_ok:
-            raise StageError(
-                f"oracle: ground truth fed back scores IoU {result.iou:.4f}, fault {reading.fault}, for sample "
-                f"{name}: {text[:120]!r}: tokenizer, prompt style and coordinates do not fit each other"
+            raise UnivgError(
+                f"oracle: ground truth fed back scores IoU {result.iou:.4f}, fault {reading.fault}, for sample {name}",
+                repr(text[:120]),
+                "tokenizer, prompt style and coordinates do not fit each other",
             )
         texts.append(text)
         exact.append({**snapped, "score": result, "reading": reading})
         ceilings.append(ceiling)
     if not texts:
-        raise StageError(f"oracle: none of the first samples has a box that encloses an area ({bad[0]}, …)")
+        raise UnivgError(f"oracle: none of the first samples has a box that encloses an area ({bad[0]}, …)")
     means = _mean_rewards(texts, exact, rewards)
     earned = ", ".join(f"{name} {value:.2f}" for name, value in means.items())
     line = (
@@ -88,15 +95,27 @@ def _mean_rewards(
             numbers = [float(value) for value in values if value is not None]
         except Exception as error:
             cause = " ".join(f"{type(error).__name__}: {error}".split())
-            raise StageError(f"reward {reward.name!r} fails on ground truth ({cause})") from error
+            raise UnivgError(f"reward {reward.name!r} fails on ground truth ({cause})") from error
         if len(values) != len(texts):
-            raise StageError(f"reward {reward.name!r} gives {len(values)} values for {len(texts)} rollouts")
+            raise UnivgError(f"reward {reward.name!r} gives {len(values)} values for {len(texts)} rollouts")
         means[reward.name] = sum(numbers) / max(1, len(numbers))
     return means
 
 
-def start_lines(metrics: Mapping[str, float]) -> Iterator[tuple[str, str | None]]:
-    """(line, style) on the start model, from its first rollouts."""
+class StartReport(RolloutCallback):
+    """Say what the first rollouts show of the start model, before anything has been learnt."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def on_rollouts(self, args: Any, state: Any, generation: Generation) -> None:
+        if state.global_step == 0 and state.is_world_process_zero:
+            for line, style in describe_start(generation.metrics):
+                self.console.print(line, style=style)
+
+
+def describe_start(metrics: Mapping[str, float]) -> Iterator[tuple[str, str | None]]:
+    """Yield (line, style) on the start model, from its first rollouts."""
     yield (
         f"start model: format {metrics['format']:.2f}, mean IoU {metrics['iou']:.3f}, cut off "
         f"{metrics['truncated']:.2f} of its first rollouts",
@@ -110,10 +129,9 @@ def start_lines(metrics: Mapping[str, float]) -> Iterator[tuple[str, str | None]
         )
 
 
-def memory_lines(
-    config: GrpoConfig, loaded: Loaded, rows: Rows, batches: BatchPlan, shared: bool
-) -> list[str]:
-    """An estimate, beside weights and optimizer: the reference model, keys and values of the rollouts, activations.
+def describe_memory(config: GrpoConfig, loaded: Loaded, rows: Rows, batches: BatchPlan, shared: bool) -> str:
+    """Estimate, beside weights and optimizer, the reference model, keys and values of the rollouts,
+    activations.
 
     `shared`: a group's prompt is there once, else once for every rollout.
 
@@ -123,7 +141,7 @@ def memory_lines(
     text = loaded.model.config.get_text_config()
     size = 2 if config.bf16 else 4
     reference = 0 if config.lora or not config.beta else loaded.model.num_parameters() * 4
-    prompt = max(_prompt_tokens(loaded, rows[place]) for place in range(min(CHECKED, len(rows))))
+    prompt = max(_count_prompt_tokens(loaded, rows[place]) for place in range(min(CHECKED, len(rows))))
     copies = 1 / config.rollouts if shared else 1  # of the prompt, a rollout
     tokens = prompt * copies + config.max_completion_tokens
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -131,13 +149,13 @@ def memory_lines(
     cache = batches.micro_batch * batches.accumulation * tokens * a_token
     a_layer = text.hidden_size * size * (1 if config.gradient_checkpointing else 17)
     activations = batches.micro_batch * tokens * text.num_hidden_layers * a_layer
-    return [
+    return (
         f"memory besides: reference {reference / 1e9:.2f} GB, rollouts' keys and values up to {cache / 1e9:.2f} GB, "
         f"activations about {activations / 1e9:.2f} GB (prompts of up to {prompt} tokens)"
-    ]
+    )
 
 
-def _prompt_tokens(loaded: Loaded, row: Mapping[str, Any]) -> int:
+def _count_prompt_tokens(loaded: Loaded, row: Mapping[str, Any]) -> int:
     processor = loaded.processor
     seen_wh = [loaded.resized(image.size) for image in row["images"]]
     prompt = processor.apply_chat_template(list(row["prompt"]), tokenize=False, add_generation_prompt=True)

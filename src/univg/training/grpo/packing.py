@@ -5,12 +5,12 @@
     logps_BC, entropies_BC = completion_logps(model, packed)
 
 A trainer that reads every rollout as a row of its own encodes the same prompt G times, and the head's logits at
-positions that nobody asks for. Here a batch is one row without padding, `[prompt | c1 | … | cG | next prompt | …]`;
-a completion sees its prompt and itself, and its rotary positions go on where the prompt's end. The numbers and
-their gradients are those of separate rows, to rounding.
+positions that nobody asks for. Here a batch is one row without padding, `[prompt | c1 | … | cG | next prompt
+| …]`; a completion sees its prompt and itself, and its rotary positions go on where the prompt's end. The
+numbers and their gradients are those of separate rows, to rounding.
 
-The forward pass goes through `model(…)` itself, as TRL's does, so wrappers (DDP, FSDP, PEFT, autocast) do what they
-do, and the head is TRL's, which computes logits in tiles.
+The forward pass goes through `model(…)` itself, as TRL's does, so wrappers (DDP, FSDP, PEFT, autocast) do
+what they do, and the head is TRL's, which computes logits in tiles.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def pack(
     completion_mask_BC: Tensor,
     images: Mapping[str, Any] | None = None,
 ) -> Packed:
-    """The packed row of B completions to P prompts.
+    """Return the packed row of B completions to P prompts.
 
     `prompts`: `input_ids` and `attention_mask` (P, T), left-padded, and for prompts with images
     `mm_token_type_ids` (P, T) and `image_grid_thw` (images, 3). `sources[b]` is the prompt of completion b.
@@ -89,7 +89,7 @@ def pack(
     }
     return Packed(
         inputs,
-        Packing(spans, _scored(spans, members, lengths).to(device)),
+        Packing(spans, _scored_positions(spans, members, lengths).to(device)),
         completion_ids_BC[rows_S, columns_S][None],
         rows_S,
         columns_S,
@@ -98,7 +98,7 @@ def pack(
 
 
 def completion_logps(model: Any, packed: Packed) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities and entropies (B, C) of the completions' tokens, zero where the mask is.
+    """Return log-probabilities and entropies (B, C) of the completions' tokens, zero where the mask is.
 
     `model` has been through `share_prompts` and TRL's `add_fused_lm_head`, whose temperature counts; entropies
     are None if that head was not told to give them. It may be wrapped (DDP, PEFT).
@@ -110,18 +110,20 @@ def completion_logps(model: Any, packed: Packed) -> tuple[Tensor, Tensor | None]
         fused_lm_head=True,
     )
     entropy = getattr(output, "entropy", None)
-    return _placed(output.log_probs, packed), None if entropy is None else _placed(entropy, packed)
+    return _scatter(output.log_probs, packed), None if entropy is None else _scatter(entropy, packed)
 
 
-def _placed(values_1S: Tensor, packed: Packed) -> Tensor:
+def _scatter(values_1S: Tensor, packed: Packed) -> Tensor:
     empty_BC = values_1S.new_zeros(packed.mask_BC.shape)
     placed_BC = empty_BC.index_put((packed.rows_S, packed.columns_S), values_1S[0])
     return placed_BC * packed.mask_BC.to(values_1S.dtype)
 
 
-def _scored(spans: Sequence[Span], members: Sequence[Sequence[int]], lengths: Sequence[int]) -> Tensor:
-    """The positions whose hidden states predict the completions' tokens: the prompt's last, then all of a
-    completion that stands in the row."""
+def _scored_positions(
+    spans: Sequence[Span], members: Sequence[Sequence[int]], lengths: Sequence[int]
+) -> Tensor:
+    """Return the positions whose hidden states predict the completions' tokens: the prompt's last, then all
+    of a completion that stands in the row."""
     scored = []
     for span, rows in zip(spans, members, strict=True):
         start = span.prompt_end
@@ -133,7 +135,7 @@ def _scored(spans: Sequence[Span], members: Sequence[Sequence[int]], lengths: Se
 
 
 def _prompt_positions(model: Any, prompts: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Rotary positions (3, P, T) of the prompts' tokens, and those (P,) of the token after each."""
+    """Return rotary positions (3, P, T) of the prompts' tokens, and those (P,) of the token after each."""
     mask_PT = prompts["attention_mask"]
     if prompts.get("image_grid_thw") is None:
         positions_PT = (mask_PT.cumsum(dim=1) - 1).clamp(min=0)

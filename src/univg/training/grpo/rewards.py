@@ -1,8 +1,8 @@
-"""What a rollout earns: TRL reward functions over the one judge, :func:`univg.grounding.scoring.score`.
+"""Rewards of rollouts: TRL reward functions over the one judge, :func:`univg.grounding.scoring.score`.
 
-A reward function is called as TRL calls it, with a whole batch: `completions` (each a list of chat messages, or a
-text), and one keyword for every column of the rows. `GroundingGRPOTrainer` scores each rollout once and adds the
-results as the column `score`; beside it stands `sample`, so a reward of one's own is a few lines:
+TRL calls a reward function with a whole batch: `completions` (each a list of chat messages, or a text), and
+one keyword for every column of the rows. `GroundingGRPOTrainer` reads and scores each rollout once and adds
+the columns `reading` and `score` beside `sample`, so a reward of your own is a few lines:
 
     def small_box_reward(completions, sample, score, **columns):
         return [one.iou * 2 if area(s.boxes[0]) < 0.01 else 0.0 for s, one in zip(sample, score)]
@@ -12,63 +12,73 @@ and in a config `rewards: {iou: 1.0, format: 1.0, my_module.small_box_reward: 0.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from univg.grounding.boxes import Box, SizeWH, is_degenerate, permille_to_unit, unit_to_permille, unit_to_px
+from univg.errors import UnivgError
+from univg.grounding.boxes import SizeWH, is_degenerate, permille_to_unit, unit_to_permille, unit_to_px
 from univg.grounding.coordinates import Frame
 from univg.grounding.mentions import which_image
-from univg.grounding.prompts import PromptStyle, render_response, style_for
+from univg.grounding.prompts import PromptStyle, render_response
 from univg.grounding.reading import Asked, Reading, read
 from univg.grounding.samples import GroundingSample
 from univg.grounding.scoring import Score, score
-from univg.training.grpo.dotted import named_function
+from univg.training.grpo.named import find_function
 
 __all__ = [
     "REWARDS",
-    "Judge",
     "Reward",
-    "RewardError",
+    "RolloutReader",
     "find_rewards",
     "format_reward",
     "iou_reward",
-    "oracle",
+    "is_learnable",
     "text_of",
+    "write_ideal",
 ]
 
 RewardFunction = Callable[..., Sequence[float | None]]
 
 
-class RewardError(ValueError):
-    """A reward that cannot be used, or that does not give ground truth what it should."""
-
-
 @dataclass(frozen=True)
-class Judge:
-    """How a model is asked and what it writes: all that scoring one of its rollouts needs beside the sample.
+class RolloutReader:
+    """Read rollouts to rows of a training set, in the conventions of the model that wrote them.
 
-    `style` asks for thought or not; `frame` is the family's; `resized` gives (width, height) of an image as the
-    model sees it, and is needed for the frame "pixel" only.
+    `style` asks for thought or not; `frame` is the model family's; `resized` gives (width, height) of an
+    image as the model sees it, and is needed for the frame "pixel" only. A row holds `sample`, `images`
+    (PIL), and optionally the `style` that it is asked in.
     """
 
     style: PromptStyle = "think"
     frame: Frame = "permille"
     resized: Callable[[SizeWH], SizeWH] | None = None
 
+    @classmethod
+    def of(cls, model: Any, processor: Any) -> RolloutReader:
+        """Return the reader for a model, by its family (the path of a model says nothing), asked for
+        thoughts."""
+        from univg.models.loading import MODEL_FAMILIES
+
+        family = MODEL_FAMILIES.get(getattr(getattr(model, "config", None), "model_type", ""))
+        if family is None:
+            return cls()
+        budget = getattr(processor, "pixel_budget", None)
+        resized = None if budget is None else lambda size_wh: budget.resized(size_wh, processor.factor)
+        return cls(frame=family.frame, resized=resized)
+
     def read(self, row: Mapping[str, Any], text: str, truncated: bool = False) -> Reading:
-        """Read a rollout `text` to `row`: its `sample`, the `style` it was asked in if the row says one, and its
-        `images`."""
-        sample: GroundingSample = row["sample"]
-        asked = Asked(len(sample.images), sample.query, self.style_of(row), self.frame, sample.target_image)
-        return read(text, asked, self.seen_wh(row), truncated)
+        """Read a rollout `text` to `row`; `truncated`: the token limit cut it off."""
+        return read(text, self.asked(row), self.sizes_of(row), truncated)
 
-    def style_of(self, row: Mapping[str, Any]) -> PromptStyle:
-        return row.get("style") or style_for(row["sample"], self.style)
+    def asked(self, row: Mapping[str, Any]) -> Asked:
+        """Return what a row asks: its sample, in the row's own style if it has one."""
+        asked = Asked.of(row["sample"], self.style, self.frame)
+        return replace(asked, style=row["style"]) if row.get("style") else asked
 
-    def seen_wh(self, row: Mapping[str, Any]) -> tuple[SizeWH, ...]:
-        """The extent of the frame "pixel": the size at which the model sees each image; nothing for other frames."""
+    def sizes_of(self, row: Mapping[str, Any]) -> tuple[SizeWH, ...]:
+        """Return the size at which the model sees each image, for the frame "pixel"; nothing for other
+        frames."""
         if self.frame != "pixel":
             return ()
         if self.resized is None:
@@ -77,24 +87,21 @@ class Judge:
 
 
 def text_of(completion: Any) -> str:
-    """The text of a completion as TRL hands it over: a text, or a list of chat messages.
+    """Return the text of a completion as TRL hands it over: a text, or a list of chat messages.
 
     >>> text_of([{"role": "assistant", "content": "(1,2),(3,4)"}])
     '(1,2),(3,4)'
     """
     if isinstance(completion, str):
         return completion
-    parts = []
-    for message in completion:
-        content = message["content"]
-        parts.append(content if isinstance(content, str) else "".join(p.get("text", "") for p in content))
-    return "".join(parts)
+    contents = (message["content"] for message in completion)
+    return "".join(c if isinstance(c, str) else "".join(part.get("text", "") for part in c) for c in contents)
 
 
 def iou_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
-    """IoU of each rollout's first box with its sample's, 0-1 (the paper's accuracy reward).
+    """Return the IoU of each rollout's first box with its sample's, 0-1 (the paper's accuracy reward).
 
-    Needs the column `sample`; `score` is used if it is there, so the function works in TRL's own trainer too.
+    Needs the column `sample`; uses `score` if it is there, so the function works in TRL's own trainer too.
 
     >>> sample = GroundingSample(["a.png"], "The dog?", "referring", boxes=[(0, 0, 0.5, 0.5)])
     >>> iou_reward(["<think>.</think><answer>(0,0),(500,250)</answer>", "no"], sample=[sample, sample])
@@ -104,7 +111,8 @@ def iou_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
 
 
 def format_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
-    """1.0 for a rollout that has the form asked for and nothing to mend, else 0.0 (the paper's format reward).
+    """Return 1.0 for a rollout that has the form asked for and nothing to mend, else 0.0 (the paper's format
+    reward).
 
     >>> sample = GroundingSample(["a.png"], "The dog?", "referring", boxes=[(0, 0, 0.5, 0.5)])
     >>> format_reward(["<think>.</think><answer>(0,0),(9,9)</answer>", "(0,0),(9,9)"], sample=[sample, sample])
@@ -127,77 +135,63 @@ class Reward:
 
 
 def find_rewards(weights: Mapping[str, float]) -> list[Reward]:
-    """The rewards of a config: a name of `REWARDS` or the dotted path of a function -> its weight.
+    """Return the rewards of a config: a name of `REWARDS` or the dotted path of a function -> its weight.
+
+    Raises UnivgError for no reward at all, an unknown name, or a path that leads nowhere.
 
     >>> [(reward.name, reward.weight) for reward in find_rewards({"iou": 1.0, "format": 0.5})]
     [('iou', 1.0), ('format', 0.5)]
-
-    Errors: RewardError for no reward at all or an unknown name; DottedPathError for a path that leads nowhere.
     """
     if not weights:
-        raise RewardError("no rewards: give at least one, such as {iou: 1.0, format: 1.0}")
-    rewards = []
-    for name, weight in weights.items():
-        function = REWARDS.get(name)
-        if function is None:
-            if "." not in name.replace(":", "."):
-                near = difflib.get_close_matches(name, REWARDS, n=1)
-                meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(REWARDS)},"
-                raise RewardError(f"no reward {name!r}; {meant} others by dotted path (my_module.my_reward)")
-            function = named_function(name, "reward")
-        rewards.append(Reward(name, function, float(weight)))
-    return rewards
+        raise UnivgError("no rewards", remedy="give at least one, such as {iou: 1.0, format: 1.0}")
+    return [Reward(name, find_function(name, REWARDS, "reward"), float(w)) for name, w in weights.items()]
 
 
-def oracle(row: Mapping[str, Any], judge: Judge) -> tuple[str, Mapping[str, Any], float]:
-    """The ideal rollout to a row: its text, the row it must score 1.0 on, and its IoU with the row as it is.
+def write_ideal(row: Mapping[str, Any], reader: RolloutReader) -> tuple[str, Mapping[str, Any], float]:
+    """Write the ideal rollout to a row; returns its text, the row on which it must score 1.0, and its IoU
+    with the row as it is.
 
     Coordinates are written as integers, so the truth of a small box can be met only up to rounding: the row
-    returned has its box moved to the nearest that can be written, and the IoU is the ceiling that rounding leaves.
+    returned has its box moved to the nearest that can be written, and the IoU is the ceiling that rounding
+    leaves.
     """
     sample: GroundingSample = row["sample"]
-    style = judge.style_of(row)
+    style = reader.asked(row).style
     truth = sample.boxes[0]
     thought = sample.thought or "The answer is known."
-    if judge.frame == "permille":
+    if reader.frame == "permille":
         written = permille_to_unit(unit_to_permille(truth))
         text = render_response(truth, thought, style)
     else:
         index, _ = which_image(len(sample.images), sample.target_image, sample.query, thought)
-        seen_wh = judge.seen_wh(row)[index]
+        seen_wh = reader.sizes_of(row)[index]
         corners = [int(value + 0.5) for value in unit_to_px(truth, seen_wh)]
         written = tuple(v / seen_wh[i % 2] for i, v in enumerate(corners))  # type: ignore[assignment]
-        text = _in_pixels(corners, thought, style)
-    exact = dict(row) | {"sample": _with_box(sample, written)}
-    return text, exact, score(sample, judge.read(row, text)).iou
+        text = _write_pixels(corners, thought, style)
+    exact = dict(row) | {"sample": replace(sample, boxes=(written, *sample.boxes[1:]))}
+    return text, exact, score(sample, reader.read(row, text)).iou
 
 
 def is_learnable(row: Mapping[str, Any]) -> bool:
-    """Whether the truth encloses an area: published files hold some boxes that no response can meet."""
+    """Tell whether the truth encloses an area: published files hold some boxes that no response can meet."""
     sample: GroundingSample = row["sample"]
     return bool(sample.boxes) and not is_degenerate(sample.boxes[0])
 
 
-def _in_pixels(corners: Sequence[int], thought: str, style: PromptStyle) -> str:
-    """`render_response` writes 0-1000; so its digits are replaced by pixels, its words kept."""
+def _write_pixels(corners: Sequence[int], thought: str, style: PromptStyle) -> str:
+    """Write a response as `render_response` does, with pixels in place of its 0-1000."""
     template = render_response((0.0, 0.0, 1.0, 1.0), thought, style)
     x1, y1, x2, y2 = corners
     head, _, tail = template.rpartition("(0,0),(1000,1000)")
     return f"{head}({x1},{y1}),({x2},{y2}){tail}"
 
 
-def _with_box(sample: GroundingSample, box: Box) -> GroundingSample:
-    import dataclasses
-
-    return dataclasses.replace(sample, boxes=(box, *sample.boxes[1:]))
-
-
 def _scores(completions: Sequence[Any], columns: Mapping[str, Any]) -> Sequence[Score]:
     if "score" in columns:
         given: Sequence[Score] = columns["score"]
         return given
-    judge, samples = Judge(), columns["sample"]
+    reader, samples = RolloutReader(), columns["sample"]
     return [
-        score(sample, judge.read({"sample": sample}, text_of(completion)))
+        score(sample, reader.read({"sample": sample}, text_of(completion)))
         for sample, completion in zip(samples, completions, strict=True)
     ]

@@ -1,5 +1,5 @@
-"""Drawing rollouts: every response from its own stream of random numbers, so that neither the batch it is in, nor
-the micro-batches, nor the number of processes decides what is drawn.
+"""Draw rollouts, every response from its own stream of random numbers, so that neither the batch it is in,
+nor the micro-batches, nor the number of processes decides what is drawn.
 
 A group's prompt is read once, and its responses are written together (:mod:`univg.models.generation.decoding`).
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import (
     GenerationConfig,
     LogitsProcessorList,
@@ -20,35 +21,46 @@ from transformers import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
+from trl.trainer.utils import pad
 
 from univg.models.generation.cache import roomy_cache
 from univg.models.generation.decoding import decode, prefill
-from univg.models.generation.generate import DrawByRow, draw_by_row
+from univg.models.generation.generate import DrawByRow, draw_by_row, forbidden_ids
 from univg.models.generation.shared_cache import shared
 from univg.models.loading import plain_model
 
-__all__ = ["draw", "draw_sharded", "runs_of", "sampling_bans", "stream", "take_rows"]
+__all__ = [
+    "draw",
+    "draw_in_parts",
+    "draw_sharded",
+    "find_forbidden",
+    "find_runs",
+    "pad_left",
+    "sampling_bans",
+    "stream",
+    "take_rows",
+]
 
 PER_IMAGE = ("pixel_values", "image_grid_thw")
 """What stands per image in a batch; everything else stands per row."""
 
 
 def stream(seed: int, step: int, place: int, prompt: Sequence[int], device: torch.device) -> torch.Generator:
-    """The random numbers of the rollout at `place` of a step's batch (over all processes): nothing else decides
-    them."""
+    """Return the random numbers of the rollout at `place` of a step's batch (over all processes): nothing
+    else decides them."""
     digest = hashlib.sha256(f"{seed}\0{step}\0{place}\0{list(prompt)}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def draw(
     model: Any,
-    inputs: Mapping[str, torch.Tensor],
+    inputs: Mapping[str, Tensor],
     sources: Sequence[int],
     streams: Sequence[torch.Generator],
     config: GenerationConfig,
     sharing: bool = False,
 ) -> list[list[int]]:
-    """The token ids of one response to each of `sources`, the end mark included if it was reached.
+    """Return the token ids of one response to each of `sources`, the end mark included if it was reached.
 
     `inputs` as the model takes them, left-padded, a row for each different prompt; `sources[i]` is the row that
     response i continues, `streams[i]` its random numbers. `config` is the sampling configuration (temperature,
@@ -58,7 +70,7 @@ def draw(
     warpers = LogitsProcessorList(_warpers(config))
     banned = torch.tensor(config.suppress_tokens or [], dtype=torch.long, device=streams[0].device)
 
-    def choose(logits_RV: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+    def choose(logits_RV: Tensor, rows: Sequence[int]) -> Tensor:
         scores_RV = warpers(None, logits_RV.index_fill(1, banned, float("-inf")))  # type: ignore[arg-type]
         return draw_by_row(scores_RV, [streams[row] for row in rows])
 
@@ -73,14 +85,43 @@ def draw(
     return decode(plain, prefix, choose, _ids(config.eos_token_id), int(config.max_new_tokens or 0))
 
 
+def draw_in_parts(
+    model: Any,
+    take: Callable[[Sequence[int]], Mapping[str, Tensor]],
+    group: Callable[[range], tuple[list[int], list[int]]],
+    streams: Sequence[torch.Generator],
+    config: GenerationConfig,
+    at_once: int | None = None,
+    sharing: bool = False,
+    sharded: bool = False,
+) -> list[list[int]]:
+    """Draw a response from each of `streams`, `at_once` of them together (None: all), each prompt read once.
+
+    `take(rows)` gives the model's inputs for rows of the batch, `group(rows)` the first row of each prompt
+    among them and for each row its prompt's number. `sharded`: a forward pass needs all processes
+    (`draw_sharded`).
+    """
+    responses: list[list[int]] = []
+    size = at_once or len(streams)
+    for start in range(0, len(streams), size):
+        rows = range(start, min(start + size, len(streams)))
+        drawing = streams[rows.start : rows.stop]
+        if sharded:
+            responses += draw_sharded(model, take(rows), drawing, config)
+        else:
+            firsts, sources = group(rows)
+            responses += draw(model, take(firsts), sources, drawing, config, sharing)
+    return responses
+
+
 def draw_sharded(
     model: Any,
-    inputs: Mapping[str, torch.Tensor],
+    inputs: Mapping[str, Tensor],
     streams: Sequence[torch.Generator],
     config: GenerationConfig,
 ) -> list[list[int]]:
-    """As `draw`, a row a response, by transformers' `generate`: where weights are gathered layer by layer from all
-    processes, these must take as many steps as each other, and `generate` sees to that."""
+    """Draw as `draw` does, a row a response, by transformers' `generate`: where weights are gathered layer by
+    layer from all processes, these must take as many steps as each other, and `generate` sees to that."""
     rules = LogitsProcessorList([*_warpers(config), DrawByRow(1.0, streams)])
     cache = {} if config.cache_implementation else {"past_key_values": roomy_cache(model.config)}
     greedy = _without_sampling(config)
@@ -91,8 +132,8 @@ def draw_sharded(
 
 
 def sampling_bans(forbidden: Sequence[int], vllm: bool) -> dict[str, Any]:
-    """The generation arguments that keep `forbidden` token ids out: `suppress_tokens` for transformers; for vLLM,
-    whose sampling has no such list, the strongest bias against each that it takes.
+    """Return the generation arguments that keep `forbidden` token ids out: `suppress_tokens` for
+    transformers; for vLLM, whose sampling has no such list, the strongest bias against each that it takes.
 
     >>> sampling_bans([7, 9], vllm=True)
     {'logit_bias': {7: -100.0, 9: -100.0}}
@@ -102,36 +143,67 @@ def sampling_bans(forbidden: Sequence[int], vllm: bool) -> dict[str, Any]:
     return {"suppress_tokens": list(forbidden)}
 
 
-def runs_of(
-    prompts: Sequence[Sequence[int]], images: Sequence[Sequence[Any]] | None
-) -> tuple[list[int], list[int]]:
-    """(rows that begin a run of equal prompts, for each row its run); prompts are equal if their tokens are, and
-    their images are the same objects.
+def find_forbidden(model: Any, processor: Any) -> list[int]:
+    """Return vision, padding and chat tokens: in a response they would be taken for images, or for a turn of
+    the chat."""
+    tokenizer = processor.tokenizer
+    ends = _ids(model.generation_config.eos_token_id)
+    if tokenizer.eos_token_id is not None:
+        ends |= {tokenizer.eos_token_id}
+    vocab_size = model.get_input_embeddings().weight.shape[0]
+    return forbidden_ids(tokenizer, vocab_size, frozenset(int(token) for token in ends))
 
-    >>> runs_of([[1, 2], [1, 2], [3], [1, 2]], None)
+
+def find_runs(
+    prompts: Sequence[Sequence[int]],
+    images: Sequence[Sequence[Any]] | None,
+    rows: Sequence[int] | None = None,
+) -> tuple[list[int], list[int]]:
+    """Return (those of `rows` that begin a run of equal prompts, for each row its run); prompts are equal if
+    their tokens are, and their images are the same objects.
+
+    >>> find_runs([[1, 2], [1, 2], [3], [1, 2]], None)
     ([0, 2, 3], [0, 0, 1, 2])
     """
     firsts: list[int] = []
     sources: list[int] = []
-    for row, ids in enumerate(prompts):
-        same = bool(firsts) and ids == prompts[firsts[-1]] and _same(images, row, firsts[-1])
-        if not same:
+    for row in range(len(prompts)) if rows is None else rows:
+        last = firsts[-1] if firsts else None
+        if last is None or prompts[row] != prompts[last] or not _is_same(images, row, last):
             firsts.append(row)
         sources.append(len(firsts) - 1)
     return firsts, sources
 
 
-def _same(images: Sequence[Sequence[Any]] | None, row: int, other: int) -> bool:
+def _is_same(images: Sequence[Sequence[Any]] | None, row: int, other: int) -> bool:
     if images is None:
         return True
     here, there = images[row] or (), images[other] or ()
     return len(here) == len(there) and all(a is b for a, b in zip(here, there, strict=True))
 
 
+def pad_left(
+    prompt_ids: Sequence[Sequence[int]], fields: Mapping[str, Any], pad_id: int, device: torch.device
+) -> dict[str, Tensor]:
+    """Return the model's inputs: what comes as lists stands per token and is padded as the prompts are."""
+
+    def padded(rows: Any, fill: int) -> Tensor:
+        return pad([torch.as_tensor(row) for row in rows], padding_value=fill, padding_side="left")
+
+    inputs = {
+        "input_ids": padded(prompt_ids, pad_id),
+        "attention_mask": padded([torch.ones(len(ids), dtype=torch.long) for ids in prompt_ids], 0),
+    }
+    inputs |= {
+        name: value if isinstance(value, Tensor) else padded(value, 0) for name, value in fields.items()
+    }
+    return {name: value.to(device) for name, value in inputs.items()}
+
+
 def take_rows(
-    inputs: Mapping[str, torch.Tensor], images_per_row: Sequence[int] | None, rows: Sequence[int]
-) -> dict[str, torch.Tensor]:
-    """The given rows of a batch, with their images."""
+    inputs: Mapping[str, Tensor], images_per_row: Sequence[int] | None, rows: Sequence[int]
+) -> dict[str, Tensor]:
+    """Return the given rows of a batch, with their images."""
     index = torch.tensor(rows, device=inputs["input_ids"].device)
     taken = {name: value[index] for name, value in inputs.items() if name not in PER_IMAGE}
     if "image_grid_thw" in inputs and images_per_row is not None:
@@ -145,7 +217,7 @@ def take_rows(
 
 
 def _warpers(config: GenerationConfig) -> Iterator[Any]:
-    """transformers' own, in its order; they come before a token is drawn."""
+    """Yield transformers' own, in its order; they come before a token is drawn."""
     if config.temperature not in (None, 1.0):
         yield TemperatureLogitsWarper(config.temperature)
     if config.top_k:
@@ -157,7 +229,7 @@ def _warpers(config: GenerationConfig) -> Iterator[Any]:
 
 
 def _without_sampling(config: GenerationConfig) -> GenerationConfig:
-    """The same configuration for `generate`, which then takes the one token that `DrawByRow` leaves."""
+    """Return the same configuration for `generate`, which then takes the one token that `DrawByRow` leaves."""
     greedy = copy.deepcopy(config)
     greedy.do_sample = False
     greedy.temperature, greedy.top_k, greedy.top_p, greedy.min_p = 1.0, 50, 1.0, None  # its silent defaults

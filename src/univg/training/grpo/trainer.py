@@ -1,8 +1,9 @@
-"""GRPO with difficulty-aware weights: TRL's trainer, extended narrowly.
+"""GRPO with difficulty-aware weights: every override of TRL's trainer, in one class.
 
     from univg.models.loading import load
     from univg.grounding.prompts import render_chat
-    from univg.training.grpo.trainer import GroundingGRPOTrainer, paper_arguments
+    from univg.training.grpo.arguments import paper_arguments
+    from univg.training.grpo.trainer import GroundingGRPOTrainer
     from univg.world import make_sample
 
     drawn = [make_sample("referring", index=index) for index in range(8)]
@@ -11,188 +12,115 @@
     loaded = load("embedded")
     trainer = GroundingGRPOTrainer(
         loaded.model,
-        args=paper_arguments("runs/mine", prompts_per_step=2, rollouts=4, max_steps=1, max_completion_length=128),
-        train_dataset=rows,
-        processing_class=loaded.processor,
-        weighting="exp",
+        args=paper_arguments("runs/mine", prompts_per_step=2, rollouts=4, max_steps=1,
+        max_completion_length=128), train_dataset=rows, processing_class=loaded.processor, weighting="exp",
     )
     trainer.train()
 
-What is ours: the weights (:mod:`univg.training.grpo.difficulty`), the rewards (:mod:`univg.training.grpo.rewards`), how
-rollouts are drawn (:mod:`univg.training.grpo.rollouts`) and logged (:mod:`univg.training.grpo.rollout_log`).
-The loss, the advantages, the reference model, vLLM, processes and logs are TRL's. Its private methods that are
-overridden here have their signatures held by a test.
+What is called from here never sees a trainer: rewards (:mod:`univg.training.grpo.rewards`), weights
+(:mod:`univg.training.grpo.difficulty`), drawing (:mod:`univg.training.grpo.rollouts`), shared prompts
+(:mod:`univg.training.grpo.sharing`), the step's numbers (:mod:`univg.training.grpo.metrics`). Advantages,
+loss, reference model, vLLM, processes and logs are TRL's. A test holds the signatures of what is overridden.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import functools
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from trl.models.utils import unwrap_model_for_generation
-from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.utils import RepeatSampler, pad
+from trl.trainer.grpo_config import GRPOConfig as TrlArguments
+from trl.trainer.grpo_trainer import GRPOTrainer
 
-from univg.grounding.reading import Reading
-from univg.grounding.scoring import Score, score
-from univg.models.generation.generate import forbidden_ids
-from univg.models.loading import MODEL_FAMILIES
-from univg.training.grpo.difficulty import find_weighting, weight_of
-from univg.training.grpo.rewards import Judge, format_reward, iou_reward, text_of
-from univg.training.grpo.rollout_log import Group, Judged, Rollout, RolloutPages, step_metrics
-from univg.training.grpo.rollouts import draw, draw_sharded, runs_of, sampling_bans, stream, take_rows
-from univg.training.grpo.row_table import RowTable
-from univg.training.grpo.sharing import SharedGroups, Sharing, groups_of
+from univg.errors import UnivgError
+from univg.grounding.scoring import score
+from univg.training.grpo.arguments import EpochSampler, RowTable, paper_arguments
+from univg.training.grpo.difficulty import find_weighting, weights_of
+from univg.training.grpo.metrics import Generation, GroupScores, RolloutCallback, step_metrics
+from univg.training.grpo.rewards import RolloutReader, format_reward, iou_reward, text_of
+from univg.training.grpo.rollouts import (
+    draw_in_parts,
+    find_forbidden,
+    find_runs,
+    pad_left,
+    sampling_bans,
+    stream,
+    take_rows,
+)
+from univg.training.grpo.sharing import (
+    PromptsNotShared,
+    SharedPrompts,
+    Sharing,
+    describe_sharing,
+    find_groups,
+    find_obstacle,
+    regroup,
+)
+from univg.training.run.checkpoints import Checkpoints, load_whole_model
 
-__all__ = ["BatchPlan", "GroundingGRPOTrainer", "batch_plan", "paper_arguments"]
+__all__ = ["GroundingGRPOTrainer"]
 
 BUFFER_FILE = "rollouts-{rank}.pt"
-PAGE_GROUPS = 8
 
 
-@dataclass(frozen=True)
-class BatchPlan:
-    """How a step's rollouts are divided: `prompts` × `rollouts` = `processes` × `accumulation` × `micro_batch`."""
-
-    prompts: int
-    rollouts: int
-    processes: int
-    micro_batch: int
-    accumulation: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.prompts} prompts × {self.rollouts} rollouts a step = {self.processes} "
-            f"{'process' if self.processes == 1 else 'processes'} × {self.accumulation} "
-            f"micro-batch{'es' * (self.accumulation > 1)} of {self.micro_batch}"
-        )
-
-
-def batch_plan(prompts: int, rollouts: int, micro_batch: int, processes: int = 1) -> BatchPlan:
-    """Batch sizes that give `prompts` × `rollouts` a step; micro-batches of at most `micro_batch` rollouts.
-
-    >>> print(batch_plan(prompts=16, rollouts=8, micro_batch=8, processes=8))
-    16 prompts × 8 rollouts a step = 8 processes × 2 micro-batches of 8
-
-    Errors: ValueError where the prompts cannot be dealt evenly to the processes.
-    """
-    if prompts % processes:
-        raise ValueError(
-            f"{prompts} prompts a step cannot be dealt to {processes} processes: "
-            f"use {max(1, prompts // processes) * processes}, or another multiple of {processes}"
-        )
-    rows = prompts * rollouts // processes
-    size = next(size for size in range(min(micro_batch, rows), 0, -1) if rows % size == 0)
-    return BatchPlan(prompts, rollouts, processes, size, rows // size)
-
-
-def paper_arguments(
-    output_dir: str | Path,
-    *,
-    prompts_per_step: int = 16,
-    rollouts: int = 8,
-    micro_batch: int = 8,
-    processes: int | None = None,
-    **changes: Any,
-) -> GRPOConfig:
-    """TRL's arguments with the paper's loss and recipe, and what makes runs repeatable; `changes` are TRL's own.
-
-    TRL's defaults are another loss (token mean) and a KL term corrected by the importance ratio; the paper's
-    trainer averages per rollout and takes the plain estimate.
-    """
-    if processes is None:
-        from accelerate import PartialState  # type: ignore[import-untyped]
-
-        use_cpu = bool(changes.get("use_cpu", not torch.cuda.is_available()))
-        processes = int(PartialState(cpu=use_cpu).num_processes)
-    plan = batch_plan(prompts_per_step, rollouts, micro_batch, processes)
-    arguments: dict[str, Any] = {
-        "loss_type": "grpo",
-        "beta": 0.04,
-        "epsilon": 0.2,
-        "learning_rate": 1e-6,
-        "temperature": 1.0,
-        "scale_rewards": "group",
-        "use_bias_correction_kl": False,
-        "max_completion_length": 256,
-        "num_generations": rollouts,
-        "per_device_train_batch_size": plan.micro_batch,
-        "gradient_accumulation_steps": plan.accumulation,
-        "steps_per_generation": plan.accumulation,
-        "gradient_checkpointing": False,
-        "bf16": False,
-        "logging_steps": 1,
-        "log_multimodal": False,  # it would send every picture to every process, every step
-        "report_to": "none",
-        "use_cpu": not torch.cuda.is_available(),
-    }
-    return GRPOConfig(output_dir=str(output_dir), **(arguments | changes))
-
-
-class EpochSampler(RepeatSampler):
-    """TRL's sampler, whose order follows from seed and epoch alone, so that a resumed epoch has the same."""
-
-    epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Any:
-        if self.shuffle:
-            self.generator.manual_seed((self.seed or 0) * 1_000_003 + self.epoch)
-        return super().__iter__()  # type: ignore[no-untyped-call]
-
-
-class GroundingGRPOTrainer(SharedGroups):
-    """TRL's `GRPOTrainer` for grounding, with the paper's difficulty weights.
+class GroundingGRPOTrainer(GRPOTrainer):
+    """Train a grounding model by TRL's `GRPOTrainer`, with the paper's difficulty weights.
 
     `train_dataset` holds rows (any sequence, map-style torch dataset, or a `datasets.Dataset`): `prompt` (chat
-    messages), `images` (PIL), `sample` (a GroundingSample), and optionally `style`, how that prompt asks. Further
-    columns reach the rewards. `weighting` is a name of `difficulty.WEIGHTINGS`, a dotted path, or a function.
-    `judge` says how rollouts are read; by default as the model's family writes, asked for thoughts.
-    `pages` is a folder for pages of rollouts, one every `page_every` steps. `shared_prefix` says whether a group's
-    prompt and images are encoded once: "auto" where that can be, "on" or not at all, "off".
+    messages), `images` (PIL), `sample` (a GroundingSample), and optionally `style`, how that prompt asks.
+    Further columns reach the rewards. `weighting` is a name of `difficulty.WEIGHTINGS`, a dotted path, or a
+    function. `reader` reads rollouts; by default as the model's family writes, asked for thoughts.
+    `rows_at_once`: rollouts drawn together (None: all of a generation). `shared_prefix` says whether a
+    group's prompt and images are encoded once: "auto" where that can be, "on" or not at all, "off".
+    `checkpoints` makes them whole or absent; None leaves them to TRL.
 
-    Rewards are the IoU and the format unless `reward_funcs` names others (weights: `args.reward_weights`).
+    Rewards are the IoU and the format unless `reward_funcs` names others (weights: `args.reward_weights`). Of
+    `callbacks`, a `RolloutCallback` is told of every generation (pages of rollouts: `pages.RolloutPages`).
     """
 
     args: Any
     model: Any
+    accelerator: Any
+    ref_model: Any
+    num_generations: Any
+    num_generations_eval: Any
+    _buffered_inputs: Any
 
     def __init__(
         self,
         model: Any,
         reward_funcs: Any = None,
-        args: GRPOConfig | None = None,
+        args: TrlArguments | None = None,
         train_dataset: Any = None,
         *,
         processing_class: Any = None,
         weighting: str | Callable[[float], float] = "exp",
         power_w: float = 1.0,
-        judge: Judge | None = None,
-        pages: str | Path | None = None,
-        page_every: int = 50,
+        reader: RolloutReader | None = None,
         rows_at_once: int | None = None,
         shared_prefix: Sharing = "auto",
+        checkpoints: Checkpoints | None = None,
         **others: Any,
     ) -> None:
+        # long because its parameters are the class's public face
         args = copy.copy(args) if args is not None else paper_arguments("grounding-grpo")
         self.weighting = find_weighting(weighting, power_w) if isinstance(weighting, str) else weighting
-        self.judge = judge or _judge_of(model, processing_class)
-        self.pages = RolloutPages(pages) if pages is not None and page_every > 0 else None
-        self.page_every, self.rows_at_once = page_every, rows_at_once
-        self._last: _Scored | None = None
+        self.reader = reader or RolloutReader.of(model, processing_class)
+        self.rows_at_once, self.checkpoints = rows_at_once, checkpoints
+        self._generation: Generation | None = None
         if processing_class is not None:
             # TRL pads prompts on the left itself and takes it for granted that the processor does so too: token
             # types padded on the other side would put images where text is, without an error.
             getattr(processing_class, "tokenizer", processing_class).padding_side = "left"
         if processing_class is not None and not isinstance(model, str):
-            bans = sampling_bans(_forbidden(model, processing_class), args.use_vllm)
+            bans = sampling_bans(find_forbidden(model, processing_class), args.use_vllm)
             given: Any = args.generation_kwargs
             args.generation_kwargs = {**bans, **(given or {})}
         rewards: Any = [iou_reward, format_reward] if reward_funcs is None else reward_funcs
@@ -204,63 +132,101 @@ class GroundingGRPOTrainer(SharedGroups):
             processing_class=processing_class,
             **others,
         )
-        self.shared_prefix = shared_prefix
-        self._start_sharing()
+        self.shared, self.sharing_line = self._share_prompts(shared_prefix)
 
-    # --- difficulty ---
+    def _share_prompts(self, mode: Sharing) -> tuple[SharedPrompts | None, str]:
+        """Decide, once the models are there, whether prompts are shared, and say so in a line. Raises
+        UnivgError under "on" where they cannot be."""
+        obstacle = None
+        if mode != "off":
+            tools = getattr(self, "tools", None) or getattr(self, "environment_factories", None)
+            writes = "tools may put images into rollouts" if tools else None
+            if self.rollout_func is not None:
+                writes = writes or "a rollout function gives prompts of its own"
+            obstacle = find_obstacle(self.model, mode, writes)
+            if obstacle is None:
+                shared = SharedPrompts(self.model, self.ref_model, self._is_sharded)
+                return shared, describe_sharing(True, None)
+            if mode == "on":
+                raise UnivgError("shared_prefix=on: prompts cannot be shared", obstacle)
+            if self.accelerator.is_main_process:
+                line = describe_sharing(False, obstacle)
+                warnings.warn(PromptsNotShared(line), stacklevel=3)
+        return None, describe_sharing(False, obstacle)
+
+    # --- from a group's rewards to its weighted advantage ---
 
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
     ) -> torch.Tensor:
-        """Score every rollout once, hand the scores to the rewards as a column, and keep all of it."""
-        texts = [text_of(completion) for completion in completions]
+        """Read every rollout once, score it once, and hand both to the rewards as columns."""
         ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
-        cut = [not ids or ids[-1] not in ends for ids in completion_ids_list]
+        cut_off = [not ids or ids[-1] not in ends for ids in completion_ids_list]
         readings = [
-            self.judge.read(row, text, truncated)
-            for row, text, truncated in zip(inputs, texts, cut, strict=True)
+            self.reader.read(row, text_of(completion), cut)
+            for row, completion, cut in zip(inputs, completions, cut_off, strict=True)
         ]
         scores = [score(row["sample"], reading) for row, reading in zip(inputs, readings, strict=True)]
-        rows = [
-            {**row, "score": each, "reading": reading}
-            for row, each, reading in zip(inputs, scores, readings, strict=True)
-        ]
-        rewards = super()._calculate_rewards(rows, prompts, completions, completion_ids_list)
-        table = [Judged.row(each, reading) for each, reading in zip(scores, readings, strict=True)]
-        gathered = self.accelerator.gather(
-            torch.tensor(table, dtype=torch.float64, device=self.accelerator.device)
+        judged = list(zip(scores, readings, strict=True))
+        rows = [{**row, "score": s, "reading": r} for row, (s, r) in zip(inputs, judged, strict=True)]
+        rewards_NF = super()._calculate_rewards(rows, prompts, completions, completion_ids_list)
+        rewards_N = (rewards_NF * self.reward_weights.to(rewards_NF)).nansum(dim=1)
+        numbers = torch.tensor([GroupScores.row(*each) for each in judged], dtype=torch.float64)
+        numbers = self.accelerator.gather(numbers.to(self.accelerator.device))
+        names, size = self.reward_func_names, self._group_size
+        self._generation = Generation(
+            step=self.state.global_step + 1,
+            size=size,
+            rows=inputs,
+            tokens=[len(ids) for ids in completion_ids_list],
+            readings=readings,
+            scores=scores,
+            rewards=[dict(zip(names, each, strict=True)) for each in self._take_own(rewards_NF).tolist()],
+            rewards_PG=rewards_N.cpu().numpy().reshape(-1, size),
+            groups=GroupScores.of(numbers.cpu().numpy(), size),
         )
-        lengths = [len(ids) for ids in completion_ids_list]
-        self._last = _Scored(inputs, lengths, readings, scores, rewards, gathered.cpu().numpy())
-        return rewards
+        return rewards_NF
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        """TRL's, then the advantages times the weight of their group.
+        """Draw rollouts, reward them, and multiply each group's advantages by its difficulty weight.
 
-        For positive weights this equals weighting the clipped policy term, and it leaves the KL term alone, as the
-        paper's trainer does.
+            advantage = (reward - mean of the group) / (its standard deviation + 1e-4)  TRL, in super()
+            weighted  = weight(mean IoU of the group) x advantage                       here
+            loss      = -min(ratio x weighted, clipped ratio x weighted) + beta x KL    TRL, _compute_loss
+
+        For positive weights this equals weighting the clipped policy term, and it leaves the KL term alone,
+        as the paper's trainer does.
         """
-        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        training = self.model.training
-        generations: Any = self.num_generations if training else self.num_generations_eval
-        scored, self._last = self._last, None
-        assert scored is not None
-        judged = Judged.of(scored.table_NK, generations)
-        weights_P = np.array([weight_of(self.weighting, float(m)) for m in judged.mean_iou_P])
-        local = slice(self.accelerator.process_index * len(inputs), None)
-        weights_N = weights_P.repeat(generations)[local][: len(inputs)]
-        advantages = output["advantages"]
-        output["advantages"] = advantages * torch.as_tensor(weights_N).to(advantages)
-        rewards = (scored.rewards_NF * self.reward_weights.to(scored.rewards_NF)).nansum(dim=1)
-        rewards_PG = rewards.cpu().numpy().reshape(-1, generations)
-        metrics = step_metrics(judged, rewards_PG, weights_P)
+        with self._images_read_once():
+            output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        generation, self._generation = self._generation, None
+        assert generation is not None
+        weights_P = weights_of(self.weighting, generation.groups.mean_iou_P)
+        weights_N = self._take_own(weights_P.repeat(generation.size))
+        output["advantages"] = output["advantages"] * torch.as_tensor(weights_N).to(output["advantages"])
+        metrics = step_metrics(generation.groups, generation.rewards_PG, weights_P)
         for name, value in metrics.items():
-            self._metrics["train" if training else "eval"][name].append(value)
-        if training and self._page_is_due():
-            groups = self._groups(scored, weights_N, output["advantages"].tolist(), generations)
-            assert self.pages is not None
-            self.pages.write(self.state.global_step + 1, groups, metrics)
+            self._metrics[self._mode][name].append(value)
+        if self._mode == "train":
+            worth = {"weights": weights_N.tolist(), "advantages": output["advantages"].tolist()}
+            generation = replace(generation, **worth, metrics=metrics)
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, RolloutCallback):
+                    callback.on_rollouts(self.args, self.state, generation)
         return output
+
+    def _take_own(self, values_N: Any) -> Any:
+        """Return this process's part of the values of all rollouts."""
+        share = len(values_N) // self.accelerator.num_processes
+        return values_N[self.accelerator.process_index * share :][:share]
+
+    @property
+    def _mode(self) -> str:
+        return "train" if self.model.training else "eval"
+
+    @property
+    def _group_size(self) -> int:
+        return int(self.num_generations if self.model.training else self.num_generations_eval)
 
     # --- rollouts ---
 
@@ -272,21 +238,21 @@ class GroundingGRPOTrainer(SharedGroups):
         num_generations: int,
         has_tool_images: bool = False,
     ) -> tuple[list[list[int]], Any]:
-        """As TRL's, but each rollout draws from its own stream, and a group's prompt is read once."""
+        """Draw as TRL does, but each rollout from its own stream, and with a group's prompt read once."""
         if self.use_vllm or self.use_transformers_continuous_batching or has_tool_images:
             return super()._generate_single_turn(  # type: ignore[no-untyped-call]
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
-        device = self.accelerator.device
-        first = self.accelerator.process_index * len(prompt_ids)
+        device, first = self.accelerator.device, self.accelerator.process_index * len(prompt_ids)
         streams = [
             stream(self.args.seed, self.state.global_step, first + place, ids, device)
             for place, ids in enumerate(prompt_ids)
         ]
-        inputs = self._left_padded(prompt_ids, multimodal_fields)
+        batch = pad_left(prompt_ids, multimodal_fields, self._tokenizer.pad_token_id, device)
         counts = [len(each or ()) for each in images] if images is not None else None
-        size = self.rows_at_once or len(prompt_ids)
-        responses: list[list[int]] = []
+        group = functools.partial(find_runs, prompt_ids, images)
+        if self.shared is not None:
+            group = functools.partial(find_groups, batch, counts)
         with (
             unwrap_model_for_generation(
                 self.model_wrapped,
@@ -299,141 +265,123 @@ class GroundingGRPOTrainer(SharedGroups):
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
             self.accelerator.autocast(),  # around all of it: else every token casts all weights anew
         ):
-            for start in range(0, len(prompt_ids), size):
-                rows = range(start, min(start + size, len(prompt_ids)))
-                if self._is_sharded():
-                    part = self._pictures_for(model, take_rows(inputs, counts, rows))
-                    responses += draw_sharded(model, part, streams[start : rows.stop], self.generation_config)
-                    continue
-                firsts, sources = self._groups_among(rows, inputs, prompt_ids, images)
-                part = self._pictures_for(model, take_rows(inputs, counts, firsts))
-                drawing = streams[start : rows.stop]
-                responses += draw(model, part, sources, drawing, self.generation_config, self.is_sharing)
-        return responses, None
 
-    def _groups_among(
-        self, rows: range, inputs: Mapping[str, Any], prompt_ids: Any, images: Any
-    ) -> tuple[list[int], list[int]]:
-        """(the first row of each prompt among `rows`, for each of them its prompt's number)."""
-        if self.is_sharing:
-            counts = [len(each or ()) for each in images] if images is not None else None
-            return groups_of(inputs, counts, rows)
-        firsts, sources = runs_of(
-            [prompt_ids[row] for row in rows], None if images is None else [images[row] for row in rows]
-        )
-        return [rows[row] for row in firsts], sources
+            def take(rows: Any) -> dict[str, Any]:
+                taken = take_rows(batch, counts, rows)
+                return taken if self.shared is None else self.shared.image_inputs(model, taken)
 
-    def _left_padded(self, prompt_ids: Any, fields: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """The model's inputs: what comes as lists stands per token and is padded as the prompts are."""
+            config, size, sharded = self.generation_config, self.rows_at_once, self._is_sharded
+            return draw_in_parts(
+                model, take, group, streams, config, size, self.shared is not None, sharded
+            ), None
 
-        def padded(rows: Any, fill: int) -> torch.Tensor:
-            return pad([torch.as_tensor(row) for row in rows], padding_value=fill, padding_side="left")
+    @property
+    def _is_sharded(self) -> bool:
+        """Whether a forward pass needs all processes."""
+        zero_3 = self.is_deepspeed_enabled and not self.args.ds3_gather_for_generation
+        return bool(self.is_fsdp_enabled or zero_3)
 
-        inputs = {
-            "input_ids": padded(prompt_ids, self._tokenizer.pad_token_id),
-            "attention_mask": padded([torch.ones(len(ids), dtype=torch.long) for ids in prompt_ids], 0),
-        }
-        for name, value in fields.items():
-            inputs[name] = value if isinstance(value, torch.Tensor) else padded(value, 0)
-        return {name: value.to(self.accelerator.device) for name, value in inputs.items()}
+    # --- shared prompts ---
 
-    # --- data and resuming ---
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Any,
+        attention_mask: Any,
+        logits_to_keep: Any,
+        batch_size: Any = None,
+        compute_entropy: Any = False,
+        **fields: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Return what TRL's does; `pixel_values` are places of patches. Without gradients, a batch is taken
+        in parts of whole groups, equally many in every process."""
+        if self.shared is None:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **fields
+            )
+        prompt = input_ids.shape[1] - logits_to_keep
+        prompts = {"input_ids": input_ids[:, :prompt], "attention_mask": attention_mask[:, :prompt]}
+        if fields.get("image_grid_thw") is not None:
+            prompts |= {name: fields[name] for name in ("pixel_values", "image_grid_thw")}
+            prompts["mm_token_type_ids"] = fields["mm_token_type_ids"][:, :prompt]
+        size = batch_size or len(input_ids)
+        size += -size % self.num_generations
+        ids_BC, mask_BC = input_ids[:, prompt:], attention_mask[:, prompt:]
+        with self.accelerator.autocast():
+            logps, entropies = self.shared.logps(
+                model, prompts, fields.get("num_images"), ids_BC, mask_BC, size
+            )
+        return logps, entropies if compute_entropy else None, None
 
-    def _get_train_sampler(self, dataset: Any = None) -> Any:
-        sampler: Any = super()._get_train_sampler(dataset)
-        return EpochSampler(
-            sampler.data_source,
-            sampler.mini_repeat_count,
-            sampler.batch_size,
-            sampler.repeat_count,
-            sampler.shuffle,
-            sampler.seed,
-        )
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """Put the rollouts of each update in groups: TRL's shuffle, which decides what an update sees, is
+        left as it is, and only the order within the update is not."""
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self.shared is None:
+            return inputs
+        self.shared.turn_to(self._mode)
+        if self.model.training and self._buffered_inputs is not before:
+            self._buffered_inputs = regroup(self._buffered_inputs, self.args.gradient_accumulation_steps)
+            inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
+        return inputs
 
-    def _save_rng_state(self, output_dir: str) -> None:
-        """With the random numbers, the rollouts that later steps still learn from: without them a run resumed
-        between two generations would draw others."""
-        super()._save_rng_state(output_dir)
-        if self._step % (self.args.steps_per_generation * self.num_iterations):
-            state = {
-                "step": self._step,
-                "rollouts": self._buffered_inputs,
-                "pictures": self._all_pictures["train"].state(),
-            }
-            torch.save(state, Path(output_dir) / BUFFER_FILE.format(rank=self.accelerator.process_index))
+    @contextmanager
+    def _images_read_once(self) -> Iterator[None]:
+        """Let TRL's processor give places of patches, each image being read once in a generation."""
+        processor: Any = self.processing_class
+        if self.shared is None:
+            yield
+            return
+        self.shared.begin(self._mode)
+        if hasattr(processor, "image_processor"):
+            self.processing_class = self.shared.patches.placing(processor)
+        try:
+            yield
+        finally:
+            self.processing_class = processor
+
+    def current_batches(self) -> list[dict[str, Any]]:
+        """Return the micro-batches that the current step learns from, with their pixels."""
+        count, per_generation = self.args.gradient_accumulation_steps, self.args.steps_per_generation
+        places = dict.fromkeys((self._step - 1 - back) % per_generation for back in reversed(range(count)))
+        batches = [self._buffered_inputs[place] for place in places] if self._buffered_inputs else []
+        return [
+            dict(each) if self.shared is None else self.shared.patches.with_pixels(each) for each in batches
+        ]
+
+    # --- data and checkpoints ---
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        """Return a sampler whose order does not depend on the epochs before."""
+        return EpochSampler.like(super()._get_train_sampler(dataset))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save the checkpoint, whole or not at all, with the rollouts that later steps still learn from:
+        without them a run resumed between two generations would draw others."""
+        step = self.state.global_step
+        plain = nullcontext(Path(str(self.args.output_dir)) / f"checkpoint-{step}")
+        with self.checkpoints.write(self.args, step) if self.checkpoints else plain as folder:
+            super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]
+            if self._step % (self.args.steps_per_generation * self.num_iterations):
+                patches = self.shared.patches_of["train"].state() if self.shared else None
+                state = {"step": self._step, "rollouts": self._buffered_inputs, "pictures": patches}
+                torch.save(state, folder / BUFFER_FILE.format(rank=self.accelerator.process_index))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Read the weights of a whole model as any checkpoint is read."""
+        if not load_whole_model(model or self.model, resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model=model)
 
     def _load_rng_state(self, checkpoint: Any) -> None:
+        """Restore the random numbers, and the rollouts that the next steps learn from."""
         super()._load_rng_state(checkpoint)
         path = Path(checkpoint or "") / BUFFER_FILE.format(rank=self.accelerator.process_index)
         if checkpoint is not None and path.is_file():
             state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
             self._step, self._buffered_inputs = state["step"], state["rollouts"]
-            self._all_pictures["train"].restore(state["pictures"])
+            if self.shared is not None:
+                self.shared.patches_of["train"].restore(state["pictures"])
 
     def _send_telemetry(self) -> None:
-        """Nothing is reported of a run unless `report_to` says where."""
-
-    # --- pages ---
-
-    def _page_is_due(self) -> bool:
-        if self.pages is None or not self.accelerator.is_main_process:
-            return False
-        step = self.state.global_step + 1
-        steps_between = self.args.steps_per_generation * self.num_iterations
-        stride = max(1, steps_between // self.args.gradient_accumulation_steps)
-        return step == 1 or step % self.page_every < stride
-
-    def _groups(
-        self, scored: _Scored, weights_N: np.ndarray, advantages: Sequence[float], generations: int
-    ) -> list[Group]:
-        """The first groups of this process, as far as they are whole here."""
-        rewards = scored.rewards_NF[: len(scored.rows)].tolist()  # the main process stands first
-        groups = []
-        for start in range(0, len(scored.rows) - generations + 1, generations)[:PAGE_GROUPS]:
-            rollouts = []
-            for at in range(start, start + generations):
-                rollouts.append(
-                    Rollout(
-                        reading=scored.readings[at],
-                        tokens=scored.lengths[at],
-                        score=scored.scores[at],
-                        rewards=dict(zip(self.reward_func_names, rewards[at], strict=True)),
-                        advantage=advantages[at],
-                    )
-                )
-            row = scored.rows[start]
-            groups.append(Group(row["sample"], row["images"], float(weights_N[start]), rollouts))
-        return groups
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """One generation of this process: its rows, rollouts and scores; rewards and `table_NK` are of all processes."""
-
-    rows: Sequence[Mapping[str, Any]]
-    lengths: Sequence[int]
-    readings: Sequence[Reading]
-    scores: Sequence[Score]
-    rewards_NF: torch.Tensor
-    table_NK: np.ndarray
-
-
-def _judge_of(model: Any, processor: Any) -> Judge:
-    """How the model's family writes; the path of a model says nothing."""
-    family = MODEL_FAMILIES.get(getattr(getattr(model, "config", None), "model_type", ""))
-    if family is None:
-        return Judge()
-    budget = getattr(processor, "pixel_budget", None)
-    resized = None if budget is None else lambda size_wh: budget.resized(size_wh, processor.factor)
-    return Judge(frame=family.frame, resized=resized)
-
-
-def _forbidden(model: Any, processor: Any) -> list[int]:
-    """Vision, padding and chat tokens: in a response they would be taken for images, or for a turn of the chat."""
-    tokenizer = processor.tokenizer
-    stated = model.generation_config.eos_token_id
-    stops = {stated} if isinstance(stated, int) else set(stated or ())
-    if tokenizer.eos_token_id is not None:
-        stops.add(tokenizer.eos_token_id)
-    vocab_size = model.get_input_embeddings().weight.shape[0]
-    return forbidden_ids(tokenizer, vocab_size, frozenset(int(token) for token in stops))
+        """Report nothing of a run unless `report_to` says where."""
