@@ -157,10 +157,10 @@ class EpochSampler(RepeatSampler):
     def __iter__(self) -> Iterator[int]:
         if self.shuffle:
             self.generator.manual_seed((self.seed or 0) * 1_000_003 + self.epoch)
-        return super().__iter__()  # type: ignore[no-untyped-call]
+        return super().__iter__()
 
 
-class RowTable(datasets.Dataset):  # type: ignore[misc]
+class RowTable(datasets.Dataset):
     """A `datasets.Dataset`, which TRL asks for, whose rows are those of a sequence or a map-style torch
     dataset, made when asked for.
 

@@ -71,7 +71,7 @@ def draw(
     banned = torch.tensor(config.suppress_tokens or [], dtype=torch.long, device=streams[0].device)
 
     def choose(logits_RV: Tensor, rows: Sequence[int]) -> Tensor:
-        scores_RV = warpers(None, logits_RV.index_fill(1, banned, float("-inf")))  # type: ignore[arg-type]
+        scores_RV = warpers(None, logits_RV.index_fill(1, banned, float("-inf")))
         return draw_by_row(scores_RV, [streams[row] for row in rows])
 
     prefix = prefill(plain, inputs)

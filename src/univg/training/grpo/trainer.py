@@ -91,6 +91,7 @@ class GroundingGRPOTrainer(GRPOTrainer):
     ref_model: Any
     num_generations: Any
     num_generations_eval: Any
+    processing_class: Any
     _buffered_inputs: Any
 
     def __init__(
@@ -240,7 +241,7 @@ class GroundingGRPOTrainer(GRPOTrainer):
     ) -> tuple[list[list[int]], Any]:
         """Draw as TRL does, but each rollout from its own stream, and with a group's prompt read once."""
         if self.use_vllm or self.use_transformers_continuous_batching or has_tool_images:
-            return super()._generate_single_turn(  # type: ignore[no-untyped-call]
+            return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
         device, first = self.accelerator.device, self.accelerator.process_index * len(prompt_ids)
@@ -362,7 +363,7 @@ class GroundingGRPOTrainer(GRPOTrainer):
         step = self.state.global_step
         plain = nullcontext(Path(str(self.args.output_dir)) / f"checkpoint-{step}")
         with self.checkpoints.write(self.args, step) if self.checkpoints else plain as folder:
-            super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]
+            super()._save_checkpoint(model, trial)
             if self._step % (self.args.steps_per_generation * self.num_iterations):
                 patches = self.shared.patches_of["train"].state() if self.shared else None
                 state = {"step": self._step, "rollouts": self._buffered_inputs, "pictures": patches}
