@@ -15,7 +15,7 @@ from univg.grounding.boxes import Box, SizeWH, clip_unit, is_degenerate, is_orde
 from univg.grounding.coordinates import Frame, read_quads, to_unit
 from univg.grounding.mentions import ImageRule, which_image
 from univg.grounding.prompts import PromptStyle, check_style, style_for
-from univg.grounding.response import content_of, dissect, is_formatted
+from univg.grounding.response import Anatomy, content_of, dissect, is_formatted
 from univg.grounding.samples import GroundingSample
 
 __all__ = ["FAULTS", "FAULTS_WITH_BOX", "Asked", "Fault", "PlacedBox", "Reading", "read"]
@@ -165,25 +165,7 @@ def read(
     anatomy = dissect(body, asked.style) if body else None
     thought = anatomy.thought if anatomy else None
     index, rule = which_image(asked.n_images, asked.target_image, asked.query, thought)
-    faults: set[Fault] = set()
-    boxes: tuple[Box, ...] = ()
-    if anatomy is None:
-        faults.add("empty")
-    else:
-        if anatomy.cut:
-            faults.add("truncated")
-        if anatomy.region is None:
-            faults.add("no_answer")
-        else:
-            quads = read_quads(anatomy.region, anatomy.cut)
-            size_wh = sizes[index] if asked.frame == "pixel" else None
-            boxes = _mend([to_unit(quad, asked.frame, size_wh) for quad in quads], faults)
-            if not boxes:
-                faults.add("degenerate_box" if quads else "no_box")
-            if len(quads) > 1:
-                faults.add("several_boxes")
-        if anatomy.several:
-            faults.add("several_answers")
+    boxes, faults = _find_boxes(anatomy, asked.frame, sizes[index] if asked.frame == "pixel" else None)
     if not boxes:
         # What is wrong with the number of boxes is beside the point; the limit is why there is none.
         faults = faults - FAULTS_WITH_BOX | (faults & {"truncated"}) | ({"truncated"} if truncated else set())
@@ -197,6 +179,26 @@ def read(
         image_index=index,
         image_rule=rule,
     )
+
+
+def _find_boxes(
+    anatomy: Anatomy | None, frame: Frame, size_wh: SizeWH | None
+) -> tuple[tuple[Box, ...], set[Fault]]:
+    """Return the boxes of an answer, mended, and everything that is wrong with it; None is an empty text."""
+    if anatomy is None:
+        return (), {"empty"}
+    faults: set[Fault] = {"truncated"} if anatomy.cut else set()
+    if anatomy.several:
+        faults.add("several_answers")
+    if anatomy.region is None:
+        return (), faults | {"no_answer"}
+    quads = read_quads(anatomy.region, anatomy.cut)
+    boxes = _mend([to_unit(quad, frame, size_wh) for quad in quads], faults)
+    if not boxes:
+        faults.add("degenerate_box" if quads else "no_box")
+    if len(quads) > 1:
+        faults.add("several_boxes")
+    return boxes, faults
 
 
 def _mend(boxes: list[Box], faults: set[Fault]) -> tuple[Box, ...]:

@@ -278,6 +278,7 @@ class _Merged(torch.autograd.Function):
         slots: tuple[Tensor, Tensor] | None,
         scale: float,
     ) -> Tensor:
+        # long because autograd follows only tensors that are arguments of their own
         out, total = _attend(_fold_heads(query, key), key, value, False, scale)
         out, total = out.reshape(query.shape), total.reshape(query.shape[:3])
         q, k, v = (_stack(part, count, slots) for part in (query, own_key, own_value))
