@@ -40,7 +40,7 @@ from trl.trainer.utils import RepeatSampler, pad
 
 from univg.grounding.reading import Reading
 from univg.grounding.scoring import Score, score
-from univg.models.generation.generate import forbidden_ids
+from univg.models.generation.generate import forbidden_ids, stop_ids
 from univg.models.loading import MODEL_FAMILIES
 from univg.training.grpo.difficulty import find_weighting, weight_of
 from univg.training.grpo.rewards import Judge, format_reward, iou_reward, text_of
@@ -431,9 +431,5 @@ def _judge_of(model: Any, processor: Any) -> Judge:
 def _forbidden(model: Any, processor: Any) -> list[int]:
     """Vision, padding and chat tokens: in a response they would be taken for images, or for a turn of the chat."""
     tokenizer = processor.tokenizer
-    stated = model.generation_config.eos_token_id
-    stops = {stated} if isinstance(stated, int) else set(stated or ())
-    if tokenizer.eos_token_id is not None:
-        stops.add(tokenizer.eos_token_id)
     vocab_size = model.get_input_embeddings().weight.shape[0]
-    return forbidden_ids(tokenizer, vocab_size, frozenset(int(token) for token in stops))
+    return forbidden_ids(tokenizer, vocab_size, stop_ids(model, tokenizer))
