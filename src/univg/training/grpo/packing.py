@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from univg.models.generation.decoding import prompt_positions
 from univg.models.generation.shared_attention import Packing, Span
-from univg.models.loading import plain_model
 
 __all__ = ["Packed", "completion_logps", "pack"]
 
@@ -63,7 +63,7 @@ def pack(
     """
     device = completion_ids_BC.device
     mask_PT = prompts["attention_mask"].bool()
-    positions_3PT, after_P = _prompt_positions(model, prompts)
+    positions_3PT, after_P = prompt_positions(model, prompts)
     lengths = completion_mask_BC.sum(dim=1).tolist()
     if not any(lengths):
         lengths[0] = 1  # one token, which counts nothing, keeps the result connected to the weights
@@ -132,18 +132,3 @@ def _scored_positions(
                 scored += [span.prompt_end - 1, *range(start, start + count)]
             start += count
     return torch.tensor(scored)
-
-
-def _prompt_positions(model: Any, prompts: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return rotary positions (3, P, T) of the prompts' tokens, and those (P,) of the token after each."""
-    mask_PT = prompts["attention_mask"]
-    if prompts.get("image_grid_thw") is None:
-        positions_PT = (mask_PT.cumsum(dim=1) - 1).clamp(min=0)
-        return positions_PT.expand(3, -1, -1), mask_PT.sum(dim=1)
-    positions_3PT, offset_P1 = plain_model(model).model.get_rope_index(
-        prompts["input_ids"],
-        mm_token_type_ids=prompts["mm_token_type_ids"],
-        image_grid_thw=prompts["image_grid_thw"],
-        attention_mask=mask_PT,
-    )
-    return positions_3PT, mask_PT.sum(dim=1) + offset_P1[:, 0]
