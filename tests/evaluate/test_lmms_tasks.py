@@ -32,9 +32,9 @@ def test_every_benchmark_has_its_task_file() -> None:
 
 
 def test_documents_scores_and_averages(tmp_path: Path) -> None:
-    documents = grounding.world_documents(tmp_path)
+    documents = grounding.make_world_documents(tmp_path)
     doc = documents[0]
-    sample = grounding.sample_of(doc)
+    sample = grounding.read_sample(doc)
     assert grounding.doc_to_text(doc) == render_prompt(sample.query)
     assert len(grounding.doc_to_visual(doc)) == len(sample.images)
     right = grounding.process_results(doc, [render_response(sample.boxes[0], "There.")])
@@ -48,11 +48,11 @@ def test_a_published_file_is_named_by_the_environment(
     monkeypatch: pytest.MonkeyPatch, own_set: Callable[..., tuple[Path, Path]]
 ) -> None:
     with pytest.raises(UnivgError, match="set UNIVG_MIG_BENCH_DATA and UNIVG_MIG_BENCH_IMAGES"):
-        grounding.file_documents("mig_bench")
+        grounding.read_file_documents("mig_bench")
     data, root = own_set(2)
     monkeypatch.setenv("UNIVG_UNIVG_DATA", str(data))
     monkeypatch.setenv("UNIVG_UNIVG_IMAGES", str(root))
-    documents = grounding.file_documents("univg")
+    documents = grounding.read_file_documents("univg")
     assert [Path(path).name for path in documents[1]["paths"]] == ["1-a.png", "1-b.png"]
 
 
@@ -64,7 +64,7 @@ def test_the_harness_reads_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     task = tasks.get_task_dict(["univg_world"], manager, "simple")["univg_world"]
     documents = task.test_docs()
     assert len(documents) == grounding.WORLD_N * 13
-    text = render_response(grounding.sample_of(documents[0]).boxes[0], "There.")
+    text = render_response(grounding.read_sample(documents[0]).boxes[0], "There.")
     for name, entry in task.process_results(documents[0], [text]).items():
         expected = 0.0 if name == "univg_fault_rate" else pytest.approx(100.0, abs=2)
         assert task.aggregation()[name]([entry]) == expected

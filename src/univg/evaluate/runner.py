@@ -28,6 +28,7 @@ __all__ = [
     "WHOLE",
     "Outcome",
     "Progress",
+    "choose_decoding",
     "evaluate",
     "evaluate_benchmark",
     "find_engine",

@@ -1,10 +1,10 @@
-"""What the task files of this folder name: where the samples are, what is asked, what an answer is worth.
+"""Give the task files of this folder their samples, prompts and scores.
 
     export UNIVG_MIG_BENCH_DATA=MIG_data.json UNIVG_MIG_BENCH_IMAGES=MIG-Bench
     python -m lmms_eval --include_path "$(python -m univg.evaluate.lmms_tasks.grounding)" --tasks univg_mig_bench …
 
-lmms-eval reads a `!function grounding.NAME` by getting the attribute NAME of this file; that is how a task finds its
-samples: `files_mig_bench` is worked out here when it is asked for. The world needs no variables.
+lmms-eval reads a `!function grounding.NAME` as the attribute NAME of this file. So a task finds its samples:
+`files_mig_bench` is made here when it is asked for. The world needs no variables.
 
 `UNIVG_STYLE` (think, direct or simple; default think) says how to ask. Answers are read as 0-1000 or 0-1: a model that
 writes pixels (Qwen2.5-VL) is to be evaluated by `univg evaluate`, which knows the size that it saw.
@@ -38,19 +38,19 @@ WORLD_N = 4
 
 
 def __getattr__(name: str) -> dict[str, str]:
-    """`files_<benchmark>`: the file of its documents, as `datasets.load_dataset("json", data_files=…)` takes it."""
+    """Return `files_<benchmark>`: its documents as `datasets.load_dataset("json", data_files=…)` takes them."""
     benchmark = name.removeprefix("files_")
     if name == benchmark or benchmark not in BENCHMARKS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     folder = Path(tempfile.mkdtemp(prefix=f"univg-{benchmark}-"))
-    documents = world_documents(folder) if benchmark == "world" else file_documents(benchmark)
+    documents = make_world_documents(folder) if benchmark == "world" else read_file_documents(benchmark)
     path = folder / "documents.jsonl"
     path.write_text("".join(json.dumps(document) + "\n" for document in documents), encoding="utf-8")
     return {"test": str(path)}
 
 
-def file_documents(benchmark: str) -> list[dict[str, Any]]:
-    """The documents of a published file, named by the environment. Raises UnivgError."""
+def read_file_documents(benchmark: str) -> list[dict[str, Any]]:
+    """Return the documents of a published file, which the environment names. Raises UnivgError."""
     from univg.data.dataset import FileItem
     from univg.evaluate.benchmarks import open_file
 
@@ -59,7 +59,7 @@ def file_documents(benchmark: str) -> list[dict[str, Any]]:
     if not data or not images:
         raise UnivgError("the benchmark is a published file", benchmark, f"set {stem}_DATA and {stem}_IMAGES")
     items = open_file(benchmark, Path(data), Path(images)).items()
-    return [document(item.sample, _find_paths(item)) for item in items if isinstance(item, FileItem)]
+    return [make_document(item.sample, _find_paths(item)) for item in items if isinstance(item, FileItem)]
 
 
 def _find_paths(item: FileItem) -> list[str]:
@@ -67,8 +67,8 @@ def _find_paths(item: FileItem) -> list[str]:
     return [str(item.root.find(name) or item.root.folder / name) for name in item.sample.images]
 
 
-def world_documents(folder: Path) -> list[dict[str, Any]]:
-    """A few samples of the world's test part, their images written into `folder`."""
+def make_world_documents(folder: Path) -> list[dict[str, Any]]:
+    """Return a few samples of the world's test part, their images written into `folder`."""
     from univg.world import FAMILIES, stream
 
     documents = []
@@ -77,44 +77,48 @@ def world_documents(folder: Path) -> list[dict[str, Any]]:
         for path, image in zip(paths, made.images, strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             image.save(path)
-        documents.append(document(made.sample, [str(path) for path in paths]))
+        documents.append(make_document(made.sample, [str(path) for path in paths]))
     return documents
 
 
-def document(sample: GroundingSample, paths: Sequence[str]) -> dict[str, Any]:
-    """One row of a task's data. The sample is text, because columns must be alike in all rows and `extra` is not."""
+def make_document(sample: GroundingSample, paths: Sequence[str]) -> dict[str, Any]:
+    """Return one row of a task's data, the sample as text: columns must be alike in all rows, and `extra` is not."""
     return {"sample": json.dumps(sample.to_json()), "paths": list(paths), "task": sample.task}
 
 
-def sample_of(doc: Mapping[str, Any]) -> GroundingSample:
+def read_sample(doc: Mapping[str, Any]) -> GroundingSample:
+    """Return the sample of a document."""
     return GroundingSample.from_json(json.loads(doc["sample"]))
 
 
-def style_of(sample: GroundingSample) -> PromptStyle:
+def read_style(sample: GroundingSample) -> PromptStyle:
+    """Return how a sample is asked; the environment may say. Raises UnivgError for a style that is none."""
     style = os.environ.get("UNIVG_STYLE", "think")
     if style not in get_args(PromptStyle):
-        raise ValueError(f"UNIVG_STYLE={style}: choose from {', '.join(get_args(PromptStyle))}")
+        raise UnivgError(f"UNIVG_STYLE={style}", remedy=f"choose from {', '.join(get_args(PromptStyle))}")
     return style_for(sample, cast(PromptStyle, style))
 
 
 def doc_to_visual(doc: Mapping[str, Any]) -> list[Image.Image]:
-    """The images in order. A missing one raises ImageFault, and so ends the harness's run: never an IoU of 0."""
+    """Open the images in order. A missing one raises ImageFault, and so ends the harness's run: never an IoU of 0."""
     return [open_picture(path).image for path in doc["paths"]]
 
 
 def doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any] | None = None) -> str:
-    sample = sample_of(doc)
-    return render_prompt(sample.query, style_of(sample))
+    """Return the prompt."""
+    sample = read_sample(doc)
+    return render_prompt(sample.query, read_style(sample))
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> str:
-    return json.dumps(sample_of(doc).boxes[0])
+    """Return the true box, as JSON."""
+    return json.dumps(read_sample(doc).boxes[0])
 
 
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Every metric's entry of one answer; the aggregations below read `value` and `task`."""
-    sample = sample_of(doc)
-    reading = read(results[0], Asked.of(sample, style_of(sample)))
+    """Return every metric's entry of one answer; the aggregations below read `value` and `task`."""
+    sample = read_sample(doc)
+    reading = read(results[0], Asked.of(sample, read_style(sample)))
     result = score(sample, reading)
     values = {
         "acc_30": float(result.hit_30),
@@ -128,12 +132,12 @@ def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
 
 
 def mean(entries: Sequence[Mapping[str, Any]], **_: Any) -> float:
-    """Over samples, in percent."""
+    """Return the mean over samples, in percent."""
     return 100 * sum(entry["value"] for entry in entries) / len(entries)
 
 
 def macro(entries: Sequence[Mapping[str, Any]], **_: Any) -> float:
-    """The unweighted mean over tasks, in percent: the paper's AVG."""
+    """Return the unweighted mean over tasks, in percent: the paper's AVG."""
     tasks: dict[str, list[Mapping[str, Any]]] = {}
     for entry in entries:
         tasks.setdefault(entry["task"], []).append(entry)
