@@ -16,7 +16,7 @@ from univg.grounding.samples import GroundingSample, read_jsonl, write_jsonl
 from univg.models.loading import load
 from univg.models.processor import GroundingProcessor
 from univg.training.config import DataSource, GrpoConfig, SftConfig
-from univg.training.run.rows import StageRows, data_digest, prompt_text, steps_of
+from univg.training.run.rows import StageRows, count_steps, data_digest, render_prompt_text
 from univg.training.sft.stage import IGNORED, encode, join
 
 
@@ -76,7 +76,7 @@ def test_only_the_response_is_learnt_and_it_is_the_response(processor: Grounding
         asked = ids[: int(learnt.nonzero()[0])].tolist()
         pictures = rows[i].images
         expected = processor(
-            images=[list(pictures)], text=[prompt_text(processor, rows[i])], return_tensors="pt"
+            images=[list(pictures)], text=[render_prompt_text(processor, rows[i])], return_tensors="pt"
         )
         assert asked == expected["input_ids"][0].tolist(), "what is asked in evaluation, to the token"
     grids = batch["image_grid_thw"].prod(dim=1) // 4
@@ -153,7 +153,7 @@ def test_a_budget_of_rl_leaves_room_for_the_completion(processor: GroundingProce
     grpo = GrpoConfig(max_completion_tokens=100, **settings)  # type: ignore[arg-type]
     row = StageRows(grpo, processor, 4, teach=False)[0]
     assert row.response is None
-    text = prompt_text(processor, row)
+    text = render_prompt_text(processor, row)
     ids = processor(images=[list(row.images)], text=[text], return_tensors="pt")["input_ids"]
     assert ids.shape[1] <= 150
 
@@ -204,7 +204,7 @@ def test_answers_without_thoughts_are_not_taught_as_thinking(
 
 def test_steps_follow_from_epochs_or_are_given(processor: GroundingProcessor, published: Path) -> None:
     def steps(settings: SftConfig) -> int:
-        return steps_of(settings, StageRows(settings, processor), 4)
+        return count_steps(settings, StageRows(settings, processor), 4)
 
     assert steps(config(file(published), epochs=3)) == 6
     assert steps(config(file(published), DataSource(count=12))) == 5
