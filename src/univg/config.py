@@ -1,4 +1,4 @@
-"""Typed configs: a pydantic model, a YAML file over its defaults, ``key=value`` overrides over both.
+"""Read typed configs: a pydantic model, a YAML file over its defaults, ``key=value`` overrides over both.
 
 A config names everything a run may vary. Nothing is guessed and nothing unknown is let through: each fault is
 one line that says which value, where it was written, and what would have been right.
@@ -62,7 +62,7 @@ class Config(BaseModel):
 
 
 def load_config(cls: type[C], source: str | Path | None = None, overrides: Sequence[str] = ()) -> C:
-    """The config of class `cls`: its defaults, then `source`, then `overrides`, the later winning.
+    """Load a config of class `cls`: its defaults, then `source`, then `overrides`, the later winning.
 
     `source` is a path or a preset's name (:func:`find_config`). An override is ``dotted.key=value`` with a
     YAML value; a list's entry is named by its index (``stages.0.steps=10``). Mappings merge key by key,
@@ -89,7 +89,7 @@ def save_config(config: Config, path: str | Path) -> None:
 
 
 def find_config(source: str | Path) -> Path:
-    """The file behind `source`: a path as it stands, or the bare name of a preset that univg ships.
+    """Find the file behind `source`: a path as it stands, or the bare name of a preset that univg ships.
 
     Raises ConfigError: no such file; for a bare name, with the nearest preset.
     """
@@ -98,13 +98,13 @@ def find_config(source: str | Path) -> Path:
         return path
     if path.suffix in (".yaml", ".yml") or path.name != str(source):
         raise ConfigError(f"{source}: no such config file")
-    presets = {file.stem: file for folder in _preset_folders() for file in sorted(folder.glob("*.yaml"))}
+    presets = {file.stem: file for folder in _list_preset_folders() for file in sorted(folder.glob("*.yaml"))}
     if path.name in presets:
         return presets[path.name]
     raise ConfigError(f"no preset named {path.name!r}; {_suggest(path.name, list(presets))}")
 
 
-def _preset_folders() -> Iterator[Path]:
+def _list_preset_folders() -> Iterator[Path]:
     package = Path(__file__).resolve().parent
     yield package / "configs"  # in a wheel
     yield package.parents[1] / "configs"  # in a checkout
@@ -118,7 +118,7 @@ class Tree:
     """
 
     def __init__(self, cls: type[Config], root: str = "config") -> None:
-        self.values = _defaults(cls)
+        self.values = _collect_defaults(cls)
         self._root = root
         self._origins: dict[Keys, str] = {}
 
@@ -174,7 +174,7 @@ class Tree:
             elif isinstance(node, dict):
                 key = name
             else:
-                raise ConfigError(f"{place}: {_dotted(keys)!r} is {node!r}, which has no {name!r}")
+                raise ConfigError(f"{place}: {_join_keys(keys)!r} is {node!r}, which has no {name!r}")
             keys = (*keys, key)
             if depth == len(names) - 1:
                 node[key] = value
@@ -186,8 +186,8 @@ class Tree:
                 node = node.setdefault(name, {})
         self._origins[keys] = place
 
-    def origin(self, keys: Keys) -> str:
-        """Where the value at `keys`, or the nearest value around it, was written."""
+    def find_origin(self, keys: Keys) -> str:
+        """Return where the value at `keys`, or the nearest value around it, was written."""
         for end in range(len(keys), 0, -1):
             if keys[:end] in self._origins:
                 return self._origins[keys[:end]]
@@ -199,11 +199,11 @@ def parse_value(text: str, place: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{place}: not a YAML value: {_reason(error)}") from None
+        raise ConfigError(f"{place}: not a YAML value: {_describe(error)}") from None
 
 
-def _defaults(cls: type[BaseModel]) -> dict[str, Any]:
-    """Those defaults of `cls` that hold others, so that a key given in one leaves its neighbours alone.
+def _collect_defaults(cls: type[BaseModel]) -> dict[str, Any]:
+    """Return those defaults of `cls` that hold others, so that a key given in one leaves its neighbours alone.
 
     Without it ``optimizer.lr=1`` over a default ``Optimizer(weight_decay=0.1)`` would lose the weight decay.
     """
@@ -211,7 +211,7 @@ def _defaults(cls: type[BaseModel]) -> dict[str, Any]:
     for name, field in cls.model_fields.items():
         default = field.get_default(call_default_factory=True, validated_data={})
         if isinstance(default, BaseModel):
-            values[name] = _defaults(type(default))
+            values[name] = _collect_defaults(type(default))
             _merge(values[name], default.model_dump(mode="json", exclude_unset=True))
         elif isinstance(default, (list, tuple)):
             values[name] = to_jsonable_python(default)
@@ -227,11 +227,11 @@ def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number. Version 1.1 of the language asks for a dot, and else reads a text."""
+    """Read YAML in which 1e-3 is a number. Version 1.1 of the language asks for a dot, and else reads a text."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Its counterpart: quotes a text that _Loader would take for a number."""
+    """Write YAML that `_Loader` reads back: a text that it would take for a number is quoted."""
 
 
 _BREAKS = frozenset("\x85\u2028\u2029\ufeff")
@@ -241,17 +241,17 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 
 
 def _parse_file(path: Path) -> tuple[dict[str, Any], dict[Keys, int]]:
-    """The mapping written at `path` and the line (from 1) of each of its values."""
+    """Read the mapping written at `path`, and the line (from 1) of each of its values."""
     try:
         text = path.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=_Loader)
-        lines = dict(_lines(root, ())) if root is not None else {}
+        lines = dict(_find_lines(root, ())) if root is not None else {}
         values = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{path}{line}: not YAML: {_reason(error)}") from None
+        raise ConfigError(f"{path}{line}: not YAML: {_describe(error)}") from None
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read: {_reason(error)}") from None
+        raise ConfigError(f"{path}: cannot be read: {_describe(error)}") from None
     if values is None:
         return {}, {}
     if not isinstance(values, dict):
@@ -259,8 +259,8 @@ def _parse_file(path: Path) -> tuple[dict[str, Any], dict[Keys, int]]:
     return values, lines
 
 
-def _lines(node: yaml.Node, keys: Keys) -> Iterator[tuple[Keys, int]]:
-    """(keys, line) of every value under `node`; a key written twice, of which YAML keeps one, is a fault."""
+def _find_lines(node: yaml.Node, keys: Keys) -> Iterator[tuple[Keys, int]]:
+    """Yield (keys, line) of every value under `node`; raise for a key written twice, of which YAML keeps one."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for name, value in node.value:
@@ -268,57 +268,57 @@ def _lines(node: yaml.Node, keys: Keys) -> Iterator[tuple[Keys, int]]:
                 raise yaml.MarkedYAMLError(problem=f"{name.value!r} twice", problem_mark=name.start_mark)
             seen.add(name.value)
             yield (*keys, name.value), name.start_mark.line + 1
-            yield from _lines(value, (*keys, name.value))
+            yield from _find_lines(value, (*keys, name.value))
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             yield (*keys, index), value.start_mark.line + 1
-            yield from _lines(value, (*keys, index))
+            yield from _find_lines(value, (*keys, index))
 
 
-def _reason(error: Exception) -> str:
-    """An error's text on one line."""
+def _describe(error: Exception) -> str:
+    """Return an error's text on one line."""
     text = getattr(error, "problem", None) or getattr(error, "strerror", None) or str(error)
     return " ".join(str(text).split())
 
 
 def _explain(cls: type[BaseModel], tree: Tree, fault: Any) -> str:
-    """One of pydantic's errors as one line."""
+    """Write one of pydantic's errors as one line."""
     keys: Keys = fault["loc"]
-    name = _dotted(keys)
+    name = _join_keys(keys)
     if fault["type"] == "extra_forbidden":
-        return f"{tree.origin(keys)}: unknown key {name!r}; {_suggest(name, _known_keys(cls))}"
+        return f"{tree.find_origin(keys)}: unknown key {name!r}; {_suggest(name, _list_keys(cls))}"
     if fault["type"] == "missing":
-        return f"{tree.origin(keys)}: {name!r} has no default and must be given"
+        return f"{tree.find_origin(keys)}: {name!r} has no default and must be given"
     why = fault["msg"].removeprefix("Value error, ")
-    place = tree.origin(keys)
+    place = tree.find_origin(keys)
     if not keys or (len(keys) == 1 and place.startswith("-")):  # a flag, which says its name and value
         return " ".join(f"{place}: {why}".split())
     given = "" if isinstance(fault["input"], dict) else f", got {fault['input']!r}"
     return " ".join(f"{place}: {name}: {why}{given}".split())
 
 
-def _dotted(keys: Keys) -> str:
+def _join_keys(keys: Keys) -> str:
     return ".".join(map(str, keys))
 
 
-def _known_keys(cls: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every dotted key of `cls`, those of configs in it included; entries of lists stand as ``0``."""
+def _list_keys(cls: type[BaseModel], prefix: str = "") -> list[str]:
+    """List every dotted key of `cls`, those of configs in it included; entries of lists stand as ``0``."""
     known = []
     for name, field in cls.model_fields.items():
         known.append(prefix + name)
-        known += _known_below(field.annotation, f"{prefix}{name}.")
+        known += _list_keys_below(field.annotation, f"{prefix}{name}.")
     return known
 
 
-def _known_below(annotation: Any, prefix: str) -> list[str]:
+def _list_keys_below(annotation: Any, prefix: str) -> list[str]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return _known_keys(annotation, prefix)
+        return _list_keys(annotation, prefix)
     in_list = "0." if getattr(annotation, "__origin__", None) in (list, tuple) else ""
-    return [key for argument in get_args(annotation) for key in _known_below(argument, prefix + in_list)]
+    return [key for argument in get_args(annotation) for key in _list_keys_below(argument, prefix + in_list)]
 
 
 def _suggest(name: str, known: list[str]) -> str:
-    """The nearest of `known`: one with the same last part wherever it is, else the most alike, else all."""
+    """Suggest the nearest of `known`: one with the same last part wherever it is, else the most alike, else all."""
     last = name.rpartition(".")[2]
     near = [key for key in known if key.rpartition(".")[2] == last]
     near = near or difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(last, known, n=1)

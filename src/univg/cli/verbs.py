@@ -102,7 +102,7 @@ def _read_command(verb: str, cls: type[C], arguments: tuple[str, ...], flags: di
             tree.read(find_config(source))
         _put_arguments(verb, cls, tree, arguments)
         if "config" in tree.values:
-            place = tree.origin(("config",))
+            place = tree.find_origin(("config",))
             raise ConfigError(f"{place}: write --config before a file's name, and 'extends' inside a file")
         if isinstance(source, str):
             tree.put("config", source, f"--config {source}")

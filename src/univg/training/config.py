@@ -1,4 +1,4 @@
-"""The configs of the two training stages, `univg sft` and `univg grpo`; free of torch, so that they parse at once.
+"""Configs of `univg pretrain`, `univg sft` and `univg grpo`; free of torch, so that they parse at once.
 
 What univg decides is a field here. What TRL and transformers decide stays theirs: `trainer` passes their own
 arguments through, and an unknown one fails with the nearest that exists.
@@ -96,7 +96,7 @@ class PixelLimits(Config):
 
 
 class StageConfig(Config):
-    """What both stages share."""
+    """Settings that both stages share."""
 
     model: str = Field(
         default="embedded-base",

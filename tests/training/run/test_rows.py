@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from univg.errors import UnivgError
 from univg.grounding.prompts import SIMPLE_PREFIX, THINK_SUFFIX, render_prompt
 from univg.grounding.reading import Asked, read
 from univg.grounding.samples import GroundingSample, read_jsonl, write_jsonl
 from univg.models.loading import load
 from univg.models.processor import GroundingProcessor
 from univg.training.config import DataSource, GrpoConfig, SftConfig
-from univg.training.run.rows import StageError, StageRows, data_digest, prompt_text, steps_of
+from univg.training.run.rows import StageRows, count_steps, data_digest, render_prompt_text
 from univg.training.sft.stage import IGNORED, encode, join
 
 
@@ -75,7 +76,7 @@ def test_only_the_response_is_learnt_and_it_is_the_response(processor: Grounding
         asked = ids[: int(learnt.nonzero()[0])].tolist()
         pictures = rows[i].images
         expected = processor(
-            images=[list(pictures)], text=[prompt_text(processor, rows[i])], return_tensors="pt"
+            images=[list(pictures)], text=[render_prompt_text(processor, rows[i])], return_tensors="pt"
         )
         assert asked == expected["input_ids"][0].tolist(), "what is asked in evaluation, to the token"
     grids = batch["image_grid_thw"].prod(dim=1) // 4
@@ -143,7 +144,7 @@ def test_what_cannot_be_shrunk_is_left_out_with_its_id(
     notes = [note for i in range(8) for note in rows[i].notes]
     left_out = [note for note in notes if "left out" in note]
     assert left_out and all("max_tokens=" in note and "#" in note for note in left_out)
-    with pytest.raises(StageError, match=r"20 samples in a row cannot be used.*max_tokens=10"):
+    with pytest.raises(UnivgError, match=r"20 samples in a row cannot be used.*max_tokens=10"):
         _ = StageRows(config(max_tokens=10), processor, 1)[0]
 
 
@@ -152,7 +153,7 @@ def test_a_budget_of_rl_leaves_room_for_the_completion(processor: GroundingProce
     grpo = GrpoConfig(max_completion_tokens=100, **settings)  # type: ignore[arg-type]
     row = StageRows(grpo, processor, 4, teach=False)[0]
     assert row.response is None
-    text = prompt_text(processor, row)
+    text = render_prompt_text(processor, row)
     ids = processor(images=[list(row.images)], text=[text], return_tensors="pt")["input_ids"]
     assert ids.shape[1] <= 150
 
@@ -171,7 +172,7 @@ def test_a_picture_that_cannot_be_opened_is_passed_over_with_the_reason(
     assert len(notes) == 1 and samples[0].source in notes[0] and "no such file" in notes[0]
     (tmp_path / "empty").mkdir()
     nowhere = DataSource(reader="univg", path=str(tmp_path / "samples.jsonl"), images=str(tmp_path / "empty"))
-    with pytest.raises(StageError, match=r"cannot be used.*no such file"):
+    with pytest.raises(UnivgError, match=r"cannot be used.*no such file"):
         _ = StageRows(config(nowhere), processor, 8)[0]
 
 
@@ -186,7 +187,7 @@ def test_a_picture_that_cannot_be_opened_is_passed_over_with_the_reason(
 def test_a_source_that_cannot_be_is_refused_in_one_line(
     processor: GroundingProcessor, source: DataSource, said: str
 ) -> None:
-    with pytest.raises(StageError, match=said) as error:
+    with pytest.raises(UnivgError, match=said) as error:
         StageRows(config(source), processor, 1)
     assert "\n" not in str(error.value)
 
@@ -194,7 +195,7 @@ def test_a_source_that_cannot_be_is_refused_in_one_line(
 def test_answers_without_thoughts_are_not_taught_as_thinking(
     processor: GroundingProcessor, published: Path
 ) -> None:
-    with pytest.raises(StageError, match="has no thought; set prompt_style: direct"):
+    with pytest.raises(UnivgError, match="has no thought; set prompt_style: direct"):
         StageRows(config(file(published, "stage2_rl.json")), processor, 1)
     direct = config(file(published, "stage2_rl.json"), prompt_style="direct")
     row = StageRows(direct, processor, 1)[0]
@@ -203,12 +204,12 @@ def test_answers_without_thoughts_are_not_taught_as_thinking(
 
 def test_steps_follow_from_epochs_or_are_given(processor: GroundingProcessor, published: Path) -> None:
     def steps(settings: SftConfig) -> int:
-        return steps_of(settings, StageRows(settings, processor), 4)
+        return count_steps(settings, StageRows(settings, processor), 4)
 
     assert steps(config(file(published), epochs=3)) == 6
     assert steps(config(file(published), DataSource(count=12))) == 5
     assert steps(config(max_steps=7)) == 7
-    with pytest.raises(StageError, match="the world has no end: give max_steps"):
+    with pytest.raises(UnivgError, match="the world has no end: give max_steps"):
         steps(config())
 
 

@@ -30,7 +30,7 @@ from univg.training.grpo.trainer import GroundingGRPOTrainer
 from univg.training.run.arguments import make_arguments
 from univg.training.run.cpu_layers import PatchLinear
 from univg.training.run.log import RunLog, log_left_out
-from univg.training.run.rows import StageRows, steps_of
+from univg.training.run.rows import StageRows, count_steps
 from univg.training.run.stage import (
     count_processes,
     make_checkpoints,
@@ -88,7 +88,9 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
     arguments = make_arguments(TrlArguments, config, decide_arguments(config, out, batches, rewards))
     loaded = load_start(config)
     rows = StageRows(config, loaded.processor, teach=False)
-    steps = steps_of(config, rows, config.prompts_per_step) * (1 if config.max_steps else config.iterations)
+    steps = count_steps(config, rows, config.prompts_per_step) * (
+        1 if config.max_steps else config.iterations
+    )
     rows.resize(-(-steps // config.iterations) * config.prompts_per_step)
     arguments.max_steps = steps
     facts = record_run(config, out, rows, resumed, steps)

@@ -27,12 +27,11 @@ from univg.pictures.images import ImageFault
 from univg.training.config import DataSource, GrpoConfig, StageConfig
 from univg.world import FAMILIES, make_sample
 
-__all__ = ["Row", "Source", "StageError", "StageRows", "data_digest", "prompt_text", "steps_of"]
+__all__ = ["Row", "Source", "StageRows", "count_steps", "data_digest", "render_prompt_text"]
 
 TRIES = 20
 """So many samples in a row that cannot be used are no longer bad luck."""
 DIGEST_SAMPLES = 32  # of the world; files count whole
-StageError = UnivgError
 
 
 @dataclass(frozen=True)
@@ -207,7 +206,7 @@ class StageRows:
         after = self.config.max_completion_tokens if isinstance(self.config, GrpoConfig) else 0
         after += len(tokenizer.encode(response)) + 1 if response else 0
         seen_wh = [budget.resized(image.size, factor) for image in images]
-        found = count_prompt(tokenizer, prompt_text(self.processor, row), seen_wh, factor) + after
+        found = count_prompt(tokenizer, render_prompt_text(self.processor, row), seen_wh, factor) + after
         if found <= self.config.max_tokens:
             return row, ""
         why = f"{found} tokens, max_tokens={self.config.max_tokens}"
@@ -250,12 +249,12 @@ def _say_source(sample: GroundingSample) -> str:
     return sample.source or sample.key
 
 
-def prompt_text(processor: GroundingProcessor, row: Row) -> str:
+def render_prompt_text(processor: GroundingProcessor, row: Row) -> str:
     """Return the prompt with the chat's marks, ready for the answer."""
     return str(processor.apply_chat_template(row.prompt, tokenize=False, add_generation_prompt=True))
 
 
-def steps_of(config: StageConfig, rows: StageRows, per_step: int) -> int:
+def count_steps(config: StageConfig, rows: StageRows, per_step: int) -> int:
     """Return the run's steps: `max_steps`, else `epochs` times the sources' samples in steps of `per_step`."""
     if config.max_steps is not None:
         return config.max_steps

@@ -39,7 +39,7 @@ from univg.training.run.checkpoints import Checkpoints, load_whole_model
 from univg.training.run.cpu_layers import ATTENTION
 from univg.training.run.log import RunLog, log_left_out
 from univg.training.run.quiet import silence_libraries
-from univg.training.run.rows import Row, StageRows, prompt_text, steps_of
+from univg.training.run.rows import Row, StageRows, count_steps, render_prompt_text
 from univg.training.run.stage import (
     count_processes,
     make_checkpoints,
@@ -71,7 +71,7 @@ class StepBatch:
 def encode(processor: GroundingProcessor, row: Row) -> dict[str, Any]:
     """Encode a row that carries a response, as :func:`univg.training.run.batches.encode_row` does, with its id."""
     assert row.response is not None
-    fields = encode_row(processor, row.images, prompt_text(processor, row), row.response)
+    fields = encode_row(processor, row.images, render_prompt_text(processor, row), row.response)
     return {**fields, "sample": row.sample.source or row.sample.key}
 
 
@@ -196,7 +196,7 @@ def train_sft(config: SftConfig, out: Path, resume: bool = False, console: Conso
     arguments = make_arguments(TrlArguments, config, _decide_arguments(config, out, share))
     loaded = load_start(config)
     rows = StageRows(config, loaded.processor)
-    steps = steps_of(config, rows, config.batch)
+    steps = count_steps(config, rows, config.batch)
     rows.resize(steps * config.batch)
     arguments.max_steps = steps
     facts = record_run(config, out, rows, resumed, steps)
