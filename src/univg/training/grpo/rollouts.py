@@ -25,7 +25,7 @@ from trl.trainer.utils import pad
 
 from univg.models.generation.cache import roomy_cache
 from univg.models.generation.decoding import decode, prefill
-from univg.models.generation.generate import DrawByRow, draw_by_row, forbidden_ids
+from univg.models.generation.generate import DrawByRow, draw_by_row, forbidden_ids, stop_ids
 from univg.models.generation.shared_cache import shared
 from univg.models.loading import plain_model
 
@@ -144,14 +144,10 @@ def sampling_bans(forbidden: Sequence[int], vllm: bool) -> dict[str, Any]:
 
 
 def find_forbidden(model: Any, processor: Any) -> list[int]:
-    """Return vision, padding and chat tokens: in a response they would be taken for images, or for a turn of
-    the chat."""
-    tokenizer = processor.tokenizer
-    ends = _ids(model.generation_config.eos_token_id)
-    if tokenizer.eos_token_id is not None:
-        ends |= {tokenizer.eos_token_id}
+    """Return vision, padding and chat tokens: in a response they would be taken for images, or for a turn of the
+    chat."""
     vocab_size = model.get_input_embeddings().weight.shape[0]
-    return forbidden_ids(tokenizer, vocab_size, frozenset(int(token) for token in ends))
+    return forbidden_ids(processor.tokenizer, vocab_size, stop_ids(model, processor.tokenizer))
 
 
 def find_runs(

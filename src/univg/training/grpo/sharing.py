@@ -21,6 +21,7 @@ from trl.trainer.utils import (
     unsplit_pixel_values_by_grid,
 )
 
+from univg.errors import UnivgError
 from univg.models.generation.shared_attention import share_prompts, why_not
 from univg.models.loading import plain_model
 from univg.training.grpo.packing import completion_logps, pack
@@ -31,10 +32,9 @@ __all__ = [
     "PromptsNotShared",
     "SharedPrompts",
     "Sharing",
-    "describe_sharing",
     "find_groups",
-    "find_obstacle",
     "regroup",
+    "share_or_say_why",
 ]
 
 Sharing = Literal["auto", "on", "off"]
@@ -44,34 +44,6 @@ IMAGE_FIELDS = ("pixel_values", "image_grid_thw")
 class PromptsNotShared(UserWarning):
     """Prompts are encoded once for every rollout; says why. The stage silences it, because its plan says so
     too."""
-
-
-def find_obstacle(model: Any, mode: Sharing, writes_prompts: str | None = None) -> str | None:
-    """Return why groups cannot share their prompts with this model; None if they can.
-
-    `writes_prompts`: what of the trainer's settings changes prompts on the way, if anything.
-    """
-    reason = why_not(model) or writes_prompts
-    if reason is not None:
-        return reason
-    adapters: dict[str, Any] = getattr(model, "peft_config", {})
-    for name, adapter in adapters.items():
-        if getattr(adapter, "is_prompt_learning", False):
-            return f"adapter {name!r} puts tokens of its own before the prompt"
-        if mode == "auto" and getattr(adapter, "lora_dropout", None):
-            return (
-                f"adapter {name!r} has a dropout of {adapter.lora_dropout}, which all rollouts of a group would "
-                "share: set it to 0, or accept that with shared_prefix=on"
-            )
-    return None
-
-
-def describe_sharing(is_sharing: bool, obstacle: str | None) -> str:
-    """Say what is encoded how often, for people to read."""
-    if is_sharing:
-        return "a group's prompt and images are encoded once"
-    why = f": {obstacle}" if obstacle else " (shared_prefix: off)"
-    return f"prompts are encoded once for every rollout{why}"
 
 
 class SharedPrompts:
@@ -143,6 +115,38 @@ class SharedPrompts:
             logps.append(logp)
             entropies += [entropy] if entropy is not None else []
         return torch.cat(logps), torch.cat(entropies) if entropies else None
+
+
+def share_or_say_why(
+    policy: Any, reference: Any | None, mode: Sharing, is_sharded: bool, writes_prompts: str | None = None
+) -> tuple[SharedPrompts | None, str]:
+    """Share prompts between the rollouts of a group if that can be; returns them, and a line on what is encoded how
+    often.
+
+    `writes_prompts`: what of the trainer's settings changes prompts on the way, if anything. Raises UnivgError under
+    "on" where they cannot be shared.
+    """
+    if mode == "off":
+        return None, "prompts are encoded once for every rollout (shared_prefix: off)"
+    obstacle = why_not(policy) or writes_prompts or _find_obstacle_in_adapters(policy, mode)
+    if obstacle is None:
+        shared = SharedPrompts(policy, reference, is_sharded)
+        return shared, "a group's prompt and images are encoded once"
+    if mode == "on":
+        raise UnivgError("shared_prefix=on: prompts cannot be shared", obstacle)
+    return None, f"prompts are encoded once for every rollout: {obstacle}"
+
+
+def _find_obstacle_in_adapters(model: Any, mode: Sharing) -> str | None:
+    for name, adapter in getattr(model, "peft_config", {}).items():
+        if getattr(adapter, "is_prompt_learning", False):
+            return f"adapter {name!r} puts tokens of its own before the prompt"
+        if mode == "auto" and getattr(adapter, "lora_dropout", None):
+            return (
+                f"adapter {name!r} has a dropout of {adapter.lora_dropout}, which all rollouts of a group would "
+                "share: set it to 0, or accept that with shared_prefix=on"
+            )
+    return None
 
 
 def find_groups(

@@ -12,8 +12,10 @@
     loaded = load("embedded")
     trainer = GroundingGRPOTrainer(
         loaded.model,
-        args=paper_arguments("runs/mine", prompts_per_step=2, rollouts=4, max_steps=1,
-        max_completion_length=128), train_dataset=rows, processing_class=loaded.processor, weighting="exp",
+        args=paper_arguments("runs/mine", prompts_per_step=2, rollouts=4, max_steps=1, max_completion_length=128),
+        train_dataset=rows,
+        processing_class=loaded.processor,
+        weighting="exp",
     )
     trainer.train()
 
@@ -39,7 +41,6 @@ from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig as TrlArguments
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from univg.errors import UnivgError
 from univg.grounding.scoring import score
 from univg.training.grpo.arguments import EpochSampler, RowTable, paper_arguments
 from univg.training.grpo.difficulty import find_weighting, weights_of
@@ -56,12 +57,10 @@ from univg.training.grpo.rollouts import (
 )
 from univg.training.grpo.sharing import (
     PromptsNotShared,
-    SharedPrompts,
     Sharing,
-    describe_sharing,
     find_groups,
-    find_obstacle,
     regroup,
+    share_or_say_why,
 )
 from univg.training.run.checkpoints import Checkpoints, load_whole_model
 
@@ -133,27 +132,14 @@ class GroundingGRPOTrainer(GRPOTrainer):
             processing_class=processing_class,
             **others,
         )
-        self.shared, self.sharing_line = self._share_prompts(shared_prefix)
-
-    def _share_prompts(self, mode: Sharing) -> tuple[SharedPrompts | None, str]:
-        """Decide, once the models are there, whether prompts are shared, and say so in a line. Raises
-        UnivgError under "on" where they cannot be."""
-        obstacle = None
-        if mode != "off":
-            tools = getattr(self, "tools", None) or getattr(self, "environment_factories", None)
-            writes = "tools may put images into rollouts" if tools else None
-            if self.rollout_func is not None:
-                writes = writes or "a rollout function gives prompts of its own"
-            obstacle = find_obstacle(self.model, mode, writes)
-            if obstacle is None:
-                shared = SharedPrompts(self.model, self.ref_model, self._is_sharded)
-                return shared, describe_sharing(True, None)
-            if mode == "on":
-                raise UnivgError("shared_prefix=on: prompts cannot be shared", obstacle)
-            if self.accelerator.is_main_process:
-                line = describe_sharing(False, obstacle)
-                warnings.warn(PromptsNotShared(line), stacklevel=3)
-        return None, describe_sharing(False, obstacle)
+        writes = "a rollout function gives prompts of its own" if self.rollout_func is not None else None
+        if getattr(self, "tools", None) or getattr(self, "environment_factories", None):
+            writes = "tools may put images into rollouts"
+        self.shared, self.sharing_line = share_or_say_why(
+            self.model, self.ref_model, shared_prefix, self._is_sharded, writes
+        )
+        if self.shared is None and shared_prefix == "auto" and self.accelerator.is_main_process:
+            warnings.warn(PromptsNotShared(self.sharing_line), stacklevel=2)
 
     # --- from a group's rewards to its weighted advantage ---
 
