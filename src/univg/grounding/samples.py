@@ -18,14 +18,15 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from univg.errors import UnivgError
 from univg.files import replacing
 from univg.grounding.boxes import Box
 
 __all__ = ["GroundingSample", "LineFault", "SampleError", "read_jsonl", "write_jsonl"]
 
 
-class SampleError(ValueError):
-    """A sample, or a line of a sample file, that cannot be accepted; the message says which and why."""
+class SampleError(UnivgError):
+    """Report a sample, or a line of a sample file, that cannot be accepted; readers catch it and leave out the record."""
 
 
 @dataclass(frozen=True, slots=True)
