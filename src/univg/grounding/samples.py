@@ -26,7 +26,7 @@ __all__ = ["GroundingSample", "LineFault", "SampleError", "read_jsonl", "write_j
 
 
 class SampleError(UnivgError):
-    """Report a sample, or a line of a sample file, that cannot be accepted; readers catch it and leave out the record."""
+    """Report a sample, or a line of a file, that cannot be accepted; readers catch it and leave out the record."""
 
 
 @dataclass(frozen=True, slots=True)
