@@ -202,7 +202,7 @@ def test_text_names_no_machine_and_no_registry() -> None:
     registry = re.compile(r"\b(?:pypi|pythonhosted|npmjs|download\.pytorch)\.(?:org|com)\b")
     folders = ("src", "tests", "configs", "docs", "benchmarks", ".ci")
     kinds = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ""}
-    files = [file for file in REPO.iterdir() if file.is_file()]
+    files = [file for file in REPO.iterdir() if file.is_file() and file.name != ".git"]
     files += [file for folder in folders for file in (REPO / folder).rglob("*") if file.is_file()]
     for file in sorted(files):
         if file.suffix in kinds:

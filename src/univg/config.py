@@ -94,7 +94,7 @@ def find_config(source: str | Path) -> Path:
     Raises ConfigError: no such file; for a bare name, with the nearest preset.
     """
     path = Path(source)
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return path
     if path.suffix in (".yaml", ".yml") or path.name != str(source):
         raise ConfigError(f"{source}: no such config file")

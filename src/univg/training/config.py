@@ -181,7 +181,7 @@ class GrpoConfig(StageConfig):
         default="exp",
         description="Difficulty weight of a group: exp, power, log, none, or the dotted path of a function.",
     )
-    power_w: float = Field(default=1.0, ge=0, description="The exponent w of exp and power.")
+    power_w: float = Field(default=1.0, ge=0, description="The exponent w of power.")
     rewards: dict[str, float] = Field(
         default={"iou": 1.0, "format": 1.0},
         description='"iou", "format" or the dotted path of a function, each with its weight.',
