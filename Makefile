@@ -1,6 +1,7 @@
 # Everything below starts from nothing but python3 (3.11 or newer) and make.
 PYTHON ?= python3
 PYTEST_ARGS ?=
+WORKERS ?= 2  # processes that run tests, one thread each
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,7 +24,7 @@ demo: $(CORE)  ## install, then ground the bundled examples with the embedded mo
 	$(BIN)/univg demo --out demo-out
 
 test: $(DEV)  ## run the tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope $(PYTEST_ARGS)
 
 nightly: $(DEV)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

@@ -153,7 +153,7 @@ def describe_memory(memory: Sequence[tuple[float, float]]) -> str:
 def build_requests(n: int, max_tokens: int) -> list[dict[str, Any]]:
     """Return the world's questions as an evaluation sends them."""
     from univg.evaluate.benchmarks import open_world
-    from univg.grounding.prompts import render_chat, style_for
+    from univg.grounding.prompts import choose_style, render_chat
     from univg.models.pixels import PixelBudget
     from univg.models.server import as_seen, with_pictures
 
@@ -161,7 +161,7 @@ def build_requests(n: int, max_tokens: int) -> list[dict[str, Any]]:
     for case in open_world("world", n).items():
         # The factor and budget of the embedded models; others' servers resize what they are sent.
         urls = [as_seen(image, PixelBudget(3600, 14400), 20)[0] for image in case.pictures()]
-        chat = render_chat(len(urls), case.sample.query, style_for(case.sample, "think"))
+        chat = render_chat(len(urls), case.sample.query, choose_style(case.sample, "think"))
         requests.append({"messages": with_pictures(chat, urls), "max_tokens": max_tokens, "temperature": 0})
     return requests
 

@@ -1,4 +1,4 @@
-"""For every test: two threads, no network, no deadlines; set here without importing torch."""
+"""For every test: two threads (one where two workers share the tests), no network, no deadlines; set without torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 # Read by torch, tokenizers and huggingface_hub when they are first imported, which is after this file.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 

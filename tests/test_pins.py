@@ -469,7 +469,7 @@ def scores(folder: Path) -> Pin:
 @pin
 def images_meant(folder: Path) -> Pin:
     return {
-        f"{number}: {question[2][:50]}": list(core().which_image(*question))
+        f"{number}: {question[2][:50]}": list(core().decide_image(*question))
         for number, question in enumerate(QUESTIONS)
     }
 
@@ -492,7 +492,7 @@ def wording(folder: Path) -> Pin:
                 names.render_prompt(sample.query, style),
                 names.render_chat(len(sample.images), sample.query, style),
                 names.render_response(sample.boxes[0], sample.thought, style),
-                names.style_for(sample, style),
+                names.choose_style(sample, style),
             ]
     for number, sample in enumerate(odd_samples()[1:]):
         found[f"odd {number}"] = [names.render_response(sample.boxes[0], None, style) for style in STYLES]

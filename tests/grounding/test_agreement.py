@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from univg.grounding.agreement import most_agreed
+from univg.grounding.agreement import choose_most_agreed
 from univg.grounding.reading import Asked, Reading, read
 
 
@@ -17,24 +17,24 @@ def at(*box: int, image: int = 0, words: str = "") -> Reading:
 def test_it_is_the_medoid() -> None:
     agreeing, stray = [at(0, 0, 400, 400), at(0, 0, 400, 300), at(0, 0, 400, 200)], at(800, 800, 900, 900)
     # mean IoU with the three others: (3/4 + 1/2) / 3, (3/4 + 2/3) / 3, (1/2 + 2/3) / 3, 0
-    index, agreement = most_agreed([stray, *agreeing])
+    index, agreement = choose_most_agreed([stray, *agreeing])
     assert (index, agreement) == (2, pytest.approx((3 / 4 + 2 / 3) / 3))
 
 
 def test_edges() -> None:
     none = read("nothing", Asked(style="simple"))
-    assert most_agreed([none]) == (0, None)
-    assert most_agreed([none, none]) == (0, 0.0)
-    assert most_agreed([none, at(0, 0, 500, 500)]) == (1, 0.0)
-    assert most_agreed([at(0, 0, 100, 100), at(500, 500, 600, 600)]) == (0, 0.0)
+    assert choose_most_agreed([none]) == (0, None)
+    assert choose_most_agreed([none, none]) == (0, 0.0)
+    assert choose_most_agreed([none, at(0, 0, 500, 500)]) == (1, 0.0)
+    assert choose_most_agreed([at(0, 0, 100, 100), at(500, 500, 600, 600)]) == (0, 0.0)
 
 
 def test_a_box_on_another_image_agrees_by_nothing() -> None:
-    assert most_agreed([at(0, 0, 500, 500), at(0, 0, 500, 500, image=1)]) == (0, 0.0)
+    assert choose_most_agreed([at(0, 0, 500, 500), at(0, 0, 500, 500, image=1)]) == (0, 0.0)
 
 
 def test_a_fault_is_taken_only_if_all_have_one() -> None:
     sound, inverted = at(0, 0, 500, 400), at(500, 500, 0, 0)
     assert inverted.fault == "inverted_box"
-    assert most_agreed([inverted, inverted, sound])[0] == 2
-    assert most_agreed([inverted, inverted])[0] == 0
+    assert choose_most_agreed([inverted, inverted, sound])[0] == 2
+    assert choose_most_agreed([inverted, inverted])[0] == 0

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from univg.grounding.mentions import which_image
+from univg.grounding.mentions import decide_image
 
 ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth"]
 
@@ -101,7 +101,7 @@ QUESTIONS = [  # images, question, the image meant (from 0) or None if none is n
 
 @pytest.mark.parametrize(("n", "question", "image"), QUESTIONS)
 def test_questions(n, question, image):
-    assert which_image(n, None, question) == ((n - 1, "last") if image is None else (image, "question"))
+    assert decide_image(n, None, question) == ((n - 1, "last") if image is None else (image, "question"))
 
 
 THOUGHTS = [
@@ -125,29 +125,29 @@ THOUGHTS = [
 
 @pytest.mark.parametrize(("n", "thought", "image"), THOUGHTS)
 def test_thoughts(n, thought, image):
-    assert which_image(n, None, "Where is the truck?", thought) == (
+    assert decide_image(n, None, "Where is the truck?", thought) == (
         (n - 1, "last") if image is None else (image, "thought")
     )
 
 
 def test_the_rules_come_in_their_order():
     question, thought = "Locate it in the second image.", "It is in the third image."
-    assert which_image(4, 0, question, thought) == (0, "target")
-    assert which_image(4, None, question, thought) == (1, "question")
-    assert which_image(4, None, "Locate it.", thought) == (2, "thought")
-    assert which_image(4, None, "Locate it.", "It is there.") == (3, "last")
-    assert which_image(1, None, "Locate it in the second image.", thought) == (0, "last")
+    assert decide_image(4, 0, question, thought) == (0, "target")
+    assert decide_image(4, None, question, thought) == (1, "question")
+    assert decide_image(4, None, "Locate it.", thought) == (2, "thought")
+    assert decide_image(4, None, "Locate it.", "It is there.") == (3, "last")
+    assert decide_image(1, None, "Locate it in the second image.", thought) == (0, "last")
 
 
 @pytest.mark.parametrize(("n", "target"), [(0, None), (-1, None), (2, 2), (2, -1)])
 def test_an_impossible_image_is_an_error(n, target):
     with pytest.raises(ValueError, match="image"):
-        which_image(n, target, "q")
+        decide_image(n, target, "q")
 
 
 @given(st.integers(1, 9), st.text(), st.none() | st.text())
 def test_any_text_gives_an_image_that_exists(n, query, thought):
-    image, rule = which_image(n, None, query, thought)
+    image, rule = decide_image(n, None, query, thought)
     assert 0 <= image < n
     assert rule in ("question", "thought", "last")
 
@@ -160,7 +160,7 @@ def test_long_texts_take_linear_time(unit):
     def seconds(size):
         text = unit * (size // len(unit)) + " in image 2"
         start = time.process_time()
-        which_image(2, None, text, text)
+        decide_image(2, None, text, text)
         return time.process_time() - start
 
     # Quadratic time would be 16 times as long; a busy machine makes any one try unfair.
@@ -188,10 +188,10 @@ def test_every_question_of_mig_bench():
     for record in records:
         n, image = len(record["images"]), meant(record)
         expected = (n - 1, "last") if image is None else (image, "question")
-        assert which_image(n, None, record["question"]) == expected, record["question"]
+        assert decide_image(n, None, record["question"]) == expected, record["question"]
         if record["task"] == "group_grounding":  # the gold sentence says where
             said = ORDINALS.index(re.search(r"in the (\w+) image", record["additional_info"])[1])
-            assert which_image(n, None, record["question"], record["additional_info"]) == (said, "thought")
+            assert decide_image(n, None, record["question"], record["additional_info"]) == (said, "thought")
 
 
 def test_mig_benchs_reasoning_questions_without_their_closing_sentence():
@@ -199,7 +199,7 @@ def test_mig_benchs_reasoning_questions_without_their_closing_sentence():
     if not path.exists():
         pytest.skip("the MIG-Bench annotations are not beside the repository")
     bare = [r["additional_info"] for r in json.loads(path.read_text("utf-8")) if r["task"] == "reasoning"]
-    wrong = [question for question in bare if which_image(2, None, question)[0] != 1]
+    wrong = [question for question in bare if decide_image(2, None, question)[0] != 1]
     assert len(bare) == 101
     # One names only image 1, by a slip of its author, where image 2 is meant.
     assert [question[:40] for question in wrong] == ["Assume you get the chance to let the wom"]

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from univg.grounding.prompts import (
     ZERO_SHOT_IMAGE,
     ZERO_SHOT_VIDEO,
+    choose_style,
     render_chat,
     render_prompt,
     render_response,
-    style_for,
 )
 from univg.grounding.reading import FAULTS, FAULTS_WITH_BOX, Asked, Reading, read
 from univg.grounding.samples import GroundingSample
@@ -73,8 +73,8 @@ def test_chat_puts_the_images_before_the_text():
 @pytest.mark.parametrize("style", STYLES)
 def test_a_sample_without_thinking_is_asked_simply(style):
     sample = GroundingSample(("a.png",), "q", "referring")
-    assert style_for(sample, style) == style
-    assert style_for(dataclasses.replace(sample, thinking=False), style) == "simple"
+    assert choose_style(sample, style) == style
+    assert choose_style(dataclasses.replace(sample, thinking=False), style) == "simple"
 
 
 @pytest.mark.parametrize(

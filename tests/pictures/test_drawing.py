@@ -16,12 +16,12 @@ from PIL import Image
 from univg.pictures.drawing import (
     ANSWER,
     WHITE,
-    contact_sheet,
     draw_box,
+    draw_contact_sheet,
+    draw_side_by_side,
+    draw_text,
     fit,
-    save_atomically,
-    side_by_side,
-    text_block,
+    save_picture,
 )
 
 GREY = (90, 90, 90)
@@ -104,8 +104,8 @@ def test_lines_and_letters_grow_with_the_image() -> None:
 
 def test_side_by_side_marks_only_the_image_with_the_box() -> None:
     images = [plain(120, 80), plain(80, 120), plain(300, 30)]
-    bare = side_by_side(images, captions=["a", "b", "c"], title="Which one?")
-    drawn = side_by_side(images, [[], [(0.2, 0.2, 0.8, 0.8)], []], ["a", "b", "c"], title="Which one?")
+    bare = draw_side_by_side(images, captions=["a", "b", "c"], title="Which one?")
+    drawn = draw_side_by_side(images, [[], [(0.2, 0.2, 0.8, 0.8)], []], ["a", "b", "c"], title="Which one?")
     assert bare.size == drawn.size
     changed = np.argwhere((np.asarray(bare) != np.asarray(drawn)).any(axis=2))
     assert len(changed) > 0
@@ -118,19 +118,19 @@ def test_side_by_side_marks_only_the_image_with_the_box() -> None:
     [[(1, 1)], [(1000, 100)], [(100, 1000)] * 6, [(1, 200), (200, 1)], [(30, 30)] * 4, [(64, 48)] * 10],
 )
 def test_side_by_side_takes_any_shapes(sizes: list[tuple[int, int]]) -> None:
-    sheet = side_by_side([plain(*size) for size in sizes], cell_px=64, captions=["x" * 200] * len(sizes))
+    sheet = draw_side_by_side([plain(*size) for size in sizes], cell_px=64, captions=["x" * 200] * len(sizes))
     assert sheet.width < 64 * 4 * 3
     assert sheet.getpixel((0, 0)) == WHITE
 
 
 def test_the_footer_and_the_title_are_added_below_and_above() -> None:
     def height(title: str | None = None, footer: Sequence[str] = ()) -> int:
-        return side_by_side([plain()], title=title, footer=footer).height
+        return draw_side_by_side([plain()], title=title, footer=footer).height
 
     assert height() < height("why?") < height("why?", ["because"]) < height("why?", ["because " * 60])
 
 
-@pytest.mark.parametrize("draw", [lambda: side_by_side([]), lambda: contact_sheet([])])
+@pytest.mark.parametrize("draw", [lambda: draw_side_by_side([]), lambda: draw_contact_sheet([])])
 def test_nothing_to_show_is_an_error(draw: Any) -> None:
     with pytest.raises(ValueError, match="at least one"):
         draw()
@@ -140,7 +140,7 @@ def test_a_contact_sheet_draws_the_target_only() -> None:
     box = (0.25, 0.25, 0.75, 0.75)
 
     def sheet(targets: Sequence[int | None]) -> Image.Image:
-        return contact_sheet(
+        return draw_contact_sheet(
             ((([plain()] * 3), box, target, ["diff", "Which? " * 30, "0" * 64]) for target in targets),
             columns=2,
         )
@@ -154,18 +154,18 @@ def test_a_contact_sheet_draws_the_target_only() -> None:
 
 def test_a_contact_sheet_of_mixed_image_counts() -> None:
     cells = [([plain(50 + n, 70)] * n, None, None, ["family"] * n) for n in (1, 6, 2, 0)]
-    sheet = contact_sheet(cells, columns=3, thumb_px=60)
+    sheet = draw_contact_sheet(cells, columns=3, thumb_px=60)
     assert 3 * 3 * 60 < sheet.width < 3 * 4 * 60
     assert sheet.height > 3 * 60, "six images stand in two rows"
 
 
 @given(text=st.text(max_size=300), width=st.integers(1, 400), size=st.integers(8, 40))
 def test_any_text_can_be_set(text: str, width: int, size: int) -> None:
-    assert text_block([text], width, size).width == width
+    assert draw_text([text], width, size).width == width
 
 
 def test_long_words_and_lines_are_wrapped_within_the_width() -> None:
-    block = text_block(["a " * 200, "f" * 500], 200, 14)
+    block = draw_text(["a " * 200, "f" * 500], 200, 14)
     dark = np.argwhere((np.asarray(block) < 128).all(axis=2))
     assert block.height > 14 * 10
     assert dark[:, 1].max() < 200
@@ -173,7 +173,7 @@ def test_long_words_and_lines_are_wrapped_within_the_width() -> None:
 
 def test_letters_beyond_the_built_in_font_are_drawn_or_simplified() -> None:
     def ink(text: str) -> bytes:
-        return text_block([text], 120, 20).tobytes()
+        return draw_text([text], 120, 20).tobytes()
 
     assert ink("café") == ink("cafe")
     assert ink("2 × 3 – 4") == ink("2 x 3 - 4")
@@ -215,14 +215,14 @@ def test_a_failed_write_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     path = tmp_path / name
-    save_atomically(plain(), path)
+    save_picture(plain(), path)
     before = path.read_bytes()
     open_truly = Path.open
     monkeypatch.setattr(
         Path, "open", lambda self, *args, **options: _FullDisk(open_truly(self, *args, **options))
     )
     with pytest.raises(OSError, match="No space left"):
-        save_atomically(plain(500, 500), path)
+        save_picture(plain(500, 500), path)
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == [name]
@@ -230,7 +230,7 @@ def test_a_failed_write_leaves_what_was_there(
 
 def test_saving_writes_the_format_of_the_suffix(tmp_path: Path) -> None:
     for name, kind in [("a.png", "PNG"), ("a.JPG", "JPEG"), ("a.webp", "WEBP")]:
-        assert save_atomically(plain(), tmp_path / name) == tmp_path / name
+        assert save_picture(plain(), tmp_path / name) == tmp_path / name
         with Image.open(tmp_path / name) as written:
             assert written.format == kind
     assert len(os.listdir(tmp_path)) == 3
@@ -239,5 +239,5 @@ def test_saving_writes_the_format_of_the_suffix(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a", "a.txt", "a.exe"])
 def test_an_unknown_suffix_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="suffix"):
-        save_atomically(plain(), tmp_path / name)
+        save_picture(plain(), tmp_path / name)
     assert not os.listdir(tmp_path)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import ImageChops
 
-from univg.grounding.mentions import which_image
+from univg.grounding.mentions import decide_image
 from univg.grounding.prompts import render_response
 from univg.grounding.reading import Asked, read
 from univg.grounding.scoring import score
@@ -75,7 +75,7 @@ def test_every_sample_is_whole_and_its_own_answer_scores_one(name: str) -> None:
 def test_where_the_question_names_an_image_it_is_the_target(name: str) -> None:
     for index in range(12):
         sample = make_sample(name, "test", 2, index).sample
-        found, rule = which_image(len(sample.images), None, sample.query, None)
+        found, rule = decide_image(len(sample.images), None, sample.query, None)
         if rule == "question":
             assert found == sample.target_image
 

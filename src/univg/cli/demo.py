@@ -32,7 +32,7 @@ def demonstrate(command: DemoCommand) -> None:
     from univg.grounding.boxes import iou
     from univg.grounding.samples import read_jsonl
     from univg.models.overview import draw_overview
-    from univg.pictures.drawing import TRUTH, SheetCell, contact_sheet, draw_box, save_atomically
+    from univg.pictures.drawing import TRUTH, SheetCell, draw_box, draw_contact_sheet, save_picture
     from univg.pictures.images import open_picture
     from univg.terminal import progress
 
@@ -53,7 +53,7 @@ def demonstrate(command: DemoCommand) -> None:
                 overlap = iou(answer.box_unit, sample.boxes[0]) if answer and right_image else 0.0
                 path = out / f"{sample.task}.png"
                 out.mkdir(parents=True, exist_ok=True)
-                save_atomically(draw_overview(sample.query, pictures, grounding), path)
+                save_picture(draw_overview(sample.query, pictures, grounding), path)
                 table.add_row(sample.task, f"{overlap:.2f}", str(path))
                 target = sample.target_image or 0
                 images[target] = draw_box(images[target], sample.boxes[0], colour=TRUTH)
@@ -65,7 +65,7 @@ def demonstrate(command: DemoCommand) -> None:
                 box, index = (answer.box_unit, answer.image_index) if answer else (None, None)
                 cells.append((images, box, index, lines))
         title = "the embedded model on the bundled examples: its answer red, the truth green"
-        sheet = save_atomically(contact_sheet(cells, 2, 220, title, mark="answer"), out / "all.png")
+        sheet = save_picture(draw_contact_sheet(cells, 2, 220, title, mark="answer"), out / "all.png")
     except OSError as error:
         raise unwritable(out, error) from error
     console = Console(soft_wrap=True, highlight=False)

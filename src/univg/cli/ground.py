@@ -144,7 +144,7 @@ def write_pictures(command: GroundCommand, pictures: Sequence[Picture], groundin
     """
     from univg.files import unwritable
     from univg.models.overview import draw_answer, draw_overview
-    from univg.pictures.drawing import save_atomically
+    from univg.pictures.drawing import save_picture
 
     folder = command.folder
     if folder is None:
@@ -163,7 +163,7 @@ def write_pictures(command: GroundCommand, pictures: Sequence[Picture], groundin
         path = _spare_inputs(path, pictures)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            save_atomically(draw(), path, **({"quality": 93} if path.suffix == ".jpg" else {}))
+            save_picture(draw(), path, **({"quality": 93} if path.suffix == ".jpg" else {}))
         except OSError as error:
             raise unwritable(path, error) from error
         written.append(path)

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from univg.construct.verify import Language
 from univg.errors import UnivgError
-from univg.grounding.mentions import which_image
+from univg.grounding.mentions import decide_image
 from univg.grounding.prompts import render_chat, render_response
 from univg.grounding.samples import GroundingSample
 
@@ -129,7 +129,7 @@ def name_image(sample: GroundingSample) -> str:
     """
     if len(sample.images) == 1:
         return "the image"
-    index, rule = which_image(len(sample.images), sample.target_image, sample.query)
+    index, rule = decide_image(len(sample.images), sample.target_image, sample.query)
     if rule == "last":
         return "the image that it lies in"
     return f"the {_ORDINALS[index]} image" if index < len(_ORDINALS) else f"image {index + 1}"

@@ -27,7 +27,7 @@ from univg.construct.ledger import Ledger
 from univg.files import digest_file, replacing, write_whole
 from univg.grounding.samples import GroundingSample
 from univg.models.answering import Usage
-from univg.pictures.drawing import save_atomically
+from univg.pictures.drawing import save_picture
 
 if TYPE_CHECKING:
     from univg.construct.pipeline import Draft, Proposal
@@ -130,7 +130,7 @@ class Results:
                 path = self.folder / name
                 if not path.exists():
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    save_atomically(image, path)
+                    save_picture(image, path)
         self._write("samples.jsonl", sample.to_json())
 
     def _write(self, name: str, row: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias, get_args
 
 from univg.grounding.boxes import SizeWH, iou, unit_to_permille
 from univg.grounding.coordinates import Frame, read_quads, to_unit
-from univg.grounding.mentions import images_named
+from univg.grounding.mentions import find_images_named
 from univg.grounding.reading import FAULTS, Asked, Reading, read
 from univg.grounding.samples import GroundingSample
 from univg.grounding.scoring import score
@@ -225,7 +225,7 @@ def find_missing_images(sample: GroundingSample, reading: Reading) -> list[int]:
     if n == 1:
         return []
     wanted = MUST_MENTION.get(sample.task, "target")
-    named = images_named(n, reading.thought or "")
+    named = find_images_named(n, reading.thought or "")
     if wanted == "all":
         must = set(range(n))
     elif reading.image_rule in (
@@ -244,7 +244,7 @@ def concludes_elsewhere(sample: GroundingSample, thought: str) -> bool:
     if n == 1 or sample.target_image is None:
         return False
     for sentence in reversed(_split_sentences(thought)[-_CONCLUSION:]):
-        named = images_named(n, sentence)
+        named = find_images_named(n, sentence)
         if named:
             return len(named) == 1 and sample.target_image not in named
     return False

@@ -29,7 +29,7 @@ from univg.data.readers.univg_r1 import METADATA
 from univg.errors import UnivgError
 from univg.files import replacing, write_whole
 from univg.grounding.boxes import is_degenerate
-from univg.grounding.prompts import PromptStyle, render_prompt, render_response, style_for
+from univg.grounding.prompts import PromptStyle, choose_style, render_prompt, render_response
 from univg.grounding.samples import GroundingSample, write_jsonl
 
 __all__ = ["EXPORTS", "SUFFIXES", "Export", "export"]
@@ -62,7 +62,7 @@ class Export:
 
     def style_of(self, sample: GroundingSample) -> PromptStyle:
         """Return the wording for one sample: "simple" if it carries no thinking."""
-        return style_for(sample, self.style)
+        return choose_style(sample, self.style)
 
 
 def export(samples: Iterable[GroundingSample], to: str, out: str | os.PathLike[str], how: Export) -> int:

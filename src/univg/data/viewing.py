@@ -14,9 +14,9 @@ from univg.data.readers import ImageRoot
 from univg.data.validating import CountTokens, ImageState, sizes_of
 from univg.errors import UnivgError
 from univg.grounding.boxes import area
-from univg.grounding.mentions import which_image
+from univg.grounding.mentions import decide_image
 from univg.grounding.samples import GroundingSample
-from univg.pictures.drawing import OTHERS, THUMB_PX, SheetCell, contact_sheet, draw_box, fit
+from univg.pictures.drawing import OTHERS, THUMB_PX, SheetCell, draw_box, draw_contact_sheet, fit
 from univg.pictures.images import ImageFault, open_picture
 
 __all__ = ["Counts", "count_samples", "count_tokens", "draw_samples", "find_quantile", "list_panels"]
@@ -113,12 +113,12 @@ def draw_samples(
     if not cells:
         raise UnivgError(f"none of {len(kept)} samples could be shown: {missing[0]}")
     title = f"{file.path.name} · {len(cells)} of {seen} samples · seed {seed}"
-    return contact_sheet(cells, 2, THUMB_PX, title), missing
+    return draw_contact_sheet(cells, 2, THUMB_PX, title), missing
 
 
 def _draw_cell(root: ImageRoot, sample: GroundingSample) -> SheetCell:
     thumbs = [fit(open_picture(root.path(name)).image, THUMB_PX) for name in sample.images]
-    target, rule = which_image(len(thumbs), sample.target_image, sample.query, sample.thought)
+    target, rule = decide_image(len(thumbs), sample.target_image, sample.query, sample.thought)
     for box in sample.boxes[1:]:
         thumbs[target] = draw_box(thumbs[target], box, colour=OTHERS)
     place = "" if rule == "target" else f" · image by {'the last' if rule == 'last' else rule}"

@@ -68,7 +68,7 @@ def open_world(
     split, families = WORLDS[name], _choose(tasks, list(FAMILIES))
 
     def content() -> Iterator[str | bytes]:
-        """The settings, and one sample a family: words or pixels drawn otherwise are other data."""
+        """Return the settings, and one sample a family: words or pixels drawn otherwise are other data."""
         yield canonical({"split": split, "seed": seed, "difficulty": difficulty, "size_px": size_px})
         for family in FAMILIES:
             made = make_sample(family, split, seed, 0, difficulty, size_px)

@@ -14,7 +14,7 @@ from univg.data.dataset import Item
 from univg.errors import UnivgError
 from univg.evaluate.benchmarks import ZERO_SHOT, ZERO_SHOT_MAX_PIXELS
 from univg.grounding.coordinates import Frame
-from univg.grounding.prompts import PromptStyle, render_chat, render_prompt, style_for
+from univg.grounding.prompts import PromptStyle, choose_style, render_chat, render_prompt
 from univg.models.answering import (
     Answer,
     Answerer,
@@ -53,7 +53,7 @@ class Engine(Protocol):
 def question_of(case: Item, style: PromptStyle) -> Question:
     """Return the question that a case asks of a checkpoint whose style is ``style``, in the paper's words."""
     sample = case.sample
-    chat = render_chat(len(sample.images), sample.query, style_for(sample, style))
+    chat = render_chat(len(sample.images), sample.query, choose_style(sample, style))
     return Question(case.key, chat, case.pictures, group=sample.task, sizes_wh=case.sizes_wh)
 
 

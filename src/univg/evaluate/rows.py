@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from univg.evaluate.benchmarks import ZERO_SHOT
-from univg.grounding.agreement import most_agreed
+from univg.grounding.agreement import choose_most_agreed
 from univg.grounding.boxes import Box
 from univg.grounding.coordinates import Frame
 from univg.grounding.legacy import (
@@ -43,7 +43,7 @@ def make_row(sample: GroundingSample, answer: Answer, style: PromptStyle, frame:
         read(text, asked, answer.seen_wh, truncated)
         for text, truncated in zip(answer.texts, answer.truncated, strict=True)
     ]
-    chosen, confidence = most_agreed(readings)
+    chosen, confidence = choose_most_agreed(readings)
     reading = readings[chosen]
     row: Row = {
         "source": sample.source,

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from univg.grounding.boxes import iou
 from univg.grounding.reading import Reading
 
-__all__ = ["most_agreed"]
+__all__ = ["choose_most_agreed"]
 
 
-def most_agreed(readings: Sequence[Reading]) -> tuple[int, float | None]:
+def choose_most_agreed(readings: Sequence[Reading]) -> tuple[int, float | None]:
     """Return the place of the reading whose first box has the highest mean IoU with those of all others (the medoid),
     and that mean; None for a single reading.
 
@@ -19,7 +19,7 @@ def most_agreed(readings: Sequence[Reading]) -> tuple[int, float | None]:
 
     >>> from univg.grounding.reading import Asked, read
     >>> texts = ["(0,0),(500,500)", "(0,0),(500,400)", "(900,900),(999,999)"]
-    >>> most_agreed([read(text, Asked(style="simple")) for text in texts])
+    >>> choose_most_agreed([read(text, Asked(style="simple")) for text in texts])
     (0, 0.4)
     """
     if len(readings) == 1:

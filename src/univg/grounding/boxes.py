@@ -121,7 +121,7 @@ def _clip(value: float) -> float:
 
 
 def is_ordered(box: Box) -> bool:
-    """Whether x1 <= x2 and y1 <= y2, in any frame.
+    """Tell whether x1 <= x2 and y1 <= y2, in any frame.
 
     >>> is_ordered((0.0, 0.0, 0.0, 1.0)), is_ordered((0.5, 0.0, 0.4, 1.0))
     (True, False)
@@ -131,7 +131,7 @@ def is_ordered(box: Box) -> bool:
 
 
 def is_degenerate(box: Box) -> bool:
-    """Whether the box holds no area: zero or negative width or height, or a coordinate that is not finite.
+    """Tell whether the box holds no area: zero or negative width or height, or a coordinate that is not finite.
 
     >>> is_degenerate((0.2, 0.2, 0.2, 0.9)), is_degenerate((0.2, 0.2, 0.3, 0.9))
     (True, False)
@@ -141,7 +141,7 @@ def is_degenerate(box: Box) -> bool:
 
 
 def area(box: Box) -> float:
-    """Width times height in the box's own frame; 0.0 for a degenerate box.
+    """Return width times height in the box's own frame; 0.0 for a degenerate box.
 
     >>> area((0.0, 0.0, 0.5, 0.5)), area((0.5, 0.5, 0.0, 0.0))
     (0.25, 0.0)
@@ -153,7 +153,7 @@ def area(box: Box) -> float:
 
 
 def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes in one frame, 0-1; 0.0 if either is degenerate, never NaN.
+    """Return the intersection over union of two boxes in one frame, 0-1; 0.0 if either is degenerate, never NaN.
 
     Edges are continuous (no "+ 1" of pixel counting) and nothing is added to the union, so scaling an axis
     of both boxes leaves the value as it is: unit, permille and pixel boxes score alike.
@@ -176,7 +176,7 @@ def iou(a: Box, b: Box) -> float:
 
 
 def iou_matrix(boxes_N4: ArrayLike, boxes_M4: ArrayLike) -> NDArray[np.float64]:
-    """IoU of every box of the first list with every box of the second: float64 of shape (N, M).
+    """Return the IoU of every box of the first list with every box of the second: float64 of shape (N, M).
 
     The same arithmetic as :func:`iou` in the same order, so the values are equal to the last bit.
     Either list may be empty.

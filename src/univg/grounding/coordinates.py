@@ -44,7 +44,7 @@ _FULL_WIDTH = str.maketrans("（）［］｛｝【】，；：−", "()[]{}[],;:
 
 
 def read_quads(text: str, cut: bool = False) -> list[Quad]:
-    """The groups of four numbers in ``text`` that are boxes, in its order.
+    """Return the groups of four numbers in ``text`` that are boxes, in its order.
 
     Brackets are believed first; without any, four named numbers (x1, y1, x2, y2, in either order of the
     axes); without those, a run of exactly four numbers. With ``cut`` the text was broken off at its end, so
@@ -75,7 +75,7 @@ def _take_four(numbers: Sequence[str]) -> Quad:
 
 
 def _sort_by_name(groups: Sequence[str]) -> Quad:
-    """From four names alternating with four numbers; x x y y is as good as x y x y."""
+    """Order four numbers by the names they alternate with; x x y y is as good as x y x y."""
     named = list(zip(groups[0::2], groups[1::2], strict=True))
     across = [number for name, number in named if name[0].lower() in "xlr"]
     down = [number for name, number in named if name[0].lower() in "ytb"]
@@ -85,7 +85,7 @@ def _sort_by_name(groups: Sequence[str]) -> Quad:
 
 
 def to_unit(quad: Quad, frame: Frame = "permille", size_wh: SizeWH | None = None) -> Box:
-    """The unit box that was meant; it may be inverted or lie outside 0-1.
+    """Return the unit box that was meant; it may be inverted or lie outside 0-1.
 
     With a decimal point somewhere and nothing beyond 1.05 the numbers are unit floats, whatever the frame.
     Raises ``ValueError`` for the pixel frame without ``size_wh``, the size of the image as the model saw it.

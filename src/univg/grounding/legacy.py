@@ -45,7 +45,7 @@ _ANSWER_AT_END = re.compile(rf"<answer>{_INTEGER_PAIRS}</answer>$")
 
 
 def legacy_mig_bench_box(text: str) -> list[float]:
-    """The box the MIG-Bench scorer reads: four integers as written, or ``[0.0, 0.0, 0.0, 0.0]``.
+    """Return the box the MIG-Bench scorer reads: four integers as written, or ``[0.0, 0.0, 0.0, 0.0]``.
 
     >>> legacy_mig_bench_box("<think>maybe (1,2),(3,4)</think><answer>(5,6),(7,8)</answer>")
     [1, 2, 3, 4]
@@ -63,7 +63,7 @@ def legacy_mig_bench_box(text: str) -> list[float]:
 
 
 def legacy_mig_bench_iou(text: str, answer: Sequence[float]) -> float:
-    """IoU of the box read from ``text`` with ``answer`` as it stands in the file; meaningful for 0-1000 only.
+    """Return the IoU of the box read from ``text`` with ``answer`` as it stands in the file; meant for 0-1000 only.
 
     >>> legacy_mig_bench_iou("<answer>(0,0),(200,100)</answer>", [0, 0, 100, 100])
     0.5
@@ -80,8 +80,8 @@ def legacy_mig_bench_iou(text: str, answer: Sequence[float]) -> float:
 
 
 def legacy_zero_shot_iou(text: str, box_unit: Sequence[float] | None) -> float:
-    """The zero-shot scorer: ``text`` is prompt and completion together, ``box_unit`` the truth divided by the
-    image's size (None if that failed, as for a missing image: 0.0).
+    """Return the zero-shot scorer's IoU: ``text`` is prompt and completion together, ``box_unit`` the truth
+    divided by the image's size (None if that failed, as for a missing image: 0.0).
 
     >>> legacy_zero_shot_iou("( 0, 0 ) , (500,500)", (0.0, 0.0, 0.5, 0.5))
     0.9999960000160001
@@ -101,7 +101,7 @@ def legacy_zero_shot_iou(text: str, box_unit: Sequence[float] | None) -> float:
 
 
 def legacy_accuracy_reward(text: str, answer_permille: Sequence[float], simple: bool = False) -> float:
-    """The IoU reward of GRPO: the first integer box inside the first ``<answer>``, against a 0-1000 answer.
+    """Return the IoU reward of GRPO: the first integer box inside the first ``<answer>``, against a 0-1000 answer.
 
     ``simple`` is the reference's case of a single-image simple reference: the whole text is the answer.
 
@@ -127,7 +127,7 @@ def legacy_accuracy_reward(text: str, answer_permille: Sequence[float], simple: 
 
 
 def legacy_format_reward(text: str, simple: bool = False) -> float:
-    """The format reward of GRPO, 1.0 or 0.0.
+    """Return the format reward of GRPO, 1.0 or 0.0.
 
     Equal to searching ``<think>.*?</think>\\s*<answer>BOX</answer>$`` with a dot that matches newlines, but
     in linear time. With ``simple``, a box anywhere passes.
@@ -155,7 +155,7 @@ def _find_first_answer(text: str) -> str | None:
 
 
 def _find_extent(box: Sequence[float]) -> float:
-    """Width times height with their signs: the reference does not ask whether a box is one."""
+    """Return width times height with their signs: the reference does not ask whether a box is one."""
     return (box[2] - box[0]) * (box[3] - box[1])
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple, TypeAlias
 
-__all__ = ["ImageRule", "images_named", "which_image"]
+__all__ = ["ImageRule", "decide_image", "find_images_named"]
 
 ImageRule: TypeAlias = Literal["target", "question", "thought", "last"]
 """What decided on which image a box lies: the sample, the question, the thought, or nothing ("last")."""
 
 
-def which_image(
+def decide_image(
     n_images: int, target: int | None, query: str, thought: str | None = None
 ) -> tuple[int, ImageRule]:
-    """The image, counted from 0, that an answer's box lies on, and the rule that decided.
+    """Return the image, counted from 0, that an answer's box lies on, and the rule that decided.
 
     In this order: the sample's own ``target``; what the ``query`` says; what the ``thought`` says; the last
     image. Raises ``ValueError`` without images or for a target outside them.
@@ -26,13 +26,13 @@ def which_image(
     between ``<|object_ref_start|>`` and ``<|object_ref_end|>`` describes a thing, so it names no image, and
     numbers beyond ``n_images`` are passed over.
 
-    >>> which_image(2, None, "Find and locate where does the object in image-1 locate in the image-2.")
+    >>> decide_image(2, None, "Find and locate where does the object in image-1 locate in the image-2.")
     (1, 'question')
-    >>> which_image(4, None, "Please locate the 2th region picture in the source image. ")
+    >>> decide_image(4, None, "Please locate the 2th region picture in the source image. ")
     (0, 'question')
-    >>> which_image(3, None, "Where is the truck?", "It is in the first image. The others show grass.")
+    >>> decide_image(3, None, "Where is the truck?", "It is in the first image. The others show grass.")
     (0, 'thought')
-    >>> which_image(3, None, "Where is the truck?")
+    >>> decide_image(3, None, "Where is the truck?")
     (2, 'last')
     """
     if n_images < 1:
@@ -50,14 +50,14 @@ def which_image(
     return n_images - 1, "last"
 
 
-def images_named(n_images: int, text: str) -> frozenset[int]:
-    """All images, counted from 0, that a text speaks of, each by its name or together ("both images").
+def find_images_named(n_images: int, text: str) -> frozenset[int]:
+    """Return all images, counted from 0, that a text speaks of, each by its name or together ("both images").
 
     "The other image" and "the others" count as those not named before.
 
-    >>> sorted(images_named(3, "The first image shows a cat. In image 3 it is gone."))
+    >>> sorted(find_images_named(3, "The first image shows a cat. In image 3 it is gone."))
     [0, 2]
-    >>> sorted(images_named(3, "All of the images show a cat.")), sorted(images_named(2, "It is a cat."))
+    >>> sorted(find_images_named(3, "All of the images show a cat.")), sorted(find_images_named(2, "It is a cat."))
     ([0, 1, 2], [])
     """
     found = (_read_image(match, n_images) for match in _MENTION.finditer(text))
@@ -174,7 +174,7 @@ def _find_in_thought(thought: str, n_images: int) -> int | None:
 
 
 def _find_mentions(text: str, n_images: int) -> list[_Mention]:
-    """The images a text names, in its order, without those it sets aside (unless it names no other)."""
+    """Return the images a text names, in its order, without those it sets aside (unless it names no other)."""
     found = []
     for match in _MENTION.finditer(text):
         image = _read_image(match, n_images)

@@ -21,10 +21,10 @@ __all__ = [
     "ZERO_SHOT_VIDEO",
     "PromptStyle",
     "check_style",
+    "choose_style",
     "render_chat",
     "render_prompt",
     "render_response",
-    "style_for",
 ]
 
 PromptStyle: TypeAlias = Literal["think", "direct", "simple"]
@@ -58,7 +58,7 @@ def render_prompt(query: str, style: PromptStyle = "think") -> str:
     return query.strip() + (THINK_SUFFIX if style == "think" else DIRECT_SUFFIX)
 
 
-def style_for(sample: GroundingSample, style: PromptStyle) -> PromptStyle:
+def choose_style(sample: GroundingSample, style: PromptStyle) -> PromptStyle:
     """Return ``"simple"`` for a sample that carries no thinking, else ``style``."""
     return style if sample.thinking else "simple"
 

@@ -13,9 +13,9 @@ from typing import Literal, TypeAlias, get_args
 
 from univg.grounding.boxes import Box, SizeWH, clip_unit, is_degenerate, is_ordered
 from univg.grounding.coordinates import Frame, read_quads, to_unit
-from univg.grounding.mentions import ImageRule, which_image
-from univg.grounding.prompts import PromptStyle, check_style, style_for
-from univg.grounding.response import Anatomy, content_of, dissect, is_formatted
+from univg.grounding.mentions import ImageRule, decide_image
+from univg.grounding.prompts import PromptStyle, check_style, choose_style
+from univg.grounding.response import Anatomy, dissect, is_formatted, strip_ends
 from univg.grounding.samples import GroundingSample
 
 __all__ = ["FAULTS", "FAULTS_WITH_BOX", "Asked", "Fault", "PlacedBox", "Reading", "read"]
@@ -80,7 +80,7 @@ class Asked:
         'simple'
         """
         n_images = len(sample.images)
-        return cls(n_images, sample.query, style_for(sample, style), frame, sample.target_image)
+        return cls(n_images, sample.query, choose_style(sample, style), frame, sample.target_image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +161,10 @@ def read(
             f'frame "pixel" needs the size of every image as the model saw it: {len(sizes)} sizes for '
             f"{asked.n_images} image(s)"
         )
-    body = content_of(text)
+    body = strip_ends(text)
     anatomy = dissect(body, asked.style) if body else None
     thought = anatomy.thought if anatomy else None
-    index, rule = which_image(asked.n_images, asked.target_image, asked.query, thought)
+    index, rule = decide_image(asked.n_images, asked.target_image, asked.query, thought)
     boxes, faults = _find_boxes(anatomy, asked.frame, sizes[index] if asked.frame == "pixel" else None)
     if not boxes:
         # What is wrong with the number of boxes is beside the point; the limit is why there is none.

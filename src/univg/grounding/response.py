@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from univg.grounding.prompts import PromptStyle
 
-__all__ = ["Anatomy", "content_of", "dissect", "is_formatted"]
+__all__ = ["Anatomy", "dissect", "is_formatted", "strip_ends"]
 
 # --- where the answer stands ---
 
@@ -63,7 +63,7 @@ class Anatomy(NamedTuple):
 
 
 def _end_of_content(text: str) -> int:
-    """Where the trailing blanks and end-of-turn tokens begin."""
+    """Find where the trailing blanks and end-of-turn tokens begin."""
     end = len(text)
     while end:
         if text[end - 1].isspace():
@@ -76,7 +76,7 @@ def _end_of_content(text: str) -> int:
     return end
 
 
-def content_of(text: str) -> str:
+def strip_ends(text: str) -> str:
     """Return the text without the blanks around it and the end-of-turn tokens behind it."""
     return text[: _end_of_content(text)].lstrip()
 
@@ -111,7 +111,7 @@ def dissect(text: str, style: PromptStyle) -> Anatomy:
 
 
 def _find_thought(text: str, tags: list[_Tag]) -> _Span | None:
-    """From the first ``<think>`` to its ``</think>``; failing that to the next ``<answer>``, or the end."""
+    """Find the first ``<think>`` up to its ``</think>``; failing that up to the next ``<answer>``, or the end."""
     thinks = [tag for tag in tags if tag.name == "think"]
     if not thinks:
         return None
@@ -136,7 +136,7 @@ def _find_elements(text: str, tags: list[_Tag]) -> list[_Element]:
 
 
 def _is_answer(element: _Element) -> bool:
-    """Whether this is meant as an answer, and is not the wording of the prompt repeated in a thought."""
+    """Tell whether this is meant as an answer, and is not the wording of the prompt repeated in a thought."""
     body, ended_by = element.body, element.ended_by
     if not body.strip() or (_PLACEHOLDER.search(body) and not _WRITTEN_NUMBER.search(body)):
         return False
@@ -145,7 +145,7 @@ def _is_answer(element: _Element) -> bool:
 
 
 def _cut_thought(text: str, tags: list[_Tag], span: _Span | None, until: int) -> str | None:
-    """What was thought before ``until``: up to the last ``</think>`` there, because thoughts quote tags."""
+    """Return what was thought before ``until``: up to the last ``</think>`` there, because thoughts quote tags."""
     if span is None:
         return None
     closings = [tag.start for tag in tags if tag.name == "think" and tag.closing and tag.start >= span.inner]

@@ -100,7 +100,7 @@ class GroundingSample:
         return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:32]
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary of every field, of JSON types only as far as ``extra`` is."""
+        """Return a dictionary of every field, of JSON types only as far as ``extra`` is."""
         return {
             "images": list(self.images),
             "query": self.query,
@@ -115,7 +115,7 @@ class GroundingSample:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> GroundingSample:
-        """The inverse of :meth:`to_json`; an unknown or missing field is a :class:`SampleError` naming it."""
+        """Make a sample of what :meth:`to_json` gives; an unknown or missing field is a SampleError naming it."""
         if not isinstance(record, Mapping):
             raise SampleError(f"a sample is an object with named fields, got {type(record).__name__}")
         unknown = sorted(str(name) for name in record if name not in _FIELDS)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from univg.errors import UnivgError
-from univg.grounding.agreement import most_agreed
+from univg.grounding.agreement import choose_most_agreed
 from univg.grounding.boxes import Box, BoxPermille, SizeWH, unit_to_permille, unit_to_px
 from univg.grounding.coordinates import Frame
 from univg.grounding.mentions import ImageRule
@@ -139,7 +139,7 @@ class Grounder:
         asked = Asked(len(sizes), query, style, self.loaded.family.frame)
         seen_wh = [self.loaded.resized(size_wh) for size_wh in sizes]
         readings = [read(response.text, asked, seen_wh, response.truncated) for response in responses]
-        chosen, confidence = most_agreed(readings)
+        chosen, confidence = choose_most_agreed(readings)
         reading = readings[chosen]
         return Grounding(
             thought=reading.thought,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from univg.grounding.reading import FAULTS, Fault
-from univg.pictures.drawing import ANSWER, OTHERS, draw_box, side_by_side
+from univg.pictures.drawing import ANSWER, OTHERS, draw_box, draw_side_by_side
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,7 +40,7 @@ def draw_overview(query: str, pictures: Sequence[Picture], grounding: Grounding)
     if grounding.fault:
         footer.append(f"{'' if grounding.boxes else 'No box. '}{explain_fault(grounding.fault)}")
     title = re.sub(r"<\|[^|>]*\|>", "", query).strip()  # marks for the model, no words for people
-    return side_by_side(
+    return draw_side_by_side(
         [picture.image for picture in pictures],
         boxes,
         captions,

@@ -49,7 +49,7 @@ _PLAIN = str.maketrans("\u2013\u2014\u2212\u00d7\u2192\u2190\u2022", "---x><\u00
 def draw_box(
     image: Image.Image, box_unit: Box, label: str | None = None, colour: Colour = ANSWER
 ) -> Image.Image:
-    """A copy of `image` (RGB) with one box, and a label on it.
+    """Return a copy of `image` (RGB) with one box, and a label on it.
 
     The line lies outside the box where there is room, so that a small thing stays visible inside it.
     """
@@ -67,7 +67,7 @@ def draw_box(
     return drawn
 
 
-def side_by_side(
+def draw_side_by_side(
     images: Sequence[Image.Image],
     boxes: Sequence[Sequence[Box]] | None = None,
     captions: Sequence[str] | None = None,
@@ -77,14 +77,14 @@ def side_by_side(
     cell_px: int = 448,
     per_row: int | None = None,
 ) -> Image.Image:
-    """Images next to one another on white: `boxes[i]` drawn on image i, `captions[i]` below.
+    """Draw images next to one another on white: `boxes[i]` drawn on image i, `captions[i]` below.
 
     `title` stands on top and `footer` below everything, both wrapped. Images of a row have one height,
     `cell_px`, unless they are longer than 2:1; `per_row` of them stand in a row (None: by their number).
     The caption at `highlight` takes the colour of the boxes.
     """
     if not images:
-        raise ValueError("side_by_side needs at least one image")
+        raise ValueError("draw_side_by_side needs at least one image")
     per_row = per_row or {4: 2, 5: 3, 6: 3}.get(len(images), min(len(images), 4))
     gutter, caption_size = max(8, cell_px // 18), max(12, round(cell_px * 0.05))
     thumbs, labels = [], []
@@ -95,7 +95,7 @@ def side_by_side(
         thumbs.append(_add_edge(thumb))
         if captions:
             colour = ANSWER if i == highlight else FAINT
-            labels.append(text_block([captions[i]], max(thumb.width, cell_px // 2), caption_size, colour))
+            labels.append(draw_text([captions[i]], max(thumb.width, cell_px // 2), caption_size, colour))
     rows = [
         _draw_row(thumbs[i : i + per_row], labels[i : i + per_row], gutter, gutter // 3)
         for i in range(0, len(thumbs), per_row)
@@ -103,20 +103,20 @@ def side_by_side(
     body = stack(rows, gap=gutter)
     if title:
         size = max(14, round(cell_px * 0.06))
-        body = stack([text_block([title], max(body.width, cell_px), size, INK), body], gap=gutter)
+        body = stack([draw_text([title], max(body.width, cell_px), size, INK), body], gap=gutter)
     if footer:
-        body = stack([body, text_block(footer, max(body.width, cell_px), caption_size, INK)], gap=gutter)
+        body = stack([body, draw_text(footer, max(body.width, cell_px), caption_size, INK)], gap=gutter)
     return padded(body, gutter)
 
 
-def contact_sheet(
+def draw_contact_sheet(
     cells: Iterable[SheetCell],
     columns: int = 2,
     thumb_px: int = 200,
     title: str | None = None,
     mark: str = "target",
 ) -> Image.Image:
-    """A sheet for checking data by eye.
+    """Draw a sheet for checking data by eye.
 
     Each cell is `(images, box_unit, target_index, lines)`: the images of a sample, three in a row, with the
     box drawn on the target (none where `box_unit` or `target_index` is None), which is called `mark`, and the
@@ -130,7 +130,7 @@ def contact_sheet(
         for images, box_unit, target_index, lines in cells
     ]
     if not small:
-        raise ValueError("contact_sheet needs at least one cell")
+        raise ValueError("draw_contact_sheet needs at least one cell")
     columns = min(columns, len(small))
     most = max(len(images) for images, *_ in small)
     width = min(max(most, 2), _SHEET_ROW) * (thumb_px + 2 + gap)
@@ -141,11 +141,11 @@ def contact_sheet(
             rows.append(Image.new("RGB", ((width + gutter) * columns - gutter, 1), HAIRLINE))
         rows.append(beside(tiles[i : i + columns], gutter))
     if title:
-        rows.insert(0, text_block([title], rows[0].width, max(16, thumb_px // 9), INK))
+        rows.insert(0, draw_text([title], rows[0].width, max(16, thumb_px // 9), INK))
     return padded(stack(rows, gap=gutter), gutter)
 
 
-def save_atomically(image: Image.Image, path: str | os.PathLike[str], **options: object) -> Path:
+def save_picture(image: Image.Image, path: str | os.PathLike[str], **options: object) -> Path:
     """Write `image` to `path` (format by suffix), whole or not at all; a failure leaves what stood there.
 
     Errors: `OSError` from the disk, `ValueError` for a suffix Pillow cannot write.
@@ -160,7 +160,7 @@ def save_atomically(image: Image.Image, path: str | os.PathLike[str], **options:
 
 
 def fit(image: Image.Image, cell_px: int, max_width_px: int | None = None) -> Image.Image:
-    """`image` (RGB) scaled to be `cell_px` high and at most `max_width_px` (else `cell_px`) wide.
+    """Return `image` (RGB) scaled to be `cell_px` high and at most `max_width_px` (else `cell_px`) wide.
 
     Never enlarged more than 8 times.
     """
@@ -170,8 +170,8 @@ def fit(image: Image.Image, cell_px: int, max_width_px: int | None = None) -> Im
     return rgb if size == rgb.size else rgb.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def text_block(lines: Sequence[str], width_px: int, size: int, colour: Colour = INK) -> Image.Image:
-    """`lines` wrapped to `width_px`, anti-aliased on white."""
+def draw_text(lines: Sequence[str], width_px: int, size: int, colour: Colour = INK) -> Image.Image:
+    """Draw `lines` wrapped to `width_px`, anti-aliased on white."""
     font, wrapped = _wrap(lines, width_px, size)
     step = math.ceil(size * 1.32)
     block = Image.new("RGB", (max(1, width_px), max(1, step * len(wrapped))), WHITE)
@@ -182,7 +182,7 @@ def text_block(lines: Sequence[str], width_px: int, size: int, colour: Colour = 
 
 
 def stack(parts: Sequence[Image.Image], gap: int) -> Image.Image:
-    """Images under one another on white."""
+    """Put images under one another on white."""
     width = max(part.width for part in parts)
     out = Image.new("RGB", (width, sum(p.height for p in parts) + gap * (len(parts) - 1)), WHITE)
     y = 0
@@ -193,7 +193,7 @@ def stack(parts: Sequence[Image.Image], gap: int) -> Image.Image:
 
 
 def beside(parts: Sequence[Image.Image], gap: int) -> Image.Image:
-    """Images next to one another on white, tops aligned."""
+    """Put images next to one another on white, tops aligned."""
     height = max(part.height for part in parts)
     out = Image.new("RGB", (sum(p.width for p in parts) + gap * (len(parts) - 1), height), WHITE)
     x = 0
@@ -204,14 +204,14 @@ def beside(parts: Sequence[Image.Image], gap: int) -> Image.Image:
 
 
 def padded(image: Image.Image, margin: int) -> Image.Image:
-    """`image` with a white margin."""
+    """Return `image` with a white margin."""
     out = Image.new("RGB", (image.width + 2 * margin, image.height + 2 * margin), WHITE)
     out.paste(image, (margin, margin))
     return out
 
 
 def _add_edge(image: Image.Image) -> Image.Image:
-    """`image` inside a hairline, so that a white picture does not melt into the white page."""
+    """Return `image` inside a hairline, so that a white picture does not melt into the white page."""
     out = Image.new("RGB", (image.width + 2, image.height + 2), HAIRLINE)
     out.paste(image, (1, 1))
     return out
@@ -220,7 +220,7 @@ def _add_edge(image: Image.Image) -> Image.Image:
 def _draw_row(
     thumbs: Sequence[Image.Image], labels: Sequence[Image.Image], gutter: int, gap: int
 ) -> Image.Image:
-    """Thumbs centred on one line, their captions on another; `labels` may be empty."""
+    """Draw thumbs centred on one line, their captions on another; `labels` may be empty."""
     height = max(thumb.height for thumb in thumbs)
     tiles = []
     for i, thumb in enumerate(thumbs):
@@ -241,16 +241,16 @@ def _draw_cell(cell: SheetCell, width: int, gap: int, thumb_px: int, mark: str) 
         target = i == target_index
         thumbs.append(_add_edge(draw_box(thumb, box_unit) if target and box_unit is not None else thumb))
         name = f"image {i + 1}" + (f" · {mark}" if target else "")
-        labels.append(text_block([name], thumb_px, max(11, thumb_px // 15), ANSWER if target else FAINT))
+        labels.append(draw_text([name], thumb_px, max(11, thumb_px // 15), ANSWER if target else FAINT))
     size = max(12, thumb_px // 13)
     parts = [
         _draw_row(thumbs[at : at + _SHEET_ROW], labels[at : at + _SHEET_ROW], gap, gap)
         for at in range(0, len(thumbs), _SHEET_ROW)
     ]
     if lines:
-        parts.append(text_block(lines[:1], width, size, OTHERS))
+        parts.append(draw_text(lines[:1], width, size, OTHERS))
     if len(lines) > 1:
-        parts.append(text_block(lines[1:], width, size, INK))
+        parts.append(draw_text(lines[1:], width, size, INK))
     content = stack(parts, gap=gap) if parts else Image.new("RGB", (1, 1), WHITE)
     out = Image.new("RGB", (width, content.height), WHITE)
     out.paste(content, (0, 0))
@@ -258,7 +258,7 @@ def _draw_cell(cell: SheetCell, width: int, gap: int, thumb_px: int, mark: str) 
 
 
 def _find_rectangle(box_unit: Box, size_wh: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The box as inclusive pixel corners inside the image, at least one pixel wide and high."""
+    """Return the box as inclusive pixel corners inside the image, at least one pixel wide and high."""
     if not all(math.isfinite(v) for v in box_unit):
         raise ValueError(f"a box that can be drawn has finite corners, not {box_unit}")
     x1, y1, x2, y2 = unit_to_px(box_unit, size_wh)
@@ -280,7 +280,7 @@ def _grow(inner: tuple[int, int, int, int], by: int, size_wh: tuple[int, int]) -
 def _draw_label(
     image: Image.Image, inner: tuple[int, int, int, int], label: str, colour: Colour, offset: int
 ) -> None:
-    """A filled, rounded tag: above the box if it fits, else below it, else inside its upper left corner."""
+    """Draw a filled, rounded tag: above the box if it fits, else below it, else inside its upper left corner."""
     size = min(max(11, round(min(image.size) * 0.042)), 160)
     text = _keep_drawable(label)
     font = _load_font(size, _needs_more(text))
@@ -309,7 +309,7 @@ def _load_font(size: int, beyond_latin: bool = False) -> Font:
 
 
 def _keep_drawable(text: str) -> str:
-    """`text` on one line in letters the built-in font has where they exist: é becomes e, a dash becomes -."""
+    """Return `text` on one line in letters the built-in font has where they exist: é becomes e, a dash becomes -."""
     plain = " ".join(text.translate(_PLAIN).split())
     if _needs_more(plain):
         bare = "".join(c for c in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(c))
@@ -338,7 +338,7 @@ def _wrap(lines: Sequence[str], width_px: int, size: int) -> tuple[Font, list[st
 
 
 def _split_pieces(text: str, font: Font, width_px: int) -> Iterable[str]:
-    """The words of `text`; one wider than the line is cut (a content key, a text without spaces)."""
+    """Return the words of `text`; one wider than the line is cut (a content key, a text without spaces)."""
     for word in text.split():
         while len(word) > 1 and font.getlength(word) > width_px:
             cut = max(1, int(len(word) * width_px / font.getlength(word)))

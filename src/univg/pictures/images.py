@@ -88,7 +88,7 @@ def open_picture(path: str | PathLike[str], max_megapixels: float = MAX_MEGAPIXE
 
 
 def read_picture(data: bytes, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
-    """An encoded image in memory (an upload, say) as an upright 8-bit RGB picture, as `open_picture` opens a
+    """Return an encoded image in memory (an upload, say) as an upright 8-bit RGB picture, as `open_picture` opens a
     file.
 
     Errors: `ImageFault` with `name` in the file's place.
@@ -101,7 +101,7 @@ def read_picture(data: bytes, name: str, max_megapixels: float = MAX_MEGAPIXELS)
 def _decode(
     source: str | PathLike[str] | io.BytesIO, path: str | PathLike[str], max_megapixels: float
 ) -> Picture:
-    """`path` is what messages call the picture."""
+    """Decode a picture that messages call `path`."""
     Image.init()  # registers every reader, so that FORMATS can be filtered by what this Pillow was built with
     try:
         with warnings.catch_warnings():
@@ -128,7 +128,7 @@ def _decode(
 
 
 def as_picture(image: Image.Image, name: str) -> Picture:
-    """A Pillow image as an upright 8-bit RGB picture, converted as `open_picture` converts a file's.
+    """Return a Pillow image as an upright 8-bit RGB picture, converted as `open_picture` converts a file's.
 
     Errors: `ImageFault` with `name` in the file's place, for pixels that cannot be decoded or a shape longer
     than 200:1.
@@ -232,7 +232,7 @@ def _turn_upright(opened: Image.Image) -> Image.Image:
 
 
 def _convert_to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """8-bit RGB of any mode Pillow opens, transparency laid over white."""
+    """Convert any mode that Pillow opens to 8-bit RGB, transparency laid over white."""
     notes: tuple[str, ...] = ()
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         image, notes = _convert_to_8_bit(image)
@@ -247,7 +247,7 @@ def _convert_to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
 
 
 def _convert_to_8_bit(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """Grey images of 16 bits, 32 bits or floats -> 8-bit grey, by the range the values are written for."""
+    """Convert grey images of 16 bits, 32 bits or floats to 8 bits, by the range the values are written for."""
     hole = image.info.get("transparency")
     wide = image if image.mode in ("I", "F") else image.convert("I")
     low, high = (float(v) for v in wide.getextrema())  # type: ignore[arg-type]  # one band: two numbers

@@ -71,9 +71,9 @@ def _name_source(source: checkpoint.Source) -> str:
 
 def _merge_checked(loaded: Loaded, folder: Path, adapter: str | Path) -> tuple[Any, float]:
     """Return the merged model, and how far its scores are from the unmerged ones, as a share of the largest."""
-    side_by_side = _put_side_by_side(loaded, folder)
-    before = _score_tokens(loaded, side_by_side)
-    merged = side_by_side.merge_and_unload()
+    draw_side_by_side = _put_side_by_side(loaded, folder)
+    before = _score_tokens(loaded, draw_side_by_side)
+    merged = draw_side_by_side.merge_and_unload()
     after = _score_tokens(loaded, merged)
     largest = max(float(x.abs().max()) for x in before)
     apart = max(float((x - y).abs().max()) for x, y in zip(before, after, strict=True)) / largest

@@ -15,7 +15,7 @@ from pathlib import Path
 from univg.errors import UnivgError
 from univg.files import check_writable, unwritable
 from univg.grounding.samples import GroundingSample, write_jsonl
-from univg.pictures.drawing import SHEET_CELLS, THUMB_PX, SheetCell, contact_sheet, fit, save_atomically
+from univg.pictures.drawing import SHEET_CELLS, THUMB_PX, SheetCell, draw_contact_sheet, fit, save_picture
 from univg.terminal import progress
 from univg.world import DEFAULT_DIFFICULTY, FAMILIES, SOURCE, Split, WorldSample, stream
 
@@ -56,7 +56,7 @@ def write_world(
         title = f"{written} samples · {split} · seed {seed} · difficulty {difficulty:g}"
         if written > len(cells):
             title += f" · the first {len(cells)} shown"
-        save_atomically(contact_sheet(cells, 2, THUMB_PX, title), out / SHEET)
+        save_picture(draw_contact_sheet(cells, 2, THUMB_PX, title), out / SHEET)
     except OSError as error:
         raise unwritable(out, error) from error
     return written
@@ -92,7 +92,7 @@ def _save_images(
     for made in samples:
         sample = made.sample
         for name, image in zip(sample.images, made.images, strict=True):
-            save_atomically(image, out / name)
+            save_picture(image, out / name)
         if len(cells) < SHEET_CELLS:
             thumbs = [fit(image, THUMB_PX) for image in made.images]
             lines = [f"{len(cells) + 1} · {sample.task}", sample.query, sample.thought or "", sample.key]

@@ -123,7 +123,15 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+NIGHTLY = {
+    *("trained vision", "checkpointing", "several updates a generation"),
+    *("cut-off rollouts left out", "token mean"),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in NIGHTLY else name for name in RUNS]
+)
 def test_a_run_ends_with_the_weights_of_trls_way(name: str, start: Path, tmp_path: Path) -> None:
     ends = {}
     for way in ("off", "on"):

@@ -68,11 +68,11 @@ def write_picture(picture: Image.Image | bytes, out: Path) -> None:
     """Write a picture (bytes: one in a file's form) of the kind that `out` ends in. Raises UnivgError if that fails."""
     from PIL import Image
 
-    from univg.pictures.drawing import save_atomically
+    from univg.pictures.drawing import save_picture
 
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_atomically(Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture, out)
+        save_picture(Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture, out)
     except (OSError, ValueError) as error:
         raise UnivgError(f"cannot be written ({error})", out, "name a .png file with --out") from error
 

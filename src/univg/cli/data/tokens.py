@@ -8,7 +8,7 @@ from pathlib import Path
 
 from univg.errors import UnivgError
 from univg.grounding.boxes import SizeWH
-from univg.grounding.prompts import render_prompt, style_for
+from univg.grounding.prompts import choose_style, render_prompt
 from univg.grounding.samples import GroundingSample
 from univg.models.pixels import PixelBudget
 from univg.models.tokens import estimate_prompt, estimate_text
@@ -30,7 +30,7 @@ def make_counter(
     count_text = estimate_text if tokenizer is None else _load_tokenizer(tokenizer)
 
     def count(sample: GroundingSample, sizes_wh: list[SizeWH]) -> int:
-        prompt = render_prompt(sample.query, style_for(sample, "think"))
+        prompt = render_prompt(sample.query, choose_style(sample, "think"))
         seen_wh = [budget.resized(size_wh, FACTOR) for size_wh in sizes_wh]
         return estimate_prompt(prompt, seen_wh, FACTOR, count_text)
 

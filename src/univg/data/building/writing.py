@@ -20,7 +20,7 @@ from univg.data.readers.detection import DetectionImage, read_detection
 from univg.errors import UnivgError
 from univg.files import check_writable, replacing, unwritable
 from univg.grounding.samples import GroundingSample, write_jsonl
-from univg.pictures.drawing import SHEET_CELLS, THUMB_PX, SheetCell, contact_sheet, fit, save_atomically
+from univg.pictures.drawing import SHEET_CELLS, THUMB_PX, SheetCell, draw_contact_sheet, fit, save_picture
 from univg.pictures.images import open_picture
 from univg.terminal import progress
 
@@ -81,7 +81,7 @@ def write_tasks(file: Path, images: Path | None, out: Path, plan: BuildPlan, boo
             written = write_jsonl(samples_file, _write_pictures(shown, root, out, plan, cells))
         if cells:
             title = f"{written} tasks from {file.name} · seed {plan.seed} · the first {len(cells)} shown"
-            save_atomically(contact_sheet(cells, 2, THUMB_PX, title), out / SHEET)
+            save_picture(draw_contact_sheet(cells, 2, THUMB_PX, title), out / SHEET)
     except OSError as error:
         raise unwritable(out, error) from error
     return written
@@ -153,4 +153,4 @@ def _cut(crop: Crop, root: ImageRoot, target: Path) -> None:
     x1, y1, x2, y2 = crop.box
     corners = (round(x1 * width), round(y1 * height), round(x2 * width), round(y2 * height))
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_atomically(image.crop(corners), target)
+    save_picture(image.crop(corners), target)

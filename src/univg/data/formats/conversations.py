@@ -14,7 +14,7 @@ from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import Row, get_images, name_kind
 from univg.grounding.boxes import Box
 from univg.grounding.coordinates import read_quads, to_unit
-from univg.grounding.mentions import which_image
+from univg.grounding.mentions import decide_image
 
 __all__ = ["Turn", "find_named_image", "read_answer_boxes", "read_content", "split_turns", "strip_tags"]
 
@@ -115,7 +115,7 @@ def find_named_image(n_images: int, question: str, answer: str) -> int | None:
     >>> find_named_image(3, "Where is the cat?", "It's in the third image."), find_named_image(3, "Where?", "")
     (2, None)
     """
-    image, rule = which_image(n_images, None, "", answer)
+    image, rule = decide_image(n_images, None, "", answer)
     if rule != "thought":
-        image, rule = which_image(n_images, None, question)
+        image, rule = decide_image(n_images, None, question)
     return image if rule in ("thought", "question") else None

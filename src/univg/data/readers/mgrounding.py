@@ -19,7 +19,7 @@ from univg.data.formats.fields import shorten
 from univg.data.formats.records import Source, make_samples
 from univg.data.formats.rows import read_rows
 from univg.grounding.boxes import Box
-from univg.grounding.mentions import which_image
+from univg.grounding.mentions import decide_image
 from univg.grounding.samples import GroundingSample
 
 __all__ = ["TASKS", "read_mgrounding", "read_mgrounding_text"]
@@ -112,7 +112,7 @@ def _find_frames(named: list[tuple[Box, str]], n_images: int) -> list[int] | Non
     """
     if len(named) < 2:
         return None
-    by_words = [which_image(n_images, None, "", words) for _, words in named]
+    by_words = [decide_image(n_images, None, "", words) for _, words in named]
     if all(rule == "thought" for _, rule in by_words):
         frames = [image for image, _ in by_words]
         return frames if len(set(frames)) == len(frames) else None

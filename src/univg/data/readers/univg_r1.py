@@ -20,7 +20,7 @@ from univg.data.formats.rows import read_rows
 from univg.data.formats.scale import apply_scale, detect_scale
 from univg.grounding.boxes import Box, BoxPermille, clip_unit, unit_to_permille
 from univg.grounding.coordinates import read_quads, to_unit
-from univg.grounding.mentions import which_image
+from univg.grounding.mentions import decide_image
 from univg.grounding.prompts import DIRECT_SUFFIX, SIMPLE_PREFIX, THINK_SUFFIX
 from univg.grounding.response import dissect
 from univg.grounding.samples import GroundingSample
@@ -75,7 +75,7 @@ def strip_wording(question: str) -> tuple[str, bool]:
 
 
 def _find_target(query: str, thought: str | None, n_images: int) -> int | None:
-    image, rule = which_image(n_images, None, query, thought)
+    image, rule = decide_image(n_images, None, query, thought)
     return image if rule in ("question", "thought") else 0 if n_images == 1 else None
 
 

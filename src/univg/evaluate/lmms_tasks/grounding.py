@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from univg.errors import UnivgError
-from univg.grounding.prompts import PromptStyle, render_prompt, style_for
+from univg.grounding.prompts import PromptStyle, choose_style, render_prompt
 from univg.grounding.reading import Asked, read
 from univg.grounding.samples import GroundingSample
 from univg.grounding.scoring import score
@@ -96,7 +96,7 @@ def read_style(sample: GroundingSample) -> PromptStyle:
     style = os.environ.get("UNIVG_STYLE", "think")
     if style not in get_args(PromptStyle):
         raise UnivgError(f"UNIVG_STYLE={style}", remedy=f"choose from {', '.join(get_args(PromptStyle))}")
-    return style_for(sample, cast(PromptStyle, style))
+    return choose_style(sample, cast(PromptStyle, style))
 
 
 def doc_to_visual(doc: Mapping[str, Any]) -> list[Image.Image]:

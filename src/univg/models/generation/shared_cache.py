@@ -65,5 +65,5 @@ def shared(model: Any, prefix: Prefix, sources: Sequence[int]) -> SharedPrefix:
 def _of_prompt(
     keys: torch.Tensor, values: torch.Tensor, p: int, start: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Without padding; under autocast keys come in float32 from the rotary embedding, values in half of it."""
+    """Cut the padding off a prompt's keys and values; under autocast only the values come in half precision."""
     return keys[p : p + 1, :, start:].to(values.dtype), values[p : p + 1, :, start:]

@@ -19,7 +19,7 @@ from typing import Any
 from univg.errors import UnivgError
 from univg.grounding.boxes import SizeWH, is_degenerate, permille_to_unit, unit_to_permille, unit_to_px
 from univg.grounding.coordinates import Frame
-from univg.grounding.mentions import which_image
+from univg.grounding.mentions import decide_image
 from univg.grounding.prompts import PromptStyle, render_response
 from univg.grounding.reading import Asked, Reading, read
 from univg.grounding.samples import GroundingSample
@@ -163,7 +163,7 @@ def write_ideal(row: Mapping[str, Any], reader: RolloutReader) -> tuple[str, Map
         written = permille_to_unit(unit_to_permille(truth))
         text = render_response(truth, thought, style)
     else:
-        index, _ = which_image(len(sample.images), sample.target_image, sample.query, thought)
+        index, _ = decide_image(len(sample.images), sample.target_image, sample.query, thought)
         seen_wh = reader.sizes_of(row)[index]
         corners = [int(value + 0.5) for value in unit_to_px(truth, seen_wh)]
         written = tuple(v / seen_wh[i % 2] for i, v in enumerate(corners))  # type: ignore[assignment]

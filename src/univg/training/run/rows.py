@@ -18,7 +18,7 @@ from PIL import Image
 from univg.data.dataset import ENDLESS, Dataset, Item, WorldItem, digest_parts
 from univg.data.readers import READERS
 from univg.errors import UnivgError
-from univg.grounding.prompts import PromptStyle, render_chat, render_response, style_for
+from univg.grounding.prompts import PromptStyle, choose_style, render_chat, render_response
 from univg.grounding.samples import GroundingSample
 from univg.models.pixels import PixelBudget
 from univg.models.processor import GroundingProcessor
@@ -183,7 +183,7 @@ class StageRows:
         return order[(rank + attempt) % size]
 
     def _choose_style(self, sample: GroundingSample, settings: DataSource) -> PromptStyle:
-        return settings.prompt_style or style_for(sample, self.config.prompt_style)
+        return settings.prompt_style or choose_style(sample, self.config.prompt_style)
 
     def _find_flaw(self, sample: GroundingSample, settings: DataSource) -> str:
         if not sample.boxes:
