@@ -296,7 +296,10 @@ eval_every: 0
 
 
 def test_pretrain_trains_refuses_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "c.yaml").write_text(PRETRAIN)
+    from univg.models.tiny import build_tiny, save_tiny
+
+    save_tiny(*build_tiny(seed=1), tmp_path / "start")  # else a tokenizer would learn its merges first
+    (tmp_path / "c.yaml").write_text(f"{PRETRAIN}start: {tmp_path / 'start'}\n")
     arguments = ["pretrain", "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "run"), "seed=7"]
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out == f"checkpoint: {tmp_path / 'run'}\n"

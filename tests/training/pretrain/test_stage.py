@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from univg.errors import UnivgError
 from univg.models.loading import load
 from univg.models.tiny import build_tiny
 from univg.training.config import Phase, PretrainConfig
+from univg.training.pretrain import stage
 from univg.training.pretrain.batches import (
     Collator,
     draw_samples,
@@ -90,6 +92,26 @@ def test_without_a_start_the_model_is_made_as_the_config_says(tmp_path: Path) ->
     assert (loaded.pixel_budget.min_pixels, loaded.pixel_budget.max_pixels) == (3600, 14400)
 
 
+def test_a_run_interrupted_and_resumed_ends_with_the_same_weights(
+    small: PretrainConfig, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truly = stage._update
+
+    def update(*arguments: Any, **settings: Any) -> Any:
+        if (tmp_path / "state.pt").exists():
+            raise KeyboardInterrupt
+        return truly(*arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_update", update)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(small, tmp_path, console=QUIET)
+    pretrain(small, tmp_path, resume=True, console=QUIET)
+    whole, resumed = (load_file(folder / "model.safetensors") for folder in (finished, tmp_path))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.slow
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(
     small: PretrainConfig, finished: Path, tmp_path: Path
 ) -> None:
