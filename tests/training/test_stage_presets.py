@@ -54,7 +54,7 @@ def test_the_papers_stages_are_the_papers() -> None:
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("qwen2-vl-7b-sft", {"batch": 3, "workers": 2}),
+        pytest.param("qwen2-vl-7b-sft", {"batch": 3, "workers": 2}, marks=pytest.mark.slow),
         ("qwen2-vl-2b-lora-sft", {"batch": 4, "lora.r": 4}),
     ],
 )
@@ -71,7 +71,9 @@ def test_the_presets_of_stage_1_run_shrunk(
     assert len(rows) == 2 and all(row["loss"] > 0 for row in rows)
 
 
-@pytest.mark.parametrize("name", ["qwen2-vl-7b-grpo", "qwen2-vl-2b-lora-grpo"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("qwen2-vl-7b-grpo", marks=pytest.mark.slow), "qwen2-vl-2b-lora-grpo"]
+)
 def test_the_presets_of_stage_2_run_shrunk(name: str, start: Path, published: Path, tmp_path: Path) -> None:
     from univg.training.grpo.stage import train_grpo
 
