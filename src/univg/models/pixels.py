@@ -1,7 +1,8 @@
-"""Limit how many pixels of an image a model sees. Loads no torch; transformers only where a size is computed."""
+"""Limit how many pixels of an image a model sees; loads neither torch nor transformers."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from univg.grounding.boxes import SizeWH
@@ -41,7 +42,16 @@ class PixelBudget:
         >>> PixelBudget().resized((1920, 1080), 28)
         (840, 448)
         """
-        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
-
-        height, width = smart_resize(size_wh[1], size_wh[0], factor, self.min_pixels, self.max_pixels)
-        return width, height
+        # The processors' rule, written again because a client of a server would wait seconds for transformers, which
+        # has it; a test holds the two equal.
+        width, height = size_wh
+        if max(width, height) > 200 * min(width, height):
+            raise ValueError(f"an image of {width}x{height} is longer than 200:1: crop it")
+        sides = [round(width / factor) * factor, round(height / factor) * factor]
+        if sides[0] * sides[1] > self.max_pixels:
+            shrink = math.sqrt(width * height / self.max_pixels)
+            sides = [max(factor, math.floor(side / shrink / factor) * factor) for side in size_wh]
+        elif sides[0] * sides[1] < self.min_pixels:
+            grow = math.sqrt(self.min_pixels / (width * height))
+            sides = [math.ceil(side * grow / factor) * factor for side in size_wh]
+        return sides[0], sides[1]
