@@ -1,4 +1,4 @@
-"""For every test: two threads (one where two workers share the tests), no network, no deadlines; set without torch."""
+"""For every test: one thread, no network, no deadlines; set here without importing torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import pytest
 from hypothesis import settings
 
 # Read by torch, tokenizers and huggingface_hub when they are first imported, which is after this file.
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+# One thread: for models of this size a second one gains nothing, and where another program wants its core, the two
+# wait for each other most of the time (a test of 3 s took 40).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
