@@ -70,6 +70,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             with open(partial, "rb") as written:
                 os.fsync(written.fileno())
         os.replace(partial, target)
+    except OSError as error:
+        if error.filename is not None and str(error.filename) == str(partial):
+            error.filename = str(target)  # the name that people know
+        raise
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)

@@ -96,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _explain_usage(error: CycloptsError) -> str:
     """Say on one line what was wrong with the arguments, and where they are explained."""
-    text = " ".join(str(error).split()).rstrip(".")
+    # The list of commands, which it cuts, is what --help shows in full.
+    text = " ".join(str(error).split()).partition(" Available commands:")[0].rstrip(".")
     verb = " ".join(("univg", *(error.command_chain or ())))
     return f"{text} (see {verb} --help)" if text.endswith("?") else f"{text}: see {verb} --help"
 
