@@ -90,6 +90,14 @@ def test_usage_errors_are_one_line(
     [
         (UnivgError("what: which: do this"), 2, "error: what: which: do this\n"),
         (UnivgError("first\nsecond"), 2, "error: first\nerror: second\n"),
+        (
+            UnivgError(
+                "Caught UnivgError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+                '  File "x.py", line 1, in f\nunivg.errors.UnivgError: what: which: do this\n'
+            ),
+            2,
+            "error: what: which: do this\n",
+        ),
         (EOFError("end"), 1, "error: unexpected EOFError: end: set UNIVG_DEBUG=1 for the traceback\n"),
         (
             ZeroDivisionError("a\nb"),

@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except UnivgError as error:
-        return _fail(error.exit_code, *str(error).splitlines())
+        return _fail(error.exit_code, *_find_lines(error))
     except CycloptsError as error:
         return _fail(2, _explain_usage(error))
     except KeyboardInterrupt:
@@ -100,6 +100,14 @@ def _explain_usage(error: CycloptsError) -> str:
     text = " ".join(str(error).split()).partition(" Available commands:")[0].rstrip(".")
     verb = " ".join(("univg", *(error.command_chain or ())))
     return f"{text} (see {verb} --help)" if text.endswith("?") else f"{text}: see {verb} --help"
+
+
+def _find_lines(error: UnivgError) -> list[str]:
+    """Return an error's lines; of one that a data loader's worker raised, torch gives the traceback as well."""
+    lines = str(error).splitlines()
+    if lines and lines[0].startswith("Caught ") and len(lines) > 1:
+        return [lines[-1].removeprefix(f"{UnivgError.__module__}.{UnivgError.__name__}: ")]
+    return lines
 
 
 def _fail(code: int, *lines: str) -> int:
