@@ -135,6 +135,11 @@ def test_arguments_without_a_flag() -> None:
         ),
         (DrawCommand, ["--out", "w", "config=x"], "override 'config=x': write --config before a file's name"),
         (DrawCommand, ["--config", "nope.yaml"], "nope.yaml: no such config file"),
+        (
+            DrawCommand,
+            ["--config", "tiny-grpo"],
+            "this preset is for univg grpo: --config tiny-grpo: choose ",
+        ),
     ],
 )
 def test_a_fault_is_told_on_one_line(cls: type[Command], arguments: list[str], line: str) -> None:

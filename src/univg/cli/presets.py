@@ -8,7 +8,7 @@ from univg.config import Config
 from univg.study.config import StudyConfig
 from univg.training.config import GrpoConfig, PretrainConfig, SftConfig
 
-__all__ = ["PRESETS"]
+__all__ = ["PRESETS", "VERBS_OF"]
 
 PRESETS: Mapping[str, type[Config]] = {
     "tiny-base": PretrainConfig,
@@ -26,3 +26,11 @@ PRESETS: Mapping[str, type[Config]] = {
     "study-thoughts": StudyConfig,
 }
 """The stem of every file directly in ``configs/`` and its class. A test loads every one of them."""
+
+VERBS_OF: Mapping[type[Config], str] = {
+    PretrainConfig: "univg pretrain",
+    SftConfig: "univg sft",
+    GrpoConfig: "univg grpo",
+    StudyConfig: "univg study",
+}
+"""The command that a preset of each class is for."""

@@ -99,6 +99,7 @@ def _read_command(verb: str, cls: type[C], arguments: tuple[str, ...], flags: di
     source = next((preset for switch, preset in cls.presets.items() if flags.get(switch)), source)
     try:
         if isinstance(source, str):
+            _check_preset(cls, source)
             tree.read(find_config(source))
         _put_arguments(verb, cls, tree, arguments)
         if "config" in tree.values:
@@ -117,6 +118,15 @@ def _read_command(verb: str, cls: type[C], arguments: tuple[str, ...], flags: di
         return tree.build(cls)
     except ConfigError as error:
         raise UnivgError(_point_to_help(verb, str(error))) from error
+
+
+def _check_preset(cls: type[Command], source: str) -> None:
+    """Raise UnivgError for the name of a preset that configures another command."""
+    from univg.cli.presets import PRESETS, VERBS_OF
+
+    made = PRESETS.get(source)
+    if made is not None and not issubclass(cls, made):
+        raise UnivgError(f"this preset is for {VERBS_OF[made]}", f"--config {source}", "choose another one")
 
 
 def _put_arguments(verb: str, cls: type[Command], tree: Tree, arguments: tuple[str, ...]) -> None:
