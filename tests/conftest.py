@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import os
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -26,20 +24,21 @@ settings.register_profile("univg", deadline=None, derandomize="CI" in os.environ
 settings.load_profile("univg")
 
 
-@pytest.fixture(scope="session")
-def loopback() -> ModuleType:
-    """The module `loopback.py` beside this file: tests are no package, so it is loaded by its path."""
-    spec = importlib.util.spec_from_file_location("loopback", Path(__file__).with_name("loopback.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["loopback"] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def lines() -> Callable[[Path], list[dict[str, Any]]]:
+    """`lines(path)`: the rows of a JSON Lines file, each line complete."""
+
+    def read(path: Path) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    return read
 
 
 @pytest.fixture
-def server(loopback: ModuleType) -> Iterator[Any]:
+def server() -> Iterator[Any]:
     """A running `loopback.Server`."""
+    import loopback  # it takes the package's own modules, which must find the variables above
+
     server = loopback.Server()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()

@@ -1,6 +1,6 @@
 """A real server on loopback with OpenAI's chat interface, which fails in every way that a test asks of it.
 
-The fixtures `loopback` (this module) and `server` are in `conftest.py`.
+The fixture `server`, in `conftest.py`, is one that runs.
 """
 
 from __future__ import annotations

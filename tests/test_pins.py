@@ -12,7 +12,6 @@ there, and nowhere else: the tables and the values stay.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -163,12 +162,9 @@ def embedded(name: str) -> Any:
 @contextmanager
 def served(behave: Callable[[Any, int], bool] | None = None) -> Iterator[Any]:
     """A running server with OpenAI's chat interface: that of the other tests."""
-    spec = importlib.util.spec_from_file_location("loopback", HERE / "loopback.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault("loopback", module)
-    spec.loader.exec_module(module)
-    server = module.Server()
+    import loopback
+
+    server = loopback.Server()
     if behave is not None:
         server.behave = behave
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -75,13 +74,3 @@ def own_set(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
         return tmp_path / "data.jsonl", root
 
     return make
-
-
-@pytest.fixture
-def lines() -> Callable[[Path], list[dict[str, Any]]]:
-    """`lines(path)`: the rows of a JSON Lines file, each line complete."""
-
-    def read(path: Path) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-    return read

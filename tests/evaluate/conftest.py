@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -19,12 +16,9 @@ from univg.grounding.samples import GroundingSample, write_jsonl
 @pytest.fixture(scope="session")
 def scripted() -> ModuleType:
     """The module beside this file."""
-    spec = importlib.util.spec_from_file_location("scripted", Path(__file__).with_name("scripted.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["scripted"] = module
-    spec.loader.exec_module(module)
-    return module
+    import scripted
+
+    return scripted
 
 
 @pytest.fixture(scope="session")
@@ -58,13 +52,3 @@ def own_set(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
         return path, root
 
     return make
-
-
-@pytest.fixture
-def lines() -> Callable[[Path], list[dict[str, Any]]]:
-    """`lines(path)`: the rows of a JSON Lines file, each line complete."""
-
-    def read(path: Path) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-    return read

@@ -70,7 +70,7 @@ def list_files(repository: str, patterns: Sequence[str]) -> tuple[str, list[HubF
 
     try:
         info: Any = HfApi().dataset_info(repository, files_metadata=True)
-    except Exception as error:
+    except Exception as error:  # the hub's, and those of every layer of the network below it
         raise _unreachable(repository, error) from error
     files = [
         HubFile(str(entry.rfilename), int(entry.size or 0), getattr(entry.lfs, "sha256", None))
@@ -93,7 +93,7 @@ def download(repository: str, revision: str, file: HubFile, out: Path) -> None:
         path = hf_hub_download(repository, file.name, repo_type="dataset", revision=revision, local_dir=out)
     except OSError as error:
         raise UnivgError(f"download failed ({_brief(error)})", file.name, "run the command again") from error
-    except Exception as error:
+    except Exception as error:  # as above
         raise _unreachable(repository, error) from error
     check_file(Path(path), file)
 

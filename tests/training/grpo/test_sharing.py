@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import grpo_parts as parts
 import pytest
 import torch
 from PIL import Image
@@ -23,18 +21,6 @@ from univg.training.grpo.patches import Patches
 from univg.training.grpo.sharing import PromptsNotShared, find_groups, regroup
 from univg.training.grpo.trainer import GroundingGRPOTrainer
 
-
-def _parts() -> ModuleType:
-    path = Path(__file__).with_name("grpo_parts.py")
-    spec = importlib.util.spec_from_file_location("grpo_parts", path)
-    assert spec is not None and spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules["grpo_parts"] = loaded
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-parts = _parts()
 STEPS = 2
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import inspect
 import json
 import math
@@ -12,9 +11,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import grpo_parts as parts
 import numpy as np
 import pytest
 import torch
@@ -31,19 +30,6 @@ from univg.training.grpo.difficulty import exp_weight
 from univg.training.grpo.pages import RolloutPages
 from univg.training.grpo.rollouts import draw, draw_sharded, find_runs, stream, take_rows
 from univg.training.grpo.trainer import GroundingGRPOTrainer
-
-
-def _parts() -> ModuleType:
-    path = Path(__file__).with_name("grpo_parts.py")
-    spec = importlib.util.spec_from_file_location("grpo_parts", path)
-    assert spec is not None and spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules["grpo_parts"] = loaded
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-parts = _parts()
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def _load_tokenizer(path: Path) -> Callable[[str], int]:
     try:
         json.loads(file.read_text("utf-8"))
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:
+    except Exception as error:  # the library raises nothing more precise
         raise UnivgError(
             f"no tokenizer ({type(error).__name__})", file, "give a checkpoint's folder"
         ) from error

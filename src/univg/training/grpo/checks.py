@@ -93,7 +93,7 @@ def _mean_rewards(
                 **columns,
             )
             numbers = [float(value) for value in values if value is not None]
-        except Exception as error:
+        except Exception as error:  # a function of the user's may fail in any way
             cause = " ".join(f"{type(error).__name__}: {error}".split())
             raise UnivgError(f"reward {reward.name!r} fails on ground truth ({cause})") from error
         if len(values) != len(texts):
