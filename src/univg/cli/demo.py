@@ -24,7 +24,6 @@ class DemoCommand(Command):
 
 def demonstrate(command: DemoCommand) -> None:
     """Ground the bundled examples, one of each task family, and draw the answers."""
-    from rich.console import Console
     from rich.table import Table
 
     from univg.cli.ground import load_grounder
@@ -34,7 +33,7 @@ def demonstrate(command: DemoCommand) -> None:
     from univg.models.overview import draw_overview
     from univg.pictures.drawing import TRUTH, SheetCell, draw_box, draw_contact_sheet, save_picture
     from univg.pictures.images import open_picture
-    from univg.terminal import progress
+    from univg.terminal import progress, results
 
     out = command.out
     check_writable(out)
@@ -68,7 +67,7 @@ def demonstrate(command: DemoCommand) -> None:
         sheet = save_picture(draw_contact_sheet(cells, 2, 220, title, mark="answer"), out / "all.png")
     except OSError as error:
         raise unwritable(out, error) from error
-    console = Console(soft_wrap=True, highlight=False)
+    console = results()
     console.print(table)
     console.print(f"\nall of them on one sheet: {sheet}")
 

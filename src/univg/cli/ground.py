@@ -64,11 +64,9 @@ class GroundCommand(Command):
 
 def ground(command: GroundCommand) -> None:
     """Answer a question about images: a thought, and a box drawn on the right image."""
-    from rich.console import Console
-
     from univg.files import check_writable
     from univg.pictures.images import open_picture
-    from univg.terminal import notes, waiting
+    from univg.terminal import notes, results, waiting
 
     told = notes()
     _check_arguments(command)
@@ -96,7 +94,7 @@ def ground(command: GroundCommand) -> None:
         sys.stdout.write(json.dumps(describe_grounding(grounding, paths), allow_nan=False) + "\n")
         return
     # Printed before it is drawn: a full disk must not cost the answer.
-    console = Console(soft_wrap=True, highlight=False)
+    console = results()
     _print_answer(console, command, pictures, grounding)
     paths = write_pictures(command, pictures, grounding)
     _print_section(console, "Pictures", *(str(path) for path in paths))
