@@ -47,6 +47,19 @@ class BatchPlan:
     micro_batch: int
     accumulation: int
 
+    @property
+    def prompts_at_once(self) -> list[int]:
+        """Of each micro-batch of one process, how many prompts its rollouts are of: a shared prompt is encoded so
+        often.
+
+        >>> batch_plan(prompts=2, rollouts=8, micro_batch=2).prompts_at_once
+        [1, 1, 1, 1, 1, 1, 1, 1]
+        >>> batch_plan(prompts=2, rollouts=8, micro_batch=8).prompts_at_once
+        [1, 1]
+        """
+        starts = range(0, self.micro_batch * self.accumulation, self.micro_batch)
+        return [(at + self.micro_batch - 1) // self.rollouts - at // self.rollouts + 1 for at in starts]
+
     def __str__(self) -> str:
         return (
             f"{self.prompts} prompts × {self.rollouts} rollouts a step = {self.processes} "
@@ -123,6 +136,7 @@ def decide_arguments(
         "scale_rewards": config.scale_rewards,
         "reward_weights": [reward.weight for reward in rewards],
         "shuffle_dataset": False,  # the rows are a mixture already
+        "ddp_find_unused_parameters": False,  # every row has pictures; TRL's default is a search in each backward pass
         "dataloader_num_workers": config.workers,
         "use_vllm": config.vllm != "off",
     }

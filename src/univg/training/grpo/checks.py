@@ -10,6 +10,7 @@ from univg.grounding.scoring import score
 from univg.models.tokens import count_prompt
 from univg.training.grpo.metrics import Generation, RolloutCallback
 from univg.training.grpo.rewards import Reward, RolloutReader, is_learnable, write_ideal
+from univg.training.run.precision import computes_in_bf16
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from univg.training.config import GrpoConfig
     from univg.training.grpo.arguments import BatchPlan
 
-__all__ = ["StartReport", "check_oracle", "describe_memory", "describe_start"]
+__all__ = ["StartReport", "check_oracle", "describe_memory", "describe_packing", "describe_start"]
 
 CHECKED = 16
 FORMAT_MISSING = 0.1
@@ -139,20 +140,42 @@ def describe_memory(config: GrpoConfig, loaded: Loaded, rows: Rows, batches: Bat
     gradient checkpointing as its input alone.
     """
     text = loaded.model.config.get_text_config()
-    size = 2 if config.bf16 else 4
+    size = 2 if computes_in_bf16(config.bf16) else 4
     reference = 0 if config.lora or not config.beta else loaded.model.num_parameters() * 4
     prompt = max(_count_prompt_tokens(loaded, rows[place]) for place in range(min(CHECKED, len(rows))))
-    copies = 1 / config.rollouts if shared else 1  # of the prompt, a rollout
-    tokens = prompt * copies + config.max_completion_tokens
+    drawn = batches.micro_batch * batches.accumulation
+    drawn_prompts = drawn // config.rollouts if shared else drawn
+    learnt_prompts = max(batches.prompts_at_once) if shared else batches.micro_batch
+    response = config.max_completion_tokens
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     a_token = 2 * text.num_hidden_layers * text.num_key_value_heads * head * size
-    cache = batches.micro_batch * batches.accumulation * tokens * a_token
+    cache = (drawn_prompts * prompt + drawn * response) * a_token
     a_layer = text.hidden_size * size * (1 if config.gradient_checkpointing else 17)
-    activations = batches.micro_batch * tokens * text.num_hidden_layers * a_layer
+    learnt = learnt_prompts * prompt + batches.micro_batch * response
+    activations = learnt * text.num_hidden_layers * a_layer
     return (
         f"memory besides: reference {reference / 1e9:.2f} GB, rollouts' keys and values up to {cache / 1e9:.2f} GB, "
         f"activations about {activations / 1e9:.2f} GB (prompts of up to {prompt} tokens)"
     )
+
+
+def describe_packing(batches: BatchPlan) -> list[str]:
+    """Return a line where micro-batches divide groups, so that a shared prompt is encoded more than once.
+
+    >>> from univg.training.grpo.arguments import batch_plan
+    >>> describe_packing(batch_plan(prompts=16, rollouts=8, micro_batch=2))
+    ['micro_batch=2 divides groups of 8: each prompt is encoded 4.0 times an update, with micro_batch=8 once']
+    >>> describe_packing(batch_plan(prompts=16, rollouts=8, micro_batch=8))
+    []
+    """
+    encoded = sum(batches.prompts_at_once)
+    prompts = batches.micro_batch * batches.accumulation / batches.rollouts
+    if encoded <= prompts:
+        return []
+    return [
+        f"micro_batch={batches.micro_batch} divides groups of {batches.rollouts}: each prompt is encoded "
+        f"{encoded / prompts:.1f} times an update, with micro_batch={batches.rollouts} once"
+    ]
 
 
 def _count_prompt_tokens(loaded: Loaded, row: Mapping[str, Any]) -> int:

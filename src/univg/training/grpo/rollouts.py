@@ -146,7 +146,7 @@ def sampling_bans(forbidden: Sequence[int], vllm: bool) -> dict[str, Any]:
 def find_forbidden(model: Any, processor: Any) -> list[int]:
     """Return vision, padding and chat tokens: in a response they would be taken for images, or for a turn of the
     chat."""
-    vocab_size = model.get_input_embeddings().weight.shape[0]
+    vocab_size = model.get_input_embeddings().num_embeddings  # under ZeRO-3 the weight itself is empty
     return forbidden_ids(processor.tokenizer, vocab_size, stop_ids(model, processor.tokenizer))
 
 

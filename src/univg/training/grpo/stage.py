@@ -20,7 +20,7 @@ from univg.models.loading import Loaded, plain_model
 from univg.terminal import notes
 from univg.training.config import GrpoConfig
 from univg.training.grpo.arguments import BatchPlan, batch_plan, decide_arguments, paper_arguments
-from univg.training.grpo.checks import StartReport, check_oracle, describe_memory
+from univg.training.grpo.checks import StartReport, check_oracle, describe_memory, describe_packing
 from univg.training.grpo.difficulty import check_weighting
 from univg.training.grpo.metrics import Generation, RolloutCallback
 from univg.training.grpo.pages import RolloutPages
@@ -30,6 +30,7 @@ from univg.training.grpo.trainer import GroundingGRPOTrainer
 from univg.training.run.arguments import make_arguments
 from univg.training.run.cpu_layers import PatchLinear
 from univg.training.run.log import RunLog, log_left_out
+from univg.training.run.precision import describe_precision
 from univg.training.run.rows import StageRows, count_steps
 from univg.training.run.stage import (
     count_processes,
@@ -103,7 +104,9 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
     if config.rollout_page_every:
         trainer.add_callback(RolloutPages(out / PAGES, config.rollout_page_every))
     memory = describe_memory(config, loaded, examples, batches, trainer.shared is not None)
-    print_plan(trainer, steps, [str(batches), trainer.sharing_line, memory], console)
+    packing = describe_packing(batches) if trainer.shared is not None else []
+    lines = [str(batches), trainer.sharing_line, *packing, describe_precision(config.bf16), memory]
+    print_plan(trainer, steps, lines, console)
     train(trainer, RunLog(out, "grpo", console, SHOWN), resumed, trainer.current_batches)
     return write_model(trainer, config, out, loaded, facts, console)
 

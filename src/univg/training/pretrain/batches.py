@@ -5,12 +5,14 @@ Batch `step` depends on the config and the step alone, so that a resumed run see
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -40,6 +42,14 @@ class MicroBatch:
     dense: DenseTargets
     box_places_N2: Tensor  # (row, column) of the token before each box of the responses
     box_N4: Tensor  # those boxes, unit
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """Return the batch on another device."""
+        fields: dict[str, Any] = send_to_device(
+            {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, device
+        )
+        dense = send_to_device(vars(self.dense), device)
+        return MicroBatch(**{**fields, "dense": DenseTargets(**dense)})
 
 
 def phase_at(config: PretrainConfig, step: int) -> Phase:

@@ -43,6 +43,7 @@ from univg.training.run.batches import IGNORED, load_steps
 from univg.training.run.checkpoints import check_same_config
 from univg.training.run.cpu_layers import ATTENTION, embed_by_product
 from univg.training.run.log import LOG, append_rows, drop_rows_after
+from univg.training.run.precision import computes_in_bf16, describe_precision
 
 __all__ = ["pretrain", "rate_at"]
 
@@ -64,6 +65,11 @@ class Run:
     optimizers: list[torch.optim.Optimizer]
     step: int = 0
     log: list[dict[str, Any]] = field(default_factory=list)
+    bf16: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
 
     @property
     def steps(self) -> int:
@@ -91,7 +97,10 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False, console: C
         console.print(f"no saved state in {out}: starting from step 0")
     save_config(config, out / "pretrain.yaml")
     parameters = sum(p.numel() for p in training.model.parameters())
-    console.print(f"{parameters / 1e6:.2f} M parameters, {training.steps} steps of {config.batch} samples")
+    console.print(
+        f"{parameters / 1e6:.2f} M parameters, {training.steps} steps of {config.batch} samples, "
+        f"{training.device.type}; {describe_precision(config.bf16)}"
+    )
     _train(training, out, console)
     _write_model(training, out)
     if config.card_samples:
@@ -104,10 +113,11 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False, console: C
 
 def _prepare(config: PretrainConfig) -> Run:
     torch.manual_seed(config.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if config.start is None:
         model, processor = build_tiny(config.seed, _list_texts(config), text=config.text)
     else:
-        loaded: Any = load(config.start, dtype="float32")
+        loaded: Any = load(config.start, dtype="float32", device="cpu")
         model, processor = loaded.model, loaded.processor
     layers = len(model.model.language_model.layers)
     for name, layer in (("dense_layer", config.dense_layer), ("box_layer", config.box_layer)):
@@ -120,7 +130,10 @@ def _prepare(config: PretrainConfig) -> Run:
     head = nn.ModuleDict({"dense": DenseHead(width), "box": BoxHead(width)})
     embed_by_product(model)
     model.set_attn_implementation(ATTENTION)
-    return Run(config, model, processor, head, _make_optimizers(config, model, head))
+    model.to(device)
+    head.to(device)
+    optimizers = _make_optimizers(config, model, head)
+    return Run(config, model, processor, head, optimizers, bf16=computes_in_bf16(config.bf16))
 
 
 def _list_texts(config: PretrainConfig) -> Iterable[str]:
@@ -225,7 +238,7 @@ def _update(training: Run, batch: list[MicroBatch]) -> dict[str, Any]:
     total_weight = sum(float(part.weights_BT[:, 1:].sum()) for part in batch)
     total_tokens = sum(len(part.dense.known_N) for part in batch)
     sums: dict[str, float] = {"loss": 0.0, "box_token": 0.0}
-    for part in batch:
+    for part in (each.to(training.device) for each in batch):
         loss, box_token, dense, terms = _compute_losses(training, part)
         share = len(part.dense.known_N) / total_tokens
         (loss / total_weight + config.dense_weight * share * dense).backward()
@@ -247,7 +260,7 @@ def _update(training: Run, batch: list[MicroBatch]) -> dict[str, Any]:
 def _compute_losses(training: Run, part: MicroBatch) -> tuple[Tensor, float, Tensor, dict[str, float]]:
     """Return the summed weighted token loss, the mean loss of box digits (to watch), the heads' loss and its terms."""
     config, model = training.config, training.model
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bf16):
+    with torch.autocast(training.device.type, dtype=torch.bfloat16, enabled=training.bf16):
         outputs = model.model(**part.inputs, output_hidden_states=True, use_cache=False)
         answered = part.labels_BT[:, 1:] != IGNORED
         logits = model.lm_head(outputs.last_hidden_state[:, :-1][answered]).float()
@@ -279,7 +292,7 @@ def _save_state(training: Run, path: Path) -> None:
 def _read_state(config: PretrainConfig, path: Path) -> dict[str, Any]:
     """Read a saved state; raise UnivgError for one that is torn or of another config."""
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise UnivgError(
             f"the state cannot be read ({type(error).__name__})", path, "delete it and start again"

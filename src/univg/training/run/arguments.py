@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 
 from univg.errors import UnivgError
 from univg.training.config import StageConfig
+from univg.training.run.precision import computes_in_bf16
 from univg.training.run.quiet import silence_libraries
 
 __all__ = ["make_arguments"]
@@ -60,7 +61,7 @@ def _list_shared(config: StageConfig) -> dict[str, Any]:
         "warmup_steps": config.warmup_ratio
         if config.warmup_ratio < 1
         else 0.999,  # from 1 on, it counts steps
-        "bf16": config.bf16,
+        "bf16": computes_in_bf16(config.bf16),
         "gradient_checkpointing": config.gradient_checkpointing,
         "max_steps": 1,  # set once the data has been read
         "save_strategy": "steps",

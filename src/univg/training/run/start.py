@@ -13,6 +13,7 @@ from univg.models.loading import Loaded, load
 from univg.models.pixels import PixelBudget
 from univg.training.config import LANGUAGE_LINEAR, StageConfig
 from univg.training.run.cpu_layers import embed_by_product
+from univg.training.run.precision import computes_in_bf16
 
 __all__ = ["load_start", "make_lora"]
 
@@ -30,7 +31,7 @@ def load_start(config: StageConfig) -> Loaded:
             remedy=f"merge it first: univg merge {config.model} --out FOLDER",
         )
     budget = config.pixel_budget and PixelBudget(**config.pixel_budget.model_dump())
-    dtype = torch.bfloat16 if config.lora is not None and config.bf16 else torch.float32
+    dtype = torch.bfloat16 if config.lora is not None and computes_in_bf16(config.bf16) else torch.float32
     loaded = load(config.model, dtype=dtype, device="cpu", pixel_budget=budget or None)
     if loaded.family.frame != "permille":
         raise UnivgError(

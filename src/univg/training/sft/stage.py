@@ -38,6 +38,7 @@ from univg.training.run.batches import (
 from univg.training.run.checkpoints import Checkpoints, load_whole_model
 from univg.training.run.cpu_layers import ATTENTION
 from univg.training.run.log import RunLog, log_left_out
+from univg.training.run.precision import describe_precision
 from univg.training.run.quiet import silence_libraries
 from univg.training.run.rows import Row, StageRows, count_steps, render_prompt_text
 from univg.training.run.stage import (
@@ -205,7 +206,7 @@ def train_sft(config: SftConfig, out: Path, resume: bool = False, console: Conso
         f"{config.batch} samples a step = {config.micro_batch} at once × {share} accumulated × "
         f"{processes} process(es)"
     )
-    print_plan(trainer, steps, [line], console)
+    print_plan(trainer, steps, [line, describe_precision(config.bf16)], console)
     log = RunLog(out, "sft", console, ("loss", "mean_token_accuracy"))
     train(trainer, log, resumed, lambda: trainer.loader.current)
     return write_model(trainer, config, out, loaded, facts, console)
