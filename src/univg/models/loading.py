@@ -110,13 +110,15 @@ def load(
     pixel_budget: PixelBudget | None = None,
     lora: str | Path | None = None,
     frame: Frame | None = None,
+    empty: bool = False,
 ) -> Loaded:
     """Load a checkpoint: a folder, a hub name (`org/name`, `org/name@revision`) or one of `EMBEDDED`.
 
     A folder that holds a LoRA adapter loads the base it names and merges the adapter into it; `lora` merges
     an adapter into the checkpoint `name`. `pixel_budget` replaces the stored one. `device` None is the GPU if
     there is one; `dtype` "auto" is float32 on a CPU and the checkpoint's own on a GPU. `frame` states what
-    the caller will read the answers as. The model is in evaluation mode.
+    the caller will read the answers as. The model is in evaluation mode. `empty`: its weights are not
+    read, because a process that has them will send them (FSDP); until they are written, they take no memory.
 
     Errors: UnivgError when there is no such checkpoint or it cannot be read, when `frame` is not what the
     family writes, and for a device or dtype that does not exist here.
@@ -136,7 +138,10 @@ def load(
     processor = _read_processor(source.folder)
     processor.set_pixel_budget(pixel_budget or stored_budget)
     quiet = sum(file.stat().st_size for file in weights) < _QUICK_BYTES
-    model = _read_model(source.folder, family, torch_dtype, quiet)
+    if empty:
+        model = _build_empty(source.folder, family, torch_dtype)
+    else:
+        model = _read_model(source.folder, family, torch_dtype, quiet)
     _check_fit(source.folder, model, processor)
     if adapter is not None:
         model = _merge_adapter(model, adapter)
@@ -262,6 +267,27 @@ def _read_model(folder: Path, family: ModelFamily, dtype: torch.dtype, quiet: bo
         cause = f"{len(absent)} of the model's weights are missing or of another shape ({absent[0]})"
         raise unusable(cause, folder, COPY_AGAIN)
     return model
+
+
+def _build_empty(folder: Path, family: ModelFamily, dtype: torch.dtype) -> PreTrainedModel:
+    """Build the model around memory that nothing has been written to; its buffers, which no checkpoint holds, are
+    there. (On "meta" all weights would have one address, by which accelerate tells them apart.)"""
+    with _reading(folder, "the model"):
+        import torch
+        import transformers
+        from accelerate import init_empty_weights  # type: ignore[import-untyped]
+
+        architecture = getattr(transformers, family.architecture)
+        config = transformers.AutoConfig.from_pretrained(folder)
+        with init_empty_weights(include_buffers=False):
+            model = architecture._from_config(config, dtype=dtype)
+        for module in model.modules():
+            for name, weight in module.named_parameters(recurse=False):
+                module.register_parameter(name, torch.nn.Parameter(torch.empty_like(weight, device="cpu")))
+        model.tie_weights()
+        model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
+        built: PreTrainedModel = model
+    return built
 
 
 @contextmanager

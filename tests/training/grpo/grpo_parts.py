@@ -5,12 +5,14 @@ Run as a program (by `torchrun`), it takes one step on several processes and wri
 
 from __future__ import annotations
 
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
+from trl.trainer import grpo_trainer
 
 from univg.grounding.prompts import render_chat, render_response
 from univg.models.loading import Loaded, load
@@ -125,12 +127,24 @@ def one_step(start: Path, out: Path, micro_batch: int, accumulation: int, **more
         loaded.model, None, arguments, rows, processing_class=loaded.processor, callbacks=[keep], **more
     )
     trainer.rows = rows
-    trainer.train()
+    sent: list[int] = []
+    gather = grpo_trainer.gather_object
+
+    def gather_counted(objects: Any) -> Any:
+        sent.append(len(pickle.dumps(objects)))
+        return gather(objects)
+
+    grpo_trainer.gather_object = gather_counted
+    try:
+        trainer.train()
+    finally:
+        grpo_trainer.gather_object = gather
     logged = trainer.state.log_history[0]
     return {
         "places": trainer.places,
         "advantages": trainer.advantages,
         "gradient": keep.gradient,
+        "bytes_sent": sum(sent),
         "logged": {name: value for name, value in logged.items() if isinstance(value, float)},
     }
 

@@ -80,6 +80,7 @@ def test_two_processes_give_the_same_weights_and_gradient(
     assert found[0]["places"] + found[1]["places"] == list(range(12))
     assert found[0]["advantages"] + found[1]["advantages"] == pytest.approx(whole["advantages"], abs=1e-6)
     for each in found:
+        assert each["bytes_sent"] < 20_000, "prompts are gathered without their pictures"
         _same_gradient(each["gradient"], whole["gradient"])
         for name in ("iou", "format", "groups/weight", "groups/no_spread", "groups/hard", "reward"):
             assert found[0]["logged"][name] == pytest.approx(whole["logged"][name], abs=1e-5), name

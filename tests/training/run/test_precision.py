@@ -19,7 +19,17 @@ TINY = ["max_steps=1", "batch=2", "micro_batch=2", "workers=0"]
 @pytest.mark.parametrize("limit", ["ALL", "AVX2"])
 def test_a_processor_without_bf16_computes_in_float32_and_says_so(limit: str, tmp_path: Path) -> None:
     """oneDNN is told to do without its newer instructions: what it then says of bf16 decides, and training goes on."""
-    command = [sys.executable, "-m", "univg", "sft", "--config", "tiny-sft", "--out", str(tmp_path / "run"), *TINY]
+    command = [
+        sys.executable,
+        "-m",
+        "univg",
+        "sft",
+        "--config",
+        "tiny-sft",
+        "--out",
+        str(tmp_path / "run"),
+        *TINY,
+    ]
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": limit, "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert ended.returncode == 0, ended.stderr[-2000:]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from torch.distributed.tensor import DTensor
 from trl.trainer.grpo_config import GRPOConfig as TrlArguments
 
 from univg.errors import UnivgError
@@ -157,4 +158,5 @@ def _embed_alike(policy: Any, reference: Any) -> None:
     differently from a convolution, which is slower too."""
     if reference is not None and isinstance(policy.model.visual.patch_embed.proj, PatchLinear):
         embedding: Any = plain_model(reference).model.visual.patch_embed
-        embedding.proj = PatchLinear(embedding.proj)
+        if not isinstance(embedding.proj.weight, DTensor):  # FSDP has it already, in the layer that it was in
+            embedding.proj = PatchLinear(embedding.proj)

@@ -42,8 +42,9 @@ from trl.trainer.grpo_config import GRPOConfig as TrlArguments
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from univg.grounding.scoring import score
-from univg.training.grpo.arguments import EpochSampler, RowTable, paper_arguments
+from univg.training.grpo.arguments import EpochSampler, RowTable, paper_arguments, reference_on_own_gpu
 from univg.training.grpo.difficulty import find_weighting, weights_of
+from univg.training.grpo.local_images import keep_local
 from univg.training.grpo.metrics import Generation, GroupScores, RolloutCallback, step_metrics
 from univg.training.grpo.rewards import RolloutReader, format_reward, iou_reward, text_of
 from univg.training.grpo.rollouts import (
@@ -124,14 +125,9 @@ class GroundingGRPOTrainer(GRPOTrainer):
             given: Any = args.generation_kwargs
             args.generation_kwargs = {**bans, **(given or {})}
         rewards: Any = [iou_reward, format_reward] if reward_funcs is None else reward_funcs
-        super().__init__(
-            model,
-            rewards,
-            args,
-            RowTable.of(train_dataset),
-            processing_class=processing_class,
-            **others,
-        )
+        rows = RowTable.of(train_dataset)
+        with reference_on_own_gpu(args):
+            super().__init__(model, rewards, args, rows, processing_class=processing_class, **others)
         writes = "a rollout function gives prompts of its own" if self.rollout_func is not None else None
         if getattr(self, "tools", None) or getattr(self, "environment_factories", None):
             writes = "tools may put images into rollouts"
@@ -184,6 +180,8 @@ class GroundingGRPOTrainer(GRPOTrainer):
         For positive weights this equals weighting the clipped policy term, and it leaves the KL term alone,
         as the paper's trainer does.
         """
+        if not self.log_multimodal:
+            inputs = keep_local(inputs)
         with self._images_read_once():
             output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         generation, self._generation = self._generation, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -32,7 +33,9 @@ def load_start(config: StageConfig) -> Loaded:
         )
     budget = config.pixel_budget and PixelBudget(**config.pixel_budget.model_dump())
     dtype = torch.bfloat16 if config.lora is not None and computes_in_bf16(config.bf16) else torch.float32
-    loaded = load(config.model, dtype=dtype, device="cpu", pixel_budget=budget or None)
+    loaded = load(
+        config.model, dtype=dtype, device="cpu", pixel_budget=budget or None, empty=_is_sent_weights()
+    )
     if loaded.family.frame != "permille":
         raise UnivgError(
             f"model: {config.model}: {loaded.family.model_type} writes boxes in pixels, and both stages teach "
@@ -45,6 +48,17 @@ def load_start(config: StageConfig) -> Loaded:
     if config.freeze_vision:
         loaded.model.model.visual.requires_grad_(False)
     return loaded
+
+
+def _is_sent_weights() -> bool:
+    """Tell whether this process gets its weights from the first one: under FSDP2 with `cpu_ram_efficient_loading`.
+
+    transformers reads them in every process all the same: 30 GB each of a 7B model in float32.
+    """
+    asked = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING")
+    if os.environ.get("FSDP_VERSION") != "2" or not all(os.environ.get(name) == "true" for name in asked):
+        return False
+    return torch.distributed.is_initialized() and torch.distributed.get_rank() > 0
 
 
 def make_lora(config: StageConfig, loaded: Loaded) -> Any:
