@@ -88,7 +88,8 @@ def test_two_processes_that_share_the_weights_learn_what_one_does(
     for step, (alone, shared) in enumerate(zip(one, two, strict=True)):
         for name in set(SAME) & set(alone):
             # What the first update did differs in the last bits; rollouts of the second step are drawn from it.
-            assert shared[name] == pytest.approx(alone[name], rel=1e-3, abs=1e-4), (step, name)
+            apart = 1e-3 if step else 1e-4
+            assert shared[name] == pytest.approx(alone[name], rel=1e-3, abs=apart), (step, name)
     weights = [load(tmp_path / out, device="cpu").model.state_dict() for out in ("one", "two")]
     assert max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]) < 2e-3
 

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    TrainerCallback,
+)
 from trl.trainer import grpo_trainer
 
 from univg.grounding.prompts import render_chat, render_response
@@ -33,13 +39,56 @@ IMAGES = (1, 3, 6)
 FAMILY_OF = {1: "referring", 3: "common_object", 6: "object_tracking"}
 
 
-def save_start(folder: Path) -> Path:
-    """A model whose responses differ from prompt to prompt (at the usual initial scale they hardly do)."""
-    model, processor = build_tiny(seed=0, text=SMALL_TEXT)
+OTHER_TEXT = {
+    "vocab_size": 288,
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 24,
+    "max_position_embeddings": 4096,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [4, 4, 4]},
+}
+VISION = {"depth": 3, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "out_hidden_size": 48}
+VISION |= {"patch_size": 10, "spatial_merge_size": 2, "temporal_patch_size": 2}
+OTHER_FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "qwen2_5_vl": (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        {"window_size": 40, "fullatt_block_indexes": [1]},
+    ),
+    "qwen3_vl": (
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+        {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]},
+    ),
+}
+
+
+def build_family(name: str, processor: Any) -> Any:
+    """Build a tiny model of another family, with the embedded family's tokens and patches."""
+    config_class, model_class, vision = OTHER_FAMILIES[name]
+    tokens = {"image_token_id": "image_pad", "video_token_id": "video_pad"}
+    tokens |= {"vision_start_token_id": "vision_start", "vision_end_token_id": "vision_end"}
+    ids = {key: processor.tokenizer.convert_tokens_to_ids(f"<|{token}|>") for key, token in tokens.items()}
+    torch.manual_seed(0)
+    model = model_class(config_class(text_config=OTHER_TEXT, vision_config=VISION | vision, **ids))
+    scale_up(model)
+    return model.eval()
+
+
+def scale_up(model: Any) -> None:
+    """Let responses differ from prompt to prompt (at the usual initial scale they hardly do)."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(4)
+
+
+def save_start(folder: Path) -> Path:
+    model, processor = build_tiny(seed=0, text=SMALL_TEXT)
+    scale_up(model)
     save_tiny(model, processor, folder)
     return folder
 

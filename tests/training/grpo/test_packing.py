@@ -8,17 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import grpo_parts as parts
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import (
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-)
 from trl.trainer.utils import add_fused_lm_head
 
 from univg.models.generation.decoding import decode, prefill
@@ -258,65 +253,16 @@ def test_bf16_is_as_near_as_bf16_is() -> None:
     assert (packed - exact).norm() < 1.5 * (rough - exact).norm()
 
 
-SMALL_TEXT = {
-    "vocab_size": 288,
-    "hidden_size": 48,
-    "intermediate_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 24,
-    "max_position_embeddings": 4096,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [4, 4, 4]},
-}
-VISION = {"depth": 3, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "out_hidden_size": 48}
-VISION |= {"patch_size": 10, "spatial_merge_size": 2, "temporal_patch_size": 2}
-OTHER_FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "qwen2_5_vl": (
-        Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
-        {"window_size": 40, "fullatt_block_indexes": [1]},
-    ),
-    "qwen3_vl": (
-        Qwen3VLConfig,
-        Qwen3VLForConditionalGeneration,
-        {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]},
-    ),
-}
-
-
 def _other(name: str) -> tuple[Any, dict[str, Tensor], list[int], Tensor, Tensor]:
     case = Case((2, 1), (3, 2))
     _, processor = build_tiny(0, text=TEXT)
     prompts = _prompts(processor, case)
-    config_class, model_class, vision = OTHER_FAMILIES[name]
-    ids = {
-        token: processor.tokenizer.convert_tokens_to_ids(f"<|{token}|>")
-        for token in ("image_pad", "video_pad")
-    }
-    ids |= {
-        token: processor.tokenizer.convert_tokens_to_ids(f"<|{token}|>")
-        for token in ("vision_start", "vision_end")
-    }
-    config = config_class(
-        text_config=SMALL_TEXT,
-        vision_config=VISION | vision,
-        image_token_id=ids["image_pad"],
-        video_token_id=ids["video_pad"],
-        vision_start_token_id=ids["vision_start"],
-        vision_end_token_id=ids["vision_end"],
-    )
-    torch.manual_seed(0)
-    model = model_class(config)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.mul_(4)
+    model = parts.build_family(name, processor)
     _, _, sources, completions, mask = _make(case)
     return model.eval(), prompts, sources, completions, mask
 
 
-@pytest.mark.parametrize("name", OTHER_FAMILIES)
+@pytest.mark.parametrize("name", parts.OTHER_FAMILIES)
 def test_other_families_share_too(name: str) -> None:
     """Features of a frozen tower as well, with those that Qwen3-VL adds to its first layers."""
     model, prompts, sources, ids, mask = _other(name)
@@ -342,7 +288,7 @@ def _patches_of(prompts: Mapping[str, Tensor]) -> Patches:
     return patches
 
 
-@pytest.mark.parametrize("name", OTHER_FAMILIES)
+@pytest.mark.parametrize("name", parts.OTHER_FAMILIES)
 def test_other_families_decode_with_one_copy_of_the_prompt(name: str) -> None:
     model, prompts, sources, _, _ = _other(name)
     expanded = prefill(model, prompts)
