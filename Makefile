@@ -11,6 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint
 MADE := $(VENV)/.made
 CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
+NIGHTLY := $(VENV)/.nightly
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -26,7 +27,7 @@ demo: $(CORE)  ## install, then ground the bundled examples with the embedded mo
 test: $(DEV)  ## run the tests
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope $(PYTEST_ARGS)
 
-nightly: $(DEV)  ## run the tests that take minutes
+nightly: $(NIGHTLY)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 bench: $(DEV)  ## a GRPO step of TRL's trainer and of univg's, side by side (half an hour)
@@ -61,3 +62,7 @@ $(DEV): pyproject.toml constraints.txt | $(MADE)
 	@echo "Installing univg and what its tests need into $(VENV); PyTorch is most of it."
 	$(PIP) --editable '.[dev]'
 	@touch $(CORE) $@
+
+$(NIGHTLY): $(DEV)
+	$(PIP) --editable '.[dev,deepspeed]'
+	@touch $(CORE) $(DEV) $@
