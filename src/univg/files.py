@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,7 @@ __all__ = [
     "canonical",
     "check_writable",
     "create_whole",
+    "digest_blocks",
     "digest_file",
     "naming_paths",
     "replacing",
@@ -110,6 +111,41 @@ def digest_file(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's content, 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_BLOCK = 1 << 26
+
+
+def digest_blocks(paths: Sequence[Path]) -> list[str]:
+    """Return a digest of each file's whole content, 64 hexadecimal digits, computed on all cores.
+
+    It is the SHA-256 of the SHA-256s of the content's blocks of 64 MB, since one core digests only about 1 GB/s.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+    >>> path.write_text("content")
+    7
+    >>> digest_blocks([path])[0][:8]
+    'c4eec85e'
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    blocks = [(path, at) for path in paths for at in range(0, path.stat().st_size, _BLOCK)]
+    together = {path: hashlib.sha256() for path in paths}
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        for (path, _), digest in zip(blocks, pool.map(_digest_block, blocks), strict=True):
+            together[path].update(digest)
+    return [together[path].hexdigest() for path in paths]
+
+
+def _digest_block(block: tuple[Path, int]) -> bytes:
+    path, start = block
+    sha = hashlib.sha256()
+    with open(path, "rb") as file:
+        file.seek(start)
+        while (left := start + _BLOCK - file.tell()) and (piece := file.read(min(left, 1 << 20))):
+            sha.update(piece)
+    return sha.digest()
 
 
 def check_writable(folder: Path) -> None:

@@ -147,12 +147,14 @@ def adapter_folder(name: str | Path) -> Path:
 def base_of(adapter: Path) -> Source:
     """Find the checkpoint that an adapter was trained on, as its configuration names it. Errors: UnivgError."""
     remedy = "name the base as the model and give the adapter as lora"
-    base = read_json(adapter / ADAPTER_CONFIG_FILE).get("base_model_name_or_path")
+    settings = read_json(adapter / ADAPTER_CONFIG_FILE)
+    base, revision = settings.get("base_model_name_or_path"), settings.get("revision")
     if not isinstance(base, str) or not base:
         raise unusable("the adapter does not say which model it belongs to", adapter, remedy)
     beside = adapter / base  # relative to the adapter, when both moved together
+    named = f"{base}@{revision}" if revision and not Path(base).is_dir() else base
     try:
-        return locate(beside if beside.is_dir() else base)
+        return locate(beside if beside.is_dir() else named)
     except UnivgError as error:
         cause = f"the adapter's base {base!r} is not there ({error.cause})"
         raise unusable(cause, adapter, remedy) from error

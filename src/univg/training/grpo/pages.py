@@ -21,6 +21,7 @@ from univg.grounding.scoring import Score
 from univg.pictures.pages import place_percent, render_page, thumbnail_url
 from univg.training.grpo.difficulty import Level, level_of
 from univg.training.grpo.metrics import Generation, RolloutCallback
+from univg.training.run.checkpoints import writing
 
 __all__ = ["Group", "Rollout", "RolloutPages", "groups_in"]
 
@@ -107,7 +108,8 @@ class RolloutPages(RolloutCallback):
         stride = max(1, steps_between // args.gradient_accumulation_steps)
         due = generation.step == 1 or generation.step % self.every < stride
         if due and state.is_world_process_zero:
-            self.write(generation.step, groups_in(generation), generation.metrics)
+            with writing("the page of rollouts", self.folder.parent):
+                self.write(generation.step, groups_in(generation), generation.metrics)
 
     def write(self, step: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> Path:
         """Write the page of one step and list it in the index; returns the page's path."""

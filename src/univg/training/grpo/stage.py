@@ -32,6 +32,7 @@ from univg.training.run.arguments import make_arguments
 from univg.training.run.cpu_layers import PatchLinear
 from univg.training.run.log import RunLog, log_left_out
 from univg.training.run.precision import describe_precision
+from univg.training.run.quiet import silence_libraries
 from univg.training.run.rows import StageRows, count_steps
 from univg.training.run.stage import (
     count_processes,
@@ -134,7 +135,7 @@ def _make_trainer(
     rewards: Sequence[Reward],
     reader: RolloutReader,
 ) -> GroundingGRPOTrainer:
-    with warnings.catch_warnings():
+    with silence_libraries(), warnings.catch_warnings():
         warnings.simplefilter("ignore", PromptsNotShared)  # the plan says it
         trainer = GroundingGRPOTrainer(
             loaded.model,

@@ -37,7 +37,9 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from univg.config import Config
 from univg.errors import UnivgError, one_line
-from univg.files import write_whole
+from univg.files import digest_blocks, write_whole
+from univg.models.checkpoint import WEIGHTS_FILE, WEIGHTS_INDEX_FILE
+from univg.terminal import is_first_process
 
 __all__ = [
     "SEAL",
@@ -57,7 +59,12 @@ SEAL = "whole.json"
 STAGING = ".saving"
 _PREFIX = "checkpoint-"
 _EDGE = 1 << 20
-"""Bytes at each end of a file that its digest covers: enough to tell a torn file, and quick on tens of gigabytes."""
+"""Bytes at each end of a file that its digest covered in seals of older versions."""
+
+_FSDP_COPY = "pytorch_model_fsdp.bin"
+"""What accelerate saves of a whole model under FSDP beside transformers' own file: the same weights once more."""
+_CUT_SHORT = ("inline_container.cc", "iostream error")
+"""What torch.save raises, as a RuntimeError, where the disk takes no more."""
 
 
 @dataclass
@@ -85,6 +92,8 @@ class Checkpoints:
                 yield staging / name
                 PartialState().wait_for_everyone()
                 if args.should_save:
+                    if _holds_whole(staging / name):
+                        (staging / name / _FSDP_COPY).unlink(missing_ok=True)
                     if self.complete is not None:
                         self.complete(staging / name)
                     seal(staging / name)
@@ -102,18 +111,37 @@ class Checkpoints:
 
 
 def load_whole_model(model: Any, folder: str | Path) -> bool:
-    """Read a checkpoint's weights into a model as any checkpoint is read; False for an adapter or a sharded model.
+    """Read a checkpoint's weights into a model as any checkpoint is read; False for an adapter, and for a sharded
+    model whose parts are kept apart.
 
     transformers' trainer loads the file's names as they stand: of a Qwen2-VL, which is saved under the names that it
-    had in older versions, not one weight, with no more than a warning.
+    had in older versions, not one weight, with no more than a warning. Of a model sharded by FSDP2 the first process
+    reads the weights and sends each process its part; all must come here.
     """
-    sharded = any(
-        type(weight).__name__ == "DTensor" or hasattr(weight, "ds_id") for weight in model.parameters()
-    )
-    if sharded or not isinstance(model, PreTrainedModel):
+    if not isinstance(model, PreTrainedModel):
         return False
-    model.load_state_dict(type(model).from_pretrained(folder, dtype=model.dtype).state_dict())
+    kinds = {type(weight).__name__ for weight in model.parameters()}
+    if "DTensor" in kinds and _holds_whole(Path(folder)) and not (Path(folder) / _FSDP_COPY).exists():
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        set_model_state_dict(model, _read_weights(model, folder) if is_first_process() else {}, options=options)
+        return True
+    if "DTensor" in kinds or any(hasattr(weight, "ds_id") for weight in model.parameters()):
+        return False
+    model.load_state_dict(_read_weights(model, folder))
     return True
+
+
+def _read_weights(model: PreTrainedModel, folder: str | Path) -> dict[str, torch.Tensor]:
+    plain = next(each for each in type(model).__mro__ if not each.__name__.startswith("FSDP"))
+    assert issubclass(plain, PreTrainedModel)
+    weights: dict[str, torch.Tensor] = plain.from_pretrained(folder, dtype=model.dtype).state_dict()
+    return weights
+
+
+def _holds_whole(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (WEIGHTS_FILE, WEIGHTS_INDEX_FILE))
 
 
 class StopAtNonFinite(TrainerCallback):
@@ -162,25 +190,34 @@ class StopAtNonFinite(TrainerCallback):
 
 def seal(folder: Path) -> None:
     """Flush every file of a folder to the disk and list them in `SEAL`, which is written last."""
-    listed = {}
-    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL):
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
+    for file in files:
         _flush(file)
-        listed[file.relative_to(folder).as_posix()] = [file.stat().st_size, _digest_ends(file)]
+    listed = {
+        file.relative_to(folder).as_posix(): [file.stat().st_size, digest]
+        for file, digest in zip(files, digest_blocks(files), strict=True)
+    }
     write_whole(folder / SEAL, json.dumps(listed, indent=1) + "\n")
     _flush(folder)
 
 
-def find_fault(folder: Path) -> str | None:
-    """Return what is wrong with a sealed checkpoint; None if it is whole."""
+def find_fault(folder: Path, contents: bool = True) -> str | None:
+    """Return what is wrong with a sealed checkpoint; None if it is whole. Without `contents` only sizes are
+    compared, which takes no time."""
     try:
         listed = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-        for name, (size, digest) in listed.items():
+        for name, (size, _) in listed.items():
             file = folder / name
             if not file.is_file():
                 return f"{name} is missing"
             if file.stat().st_size != size:
                 return f"{name} has {file.stat().st_size} of {size} bytes"
-            if _digest_ends(file) != digest:
+        if not contents:
+            return None
+        entire = [name for name, (_, digest) in listed.items() if len(digest) == 64]
+        found = dict(zip(entire, digest_blocks([folder / name for name in entire]), strict=True))
+        for name, (_, digest) in listed.items():
+            if (found.get(name) or _digest_ends(folder / name)) != digest:
                 return f"{name} is damaged"
     except FileNotFoundError:
         return f"there is no {SEAL} in it"
@@ -195,11 +232,14 @@ def find_checkpoints(out: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)), reverse=True)
 
 
-def find_last_good(out: Path) -> tuple[Path | None, list[str]]:
-    """Return the latest whole checkpoint of a run (None: there is none), and a line on each torn one after it."""
+def find_last_good(out: Path, contents: bool = True) -> tuple[Path | None, list[str]]:
+    """Return the latest whole checkpoint of a run (None: there is none), and a line on each torn one after it.
+
+    `contents` as for :func:`find_fault`.
+    """
     reports: list[str] = []
     for folder in find_checkpoints(out):
-        fault = find_fault(folder)
+        fault = find_fault(folder, contents)
         if fault is None:
             return folder, reports
         reports.append(f"torn checkpoint passed over ({fault}): {folder}: it will be replaced")
@@ -233,10 +273,13 @@ def writing(what: str, out: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
         text = one_line(" ".join(str(getattr(error, "strerror", None) or error).split()))[:120]
-        if not isinstance(error, (OSError, SafetensorError)) and "write" not in text.lower():
-            raise
+        if not isinstance(error, (OSError, SafetensorError)):
+            if any(sign in text for sign in _CUT_SHORT):
+                text = "the file was cut short"
+            elif "write" not in text.lower():
+                raise
         free = shutil.disk_usage(out).free / 1e9
-        last, _ = find_last_good(out)
+        last, _ = find_last_good(out, contents=False)
         kept = f"continue with --resume from {last.name}" if last else "no checkpoint is there yet"
         raise UnivgError(
             f"{what} cannot be written ({text}; {free:.1f} GB free)", out, f"make room; {kept}"

@@ -36,7 +36,8 @@ class RunLog(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._at = time.perf_counter()
         if state.is_world_process_zero:
-            drop_rows_after(self.path, state.global_step)
+            with writing("the log", self.path.parent):
+                drop_rows_after(self.path, state.global_step)
             self._task = self._bar.add_task(
                 self.title, total=state.max_steps, completed=state.global_step, note=""
             )

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
 from rich.console import Console
 from transformers import PrinterCallback, Trainer
 
@@ -28,7 +29,7 @@ from univg.errors import UnivgError
 from univg.files import write_whole
 from univg.models import checkpoint
 from univg.models.loading import Loaded, plain_model, write_conventions
-from univg.terminal import is_first_process
+from univg.terminal import is_first_process, notes, waiting
 from univg.training.config import StageConfig
 from univg.training.run.card import write_stage_card
 from univg.training.run.checkpoints import (
@@ -43,6 +44,8 @@ from univg.training.run.checkpoints import (
 from univg.training.run.log import LOG, RunLog
 from univg.training.run.quiet import silence_libraries
 from univg.training.run.rows import StageRows, data_digest
+from univg.training.run.settings import mend_settings
+from univg.training.run.start import digest_start
 
 __all__ = [
     "count_processes",
@@ -77,7 +80,8 @@ def start_run(config: StageConfig, out: Path, resume: bool, console: Console) ->
         raise UnivgError("a run is here already", out, "continue it with --resume, or choose another --out")
     if is_first_process():
         shutil.rmtree(out / STAGING, ignore_errors=True)  # of a run that was killed while it wrote
-    last, reports = find_last_good(out)
+    # One process reads all bytes of a checkpoint; the others are told in `train` what it found.
+    last, reports = find_last_good(out, contents=is_first_process())
     for line in reports:
         console.print(line, style="yellow")
     if resume and last is None:
@@ -104,9 +108,9 @@ def _check_config(config: StageConfig, out: Path) -> None:
 def record_run(
     config: StageConfig, out: Path, rows: StageRows, resumed: Path | None, steps: int
 ) -> dict[str, Any]:
-    """Save config, versions and data digest beside the checkpoints, and return what was saved.
+    """Save config, versions and digests beside the checkpoints, and return what was saved.
 
-    Raises UnivgError where a resumed run's data or number of processes is another.
+    Raises UnivgError where a resumed run's data, start model or number of processes is another.
     """
     facts: dict[str, Any] = {
         "stage": type(config).__name__.removesuffix("Config").lower(),
@@ -118,20 +122,37 @@ def record_run(
         "left_out_when_read": sum(source.dropped for source in rows.sources),
     }
     path = out / RECORD
-    if resumed is not None and path.exists():
-        before = checkpoint.read_json(path)
-        if before.get("data_digest") != facts["data_digest"]:
-            raise UnivgError(
-                "the data is not what the run began with", path, "restore the files, or choose another --out"
-            )
-        if before.get("processes") != facts["processes"]:
-            began = f"the run began with {before.get('processes')} processes, not {facts['processes']}"
-            raise UnivgError(began, path, "resume with as many")
+    before = checkpoint.read_json(path) if resumed is not None and path.exists() else None
+    if before is not None and before.get("data_digest") != facts["data_digest"]:
+        raise UnivgError(
+            "the data is not what the run began with", path, "restore the files, or choose another --out"
+        )
+    if before is not None and before.get("processes") != facts["processes"]:
+        began = f"the run began with {before.get('processes')} processes, not {facts['processes']}"
+        raise UnivgError(began, path, "resume with as many")
     if is_first_process():
+        with waiting(notes(), "reading the start model for its digest"):
+            facts["start_model"] = digest_start(config.model)
+        if before is not None:
+            _check_start(before.get("start_model", {}), facts["start_model"], config, path)
         with writing("the run's record", out):
             save_config(config, out / RESOLVED)
             write_whole(path, json.dumps(facts, indent=2) + "\n")
     return facts
+
+
+def _check_start(before: Mapping[str, str], now: Mapping[str, str], config: StageConfig, path: Path) -> None:
+    """Raise UnivgError unless the start model's files, by their digests, are those that the run began with.
+
+    They are the reference of GRPO's KL term, and what an adapter stands on. Runs of older versions recorded none.
+    """
+    differing = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    if before and differing:
+        raise UnivgError(
+            f"model: {config.model} is not what the run began with (differs in {', '.join(differing)})",
+            path,
+            "restore the files, or choose another --out",
+        )
 
 
 def _find_version(name: str) -> str:
@@ -147,9 +168,9 @@ def print_plan(trainer: Trainer, steps: int, lines: Sequence[str], console: Cons
     assert model is not None
     parameters = list(model.parameters())
     trained = [p for p in parameters if p.requires_grad]
-    count, learnt = sum(p.numel() for p in parameters), sum(p.numel() for p in trained)
-    weights = sum(p.numel() * p.element_size() for p in parameters)
-    moving = sum(p.numel() * (p.element_size() + 8) for p in trained)  # gradient, two moments of AdamW
+    count, learnt = sum(map(_count_numbers, parameters)), sum(map(_count_numbers, trained))
+    weights = sum(_count_numbers(p) * p.element_size() for p in parameters)
+    moving = sum(_count_numbers(p) * (p.element_size() + 8) for p in trained)  # gradient, AdamW's two moments
     for line in (
         *lines,
         f"{count / 1e6:.2f} M parameters, {learnt / 1e6:.2f} M of them trained; {steps} steps on "
@@ -160,12 +181,19 @@ def print_plan(trainer: Trainer, steps: int, lines: Sequence[str], console: Cons
         console.print(line)
 
 
+def _count_numbers(weight: torch.Tensor) -> int:
+    """Return how many numbers a weight holds over all processes; under ZeRO-3 the tensor itself is empty."""
+    return int(getattr(weight, "ds_numel", weight.numel()))
+
+
 def make_checkpoints(config: StageConfig, loaded: Loaded) -> Checkpoints:
-    """Make what keeps a run's checkpoints; each carries the conventions of the model."""
-    return Checkpoints(
-        config.keep_checkpoints,
-        lambda folder: write_conventions(folder, config.prompt_style, loaded.pixel_budget),
-    )
+    """Make what keeps a run's checkpoints; each is a model that loads like the finished one."""
+
+    def complete(folder: Path) -> None:
+        write_conventions(folder, config.prompt_style, loaded.pixel_budget)
+        mend_settings(folder, config.model)
+
+    return Checkpoints(config.keep_checkpoints, complete)
 
 
 def train(trainer: Trainer, log: RunLog, resumed: Path | None, batches: Callable[[], Sequence[Any]]) -> None:
@@ -173,6 +201,7 @@ def train(trainer: Trainer, log: RunLog, resumed: Path | None, batches: Callable
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(log)
     trainer.add_callback(StopAtNonFinite(log.path.parent, batches))
+    resumed = broadcast_object_list([resumed])[0]
     try:
         with silence_libraries():
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
@@ -190,24 +219,23 @@ def write_model(
 ) -> Path:
     """Write the finished model to `out`: weights (or the adapter), processor, conventions, card.
 
-    In one process full weights are saved as bf16 if the config says so; under FSDP or ZeRO-3 as they are gathered.
+    Full weights are saved as bf16 if the config says so. Of a model sharded by ZeRO-3 or FSDP every process sends
+    its parts to the first one.
     """
     staged = out / ".final"
-    model = plain_model(trainer.model)
-    if config.lora is None and config.bf16 and config.save_bf16 and trainer.args.world_size == 1:
-        model.to(torch.bfloat16)
-    model.config.use_cache = True
+    as_bf16 = config.lora is None and config.bf16 and config.save_bf16
     with writing("the finished model", out), silence_libraries():
         if is_first_process():
             shutil.rmtree(staged, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
-        trainer.save_model(str(staged))
+        _save_weights(trainer, staged, as_bf16)
         trainer.accelerator.wait_for_everyone()
         if not is_first_process():
             return out
         (staged / "training_args.bin").unlink(missing_ok=True)
         loaded.processor.save_pretrained(staged)
         write_conventions(staged, config.prompt_style, loaded.pixel_budget)
+        mend_settings(staged, config.model, "bfloat16" if as_bf16 else None)
         write_stage_card(staged, out.name, config, facts, out / LOG)
         for file in staged.iterdir():
             file.chmod(0o644)  # safetensors makes files that only their owner reads; a checkpoint is shared
@@ -218,5 +246,23 @@ def write_model(
         checkpoint.adapter_folder(out)
     else:
         checkpoint.weight_files(checkpoint.locate(out))
-    console.print(f"finished: {out}")
     return out
+
+
+def _save_weights(trainer: Trainer, folder: Path, as_bf16: bool) -> None:
+    """Save a model's weights, or its adapter; every process must come here."""
+    sharded = trainer.is_fsdp_enabled or (trainer.is_deepspeed_enabled and as_bf16)
+    if not sharded:
+        if as_bf16:
+            plain_model(trainer.model).to(torch.bfloat16)
+        trainer.save_model(str(folder))
+        return
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not trainer.args.should_save:
+        return
+    if as_bf16:
+        halved: dict[int, torch.Tensor] = {}  # tied weights stay one
+        for name, weight in weights.items():
+            weights[name] = halved.setdefault(weight.data_ptr(), weight.to(torch.bfloat16))
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    model.save_pretrained(folder, state_dict=weights)

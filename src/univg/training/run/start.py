@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from univg.errors import UnivgError
+from univg.files import digest_blocks
 from univg.models import checkpoint
 from univg.models.loading import Loaded, load
 from univg.models.pixels import PixelBudget
@@ -16,7 +17,10 @@ from univg.training.config import LANGUAGE_LINEAR, StageConfig
 from univg.training.run.cpu_layers import embed_by_product
 from univg.training.run.precision import computes_in_bf16
 
-__all__ = ["load_start", "make_lora"]
+__all__ = ["digest_start", "load_start", "make_lora"]
+
+_RECORDS = ("run.json", "trainer_state.json")
+"""Files of a start model's own training: they make no difference to what it is."""
 
 
 def load_start(config: StageConfig) -> Loaded:
@@ -81,12 +85,23 @@ def make_lora(config: StageConfig, loaded: Loaded) -> Any:
                 f"lora.target: no linear layer named {unknown[0]!r}",
                 remedy=f"use {LANGUAGE_LINEAR!r} or some of {', '.join(sorted(leaves))}",
             )
-    source = checkpoint.locate(config.model)
-    named = config.model in checkpoint.EMBEDDED or source.repository is not None
     return LoraConfig(
         r=config.lora.r,
         lora_alpha=config.lora.alpha,  # PEFT divides it by r
         lora_dropout=config.lora.dropout,
         target_modules=target,
-        base_model_name_or_path=config.model if named else str(source.folder.absolute()),
     )
+
+
+def digest_start(model: str) -> dict[str, str]:
+    """Return the digests of the files that make a start model, by name; of an adapter, its base's are among them."""
+    folders = {"": checkpoint.locate(model).folder}
+    if checkpoint.is_adapter(folders[""]):
+        folders["base/"] = checkpoint.base_of(folders[""]).folder
+    found = {
+        prefix + path.name: path
+        for prefix, folder in folders.items()
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".safetensors", ".json", ".jinja", ".txt") and path.name not in _RECORDS
+    }
+    return dict(zip(found, digest_blocks(list(found.values())), strict=True))

@@ -169,12 +169,18 @@ class SftTrainer(SFTTrainer):
         return total / num_items_in_batch
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.state.num_input_tokens_seen = self._total_train_tokens
         with self.checkpoints.write(self.args, self.state.global_step):
             super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if not load_whole_model(model or self.model, resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model=model)
+
+    def _load_rng_state(self, checkpoint: Any) -> None:
+        """Restore the random numbers, and TRL's count of tokens, which it begins anew."""
+        super()._load_rng_state(checkpoint)
+        self._total_train_tokens = self.state.num_input_tokens_seen
 
     def _send_telemetry(self) -> None:
         """Report nothing of a run unless `report_to` says where."""
