@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,8 @@ from univg.training.run.checkpoints import (
     find_checkpoints,
     find_fault,
     find_last_good,
+    seal,
+    writing,
 )
 
 
@@ -59,6 +63,42 @@ def test_a_block_that_fails_leaves_no_checkpoint(tmp_path: Path) -> None:
     assert args.output_dir == str(tmp_path) and list(tmp_path.iterdir()) == []
 
 
+def test_a_byte_that_changes_anywhere_in_a_large_file_is_found(tmp_path: Path) -> None:
+    content = bytes(range(256)) * (20 << 10)  # 5 MB
+    (tmp_path / "optimizer.pt").write_bytes(content)
+    (tmp_path / "empty").touch()
+    seal(tmp_path)
+    assert find_fault(tmp_path) is None
+    middle = len(content) // 2
+    changed = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    (tmp_path / "optimizer.pt").write_bytes(changed)
+    assert find_fault(tmp_path) == "optimizer.pt is damaged"
+    assert find_fault(tmp_path, contents=False) is None
+
+
+def test_a_seal_of_an_older_version_is_read(tmp_path: Path) -> None:
+    """Its digests, of 32 digits, cover the first and the last megabyte."""
+    content = bytes(range(256)) * (12 << 10)  # 3 MB
+    ends = content[: 1 << 20] + content[-(1 << 20) :]
+    listed = {"optimizer.pt": [len(content), hashlib.sha256(ends).hexdigest()[:32]]}
+    (tmp_path / "whole.json").write_text(json.dumps(listed))
+    (tmp_path / "optimizer.pt").write_bytes(content)
+    assert find_fault(tmp_path) is None
+    (tmp_path / "optimizer.pt").write_bytes(b"x" + content[1:])
+    assert find_fault(tmp_path) == "optimizer.pt is damaged"
+
+
+@pytest.mark.parametrize(("numbers", "limit"), [(10, 0), (10, 200), (100_000, 100), (100_000, 200_000)])
+def test_a_disk_that_is_full_inside_torch_save_is_one_line(
+    tmp_path: Path, full_disk: Any, numbers: int, limit: int
+) -> None:
+    """It raises a RuntimeError that speaks of positions in a container, or of an iostream."""
+    with full_disk(limit), pytest.raises(UnivgError) as error, writing("the state", tmp_path):
+        torch.save({str(i): torch.zeros(numbers // 10) for i in range(10)}, tmp_path / "state.pt")
+    assert "the state cannot be written (" in str(error.value) and "make room" in str(error.value)
+    assert "enforce" not in str(error.value) and "\n" not in str(error.value)
+
+
 def stop(tmp_path: Path) -> tuple[StopAtNonFinite, Any, Any]:
     batch = {"input_ids": torch.tensor([[1, 2]])}
     return (
@@ -68,7 +108,7 @@ def stop(tmp_path: Path) -> tuple[StopAtNonFinite, Any, Any]:
     )
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path, full_disk: Any) -> None:
     callback, args, state = stop(tmp_path)
     model = torch.nn.Linear(2, 1)
     model(torch.ones(1, 2)).sum().backward()
@@ -81,6 +121,8 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> 
         callback.on_pre_optimizer_step(args, state, None, model=model)
     saved = torch.load(tmp_path / "non-finite" / "step-5-process-0.pt", weights_only=True)
     assert saved["step"] == 5 and saved["batches"][0]["input_ids"].tolist() == [[1, 2]]
+    with full_disk(100), pytest.raises(UnivgError, match=r"the batch cannot be written .*make room"):
+        callback.on_pre_optimizer_step(args, state, None, model=model)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from rich.console import Console
 
+from univg.errors import UnivgError
 from univg.training.run.log import LEFT_OUT, RunLog, append_rows, drop_rows_after, log_left_out, read_rows
 
 
@@ -29,6 +31,17 @@ def test_a_step_is_a_row_and_the_bar_shows_its_numbers(tmp_path: Path) -> None:
     assert [(row["step"], row["loss"]) for row in rows] == [(1, 3.0), (2, 2.5)]
     assert set(rows[1]) == {"step", "loss", "seconds"}
     assert "loss 2.5" in shown.getvalue() and "2/4" in shown.getvalue()
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, full_disk: Any) -> None:
+    log = RunLog(tmp_path, "sft", Console(quiet=True))
+    log.on_train_begin(SimpleNamespace(logging_steps=1), state(0), None)
+    with full_disk(0), pytest.raises(UnivgError, match=r"the log cannot be written .*make room"):
+        log.on_log(SimpleNamespace(logging_steps=1), state(1), None, logs={"loss": 2.5})
+    log.close()
+    append_rows(log.path, [{"step": 1, "loss": 3.0}])
+    with full_disk(0), pytest.raises(UnivgError, match=r"the log cannot be written"):
+        log.on_train_begin(SimpleNamespace(logging_steps=1), state(1), None)
 
 
 def test_rows_of_later_steps_and_a_torn_one_are_dropped(tmp_path: Path) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -31,7 +30,7 @@ from univg.models.grounder import Grounder
 from univg.models.loading import load
 from univg.training.config import DataSource, LoraSettings, SftConfig
 from univg.training.merging import merge
-from univg.training.run.checkpoints import find_last_good
+from univg.training.run.checkpoints import Checkpoints, find_last_good
 from univg.training.run.log import read_rows
 from univg.training.run.rows import StageRows
 from univg.training.sft.stage import SftTrainer, Steps, train_sft
@@ -158,6 +157,8 @@ def test_a_resumed_run_draws_each_sample_once_and_ends_with_the_same_weights(
     assert same_weights(finished, out)
     steps = [row["step"] for row in read_rows(out / "log.jsonl")]
     assert steps == list(range(1, 7)), "every step is logged once"
+    counts = [[row["num_tokens"] for row in read_rows(run / "log.jsonl")] for run in (finished, out)]
+    assert counts[0] == counts[1] == sorted(counts[0]), "tokens are counted on from where the run was killed"
     assert not (out / ".saving").exists()
 
 
@@ -262,32 +263,50 @@ def test_when_all_are_torn_nothing_is_started_over_silently(small: SftConfig, tm
         train_sft(small, tmp_path, resume=True, console=QUIET)
 
 
+@pytest.mark.parametrize("too_large", ["optimizer.pt", WEIGHTS])
 def test_a_full_disk_is_one_line_and_costs_no_checkpoint(
-    small: SftConfig, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: SftConfig, finished: Path, tmp_path: Path, full_disk: Any, too_large: str
 ) -> None:
-    """A real failure to write: the process may not make files beyond a size, from the second checkpoint on."""
-    out, limits = tmp_path / "full", resource.getrlimit(resource.RLIMIT_FSIZE)
+    """A real failure to write, in the second checkpoint: of what torch saves, and of what safetensors does."""
+    out, stack = tmp_path / "full", ExitStack()
+    limit = (finished / "checkpoint-6" / too_large).stat().st_size - 1000
     draw = StageRows.__getitem__
 
     def shrink_disk(rows: StageRows, i: int) -> Any:
         if i == 12:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+            stack.enter_context(full_disk(limit))
         return draw(rows, i)
 
-    monkeypatch.setattr(StageRows, "__getitem__", shrink_disk)
-    try:
-        with pytest.raises(
-            UnivgError, match=r"checkpoint 4 cannot be written.*make room; continue with"
-        ) as error:
-            train_sft(small, out, console=QUIET)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "\n" not in str(error.value)
-    monkeypatch.undo()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        stack,
+        pytest.raises(UnivgError, match=r"checkpoint 4 cannot be written.*make room; continue with") as error,
+    ):
+        patch.setattr(StageRows, "__getitem__", shrink_disk)
+        train_sft(small, out, console=QUIET)
+    assert "\n" not in str(error.value) and "enforce" not in str(error.value)
     assert sorted(path.name for path in out.glob("checkpoint-*")) == ["checkpoint-2"]
     assert not (out / ".saving").exists()
     train_sft(small, out, resume=True, console=QUIET)
     assert same_weights(finished, out)
+
+
+def test_a_finished_model_that_cannot_be_written_is_one_line(
+    small: SftConfig, killed: Path, tmp_path: Path, full_disk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, stack, write = copytree(killed, tmp_path / "full"), ExitStack(), Checkpoints.write
+
+    @contextmanager
+    def shrink_disk(kept: Checkpoints, args: Any, step: int) -> Iterator[Path]:
+        with write(kept, args, step) as folder:
+            yield folder
+        stack.enter_context(full_disk(100_000))
+
+    monkeypatch.setattr(Checkpoints, "write", shrink_disk)
+    said = r"the finished model cannot be written .*continue with --resume from checkpoint-6"
+    with stack, pytest.raises(UnivgError, match=said):
+        train_sft(small, out, resume=True, console=QUIET)
+    assert not (out / WEIGHTS).exists()
 
 
 def test_a_loss_that_is_no_longer_finite_stops_with_the_batch(small: SftConfig, tmp_path: Path) -> None:
@@ -410,6 +429,28 @@ def test_a_run_goes_on_with_as_many_processes_as_it_began_with(
     (out / "run.json").write_text(json.dumps(facts | {"data_digest": "0" * 64}))
     with pytest.raises(UnivgError, match="data is not what the run began with"):
         train_sft(small, out, resume=True, console=QUIET)
+
+
+def test_a_run_goes_on_from_the_start_model_it_began_with(
+    small: SftConfig, start: Path, tmp_path: Path
+) -> None:
+    """Its weights are GRPO's reference, and what an adapter stands on: no checkpoint of the run holds them."""
+    begun = copytree(start, tmp_path / "start")
+    config, out = changed(small, model=str(begun)), tmp_path / "run"
+    with killed_at(3, config):
+        train_sft(config, out, console=QUIET)
+    weights = (begun / WEIGHTS).read_bytes()
+    middle = len(weights) // 2
+    (begun / WEIGHTS).write_bytes(weights[:middle] + bytes([weights[middle] ^ 1]) + weights[middle + 1 :])
+    with pytest.raises(UnivgError, match=r"not what the run began with \(differs in model.safetensors\)"):
+        train_sft(config, out, resume=True, console=QUIET)
+    (begun / WEIGHTS).write_bytes(weights)
+    train_sft(config, out, resume=True, console=QUIET)
+
+
+def test_a_checkpoint_generates_with_a_cache(finished: Path) -> None:
+    for folder in (finished, finished / "checkpoint-6"):
+        assert json.loads((folder / "config.json").read_text())["use_cache"] is True
 
 
 @pytest.mark.slow
