@@ -178,6 +178,9 @@ def test_lora_with_dropout_resumes_the_same_and_merges_to_the_same(small: SftCon
         train_sft(config, torn, console=QUIET)
     train_sft(config, torn, resume=True, console=QUIET)
     assert same_weights(whole, torn, "adapter_model.safetensors")
+    for folder in (whole, whole / "checkpoint-4", torn):
+        said = json.loads((folder / "adapter_config.json").read_text())
+        assert said["base_model_name_or_path"] == config.model and said["revision"] is None
     report = merge(whole, tmp_path / "merged", dtype="float32")
     assert "4 of 4 answers are" in report
     merged, beside, base = (load(folder) for folder in (tmp_path / "merged", whole, config.model))
@@ -189,6 +192,46 @@ def test_lora_with_dropout_resumes_the_same_and_merges_to_the_same(small: SftCon
         merge(whole, tmp_path / "merged")
     with pytest.raises(UnivgError, match=r"is a LoRA adapter.*univg merge"):
         train_sft(changed(config, model=str(whole)), tmp_path / "stacked", console=QUIET)
+
+
+HUB_RUN = """
+import json, sys
+from pathlib import Path
+from peft import AutoPeftModel
+from transformers import AutoModelForImageTextToText
+from univg.cli.main import main
+from univg.models.loading import load
+
+config, out = sys.argv[1:]
+for name in ("org/start", "org/start@v2"):
+    run = Path(out) / name.replace("/", "-")
+    assert main(["sft", "--config", config, "--out", str(run), f"model={name}"]) == 0
+    for folder in (run, run / "checkpoint-1"):
+        said = json.loads((folder / "adapter_config.json").read_text())
+        print(said["base_model_name_or_path"], said["revision"])
+        assert load(folder).revision == ("b" if "@" in name else "a") * 40
+    assert out not in (run / "adapter_config.json").read_text() + (run / "README.md").read_text()
+    AutoPeftModel.from_pretrained(run)
+    AutoModelForImageTextToText.from_pretrained(run)
+"""
+
+
+@pytest.mark.slow
+def test_an_adapter_names_its_base_as_the_hub_does(small: SftConfig, start: Path, tmp_path: Path) -> None:
+    """A hub's cache made by hand; univg, peft and transformers find the base by the name alone."""
+    cached = tmp_path / "hub" / "models--org--start"
+    (cached / "refs").mkdir(parents=True)
+    for branch, commit in (("main", "a" * 40), ("v2", "b" * 40)):
+        copytree(start, cached / "snapshots" / commit)
+        (cached / "refs" / branch).write_text(commit)
+    save_config(changed(small, lora=LoraSettings(r=2), max_steps=1), tmp_path / "lora.yaml")
+    command = [sys.executable, "-c", HUB_RUN, str(tmp_path / "lora.yaml"), str(tmp_path / "runs")]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "HF_HOME": str(tmp_path)}, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    names = [line for line in ended.stdout.splitlines() if line.startswith("org/")]
+    assert names == ["org/start None"] * 2 + ["org/start v2"] * 2
 
 
 def test_the_loss_is_the_steps_whatever_its_split(small: SftConfig, finished: Path, tmp_path: Path) -> None:
