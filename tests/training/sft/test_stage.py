@@ -319,13 +319,11 @@ def test_a_full_disk_is_one_line_and_costs_no_checkpoint(
             stack.enter_context(full_disk(limit))
         return draw(rows, i)
 
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        stack,
-        pytest.raises(UnivgError, match=r"checkpoint 4 cannot be written.*make room; continue with") as error,
-    ):
+    said = r"checkpoint 4 cannot be written.*make room; continue with"
+    with pytest.MonkeyPatch.context() as patch, stack:
         patch.setattr(StageRows, "__getitem__", shrink_disk)
-        train_sft(config, out, console=QUIET)
+        with pytest.raises(UnivgError, match=said) as error:
+            train_sft(config, out, console=QUIET)
     assert "\n" not in str(error.value) and "enforce" not in str(error.value)
     assert sorted(path.name for path in out.glob("checkpoint-*")) == ["checkpoint-2"]
     assert not (out / ".saving").exists()

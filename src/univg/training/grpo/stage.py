@@ -32,6 +32,7 @@ from univg.training.run.arguments import make_arguments
 from univg.training.run.cpu_layers import PatchLinear
 from univg.training.run.log import RunLog, log_left_out
 from univg.training.run.precision import describe_precision
+from univg.training.run.push import take_push
 from univg.training.run.quiet import silence_libraries
 from univg.training.run.rows import StageRows, count_steps
 from univg.training.run.stage import (
@@ -89,6 +90,7 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
     batches, rewards = _check_config(config)
     resumed = start_run(config, out, resume, console)
     arguments = make_arguments(TrlArguments, config, decide_arguments(config, out, batches, rewards))
+    hub = take_push(arguments, config, out)
     loaded = load_start(config)
     rows = StageRows(config, loaded.processor, teach=False)
     steps = count_steps(config, rows, config.prompts_per_step) * (
@@ -110,7 +112,7 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
     lines = [str(batches), trainer.sharing_line, *packing, describe_precision(config.bf16), memory]
     print_plan(trainer, steps, lines, console)
     train(trainer, RunLog(out, "grpo", console, SHOWN), resumed, trainer.current_batches)
-    return write_model(trainer, config, out, loaded, facts, console)
+    return write_model(trainer, config, out, loaded, facts, hub, console)
 
 
 def _check_config(config: GrpoConfig) -> tuple[BatchPlan, Sequence[Reward]]:

@@ -8,10 +8,12 @@ from typing import Any
 
 import yaml
 
+from univg.models.checkpoint import EMBEDDED
 from univg.report.cards import write_card
 from univg.report.markdown import table
 from univg.training.config import StageConfig
 from univg.training.run.log import read_rows
+from univg.training.run.settings import name_base
 
 __all__ = ["write_stage_card"]
 
@@ -53,7 +55,10 @@ Data digest (sha256): `{facts["data_digest"]}`. Python {facts["python"]}; {versi
 ```yaml
 {yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)}```
 """
-    base = None if config.model.startswith("embedded") else config.model
+    named, _ = name_base(config.model)
+    base = (
+        None if named in EMBEDDED or Path(named).is_absolute() else named
+    )  # the hub takes its own names alone
     write_card(folder, body, ["trl", stage], "peft" if adapter else "transformers", base)
 
 

@@ -125,7 +125,9 @@ def load_whole_model(model: Any, folder: str | Path) -> bool:
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-        set_model_state_dict(model, _read_weights(model, folder) if is_first_process() else {}, options=options)
+        set_model_state_dict(
+            model, _read_weights(model, folder) if is_first_process() else {}, options=options
+        )
         return True
     if "DTensor" in kinds or any(hasattr(weight, "ds_id") for weight in model.parameters()):
         return False
@@ -133,10 +135,9 @@ def load_whole_model(model: Any, folder: str | Path) -> bool:
     return True
 
 
-def _read_weights(model: PreTrainedModel, folder: str | Path) -> dict[str, torch.Tensor]:
-    plain = next(each for each in type(model).__mro__ if not each.__name__.startswith("FSDP"))
-    assert issubclass(plain, PreTrainedModel)
-    weights: dict[str, torch.Tensor] = plain.from_pretrained(folder, dtype=model.dtype).state_dict()
+def _read_weights(model: PreTrainedModel, folder: str | Path) -> dict[str, Any]:
+    plain: Any = next(each for each in type(model).__mro__ if not each.__name__.startswith("FSDP"))
+    weights: dict[str, Any] = plain.from_pretrained(folder, dtype=model.dtype).state_dict()
     return weights
 
 

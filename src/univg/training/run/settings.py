@@ -29,9 +29,7 @@ def mend_settings(folder: Path, start: str, dtype: str | None = None) -> None:
     path = folder / checkpoint.ADAPTER_CONFIG_FILE
     if path.is_file():
         base, revision = name_base(start)
-        _change(
-            path, checkpoint.read_json(path), {"base_model_name_or_path": base, "revision": revision}
-        )
+        _change(path, checkpoint.read_json(path), {"base_model_name_or_path": base, "revision": revision})
         (folder / "README.md").unlink(missing_ok=True)
 
 
@@ -53,4 +51,4 @@ def name_base(start: str) -> tuple[str, str | None]:
 
 def _change(path: Path, settings: dict[str, Any], changes: Mapping[str, Any]) -> None:
     if any(settings.get(key) != value for key, value in changes.items()):
-        write_whole(path, json.dumps(settings | changes, indent=2) + "\n")
+        write_whole(path, json.dumps({**settings, **changes}, indent=2) + "\n")

@@ -42,6 +42,7 @@ from univg.training.run.checkpoints import (
     writing,
 )
 from univg.training.run.log import LOG, RunLog
+from univg.training.run.push import HubTarget, push
 from univg.training.run.quiet import silence_libraries
 from univg.training.run.rows import StageRows, data_digest
 from univg.training.run.settings import mend_settings
@@ -215,9 +216,10 @@ def write_model(
     out: Path,
     loaded: Loaded,
     facts: Mapping[str, Any],
+    hub: HubTarget | None,
     console: Console,
 ) -> Path:
-    """Write the finished model to `out`: weights (or the adapter), processor, conventions, card.
+    """Write the finished model to `out`: weights (or the adapter), processor, conventions, card; push it to `hub`.
 
     Full weights are saved as bf16 if the config says so. Of a model sharded by ZeRO-3 or FSDP every process sends
     its parts to the first one.
@@ -239,13 +241,16 @@ def write_model(
         write_stage_card(staged, out.name, config, facts, out / LOG)
         for file in staged.iterdir():
             file.chmod(0o644)  # safetensors makes files that only their owner reads; a checkpoint is shared
-        for file in sorted(staged.iterdir(), key=lambda path: path.suffix == ".safetensors"):
+        files = sorted(staged.iterdir(), key=lambda path: (path.suffix == ".safetensors", path.name))
+        for file in files:
             os.replace(file, out / file.name)  # the weights last: without them it is no checkpoint
         staged.rmdir()
     if config.lora is not None:
         checkpoint.adapter_folder(out)
     else:
         checkpoint.weight_files(checkpoint.locate(out))
+    if hub is not None:
+        push(hub, out, [file.name for file in files], f"{facts['stage']}, {facts['steps']} steps", console)
     return out
 
 

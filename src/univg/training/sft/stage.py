@@ -39,6 +39,7 @@ from univg.training.run.checkpoints import Checkpoints, load_whole_model
 from univg.training.run.cpu_layers import ATTENTION
 from univg.training.run.log import RunLog, log_left_out
 from univg.training.run.precision import describe_precision
+from univg.training.run.push import take_push
 from univg.training.run.quiet import silence_libraries
 from univg.training.run.rows import Row, StageRows, count_steps, render_prompt_text
 from univg.training.run.stage import (
@@ -201,6 +202,7 @@ def train_sft(config: SftConfig, out: Path, resume: bool = False, console: Conso
         )
     resumed = start_run(config, out, resume, console)
     arguments = make_arguments(TrlArguments, config, _decide_arguments(config, out, share))
+    hub = take_push(arguments, config, out)
     loaded = load_start(config)
     rows = StageRows(config, loaded.processor)
     steps = count_steps(config, rows, config.batch)
@@ -215,7 +217,7 @@ def train_sft(config: SftConfig, out: Path, resume: bool = False, console: Conso
     print_plan(trainer, steps, [line, describe_precision(config.bf16)], console)
     log = RunLog(out, "sft", console, ("loss", "mean_token_accuracy"))
     train(trainer, log, resumed, lambda: trainer.loader.current)
-    return write_model(trainer, config, out, loaded, facts, console)
+    return write_model(trainer, config, out, loaded, facts, hub, console)
 
 
 def _make_trainer(
