@@ -493,27 +493,47 @@ def test_a_checkpoint_generates_with_a_cache(finished: Path) -> None:
         assert json.loads((folder / "config.json").read_text())["use_cache"] is True
 
 
-@pytest.mark.slow
-def test_two_processes_make_the_weights_of_one(small: SftConfig, finished: Path, tmp_path: Path) -> None:
-    out, file = tmp_path / "two", tmp_path / "small.yaml"
-    save_config(changed(small, micro_batch=1), file)
+def run_in_two_processes(config: SftConfig, out: Path) -> subprocess.CompletedProcess[str]:
+    save_config(config, out.with_suffix(".yaml"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        str(port),
-    ]
-    command += ["-m", "univg", "sft", "--config", str(file), "--out", str(out)]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+    command = ["-m", "univg", "sft", "--config", str(out.with_suffix(".yaml")), "--out", str(out), "--resume"]
+    return subprocess.run(
+        [sys.executable, *launch, *command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
     )
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_weights_of_one(small: SftConfig, finished: Path, tmp_path: Path) -> None:
+    """Killed after a checkpoint whose successor is damaged in the middle of a file, both go on from the same one."""
+    out, config = tmp_path / "two", changed(small, micro_batch=1)
+    ended = run_in_two_processes(config, out)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("model: ") == 1
     one, two = load_file(finished / WEIGHTS), load_file(out / WEIGHTS)
     assert all(torch.allclose(one[key], two[key], atol=2e-4) for key in one)
+    damaged = out / "checkpoint-6" / WEIGHTS
+    content = damaged.read_bytes()
+    middle = len(content) // 2
+    damaged.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    ended = run_in_two_processes(config, out)
+    assert ended.returncode == 0, ended.stderr
+    assert "model.safetensors is damaged" in ended.stderr and "resuming from checkpoint-4" in ended.stderr
+    again = load_file(out / WEIGHTS)
+    assert all(torch.equal(two[key], again[key]) for key in two)
+
+
+@pytest.mark.slow
+def test_several_processes_save_bf16_too(small: SftConfig, tmp_path: Path) -> None:
+    ended = run_in_two_processes(changed(small, micro_batch=1, bf16=True, max_steps=1), tmp_path / "two")
+    assert ended.returncode == 0, ended.stderr
+    assert {weight.dtype for weight in load_file(tmp_path / "two" / WEIGHTS).values()} == {torch.bfloat16}
+    on_the_way = load_file(tmp_path / "two" / "checkpoint-1" / WEIGHTS)
+    assert {weight.dtype for weight in on_the_way.values()} == {torch.float32}
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["dtype"] == "bfloat16"

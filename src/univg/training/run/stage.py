@@ -230,7 +230,7 @@ def write_model(
         if is_first_process():
             shutil.rmtree(staged, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
-        _save_weights(trainer, staged, as_bf16)
+        _save_weights(trainer, staged, as_bf16, config.lora is not None)
         trainer.accelerator.wait_for_everyone()
         if not is_first_process():
             return out
@@ -254,20 +254,28 @@ def write_model(
     return out
 
 
-def _save_weights(trainer: Trainer, folder: Path, as_bf16: bool) -> None:
+def _save_weights(trainer: Trainer, folder: Path, as_bf16: bool, adapter: bool) -> None:
     """Save a model's weights, or its adapter; every process must come here."""
-    sharded = trainer.is_fsdp_enabled or (trainer.is_deepspeed_enabled and as_bf16)
-    if not sharded:
+    zero = trainer.is_deepspeed_enabled and not adapter
+    if not (zero or trainer.is_fsdp_enabled):
         if as_bf16:
             plain_model(trainer.model).to(torch.bfloat16)
         trainer.save_model(str(folder))
         return
-    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    engine: Any = trainer.model_wrapped
+    if (
+        zero and engine.zero_optimization_partition_weights()
+    ):  # even where the launch config gathers no checkpoints
+        weights = engine._zero3_consolidated_16bit_state_dict()
+    else:
+        weights = trainer.accelerator.get_state_dict(engine)
     if not trainer.args.should_save:
         return
-    if as_bf16:
-        halved: dict[int, torch.Tensor] = {}  # tied weights stay one
-        for name, weight in weights.items():
-            weights[name] = halved.setdefault(weight.data_ptr(), weight.to(torch.bfloat16))
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    for tied, source in getattr(model, "all_tied_weights_keys", {}).items():
+        if tied in weights and source in weights:
+            del weights[tied]  # gathered twice; whoever loads the model ties them again
+    if as_bf16:
+        for name, weight in weights.items():
+            weights[name] = weight.to(torch.bfloat16)
     model.save_pretrained(folder, state_dict=weights)
