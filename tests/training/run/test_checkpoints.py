@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import TrainingArguments
 
 from univg.errors import UnivgError
+from univg.models.loading import load
 from univg.training.run.checkpoints import (
     STAGING,
     Checkpoints,
@@ -20,6 +24,7 @@ from univg.training.run.checkpoints import (
     find_checkpoints,
     find_fault,
     find_last_good,
+    load_whole_model,
     seal,
     writing,
 )
@@ -97,6 +102,44 @@ def test_a_disk_that_is_full_inside_torch_save_is_one_line(
         torch.save({str(i): torch.zeros(numbers // 10) for i in range(10)}, tmp_path / "state.pt")
     assert "the state cannot be written (" in str(error.value) and "make room" in str(error.value)
     assert "enforce" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_weights_that_fsdp_saves_a_second_time_are_left_out(tmp_path: Path) -> None:
+    args = arguments(tmp_path)
+    for step, kept in ((2, "model.safetensors"), (4, "adapter_model.safetensors")):
+        with Checkpoints().write(args, step) as folder:
+            folder.mkdir(parents=True)
+            for name in (kept, "pytorch_model_fsdp.bin"):
+                (folder / name).write_bytes(b"weights")
+    names = [{path.name for path in folder.iterdir()} for folder in find_checkpoints(tmp_path)]
+    assert names == [
+        {
+            "adapter_model.safetensors",
+            "pytorch_model_fsdp.bin",
+            "whole.json",
+        },  # it is resumed from the second
+        {"model.safetensors", "whole.json"},
+    ]
+
+
+def test_a_model_sharded_by_fsdp2_reads_the_weights_that_all_read(start: Path) -> None:
+    model = load(start).model
+    wanted = {name: weight.clone() for name, weight in model.state_dict().items()}
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        for layer in model.model.language_model.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.zero_()
+        assert load_whole_model(model, start)
+        read = {name: weight.full_tensor() for name, weight in model.state_dict().items()}
+    finally:
+        dist.destroy_process_group()
+    assert read.keys() == wanted.keys()
+    assert all(torch.equal(read[name], wanted[name]) for name in wanted)
 
 
 def stop(tmp_path: Path) -> tuple[StopAtNonFinite, Any, Any]:
