@@ -11,6 +11,7 @@ torch and transformers are imported where they are used: a name that leads nowhe
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -142,6 +143,9 @@ def load(
         model = _build_empty(source.folder, family, torch_dtype)
     else:
         model = _read_model(source.folder, family, torch_dtype, quiet)
+    quick = sum(file.stat().st_size for file in weights) < _QUICK_BYTES
+    quiet = quick or not sys.stderr.isatty()  # in a log a bar is a mess, and several processes show one each
+    model = _read_model(source.folder, family, torch_dtype, quiet)
     _check_fit(source.folder, model, processor)
     if adapter is not None:
         model = _merge_adapter(model, adapter)
