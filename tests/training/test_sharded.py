@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import grpo_parts as parts
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from univg.models.loading import load
 from univg.training.grpo.rollouts import find_forbidden
@@ -92,6 +94,34 @@ def test_two_processes_that_share_the_weights_learn_what_one_does(
             assert shared[name] == pytest.approx(alone[name], rel=1e-3, abs=apart), (step, name)
     weights = [load(tmp_path / out, device="cpu").model.state_dict() for out in ("one", "two")]
     assert max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]) < 2e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["zero3", "fsdp2"])
+def test_a_sharded_run_goes_on_from_a_checkpoint_that_holds_the_weights_once(
+    kind: str, start: Path, tmp_path: Path
+) -> None:
+    if kind == "zero3" and importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("needs deepspeed: pip install 'univg[deepspeed]'")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run = ["sft", "--config", "tiny-sft", f"model={start}", *RUN, *STAGES["sft"], "save_every=1", "bf16=true"]
+    run += ["trainer.use_cpu=false"] if kind == "zero3" else []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment |= {"ACCELERATE_USE_CPU": "true"} if kind == "fsdp2" else {}
+    for out in (whole, killed):
+        if out == killed:  # as it was after its first checkpoint
+            shutil.copytree(whole, killed)
+            shutil.rmtree(killed / "checkpoint-2")
+            (killed / "model.safetensors").unlink()
+        command = [*LAUNCH, kind, *run, "--resume", "--out", str(out)]
+        end = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+        assert end.returncode == 0, end.stderr[-3000:]
+    assert "resuming from checkpoint-1" in end.stderr and "0.00 M parameters" not in end.stderr
+    saved, again = (load_file(out / "model.safetensors") for out in (whole, killed))
+    assert {weight.dtype for weight in saved.values()} == {torch.bfloat16}
+    assert all(torch.equal(saved[name], again[name]) for name in saved)
+    assert not list(whole.rglob("pytorch_model_fsdp*"))
+    assert load(whole / "checkpoint-1", device="cpu").prompt_style == "think"
 
 
 def _read(out: Path) -> list[dict[str, Any]]:

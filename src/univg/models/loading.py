@@ -138,14 +138,12 @@ def load(
     prompt_style, stored_budget = read_conventions(stated_in)
     processor = _read_processor(source.folder)
     processor.set_pixel_budget(pixel_budget or stored_budget)
-    quiet = sum(file.stat().st_size for file in weights) < _QUICK_BYTES
+    quick = sum(file.stat().st_size for file in weights) < _QUICK_BYTES
+    quiet = quick or not sys.stderr.isatty()  # in a log a bar is a mess, and several processes show one each
     if empty:
         model = _build_empty(source.folder, family, torch_dtype)
     else:
         model = _read_model(source.folder, family, torch_dtype, quiet)
-    quick = sum(file.stat().st_size for file in weights) < _QUICK_BYTES
-    quiet = quick or not sys.stderr.isatty()  # in a log a bar is a mess, and several processes show one each
-    model = _read_model(source.folder, family, torch_dtype, quiet)
     _check_fit(source.folder, model, processor)
     if adapter is not None:
         model = _merge_adapter(model, adapter)
