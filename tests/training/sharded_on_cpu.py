@@ -54,4 +54,4 @@ if __name__ == "__main__":
     shard_on_processors()
     from univg.cli.main import main
 
-    main()
+    sys.exit(main())
