@@ -43,6 +43,7 @@ from univg.training.run.checkpoints import (
 )
 from univg.training.run.log import LOG, RunLog
 from univg.training.run.push import HubTarget, push
+from univg.training.run.precision import computes_in_bf16
 from univg.training.run.quiet import silence_libraries
 from univg.training.run.rows import StageRows, data_digest
 from univg.training.run.settings import mend_settings
@@ -120,6 +121,7 @@ def record_run(
         "versions": {name: _find_version(name) for name in VERSIONS},
         "python": platform.python_version(),
         "processes": count_processes(),
+        "precision": "bfloat16" if computes_in_bf16(config.bf16) else "float32",
         "left_out_when_read": sum(source.dropped for source in rows.sources),
     }
     path = out / RECORD
@@ -131,6 +133,9 @@ def record_run(
     if before is not None and before.get("processes") != facts["processes"]:
         began = f"the run began with {before.get('processes')} processes, not {facts['processes']}"
         raise UnivgError(began, path, "resume with as many")
+    if before is not None and before.get("precision", facts["precision"]) != facts["precision"]:
+        began = f"the run began in {before['precision']} and goes on in {facts['precision']}, which rounds differently"
+        notes().print(began, style="yellow")
     if is_first_process():
         with waiting(notes(), "reading the start model for its digest"):
             facts["start_model"] = digest_start(config.model)
