@@ -42,8 +42,8 @@ from univg.training.run.checkpoints import (
     writing,
 )
 from univg.training.run.log import LOG, RunLog
-from univg.training.run.push import HubTarget, push
 from univg.training.run.precision import computes_in_bf16
+from univg.training.run.push import HubTarget, push
 from univg.training.run.quiet import silence_libraries
 from univg.training.run.rows import StageRows, data_digest
 from univg.training.run.settings import mend_settings
