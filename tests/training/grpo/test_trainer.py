@@ -213,6 +213,8 @@ def test_vllm_is_told_of_the_same_tokens(
     told: dict[str, Any] = {}
 
     class FakeVLLM:
+        mode = "server"
+
         def __init__(self, **settings: Any) -> None:
             told.update(settings)
 

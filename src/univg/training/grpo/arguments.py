@@ -153,6 +153,8 @@ def decide_arguments(
     }
     if config.vllm != "off":
         decided["vllm_mode"] = config.vllm
+        if config.vllm == "colocate" and "vllm_max_model_length" not in config.trainer:
+            decided["vllm_max_model_length"] = config.max_tokens  # else its cache is for the model's longest
     return decided | {name: value for name, value in OPEN.items() if name not in config.trainer}
 
 

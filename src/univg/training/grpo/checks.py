@@ -110,6 +110,8 @@ class StartReport(RolloutCallback):
         self.console = console
 
     def on_rollouts(self, args: Any, state: Any, generation: Generation) -> None:
+        if generation.agreement is not None and state.is_world_process_zero:
+            self.console.print(f"vLLM reads what the model reads: {generation.agreement}")
         if state.global_step == 0 and state.is_world_process_zero:
             for line, style in describe_start(generation.metrics):
                 self.console.print(line, style=style)

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from univg.grounding.reading import FAULTS, Reading
 from univg.grounding.scoring import Score
 from univg.training.grpo.difficulty import level_of
+from univg.training.grpo.vllm import Agreement
 
 __all__ = ["FAULT_NAMES", "Generation", "GroupScores", "RolloutCallback", "step_metrics"]
 
@@ -54,6 +55,7 @@ class Generation:
 
     `step` learns from it first; `rewards` are by the functions' names. `rewards_PG` (their weighted sums) and `groups`
     are of all processes. Once weighted, there are the `weights` and weighted `advantages` of this process's rollouts.
+    `agreement` says how well vLLM agrees with the model, where it drew the rollouts and they are the first.
     """
 
     step: int
@@ -68,6 +70,7 @@ class Generation:
     weights: Sequence[float] = ()
     advantages: Sequence[float] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    agreement: Agreement | None = None
 
 
 class RolloutCallback(TrainerCallback):

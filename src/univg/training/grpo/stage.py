@@ -28,6 +28,7 @@ from univg.training.grpo.pages import RolloutPages
 from univg.training.grpo.rewards import Reward, RolloutReader, find_rewards
 from univg.training.grpo.sharing import PromptsNotShared
 from univg.training.grpo.trainer import GroundingGRPOTrainer
+from univg.training.grpo.vllm import check_engine
 from univg.training.run.arguments import make_arguments
 from univg.training.run.cpu_layers import PatchLinear
 from univg.training.run.log import RunLog, log_left_out
@@ -121,6 +122,8 @@ def _check_config(config: GrpoConfig) -> tuple[BatchPlan, Sequence[Reward]]:
     batches = batch_plan(config.prompts_per_step, config.rollouts, config.micro_batch, count_processes())
     rewards = find_rewards(config.rewards)
     check_weighting(config.weighting, config.power_w)
+    if config.vllm != "off":
+        check_engine(config.vllm, config.model, config.lora is not None and config.bf16)
     if config.beta and config.lora is None and checkpoint.is_adapter(checkpoint.locate(config.model).folder):
         raise UnivgError(
             f"model: {config.model} is a LoRA adapter, so the reference of the KL term would be its base",

@@ -63,6 +63,7 @@ from univg.training.grpo.sharing import (
     regroup,
     share_or_say_why,
 )
+from univg.training.grpo.vllm import TOLERANCE, EngineCheck, engine_folder, server_faults
 from univg.training.run.checkpoints import Checkpoints, load_whole_model
 
 __all__ = ["GroundingGRPOTrainer"]
@@ -79,7 +80,8 @@ class GroundingGRPOTrainer(GRPOTrainer):
     function. `reader` reads rollouts; by default as the model's family writes, asked for thoughts.
     `rows_at_once`: rollouts drawn together (None: all of a generation). `shared_prefix` says whether a
     group's prompt and images are encoded once: "auto" where that can be, "on" or not at all, "off".
-    `checkpoints` makes them whole or absent; None leaves them to TRL.
+    `checkpoints` makes them whole or absent; None leaves them to TRL. `vllm_tolerance`: how far vLLM's first
+    log-probabilities may be from the model's (`vllm.EngineCheck`).
 
     Rewards are the IoU and the format unless `reward_funcs` names others (weights: `args.reward_weights`). Of
     `callbacks`, a `RolloutCallback` is told of every generation (pages of rollouts: `pages.RolloutPages`).
@@ -93,6 +95,7 @@ class GroundingGRPOTrainer(GRPOTrainer):
     num_generations_eval: Any
     processing_class: Any
     _buffered_inputs: Any
+    vllm_importance_sampling_correction: Any
 
     def __init__(
         self,
@@ -108,6 +111,7 @@ class GroundingGRPOTrainer(GRPOTrainer):
         rows_at_once: int | None = None,
         shared_prefix: Sharing = "auto",
         checkpoints: Checkpoints | None = None,
+        vllm_tolerance: float = TOLERANCE,
         **others: Any,
     ) -> None:
         # long because its parameters are the class's public face
@@ -126,8 +130,16 @@ class GroundingGRPOTrainer(GRPOTrainer):
             args.generation_kwargs = {**bans, **(given or {})}
         rewards: Any = [iou_reward, format_reward] if reward_funcs is None else reward_funcs
         rows = RowTable.of(train_dataset)
-        with reference_on_own_gpu(args):
+        with (
+            reference_on_own_gpu(args),
+            server_faults(),
+            engine_folder(model, processing_class, args.use_vllm) as self._engine_folder,
+        ):
             super().__init__(model, rewards, args, rows, processing_class=processing_class, **others)
+        self.engine = None
+        if args.use_vllm:
+            processor = self.processing_class
+            self.engine = EngineCheck(self.vllm_generation, self.model, processor, vllm_tolerance)
         writes = "a rollout function gives prompts of its own" if self.rollout_func is not None else None
         if getattr(self, "tools", None) or getattr(self, "environment_factories", None):
             writes = "tools may put images into rollouts"
@@ -180,12 +192,13 @@ class GroundingGRPOTrainer(GRPOTrainer):
         For positive weights this equals weighting the clipped policy term, and it leaves the KL term alone,
         as the paper's trainer does.
         """
-        if not self.log_multimodal:
+        if not (self.log_multimodal or self.engine is not None and self.engine.gathers_images):
             inputs = keep_local(inputs)
-        with self._images_read_once():
+        with self._images_read_once(), self._engine_compared():
             output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         generation, self._generation = self._generation, None
         assert generation is not None
+        agreement = self.engine.judge(output, self.accelerator) if self.engine else None
         weights_P = weights_of(self.weighting, generation.groups.mean_iou_P)
         weights_N = self._take_own(weights_P.repeat(generation.size))
         output["advantages"] = output["advantages"] * torch.as_tensor(weights_N).to(output["advantages"])
@@ -194,11 +207,22 @@ class GroundingGRPOTrainer(GRPOTrainer):
             self._metrics[self._mode][name].append(value)
         if self._mode == "train":
             worth = {"weights": weights_N.tolist(), "advantages": output["advantages"].tolist()}
-            generation = replace(generation, **worth, metrics=metrics)
+            generation = replace(generation, **worth, metrics=metrics, agreement=agreement)
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, RolloutCallback):
                     callback.on_rollouts(self.args, self.state, generation)
         return output
+
+    @contextmanager
+    def _engine_compared(self) -> Iterator[None]:
+        """Let TRL compute its own log-probabilities of vLLM's first rollouts, also where it will not correct by
+        them."""
+        corrects = self.vllm_importance_sampling_correction
+        self.vllm_importance_sampling_correction = corrects or not getattr(self.engine, "compared", True)
+        try:
+            yield
+        finally:
+            self.vllm_importance_sampling_correction = corrects
 
     def _take_own(self, values_N: Any) -> Any:
         """Return this process's part of the values of all rollouts."""
