@@ -59,7 +59,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # the others none either.
         text: Any = model.model.language_model
         text.embed_tokens.weight[find_forbidden(model, processor)] *= 0.01
-        text.norm.weight.mul_(3)
+        text.norm.weight.mul_(7)
     folder = tmp_path_factory.mktemp("start") / "tiny"
     save_tiny(model, processor, folder)
     stated = {"eos_token_id": processor.tokenizer.eos_token_id, "pad_token_id": 0, "do_sample": True}
@@ -329,7 +329,7 @@ def test_vllm_in_process_is_refused_where_it_expands_images_again(
     status, printed = univg("vllm=colocate", EXPANDED="1")
     assert status == 2 and "vLLM reads other prompts than the model: 12 of 12 differ" in printed
     sent, read, difference, ratio = _read_figures(printed)
-    assert read > sent and difference > 0.3 and ratio < 0.2
+    assert read > sent and difference > 0.2 and ratio < 0.2
     assert not list((tmp_path / "run").glob("checkpoint-*"))
 
 

@@ -192,7 +192,7 @@ class GroundingGRPOTrainer(GRPOTrainer):
         For positive weights this equals weighting the clipped policy term, and it leaves the KL term alone,
         as the paper's trainer does.
         """
-        if not (self.log_multimodal or self.engine is not None and self.engine.gathers_images):
+        if not (self.log_multimodal or (self.engine is not None and self.engine.gathers_images)):
             inputs = keep_local(inputs)
         with self._images_read_once(), self._engine_compared():
             output: dict[str, Any] = super()._generate_and_score_completions(inputs)
