@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import to_jsonable_python
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError, to_jsonable_python
 
 from univg.errors import UnivgError
 from univg.files import write_whole
@@ -28,6 +28,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Tree",
+    "fault_at",
     "find_config",
     "load_config",
     "parse_value",
@@ -60,6 +61,15 @@ class Config(BaseModel):
     section: ClassVar[str] = "Settings"
     """The title above the fields that a class defines, where they are flags of a command."""
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _take_no_truth_value_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads yes and on as truth values, and pydantic takes those for 1."""
+        assert info.field_name is not None
+        if _holds_truth_value(value) and _is_of_numbers(cls.model_fields[info.field_name].annotation):
+            raise ValueError("Input should be a number, not true or false")
+        return value
+
 
 def load_config(cls: type[C], source: str | Path | None = None, overrides: Sequence[str] = ()) -> C:
     """Load a config of class `cls`: its defaults, then `source`, then `overrides`, the later winning.
@@ -77,6 +87,12 @@ def load_config(cls: type[C], source: str | Path | None = None, overrides: Seque
     for override in overrides:
         tree.override(override)
     return tree.build(cls)
+
+
+def fault_at(keys: Keys, why: str, value: Any) -> ValidationError:
+    """Make the error that a validator raises for the value at `keys` inside the one that it validates."""
+    fault = PydanticCustomError("refused", "{why}", {"why": why})
+    return ValidationError.from_exception_data("", [InitErrorDetails(type=fault, loc=keys, input=value)])
 
 
 def save_config(config: Config, path: str | Path) -> None:
@@ -119,6 +135,7 @@ class Tree:
 
     def __init__(self, cls: type[Config], root: str = "config") -> None:
         self.values = _collect_defaults(cls)
+        self._cls = cls
         self._root = root
         self._origins: dict[Keys, str] = {}
 
@@ -127,7 +144,7 @@ class Tree:
         try:
             return cls.model_validate(self.values)
         except ValidationError as error:
-            raise ConfigError("\n".join(_explain(cls, self, fault) for fault in error.errors())) from None
+            raise ConfigError("\n".join(_explain_all(cls, self, error.errors()))) from None
 
     def put(self, key: str, value: Any, place: str) -> None:
         """Set one value at the top, written at `place`."""
@@ -183,8 +200,19 @@ class Tree:
             else:
                 if name not in node:
                     self._origins[keys] = place
-                node = node.setdefault(name, {})
+                node = node.setdefault(name, _find_default_mapping(self._cls, keys))
         self._origins[keys] = place
+
+    def find_given(self, fault: Any) -> Keys:
+        """Return the keys of the value that one of pydantic's faults is about, without the kinds named there."""
+        keys: Keys = fault["loc"]
+        node: Any = self.values
+        for depth, key in enumerate(keys):
+            try:
+                node = node[key]
+            except (KeyError, IndexError, TypeError):
+                return keys if fault["type"] in ("missing", "refused") else keys[:depth]
+        return keys
 
     def find_origin(self, keys: Keys) -> str:
         """Return where the value at `keys`, or the nearest value around it, was written."""
@@ -216,6 +244,15 @@ def _collect_defaults(cls: type[BaseModel]) -> dict[str, Any]:
         elif isinstance(default, (list, tuple)):
             values[name] = to_jsonable_python(default)
     return values
+
+
+def _find_default_mapping(cls: type[BaseModel], keys: Keys) -> dict[str, Any]:
+    """Return the mapping that is at `keys` by default, so that a key given in it leaves its neighbours alone."""
+    field = cls.model_fields.get(str(keys[0]))
+    default = None if field is None else field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(default, BaseModel) and len(keys) > 1:
+        return _find_default_mapping(type(default), keys[1:])
+    return dict(default) if isinstance(default, dict) and len(keys) == 1 else {}
 
 
 def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
@@ -281,20 +318,56 @@ def _describe(error: Exception) -> str:
     return " ".join(str(text).split())
 
 
-def _explain(cls: type[BaseModel], tree: Tree, fault: Any) -> str:
-    """Write one of pydantic's errors as one line."""
-    keys: Keys = fault["loc"]
-    name = _join_keys(keys)
+def _explain_all(cls: type[BaseModel], tree: Tree, faults: Sequence[Any]) -> Iterator[str]:
+    """Yield a line for each value at fault: pydantic has a fault for each kind that a type takes, and one for a list
+    whose entries all have some."""
+    at: dict[Keys, list[Any]] = {}
+    for fault in faults:
+        at.setdefault(tree.find_given(fault), []).append(fault)
+    for keys, told in at.items():
+        if told[0]["type"] == "too_short" and any(other[: len(keys)] == keys != other for other in at):
+            continue
+        whys = dict.fromkeys(_say_why(fault) for fault in told)
+        yield _explain(cls, tree, keys, told[0], ", or ".join(whys))
+
+
+def _explain(cls: type[BaseModel], tree: Tree, keys: Keys, fault: Any, why: str) -> str:
+    """Write what pydantic says of the value at `keys` as one line."""
+    name, place = _join_keys(keys), tree.find_origin(keys)
     if fault["type"] == "extra_forbidden":
-        return f"{tree.find_origin(keys)}: unknown key {name!r}; {_suggest(name, _list_keys(cls))}"
+        return f"{place}: unknown key {name!r}; {_suggest(name, _list_keys(cls))}"
     if fault["type"] == "missing":
-        return f"{tree.find_origin(keys)}: {name!r} has no default and must be given"
-    why = fault["msg"].removeprefix("Value error, ")
-    place = tree.find_origin(keys)
+        return f"{place}: {name!r} has no default and must be given"
     if not keys or (len(keys) == 1 and place.startswith("-")):  # a flag, which says its name and value
         return " ".join(f"{place}: {why}".split())
-    given = "" if isinstance(fault["input"], dict) else f", got {fault['input']!r}"
+    is_said = isinstance(fault["input"], dict) or fault["type"] == "refused"
+    given = "" if is_said else f", got {fault['input']!r}"
     return " ".join(f"{place}: {name}: {why}{given}".split())
+
+
+def _say_why(fault: Any) -> str:
+    if fault["type"] in ("tuple_type", "list_type"):
+        entry = fault["input"] if isinstance(fault["input"], (str, int, float)) else "…"
+        return f"Input should be a list, such as [{entry}]"
+    mapping = "Input should be a mapping, such as {KEY: VALUE}"
+    words = {"too_short": "Input should not be empty", "dict_type": mapping, "model_type": mapping}
+    return words.get(fault["type"], str(fault["msg"]).removeprefix("Value error, "))
+
+
+def _holds_truth_value(value: Any) -> bool:
+    entries = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return isinstance(value, bool) or any(isinstance(entry, bool) for entry in entries)
+
+
+def _is_of_numbers(annotation: Any) -> bool:
+    """Tell whether a type holds numbers and nothing else that a truth value could be meant for."""
+    leaves = _find_leaves(annotation)
+    return bool(leaves & {int, float}) and not leaves & {bool, Any}
+
+
+def _find_leaves(annotation: Any) -> set[Any]:
+    parts = get_args(annotation)
+    return set().union(*map(_find_leaves, parts)) if parts else {annotation}
 
 
 def _join_keys(keys: Keys) -> str:

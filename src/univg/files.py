@@ -149,7 +149,7 @@ def _digest_block(block: tuple[Path, int]) -> bytes:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise UnivgError unless files can be written under `folder`; nothing is created."""
+    """Raise UnivgError unless files can be written under `folder`; nothing is left there."""
     if folder.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") and not folder.is_dir():
         raise UnivgError("--out names a folder, not a picture", one_line(folder), "leave the file name out")
     try:
@@ -160,6 +160,11 @@ def check_writable(folder: Path) -> None:
             )
         if not os.access(above, os.W_OK | os.X_OK):
             raise unwritable(folder, PermissionError(13, "permission denied"))
+        trial = (
+            above / f".univg-{secrets.token_hex(8)}"
+        )  # some file systems refuse what the permissions allow
+        trial.mkdir()
+        trial.rmdir()
     except (OSError, ValueError) as error:
         raise unwritable(folder, error) from error
 

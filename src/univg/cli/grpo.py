@@ -14,10 +14,14 @@ class GrpoCommand(StageCommand, GrpoConfig):
 def train(command: GrpoCommand) -> None:
     """Stage 2: reinforcement learning by the boxes' overlap, with difficulty weights."""
     folder = command.folder()
+    config = command.part(GrpoConfig)
+    from univg.training.grpo.prechecks import check_grpo
+
+    check_grpo(config, command.resume)  # before torch is imported, which takes seconds
     with needing_packages("grpo"):
         from univg.training.grpo.stage import train_grpo
 
-        train_grpo(command.part(GrpoConfig), folder, resume=command.resume)
+        train_grpo(config, folder, resume=command.resume)
     print_result("model", folder)
 
 

@@ -14,10 +14,14 @@ class SftCommand(StageCommand, SftConfig):
 def train(command: SftCommand) -> None:
     """Stage 1: fine-tune a checkpoint on samples with thoughts."""
     folder = command.folder()
+    config = command.part(SftConfig)
+    from univg.training.sft.prechecks import check_sft
+
+    check_sft(config, command.resume)  # before torch is imported, which takes seconds
     with needing_packages("sft"):
         from univg.training.sft.stage import train_sft
 
-        train_sft(command.part(SftConfig), folder, resume=command.resume)
+        train_sft(config, folder, resume=command.resume)
     print_result("model", folder)
 
 

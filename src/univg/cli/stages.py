@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from univg.cli.verbs import Command, Parameter
 from univg.errors import UnivgError
@@ -26,6 +26,13 @@ class StageCommand(Command):
         default=None, description="Folder for the run and its model (default: runs/ and the config's name)."
     )
     resume: bool = Field(default=False, description="Go on from the last whole checkpoint.")
+
+    @field_validator("out", mode="before")
+    @classmethod
+    def _names_a_folder(cls, value: Any) -> Any:
+        if value == "":
+            raise ValueError("names no folder: write --out DIR, or --out . for the current one")
+        return value
 
     def folder(self) -> Path:
         """Return the run's folder; UnivgError if nothing can be written there."""

@@ -101,6 +101,7 @@ def _read_command(verb: str, cls: type[C], arguments: tuple[str, ...], flags: di
         if isinstance(source, str):
             _check_preset(cls, source)
             tree.read(find_config(source))
+            _check_keys(verb, cls, tree)
         _put_arguments(verb, cls, tree, arguments)
         if "config" in tree.values:
             place = tree.find_origin(("config",))
@@ -126,7 +127,25 @@ def _check_preset(cls: type[Command], source: str) -> None:
 
     made = PRESETS.get(source)
     if made is not None and not issubclass(cls, made):
-        raise UnivgError(f"this preset is for {VERBS_OF[made]}", f"--config {source}", "choose another one")
+        remedy = f"choose another one, or run {VERBS_OF[made]}"
+        raise UnivgError(f"this preset is for {VERBS_OF[made]}", f"--config {source}", remedy)
+
+
+def _check_keys(verb: str, cls: type[Command], tree: Tree) -> None:
+    """Raise UnivgError for a file with a key that this command has not, whose keys are all those of another one."""
+    from univg.cli.presets import VERBS_OF
+
+    strange = next((key for key in tree.values if key not in cls.model_fields), None)
+    if strange is None or not any(issubclass(cls, made) for made in VERBS_OF):
+        return
+    written = {key for key in tree.values if tree.find_origin((key,)) != verb}
+    fitting = [other for made, other in VERBS_OF.items() if written <= made.model_fields.keys()]
+    if fitting:
+        place = f"{tree.find_origin((strange,))} has {strange!r}"
+        verbs = " or ".join(fitting)
+        raise UnivgError(
+            f"this config is for {verbs}", place, f"run {fitting[0]}, or choose another --config"
+        )
 
 
 def _put_arguments(verb: str, cls: type[Command], tree: Tree, arguments: tuple[str, ...]) -> None:

@@ -1,7 +1,7 @@
 """Configs of `univg pretrain`, `univg sft` and `univg grpo`; free of torch, so that they parse at once.
 
 What univg decides is a field here. What TRL and transformers decide stays theirs: `trainer` passes their own
-arguments through, and an unknown one fails with the nearest that exists.
+arguments through, those that reach something (:mod:`univg.training.trainer_keys`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from univg.config import Config
+from univg.config import Config, fault_at
 from univg.grounding.prompts import PromptStyle
+from univg.training.trainer_rules import check_keys, check_together
 
 __all__ = [
     "DataSource",
@@ -60,19 +61,41 @@ class DataSource(Config):
     difficulty: tuple[float, float] = Field(
         default=(0.0, 0.7), description="Of the world: drawn evenly between the two."
     )
-    image_px: int = Field(default=120, ge=28, description="Of the world: the images' longer side.")
+    image_px: int = Field(default=120, ge=28, le=4096, description="Of the world: the images' longer side.")
+
+    @field_validator("families", mode="before")
+    @classmethod
+    def _list_or_shares(cls, value: Any) -> Any:
+        if value is not None and not isinstance(value, (dict, list, tuple)):
+            raise ValueError(f"write a list, such as [{value}], or shares, such as {{{value}: 1}}")
+        if value is not None and not value:
+            raise ValueError("names no task family; leave it out for all of them")
+        shares = list(value.values()) if isinstance(value, dict) else []
+        are_numbers = shares and all(isinstance(share, (int, float)) for share in shares)
+        if are_numbers and not (all(share >= 0 for share in shares) and sum(shares) > 0):
+            raise ValueError("shares are not negative, and one is above zero")
+        return value
+
+    @field_validator("difficulty", mode="before")
+    @classmethod
+    def _two_numbers(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)) or len(value) != 2:
+            raise ValueError("write two numbers between 0 and 1, such as [0.0, 0.7]")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.reader == "world" and self.path is not None:
-            raise ValueError(
-                "the world is drawn, not read: give path with a reader ('auto' tells it by the file)"
-            )
+            why = "the world is drawn, not read: give path with a reader ('auto' tells it by the file)"
+            raise fault_at(("path",), why, self.path)
         if self.reader != "world" and self.path is None:
-            raise ValueError(f"reader {self.reader!r} needs a path")
+            raise fault_at(("reader",), f"reader {self.reader!r} needs a path", self.reader)
         low, high = self.difficulty
         if not 0 <= low <= high <= 1:
-            raise ValueError("difficulty: give two numbers with 0 <= first <= second <= 1")
+            why = "write two numbers with 0 <= first <= second <= 1"
+            raise fault_at(("difficulty",), why, self.difficulty)
+        if self.reader == "world" and self.images is not None:
+            raise fault_at(("images",), "the world's pictures are drawn: give a reader and a path too", "")
         return self
 
 
@@ -87,6 +110,22 @@ class LoraSettings(Config):
         description='"all-linear-language" (every linear layer of the language model), or names of layers.',
     )
 
+    @field_validator("target", mode="before")
+    @classmethod
+    def _names_layers(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value
+        if (
+            not isinstance(names, (list, tuple))
+            or not names
+            or not all(isinstance(n, str) and n for n in names)
+        ):
+            raise ValueError(f"write {LANGUAGE_LINEAR} or names of layers, such as [q_proj, v_proj]")
+        if "lm_head" in names:
+            raise ValueError(
+                "the head cannot have an adapter, because TRL computes the loss from its weights"
+            )
+        return value
+
 
 class PixelLimits(Config):
     """How many pixels an image may have once resized; the paper's by default."""
@@ -94,18 +133,26 @@ class PixelLimits(Config):
     min_pixels: int = Field(default=3136, gt=0, description="Smaller images are enlarged.")
     max_pixels: int = Field(default=401408, gt=0, description="Larger images are shrunk.")
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min_pixels > self.max_pixels:
+            why = f"is below min_pixels={self.min_pixels}: give 0 < min_pixels <= max_pixels"
+            raise fault_at(("max_pixels",), why, self.max_pixels)
+        return self
+
 
 class StageConfig(Config):
     """Settings that both stages share."""
 
     model: str = Field(
         default="embedded-base",
+        min_length=1,
         description="The start: an embedded name, a checkpoint's folder, or a hub name.",
     )
     data: tuple[DataSource, ...] = Field(
         default=(DataSource(),), min_length=1, description="The mixture that samples are drawn from."
     )
-    seed: int = Field(default=0, ge=0, description="Of the data's order and of all draws.")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Of the data's order and of all draws.")
     prompt_style: PromptStyle = Field(default="think", description="How the saved checkpoint is asked.")
     pixel_budget: PixelLimits | None = Field(
         default=None, description="Pixels of an image after the resize; none: as stored with the model."
@@ -147,12 +194,29 @@ class StageConfig(Config):
         default={}, description="Arguments of TRL and transformers, passed through."
     )
 
+    @field_validator("data", mode="before")
+    @classmethod
+    def _list_of_sources(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError("write a list of sources, such as [{reader: auto, path: FILE}]")
+        return value
+
+    @model_validator(mode="after")
+    def _passed_arguments_fit(self) -> Self:
+        check_together(self)
+        return self
+
 
 class SftConfig(StageConfig):
     """Stage 1: supervised fine-tuning on thoughts; with `prompt_style: direct`, on boxes alone."""
 
     batch: int = Field(default=24, gt=0, description="Samples a step, over all processes.")
     micro_batch: int = Field(default=1, gt=0, description="Of them at once in one process.")
+
+    @field_validator("trainer")
+    @classmethod
+    def _reach_something(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return check_keys("sft", given)
 
 
 class GrpoConfig(StageConfig):
@@ -168,11 +232,16 @@ class GrpoConfig(StageConfig):
     top_p: float = Field(default=1.0, gt=0, le=1, description="Of the rollouts.")
     max_completion_tokens: int = Field(default=256, gt=0, description="Longest rollout.")
     beta: float = Field(default=0.04, ge=0, description="Weight of the KL term to the start model.")
-    loss_type: str = Field(
+    rows_at_once: int | None = Field(
+        default=None,
+        gt=0,
+        description="Rollouts drawn together in one process; none: all of a step. Fewer take less memory, and longer.",
+    )
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = Field(
         default="grpo",
         description="TRL's name of the loss; the paper's is the mean over a rollout's tokens, then over rollouts.",
     )
-    scale_rewards: bool | Literal["group", "batch", "none"] = Field(
+    scale_rewards: Literal["group", "batch", "none"] = Field(
         default="group",
         description="What a group's advantages are divided by: its spread, the batch's, or nothing.",
     )
@@ -201,6 +270,35 @@ class GrpoConfig(StageConfig):
     def _not_truth_values(cls, value: Any) -> Any:
         """YAML reads on and off as truth values."""
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+    @field_validator("scale_rewards", mode="before")
+    @classmethod
+    def _truth_values_of_trl(cls, value: Any) -> Any:
+        return {True: "group", False: "none"}[value] if isinstance(value, bool) else value
+
+    @field_validator("rewards")
+    @classmethod
+    def _reward_something(cls, weights: dict[str, float]) -> dict[str, float]:
+        for name in ("iou", "format"):
+            if weights.get(name, 0) < 0:
+                raise fault_at(
+                    (name,), "a negative weight would reward missing the box or the form", weights[name]
+                )
+        if not any(weights.values()):
+            raise ValueError("no reward has a weight: give at least one, such as {iou: 1.0, format: 1.0}")
+        return weights
+
+    @field_validator("trainer")
+    @classmethod
+    def _reach_something(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return check_keys("grpo", given)
+
+    @model_validator(mode="after")
+    def _leave_room_for_a_prompt(self) -> Self:
+        if self.max_tokens is not None and self.max_tokens <= self.max_completion_tokens:
+            why = f"counts the rollout too, which may have max_completion_tokens={self.max_completion_tokens}: raise it"
+            raise fault_at(("max_tokens",), why, self.max_tokens)
+        return self
 
 
 class Phase(Config):

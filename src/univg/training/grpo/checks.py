@@ -9,7 +9,7 @@ from univg.errors import UnivgError
 from univg.grounding.scoring import score
 from univg.models.tokens import count_prompt
 from univg.training.grpo.metrics import Generation, RolloutCallback
-from univg.training.grpo.rewards import Reward, RolloutReader, is_learnable, write_ideal
+from univg.training.grpo.rewards import Reward, RolloutReader, is_learnable, try_rewards, write_ideal
 from univg.training.run.precision import computes_in_bf16
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from univg.models.loading import Loaded
     from univg.models.processor import GroundingProcessor
     from univg.training.config import GrpoConfig
-    from univg.training.grpo.arguments import BatchPlan
+    from univg.training.grpo.plan import BatchPlan
 
 __all__ = ["StartReport", "check_oracle", "describe_memory", "describe_packing", "describe_start"]
 
@@ -68,39 +68,13 @@ def check_oracle(
         ceilings.append(ceiling)
     if not texts:
         raise UnivgError(f"oracle: none of the first samples has a box that encloses an area ({bad[0]}, …)")
-    means = _mean_rewards(texts, exact, rewards)
+    means = try_rewards(texts, exact, rewards)
     earned = ", ".join(f"{name} {value:.2f}" for name, value in means.items())
     line = (
         f"oracle: ground truth fed back scores 1.0 on {len(texts)} samples (rounding leaves at least "
         f"{min(ceilings):.3f}); rewards: {earned}"
     )
     return line + (f"; without a usable box: {', '.join(bad)}" if bad else "")
-
-
-def _mean_rewards(
-    texts: Sequence[str], rows: Sequence[Mapping[str, Any]], rewards: Sequence[Reward]
-) -> dict[str, float]:
-    columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
-    means = {}
-    for reward in rewards:
-        try:
-            values = reward.function(
-                prompts=[row["prompt"] for row in rows],
-                completions=[[{"role": "assistant", "content": text}] for text in texts],
-                completion_ids=[[] for _ in texts],
-                trainer_state=None,
-                log_extra=lambda column, values: None,
-                log_metric=lambda name, value: None,
-                **columns,
-            )
-            numbers = [float(value) for value in values if value is not None]
-        except Exception as error:  # a function of the user's may fail in any way
-            cause = " ".join(f"{type(error).__name__}: {error}".split())
-            raise UnivgError(f"reward {reward.name!r} fails on ground truth ({cause})") from error
-        if len(values) != len(texts):
-            raise UnivgError(f"reward {reward.name!r} gives {len(values)} values for {len(texts)} rollouts")
-        means[reward.name] = sum(numbers) / max(1, len(numbers))
-    return means
 
 
 class StartReport(RolloutCallback):
@@ -164,7 +138,7 @@ def describe_memory(config: GrpoConfig, loaded: Loaded, rows: Rows, batches: Bat
 def describe_packing(batches: BatchPlan) -> list[str]:
     """Return a line where micro-batches divide groups, so that a shared prompt is encoded more than once.
 
-    >>> from univg.training.grpo.arguments import batch_plan
+    >>> from univg.training.grpo.plan import batch_plan
     >>> describe_packing(batch_plan(prompts=16, rollouts=8, micro_batch=2))
     ['micro_batch=2 divides groups of 8: each prompt is encoded 4.0 times an update, with micro_batch=8 once']
     >>> describe_packing(batch_plan(prompts=16, rollouts=8, micro_batch=8))

@@ -153,7 +153,10 @@ def check_weighting(name: str, power_w: float = 1.0) -> None:
             weight_of(function, mean_iou)
         except Exception as error:  # a function of the user's may fail in any way
             cause = " ".join(str(error).split()) or type(error).__name__
-            raise UnivgError(f"weighting {name!r} fails for a mean IoU of {mean_iou}", cause) from error
+            remedy = "" if isinstance(error, UnivgError) else "take a mean IoU, return a positive number"
+            raise UnivgError(
+                f"weighting {name!r} fails for a mean IoU of {mean_iou}", cause, remedy
+            ) from error
 
 
 def level_of(mean_iou: float) -> Level:

@@ -48,7 +48,11 @@ def find_function(name: str, known: Mapping[str, Callable[..., Any]], what: str)
         module = importlib.import_module(module_name)
     except Exception as error:  # a module of the user's may fail in any way
         cause = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UnivgError(f"{what} {name!r}", f"module {module_name} cannot be imported ({cause})") from error
+        is_lost = isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]
+        remedy = f"put {error.name}.py into {here}, or its folder into PYTHONPATH" if is_lost else ""  # type: ignore[attr-defined]
+        raise UnivgError(
+            f"{what} {name!r}", f"module {module_name} cannot be imported ({cause})", remedy
+        ) from error
     function = getattr(module, attribute, None)
     if not callable(function):
         raise UnivgError(

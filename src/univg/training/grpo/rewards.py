@@ -12,6 +12,7 @@ and in a config `rewards: {iou: 1.0, format: 1.0, my_module.small_box_reward: 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,6 +36,7 @@ __all__ = [
     "iou_reward",
     "is_learnable",
     "text_of",
+    "try_rewards",
     "write_ideal",
 ]
 
@@ -145,6 +147,57 @@ def find_rewards(weights: Mapping[str, float]) -> list[Reward]:
     if not weights:
         raise UnivgError("no rewards", remedy="give at least one, such as {iou: 1.0, format: 1.0}")
     return [Reward(name, find_function(name, REWARDS, "reward"), float(w)) for name, w in weights.items()]
+
+
+def try_rewards(
+    texts: Sequence[str], rows: Sequence[Mapping[str, Any]], rewards: Sequence[Reward]
+) -> dict[str, float]:
+    """Call every reward as TRL will, on `texts` that answer `rows`; returns their means by name.
+
+    Raises UnivgError naming the reward that fails, or gives something else than a number or None for each text; and
+    where no reward gives any number.
+    """
+    columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
+    means, given = {}, 0
+    for reward in rewards:
+        what = f"reward {reward.name!r}"
+        try:
+            values = reward.function(
+                prompts=[row["prompt"] for row in rows],
+                completions=[[{"role": "assistant", "content": text}] for text in texts],
+                completion_ids=[[] for _ in texts],
+                trainer_state=None,
+                log_extra=lambda column, values: None,
+                log_metric=lambda name, value: None,
+                **columns,
+            )
+        except Exception as error:  # a function of the user's may fail in any way
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            remedy = "let it take **columns" if "unexpected keyword argument" in cause else ""
+            raise UnivgError(f"{what} fails on ground truth ({cause})", remedy=remedy) from error
+        if isinstance(values, str) or not hasattr(values, "__len__"):
+            wanted = f"return a list of {len(texts)} numbers, one for each rollout, or None where it does not apply"
+            raise UnivgError(f"{what} gives {values!r} for {len(texts)} rollouts", remedy=wanted)
+        if len(values) != len(texts):
+            raise UnivgError(
+                f"{what} gives {len(values)} values for {len(texts)} rollouts", remedy="return one each"
+            )
+        try:
+            numbers = [float(value) for value in values if value is not None]
+        except (TypeError, ValueError):
+            raise UnivgError(f"{what} gives {list(values)!r}", remedy="return numbers, or None") from None
+        if not all(map(math.isfinite, numbers)):
+            raise UnivgError(
+                f"{what} gives {numbers} on ground truth", remedy="return finite numbers, or None"
+            )
+        means[reward.name] = sum(numbers) / max(1, len(numbers))
+        given += len(numbers)
+    if not given:
+        names = ", ".join(reward.name for reward in rewards)
+        raise UnivgError(
+            f"rewards: {names}: no number for any ground truth, only None", remedy="add iou or format"
+        )
+    return means
 
 
 def write_ideal(row: Mapping[str, Any], reader: RolloutReader) -> tuple[str, Mapping[str, Any], float]:

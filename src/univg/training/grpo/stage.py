@@ -15,20 +15,17 @@ from rich.console import Console
 from torch.distributed.tensor import DTensor
 from trl.trainer.grpo_config import GRPOConfig as TrlArguments
 
-from univg.errors import UnivgError
-from univg.models import checkpoint
 from univg.models.loading import Loaded, plain_model
 from univg.terminal import notes
 from univg.training.config import GrpoConfig
-from univg.training.grpo.arguments import BatchPlan, batch_plan, decide_arguments, paper_arguments
+from univg.training.grpo.arguments import decide_arguments, paper_arguments
 from univg.training.grpo.checks import StartReport, check_oracle, describe_memory, describe_packing
-from univg.training.grpo.difficulty import check_weighting
 from univg.training.grpo.metrics import Generation, RolloutCallback
 from univg.training.grpo.pages import RolloutPages
-from univg.training.grpo.rewards import Reward, RolloutReader, find_rewards
+from univg.training.grpo.prechecks import check_grpo
+from univg.training.grpo.rewards import Reward, RolloutReader
 from univg.training.grpo.sharing import PromptsNotShared
 from univg.training.grpo.trainer import GroundingGRPOTrainer
-from univg.training.grpo.vllm import check_engine
 from univg.training.run.arguments import make_arguments
 from univg.training.run.cpu_layers import PatchLinear
 from univg.training.run.log import RunLog, log_left_out
@@ -37,7 +34,6 @@ from univg.training.run.push import take_push
 from univg.training.run.quiet import silence_libraries
 from univg.training.run.rows import StageRows, count_steps
 from univg.training.run.stage import (
-    count_processes,
     make_checkpoints,
     print_plan,
     record_run,
@@ -88,7 +84,7 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
     """
     out = Path(out)
     console = console or notes()
-    batches, rewards = _check_config(config)
+    batches, rewards = check_grpo(config, resume)
     resumed = start_run(config, out, resume, console)
     arguments = make_arguments(TrlArguments, config, decide_arguments(config, out, batches, rewards))
     hub = take_push(arguments, config, out)
@@ -116,22 +112,6 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
     return write_model(trainer, config, out, loaded, facts, hub, console)
 
 
-def _check_config(config: GrpoConfig) -> tuple[BatchPlan, Sequence[Reward]]:
-    """Return the batches and rewards of a config; raises UnivgError for what is wrong in it, before a model
-    is loaded."""
-    batches = batch_plan(config.prompts_per_step, config.rollouts, config.micro_batch, count_processes())
-    rewards = find_rewards(config.rewards)
-    check_weighting(config.weighting, config.power_w)
-    if config.vllm != "off":
-        check_engine(config.vllm, config.model, config.lora is not None and config.bf16)
-    if config.beta and config.lora is None and checkpoint.is_adapter(checkpoint.locate(config.model).folder):
-        raise UnivgError(
-            f"model: {config.model} is a LoRA adapter, so the reference of the KL term would be its base",
-            remedy=f"merge it first: univg merge {config.model} --out FOLDER",
-        )
-    return batches, rewards
-
-
 def _make_trainer(
     config: GrpoConfig,
     loaded: Loaded,
@@ -152,6 +132,7 @@ def _make_trainer(
             power_w=config.power_w,
             reader=reader,
             peft_config=make_lora(config, loaded),
+            rows_at_once=config.rows_at_once,
             shared_prefix=config.shared_prefix,
             checkpoints=make_checkpoints(config, loaded),
         )

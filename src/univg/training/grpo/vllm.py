@@ -11,7 +11,6 @@ generation, and for the first one, before any update, the engine's log-probabili
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +29,6 @@ __all__ = [
     "Agreement",
     "EngineCheck",
     "Prompts",
-    "check_engine",
     "collapse",
     "engine_folder",
     "server_faults",
@@ -40,7 +38,6 @@ TOLERANCE = 0.1
 """Of the mean |Δ log p|. Rounding to bf16 leaves 0.001 to 0.004, and images at other places 0.6 and more."""
 SETTINGS = ("preprocessor_config.json", "processor_config.json")
 """Where a checkpoint says how images are resized; the second, of newer ones, counts before the first."""
-MOST_SECTIONS = 3
 
 
 def collapse(ids: Sequence[int], mark: int) -> list[int]:
@@ -251,34 +248,6 @@ def _check_takes_weights(llm: Any) -> None:
             "this vLLM has packed its weights away, as its build for CPUs does, and takes no trained ones",
             "vllm: colocate",
             "use vLLM on a GPU, or vllm=off",
-        )
-
-
-def check_engine(mode: str, start: str, lora_in_bf16: bool) -> None:
-    """Raise UnivgError for what vLLM cannot do in a run from `start`; before a model is loaded."""
-    place = f"vllm: {mode}"
-    if importlib.util.find_spec("vllm") is None:
-        raise UnivgError(
-            "vLLM is not installed", place, "pip install 'trl[vllm]' (it needs a GPU), or vllm=off"
-        )
-    if lora_in_bf16:
-        # 0.7 % of a weight's norm after 200 hand-overs, where float32 leaves 1e-7.
-        raise UnivgError(
-            "each hand-over to vLLM adds a LoRA adapter to its base and takes it out again, and in bf16 what "
-            "rounding leaves of that adds up",
-            place,
-            "use bf16=false or vllm=off",
-        )
-    folder = checkpoint.locate(start).folder
-    folder = checkpoint.base_of(folder).folder if checkpoint.is_adapter(folder) else folder
-    settings = checkpoint.read_json(folder / checkpoint.CONFIG_FILE)
-    text = settings.get("text_config") or settings
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    if len(rope.get("mrope_section", ())) > MOST_SECTIONS:
-        raise UnivgError(
-            f"vLLM cannot run {start}: its rotary embedding has more than {MOST_SECTIONS} sections",
-            place,
-            "use vllm=off",
         )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -19,35 +17,28 @@ __all__ = ["make_arguments"]
 
 A = TypeVar("A", bound=TrainingArguments)
 
-_OPEN = {
-    "logging_steps",
-    "report_to",
-    "lr_scheduler_type",
-    "dataloader_num_workers",
-    "use_cpu",
-    "ddp_find_unused_parameters",
-}
-"""Names that univg gives a default and the config's `trainer` may replace."""
+_GPU_ALONE = (
+    "fp16",
+    "tf32",
+    "torch_compile",
+    "activation_offloading",
+    "use_liger_kernel",
+    "torch_empty_cache_steps",
+)
 
 
 def make_arguments(cls: type[A], config: StageConfig, decided: Mapping[str, Any]) -> A:
     """Make a trainer's arguments of what follows from the config, `decided` by the stage, and its `trainer` keys.
 
-    Raises UnivgError for an unknown name (with the nearest), one that univg decides, or a value that TRL refuses.
+    Raises UnivgError for a value that TRL refuses, or that has no effect without a GPU.
     """
-    known = [field.name for field in dataclasses.fields(cls) if field.init]
-    ours = {**_list_shared(config), **decided}
-    for name in config.trainer:
-        if name in ours and name not in _OPEN:
-            cause = f"trainer.{name}: univg decides it, by its own keys"
-            raise UnivgError(cause, remedy="leave it out of trainer")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "see the arguments of TRL and transformers"
-            raise UnivgError(f"trainer.{name}: {cls.__name__} has no such argument; {hint}")
+    asked = {**_list_shared(config), **decided, **config.trainer}
+    for name in _GPU_ALONE:
+        if asked["use_cpu"] and config.trainer.get(name):
+            raise UnivgError(f"trainer.{name}: does nothing without a GPU", remedy="leave it out")
     try:
         with silence_libraries():
-            return cls(**{**ours, **config.trainer})
+            return cls(**asked)
     except (ValueError, TypeError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise UnivgError(f"trainer: {cls.__name__} refuses its arguments: {reason}") from error

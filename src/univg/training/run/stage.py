@@ -42,6 +42,7 @@ from univg.training.run.checkpoints import (
     writing,
 )
 from univg.training.run.log import LOG, RunLog
+from univg.training.run.prechecks import count_processes
 from univg.training.run.precision import computes_in_bf16
 from univg.training.run.push import HubTarget, push
 from univg.training.run.quiet import silence_libraries
@@ -50,7 +51,6 @@ from univg.training.run.settings import mend_settings
 from univg.training.run.start import digest_start
 
 __all__ = [
-    "count_processes",
     "make_checkpoints",
     "print_plan",
     "record_run",
@@ -63,11 +63,6 @@ RESOLVED, RECORD = "resolved.yaml", "run.json"
 FREE_TO_CHANGE = {"save_every", "keep_checkpoints", "workers", "save_bf16", "rollout_page_every"}
 """Keys that a resumed run may have otherwise: they do not change what is learnt."""
 VERSIONS = ("univg", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
-
-
-def count_processes() -> int:
-    """Return how many processes train together (as `accelerate launch` and `torchrun` say)."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def start_run(config: StageConfig, out: Path, resume: bool, console: Console) -> Path | None:

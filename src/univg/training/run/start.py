@@ -15,6 +15,7 @@ from univg.models.loading import Loaded, load
 from univg.models.pixels import PixelBudget
 from univg.training.config import LANGUAGE_LINEAR, StageConfig
 from univg.training.run.cpu_layers import embed_by_product
+from univg.training.run.prechecks import check_layers
 from univg.training.run.precision import computes_in_bf16
 
 __all__ = ["digest_start", "load_start", "make_lora"]
@@ -78,13 +79,7 @@ def make_lora(config: StageConfig, loaded: Loaded) -> Any:
         target = rf"(.*\.)?language_model\..*\.({'|'.join(sorted(leaves))})"
     else:
         target = [config.lora.target] if isinstance(config.lora.target, str) else list(config.lora.target)
-        unknown = [t for t in target if not any(n == t or n.endswith(f".{t}") for n in names)]
-        if unknown:
-            leaves = {name.rpartition(".")[2] for name in names}
-            raise UnivgError(
-                f"lora.target: no linear layer named {unknown[0]!r}",
-                remedy=f"use {LANGUAGE_LINEAR!r} or some of {', '.join(sorted(leaves))}",
-            )
+        check_layers(config.lora, names)
     return LoraConfig(
         r=config.lora.r,
         lora_alpha=config.lora.alpha,  # PEFT divides it by r

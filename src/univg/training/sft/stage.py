@@ -21,7 +21,6 @@ from torch.utils.data import Dataset
 from trl.trainer.sft_config import SFTConfig as TrlArguments
 from trl.trainer.sft_trainer import SFTTrainer
 
-from univg.errors import UnivgError
 from univg.models.loading import Loaded, plain_model
 from univg.models.processor import GroundingProcessor
 from univg.terminal import is_first_process, notes
@@ -38,12 +37,12 @@ from univg.training.run.batches import (
 from univg.training.run.checkpoints import Checkpoints, load_whole_model
 from univg.training.run.cpu_layers import ATTENTION
 from univg.training.run.log import RunLog, log_left_out
+from univg.training.run.prechecks import count_processes
 from univg.training.run.precision import describe_precision
 from univg.training.run.push import take_push
 from univg.training.run.quiet import silence_libraries
 from univg.training.run.rows import Row, StageRows, count_steps, render_prompt_text
 from univg.training.run.stage import (
-    count_processes,
     make_checkpoints,
     print_plan,
     record_run,
@@ -52,6 +51,7 @@ from univg.training.run.stage import (
     write_model,
 )
 from univg.training.run.start import load_start, make_lora
+from univg.training.sft.prechecks import check_sft
 
 __all__ = ["SftTrainer", "encode", "join", "train_sft"]
 
@@ -194,12 +194,8 @@ def train_sft(config: SftConfig, out: Path, resume: bool = False, console: Conso
     a run that was never interrupted. Raises UnivgError.
     """
     console = console or notes()
+    share = check_sft(config, resume)
     processes = count_processes()
-    share, left = divmod(config.batch, config.micro_batch * processes)
-    if left:
-        raise UnivgError(
-            f"batch={config.batch} is not a multiple of micro_batch={config.micro_batch} × {processes} process(es)"
-        )
     resumed = start_run(config, out, resume, console)
     arguments = make_arguments(TrlArguments, config, _decide_arguments(config, out, share))
     hub = take_push(arguments, config, out)

@@ -1,0 +1,192 @@
+"""Check what needs no torch before torch is imported: a wrong setting costs a second, not twelve.
+
+Called by the command before it imports a stage, and by the stages themselves for those who call them from Python.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from univg.errors import UnivgError
+from univg.models import checkpoint
+from univg.models.loading import MODEL_FAMILIES
+from univg.training.config import LANGUAGE_LINEAR, DataSource, LoraSettings, StageConfig
+from univg.training.trainer_keys import OPTIMIZERS, REPORTERS
+
+__all__ = ["check_launch", "check_layers", "check_stage", "count_processes"]
+
+
+def count_processes() -> int:
+    """Return how many processes train together (as `accelerate launch` and `torchrun` say)."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def check_stage(config: StageConfig, resume: bool = False) -> None:
+    """Raise UnivgError for settings of either stage that cannot be, as far as that shows without torch."""
+    check_launch()
+    for index, source in enumerate(config.data):
+        _check_source(f"data.{index}", source)
+    if config.max_steps is None and any(s.reader == "world" and s.count is None for s in config.data):
+        raise UnivgError(
+            "max_steps",
+            "the world has no end, so epochs has no meaning",
+            "give max_steps, or the world's count",
+        )
+    _check_passed(config, resume)
+    _check_model(config)
+
+
+def check_launch() -> None:
+    """Raise UnivgError where `accelerate launch` was asked for several processes and started one, as it does on CPUs:
+    it then says where processes are to meet, but not how many there are."""
+    started = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
+    if (
+        started
+        and not {"WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"} & os.environ.keys()
+    ):
+        raise UnivgError(
+            "accelerate launch was asked for several processes and started one",
+            remedy="on CPUs use torchrun --nproc-per-node N -m univg …; if one is meant, unset MASTER_ADDR",
+        )
+
+
+def _check_source(key: str, source: DataSource) -> None:
+    if source.reader == "world":
+        from univg.world import FAMILIES
+
+        for name in source.families or ():
+            if name not in FAMILIES:
+                raise UnivgError(f"{key}.families: no task family {name!r}", remedy=_suggest(name, FAMILIES))
+        return
+    from univg.data.readers import READERS, detect
+
+    if source.reader != "auto" and source.reader not in READERS:
+        known = ("world", "auto", *READERS)
+        raise UnivgError(f"{key}.reader: no reader {source.reader!r}", remedy=_suggest(source.reader, known))
+    path = Path(str(source.path))
+    if not path.exists():
+        raise UnivgError(f"{key}.path: no such file", path, "check the path")
+    if source.images is not None and not Path(source.images).is_dir():
+        raise UnivgError(f"{key}.images: no such folder", source.images, "name the folder of the images")
+    if source.reader == "auto":
+        try:
+            detect(path)
+        except UnivgError as error:
+            remedy = error.remedy.replace("--format", f"{key}.reader")
+            raise UnivgError(f"{key}.path: {error.cause}", error.place, remedy) from error
+
+
+def _check_passed(config: StageConfig, resume: bool) -> None:
+    """Check what `trainer` needs of this machine: packages, files, processes."""
+    given = config.trainer
+    named = given.get("report_to", [])
+    for name in [named] if isinstance(named, str) else named:
+        packages = REPORTERS.get(name, ())
+        if packages and not any(map(_is_installed, packages)):
+            _refuse_missing(f"trainer.report_to: {name}", packages[0])
+    optimizer = given.get("optim", "")
+    if OPTIMIZERS.get(optimizer) and not _is_installed(OPTIMIZERS[optimizer]):
+        _refuse_missing(f"trainer.optim: {optimizer}", OPTIMIZERS[optimizer])
+    if given.get("use_liger_kernel") and not _is_installed("liger_kernel"):
+        _refuse_missing("trainer.use_liger_kernel", "liger_kernel")
+    for name in ("deepspeed", "fsdp_config"):
+        if isinstance(given.get(name), str) and not Path(given[name]).is_file():
+            raise UnivgError(f"trainer.{name}: no such file", given[name], "check the path")
+    if given.get("deepspeed") and not _is_installed("deepspeed"):
+        _refuse_missing("trainer.deepspeed", "deepspeed")
+    if given.get("fsdp") and count_processes() == 1:
+        raise UnivgError(
+            "trainer.fsdp: there is one process, and nothing to divide",
+            remedy="start several: accelerate launch --config_file configs/accelerate/fsdp2.yaml -m univg …",
+        )
+    if given.get("ddp_backend") and count_processes() == 1:
+        raise UnivgError(
+            "trainer.ddp_backend: there is one process, which talks to no other", remedy="leave it out"
+        )
+    if resume and given.get("sync_ref_model"):
+        raise UnivgError(
+            "trainer.sync_ref_model: checkpoints do not hold the synchronised reference",
+            remedy="a run with it cannot be resumed: start anew with another --out",
+        )
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _refuse_missing(what: str, package: str) -> None:
+    name = {"optimi": "torch-optimi"}.get(package, package.replace("_", "-"))
+    raise UnivgError(f"{what} needs {package}, which is not installed", remedy=f"pip install {name}")
+
+
+def _check_model(config: StageConfig) -> None:
+    try:
+        source = checkpoint.locate(config.model)
+        if checkpoint.is_adapter(source.folder):
+            _refuse_adapter(config)
+            if source.repository is None:
+                checkpoint.adapter_folder(config.model)
+            return
+        kind = checkpoint.model_type(source.folder)
+        if kind not in MODEL_FAMILIES:
+            known = f"known families are {', '.join(MODEL_FAMILIES)}"
+            raise UnivgError(f"unknown model family {kind!r}", config.model, known)
+        if MODEL_FAMILIES[kind].frame != "permille":
+            raise UnivgError(
+                f"{kind} writes boxes in pixels, and both stages teach permille",
+                config.model,
+                "start from a Qwen2-VL or Qwen3-VL checkpoint",
+            )
+        files = (
+            checkpoint.weight_files(source) if source.repository is None else []
+        )  # a hub's are not here yet
+    except UnivgError as error:
+        cause = error.cause.removeprefix("model: ")
+        raise UnivgError(f"model: {cause}", error.place, error.remedy) from error
+    if config.lora is not None and files:
+        check_layers(config.lora, set(_list_matrices(files)))
+
+
+def _refuse_adapter(config: StageConfig) -> None:
+    remedy = f"merge it first: univg merge {config.model} --out FOLDER"
+    if config.lora is not None:
+        raise UnivgError("it is a LoRA adapter, and a new one cannot stand on it", config.model, remedy)
+    if getattr(config, "beta", 0):
+        why = "it is a LoRA adapter, so the reference of the KL term would be its base"
+        raise UnivgError(why, config.model, remedy)
+
+
+def _list_matrices(files: list[Path]) -> Iterator[str]:
+    """Yield the modules whose weight is a matrix: linear layers, and embeddings."""
+    from safetensors import safe_open
+
+    for file in files:
+        with safe_open(file, framework="np") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  (no mapping)
+                if name.endswith(".weight") and len(tensors.get_slice(name).get_shape()) == 2:
+                    yield name.removesuffix(".weight")
+
+
+def check_layers(lora: LoraSettings, names: Collection[str]) -> None:
+    """Raise UnivgError unless each of `lora.target` is the name, or the last part of one, of a linear layer.
+
+    A dotted target is left to PEFT: published files call layers otherwise than the model does.
+    """
+    wanted = [lora.target] if isinstance(lora.target, str) else lora.target
+    leaves = {name.rpartition(".")[2] for name in names}
+    for target in wanted:
+        if target != LANGUAGE_LINEAR and "." not in target and target not in leaves:
+            layers = sorted(leaf for leaf in leaves - {"lm_head", "embed_tokens"} if not leaf.isdecimal())
+            raise UnivgError(
+                f"lora.target: no linear layer named {target!r}",
+                remedy=f"use {LANGUAGE_LINEAR!r} or some of {', '.join(layers)}",
+            )
+
+
+def _suggest(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
