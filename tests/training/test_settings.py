@@ -84,7 +84,7 @@ WRONG = {
     # adapters
     "sft lora=16": "lora: Input should be a mapping",
     "sft lora.dropout=1": "lora.dropout: Input should be less than 1",
-    "sft lora.target=q_prj": "lora.target: no linear layer named 'q_prj': use 'all-linear-language' or some of down_proj",
+    "sft lora.target=q_prj": "lora.target: no linear layer named 'q_prj': use 'all-linear-language' or some of ",
     "sft lora.target=[]": "lora.target: write all-linear-language or names of layers",
     "grpo lora.target=[lm_head]": "lora.target: the head cannot have an adapter",
     # the start
@@ -146,7 +146,7 @@ WRONG = {
     "sft trainer.optim=adamw_bnb_8bit": "trainer.optim: adamw_bnb_8bit needs bitsandbytes, which is not installed",
     "sft trainer.optim_args=a=1": "trainer.optim_args: does nothing here without an optim that reads them",
     "sft trainer.lr_scheduler_type=cosin": "trainer.lr_scheduler_type: no such choice; did you mean 'cosine'?",
-    "sft trainer.lr_scheduler_kwargs={a: 1}": "trainer.lr_scheduler_kwargs.a: the schedule 'cosine' has no such setting",
+    "sft trainer.lr_scheduler_kwargs={a: 1}": "lr_scheduler_kwargs.a: the schedule 'cosine' has no such setting; it has",
     "sft trainer.report_to=tensorbord": "trainer.report_to: no such choice; did you mean 'tensorboard'?",
     "sft trainer.report_to=dvclive": "trainer.report_to: dvclive needs dvclive, which is not installed: pip install",
     "sft trainer.fp16=true": "trainer.fp16: bf16 is on too: set bf16: false, or leave it out",
@@ -174,7 +174,7 @@ WRONG = {
     "sft --out=": "--out : names no folder: write --out DIR",
     "sft --out=a-file/below": "--out cannot be a folder: ",
     "sft --out=/proc/x": "cannot write (no such file or directory): /proc/x: name another folder with --out",
-    "sft --config tiny-grpo": "this preset is for univg grpo: --config tiny-grpo: choose another one, or run univg grpo",
+    "sft --config tiny-grpo": "for univg grpo: --config tiny-grpo: choose another one, or run univg grpo",
     "sft --config grpo.yaml": "this config is for univg grpo: grpo.yaml:2 has 'prompts_per_step': run univg grpo",
     "grpo --config sft.yaml": "this config is for univg sft: sft.yaml:2 has 'batch': run univg sft",
     "sft --config nowhere.yaml": "nowhere.yaml: no such config file",

@@ -8,6 +8,7 @@ decides, and those that do nothing in univg's runs, with the reason. What has no
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -152,7 +153,12 @@ def check_keys(stage: Literal["sft", "grpo"], given: Mapping[str, Any]) -> dict[
             near = difflib.get_close_matches(name, [*known, *OWN[stage]], n=1)
             hint = f"did you mean {near[0]!r}?" if near else "see docs/training.md for those that there are"
             raise fault_at((name,), f"TRL's {stage.upper()} trainer has no such argument; {hint}", value)
-    return dict(TypeAdapter(PASSED[stage]).validate_python(dict(given)))
+    return dict(_read_by_type(stage).validate_python(dict(given))) if given else {}
+
+
+@functools.cache
+def _read_by_type(stage: str) -> TypeAdapter[Any]:
+    return TypeAdapter(PASSED[stage])
 
 
 def check_together(config: StageConfig) -> None:

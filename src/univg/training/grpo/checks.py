@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -119,8 +120,8 @@ def describe_memory(config: GrpoConfig, loaded: Loaded, rows: Rows, batches: Bat
     size = 2 if computes_in_bf16(config.bf16) else 4
     reference = 0 if config.lora or not config.beta else loaded.model.num_parameters() * 4
     prompt = max(_count_prompt_tokens(loaded, rows[place]) for place in range(min(CHECKED, len(rows))))
-    drawn = batches.micro_batch * batches.accumulation
-    drawn_prompts = drawn // config.rollouts if shared else drawn
+    drawn = min(batches.micro_batch * batches.accumulation, config.rows_at_once or sys.maxsize)
+    drawn_prompts = -(-drawn // config.rollouts) if shared else drawn
     learnt_prompts = max(batches.prompts_at_once) if shared else batches.micro_batch
     response = config.max_completion_tokens
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
