@@ -806,7 +806,9 @@ def study_rows(folder: Path) -> Pin:
         asked = config.model_dump(mode="json", exclude={"seeds", "arms"})
         for row in names.read_rows(ROWS / kept):
             file = names.row_path(Path(), row["arm"], row["seed"]).name
-            found[f"{preset}: kept {file}"] = [row["fingerprint"], row["config"] == asked]
+            told = type(config).model_validate(row["config"])  # keys that came later have their defaults
+            same = told.model_dump(mode="json", exclude={"seeds", "arms"}) == asked
+            found[f"{preset}: kept {file}"] = [row["fingerprint"], same]
     return found
 
 
