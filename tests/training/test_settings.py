@@ -164,6 +164,8 @@ WRONG = {
     "sft --config faulty.yaml": "faulty.yaml:4: trainer.num_train_epochs: univg decides it: use epochs, or max_steps",
     "sft trainer.packing=true": "does nothing here, because univg makes, orders and batches the rows itself; use data",
     "sft trainer.eval_steps=3": "does nothing here, because a run makes no evaluation; use univg evaluate",
+    "sft trainer.hub_token=hf_x": "it would be saved with the run and its card; log in with hf auth login",
+    "sft trainer.hub_model_id=a/b": "trainer.hub_model_id: does nothing here without trainer.push_to_hub: true",
     "grpo trainer.repetition_penalty=1.2": "trainer.repetition_penalty: does nothing here without vllm: colocate or",
     "grpo trainer.generation_kwargs={num_beams: 2}": "trainer.generation_kwargs: does nothing here without vllm",
     "grpo trainer.vllm_gpu_memory_utilization=0.5": "does nothing here without vllm: colocate",

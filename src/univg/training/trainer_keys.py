@@ -160,10 +160,7 @@ class StageArguments(TypedDict, total=False):
     trackio_static_space_id: str | Literal[False]
     push_to_hub: bool
     hub_model_id: str
-    hub_token: str
     hub_private_repo: bool
-    hub_strategy: Literal["end", "every_save", "checkpoint", "all_checkpoints"]
-    hub_always_push: bool
     hub_revision: str
     ddp_backend: Literal["nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl"]
     ddp_timeout: Count

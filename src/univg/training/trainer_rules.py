@@ -82,6 +82,8 @@ _IDLE_IN_BOTH = {
         *("save_only_model", "save_on_each_node", "enable_jit_checkpoint"),
         "restore_callback_states_from_checkpoint",
     ),
+    "univg pushes the finished model, once: leave it out": ("hub_strategy", "hub_always_push"),
+    "it would be saved with the run and its card: log in with hf auth login, or set HF_TOKEN": ("hub_token",),
     "univg prints and logs by itself: log.jsonl has a row each step": (
         *("disable_tqdm", "log_level", "log_level_replica", "log_on_each_node", "skip_memory_metrics"),
         *("include_num_input_tokens_seen", "logging_nan_inf_filter"),
@@ -188,7 +190,7 @@ def _of_both(config: StageConfig) -> Iterator[Need]:
     reports = given.get("report_to", "none") not in ("none", [], ["none"])
     trackio = ("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")
     yield ("run_name", *trackio), reports, "trainer.report_to"
-    hub = ("hub_model_id", "hub_token", "hub_private_repo", "hub_strategy", "hub_always_push", "hub_revision")
+    hub = ("hub_model_id", "hub_private_repo", "hub_revision")
     yield hub, given.get("push_to_hub"), "trainer.push_to_hub: true"
     yield ("fsdp_config",), given.get("fsdp"), "trainer.fsdp: true"
     yield (

@@ -87,7 +87,7 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
     batches, rewards = check_grpo(config, resume)
     resumed = start_run(config, out, resume, console)
     arguments = make_arguments(TrlArguments, config, decide_arguments(config, out, batches, rewards))
-    hub = take_push(arguments, config, out)
+    hub = take_push(arguments, out)
     loaded = load_start(config)
     rows = StageRows(config, loaded.processor, teach=False)
     steps = count_steps(config, rows, config.prompts_per_step) * (

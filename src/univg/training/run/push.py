@@ -18,18 +18,8 @@ from transformers import TrainingArguments
 
 from univg.errors import UnivgError, one_line
 from univg.terminal import is_first_process, waiting
-from univg.training.config import StageConfig
 
 __all__ = ["HubTarget", "push", "take_push"]
-
-_SETTLED = {
-    "hub_token": (
-        "it would be saved with the run and its card",
-        "log in with hf auth login, or set HF_TOKEN",
-    ),
-    "hub_strategy": ("univg pushes the finished model, once", "leave it out of trainer"),
-    "hub_always_push": ("univg pushes the finished model, once", "leave it out of trainer"),
-}
 
 
 @dataclass(frozen=True)
@@ -40,14 +30,11 @@ class HubTarget:
     branch: str | None = None
 
 
-def take_push(arguments: TrainingArguments, config: StageConfig, out: Path) -> HubTarget | None:
+def take_push(arguments: TrainingArguments, out: Path) -> HubTarget | None:
     """Take `push_to_hub` out of a trainer's arguments, and make the repository; None where nothing is to be pushed.
 
     Raises UnivgError, before anything is trained, where the hub does not let us.
     """
-    for name, (cause, remedy) in _SETTLED.items():
-        if name in config.trainer:
-            raise UnivgError(f"trainer.{name}: {cause}", remedy=remedy)
     if not arguments.push_to_hub:
         return None
     arguments.push_to_hub = False
