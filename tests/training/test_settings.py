@@ -146,7 +146,7 @@ WRONG = {
     "sft trainer.optim=adamw_bnb_8bit": "trainer.optim: adamw_bnb_8bit needs bitsandbytes, which is not installed",
     "sft trainer.optim_args=a=1": "trainer.optim_args: does nothing here without an optim that reads them",
     "sft trainer.lr_scheduler_type=cosin": "trainer.lr_scheduler_type: no such choice; did you mean 'cosine'?",
-    "sft trainer.lr_scheduler_kwargs={a: 1}": "lr_scheduler_kwargs.a: the schedule 'cosine' has no such setting; it has",
+    "sft trainer.lr_scheduler_kwargs={a: 1}": "lr_scheduler_kwargs.a: the schedule 'cosine' has no such setting",
     "sft trainer.report_to=tensorbord": "trainer.report_to: no such choice; did you mean 'tensorboard'?",
     "sft trainer.report_to=dvclive": "trainer.report_to: dvclive needs dvclive, which is not installed: pip install",
     "sft trainer.fp16=true": "trainer.fp16: bf16 is on too: set bf16: false, or leave it out",
