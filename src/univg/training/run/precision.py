@@ -10,10 +10,10 @@ __all__ = ["computes_in_bf16", "describe_precision", "has_bf16"]
 
 
 def has_bf16() -> bool:
-    """Tell whether the device that training runs on multiplies bfloat16 numbers itself.
+    """Tell whether the device that training runs on is quicker in bfloat16 than in float32.
 
-    A processor that does not have the instructions emulates them, and a training step then takes 7 to 8 times as long
-    as in float32. oneDNN's own test is true of emulation on AVX-512 as well, so the instructions are asked for too.
+    An x86 processor is with AMX; with AVX512-BF16 alone it takes 1.1 to 1.5 times as long, and emulating, which oneDNN
+    calls supported too, 4 times on AVX-512 and more than 20 times without (docs/experiments.md, section 11).
     """
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -23,7 +23,7 @@ def has_bf16() -> bool:
         return False
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def computes_in_bf16(asked: bool) -> bool:
@@ -39,5 +39,5 @@ def describe_precision(asked: bool) -> str:
     """
     if computes_in_bf16(asked):
         return "computes in bfloat16, weights in float32"
-    why = ": bf16 was asked for, and this device would only emulate it, several times slower" if asked else ""
+    why = ": bf16 was asked for, but is slower on this device" if asked else ""
     return f"computes in float32{why}"
