@@ -162,6 +162,12 @@ class StageConfig(Config):
         gt=0,
         description="Most tokens of prompt and response together; larger prompts have their images shrunk.",
     )
+    max_dropped: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="The largest share of a file's records that may be of no use; above it the run is refused.",
+    )
     freeze_vision: bool = Field(
         default=True, description="Leave the vision tower, with its merger, as it is."
     )

@@ -195,11 +195,58 @@ def test_a_source_that_cannot_be_is_refused_in_one_line(
 def test_answers_without_thoughts_are_not_taught_as_thinking(
     processor: GroundingProcessor, published: Path
 ) -> None:
-    with pytest.raises(UnivgError, match="has no thought; set prompt_style: direct"):
+    with pytest.raises(UnivgError, match=r"8 of 8 .*it has no thought.*set prompt_style: direct"):
         StageRows(config(file(published, "stage2_rl.json")), processor, 1)
     direct = config(file(published, "stage2_rl.json"), prompt_style="direct")
     row = StageRows(direct, processor, 1)[0]
     assert row.response is not None and row.response.startswith("<|box_start|>")
+
+
+def lines_of(published: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (published / "samples.jsonl").read_text().splitlines()]
+
+
+def write_lines(published: Path, folder: Path, lines: list[str]) -> DataSource:
+    (folder / "own.jsonl").write_text("\n".join(lines))
+    return DataSource(reader="univg", path=str(folder / "own.jsonl"), images=str(published))
+
+
+def test_records_of_no_use_are_told_with_their_causes(
+    processor: GroundingProcessor, published: Path, tmp_path: Path
+) -> None:
+    rows = lines_of(published)
+    rows[2]["thought"], rows[4]["thought"], rows[5]["query"] = None, None, ""
+    torn = json.dumps(rows[7])[:40]
+    lines = [json.dumps(row) for row in rows[:7]] + [torn]
+    source = write_lines(published, tmp_path, lines)
+    taught = StageRows(config(source, max_dropped=0.5), processor)
+    (dropped,) = taught.dropped
+    assert dropped.describe() == [
+        f"data: {source.path}: 4 of 8 records left out",
+        "  1 bad_field, first univg#line 6: world#train-region-0-5: query: must be text that is not blank, got ''",
+        "  1 not_json, first univg#line 8: the file ends in the middle of this line, so more records may be missing",
+        "  2 no_thought, first world#train-region-0-2: it has no thought",
+    ]
+    assert dropped.to_json()["causes"] == {"bad_field": 1, "not_json": 1, "no_thought": 2}
+    rewarded = StageRows(config(source, max_dropped=0.5), processor, teach=False)
+    assert rewarded.dropped[0].book.counts == {"bad_field": 1, "not_json": 1}
+
+
+def test_a_file_of_which_too_much_is_of_no_use_is_refused(
+    processor: GroundingProcessor, published: Path, tmp_path: Path
+) -> None:
+    rows = lines_of(published)
+    one_thought = [json.dumps(row | ({"thought": None} if i else {})) for i, row in enumerate(rows)]
+    source = write_lines(published, tmp_path, one_thought)
+    with pytest.raises(UnivgError, match=r"7 of 8 records cannot be used \(7 no_thought, first") as refused:
+        StageRows(config(source), processor)
+    assert str(refused.value).endswith("or go on without them: max_dropped=0.88")
+    assert "\n" not in str(refused.value) and source.path in str(refused.value)
+    assert StageRows(config(source, max_dropped=0.88), processor).sources[0].data.total == 1
+    assert not StageRows(config(source), processor, teach=False).dropped, "rewards ask for no thought"
+    half = write_lines(published, tmp_path, [json.dumps(row) if i % 2 else "{" for i, row in enumerate(rows)])
+    with pytest.raises(UnivgError, match=r"4 of 8 records cannot be used \(4 not_json, first"):
+        StageRows(config(half), processor, teach=False)
 
 
 def test_steps_follow_from_epochs_or_are_given(processor: GroundingProcessor, published: Path) -> None:

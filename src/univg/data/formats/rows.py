@@ -100,7 +100,11 @@ def _read_lines(path: Path) -> Rows:
             try:
                 yield f"line {number}", json.loads(line)
             except (ValueError, RecursionError) as error:
-                yield f"line {number}", Unusable("not_json", f"not complete JSON ({error})")
+                cause, fix = f"not complete JSON ({error})", ""
+                if not raw.endswith(b"\n"):
+                    cause = "the file ends in the middle of this line, so more records may be missing"
+                    fix = "download or copy the file again"
+                yield f"line {number}", Unusable("not_json", cause, fix)
 
 
 def _list_tables(folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from trl.trainer.utils import RepeatSampler
 from univg.training.config import GrpoConfig
 from univg.training.grpo.plan import BatchPlan, batch_plan
 from univg.training.grpo.rewards import Reward
+from univg.training.run.workers import be_a_worker
 
 __all__ = [
     "BatchPlan",
@@ -181,6 +182,7 @@ class RowTable(datasets.Dataset):
         return self.__getitems__([place])[0]
 
     def __getitems__(self, places: Sequence[int]) -> list[dict[str, Any]]:
+        be_a_worker()  # TRL's own loader gives its workers a seed and nothing else
         wanted = dict.fromkeys(places)
         self._kept = {p: self._kept[p] if p in self._kept else self._rows[p] for p in wanted}
         return [self._kept[place] for place in places]

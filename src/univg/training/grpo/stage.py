@@ -28,7 +28,8 @@ from univg.training.grpo.sharing import PromptsNotShared
 from univg.training.grpo.trainer import GroundingGRPOTrainer
 from univg.training.run.arguments import make_arguments
 from univg.training.run.cpu_layers import PatchLinear
-from univg.training.run.log import RunLog, log_left_out
+from univg.training.run.dropped import tell_dropped
+from univg.training.run.log import RunLog, log_left_out, sum_up_left_out
 from univg.training.run.precision import describe_precision
 from univg.training.run.push import take_push
 from univg.training.run.quiet import silence_libraries
@@ -72,7 +73,7 @@ class LeftOutNotes(RolloutCallback):
 
     def on_rollouts(self, args: Any, state: Any, generation: Generation) -> None:
         left_out = list(dict.fromkeys(note for row in generation.rows for note in row.get("notes", ())))
-        if left_out and state.is_world_process_zero:
+        if left_out:
             log_left_out(self.out, generation.step, left_out, self.console)
 
 
@@ -90,6 +91,7 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
     hub = take_push(arguments, out)
     loaded = load_start(config)
     rows = StageRows(config, loaded.processor, teach=False)
+    tell_dropped(rows.dropped, console)
     steps = count_steps(config, rows, config.prompts_per_step) * (
         1 if config.max_steps else config.iterations
     )
@@ -109,6 +111,7 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
     lines = [str(batches), trainer.sharing_line, *packing, describe_precision(config.bf16), memory]
     print_plan(trainer, steps, lines, console)
     train(trainer, RunLog(out, "grpo", console, SHOWN), resumed, trainer.current_batches)
+    sum_up_left_out(out, len(rows), console)
     return write_model(trainer, config, out, loaded, facts, hub, console)
 
 

@@ -39,11 +39,12 @@ from univg.training.pretrain.batches import (
 )
 from univg.training.pretrain.card import score_held_out, write_pretrain_card
 from univg.training.pretrain.dense_head import BoxHead, DenseHead
-from univg.training.run.batches import IGNORED, load_steps
+from univg.training.run.batches import IGNORED, PixelTable, load_steps
 from univg.training.run.checkpoints import check_same_config
 from univg.training.run.cpu_layers import ATTENTION, embed_by_product
 from univg.training.run.log import LOG, append_rows, drop_rows_after
 from univg.training.run.precision import computes_in_bf16, describe_precision
+from univg.training.run.workers import naming_dead_workers
 
 __all__ = ["pretrain", "rate_at"]
 
@@ -61,6 +62,7 @@ class Run:
     config: PretrainConfig
     model: Qwen2VLForConditionalGeneration
     processor: GroundingProcessor
+    pixels: PixelTable
     head: nn.ModuleDict  # auxiliary heads, "dense" and "box"; dropped at the end
     optimizers: list[torch.optim.Optimizer]
     step: int = 0
@@ -101,7 +103,12 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False, console: C
         f"{parameters / 1e6:.2f} M parameters, {training.steps} steps of {config.batch} samples, "
         f"{training.device.type}; {describe_precision(config.bf16)}"
     )
-    _train(training, out, console)
+    try:
+        with naming_dead_workers():
+            _train(training, out, console)
+    except KeyboardInterrupt:
+        console.print(f"stopped at step {training.step}: continue with --resume")
+        raise
     _write_model(training, out)
     if config.card_samples:
         console.print(f"measuring {config.card_samples} held-out samples a family for the model card")
@@ -133,7 +140,8 @@ def _prepare(config: PretrainConfig) -> Run:
     model.to(device)
     head.to(device)
     optimizers = _make_optimizers(config, model, head)
-    return Run(config, model, processor, head, optimizers, bf16=computes_in_bf16(config.bf16))
+    pixels, bf16 = PixelTable(processor), computes_in_bf16(config.bf16)
+    return Run(config, model, processor, pixels, head, optimizers, bf16=bf16)
 
 
 def _list_texts(config: PretrainConfig) -> Iterable[str]:
@@ -261,7 +269,9 @@ def _compute_losses(training: Run, part: MicroBatch) -> tuple[Tensor, float, Ten
     """Return the summed weighted token loss, the mean loss of box digits (to watch), the heads' loss and its terms."""
     config, model = training.config, training.model
     with torch.autocast(training.device.type, dtype=torch.bfloat16, enabled=training.bf16):
-        outputs = model.model(**part.inputs, output_hidden_states=True, use_cache=False)
+        outputs = model.model(
+            **training.pixels.spread(part.inputs), output_hidden_states=True, use_cache=False
+        )
         answered = part.labels_BT[:, 1:] != IGNORED
         logits = model.lm_head(outputs.last_hidden_state[:, :-1][answered]).float()
     token_loss = functional.cross_entropy(logits, part.labels_BT[:, 1:][answered], reduction="none")

@@ -17,9 +17,20 @@ from univg.training.run.checkpoints import writing
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["LEFT_OUT", "LOG", "RunLog", "append_rows", "drop_rows_after", "log_left_out", "read_rows"]
+__all__ = [
+    "LEFT_OUT",
+    "LOG",
+    "RunLog",
+    "append_rows",
+    "drop_rows_after",
+    "log_left_out",
+    "read_rows",
+    "sum_up_left_out",
+]
 
 LOG, LEFT_OUT = "log.jsonl", "left-out.jsonl"
+LEFT_OUT_MARK = ": left out: "
+"""What stands in the note on a sample that was left out, and not in one on a sample that was shrunk."""
 _SHOWN_BYTES = 1000
 """Notes on samples are shown until their file has this size: a few show the kind, thousands bury the run."""
 
@@ -37,7 +48,8 @@ class RunLog(TrainerCallback):
         self._at = time.perf_counter()
         if state.is_world_process_zero:
             with writing("the log", self.path.parent):
-                drop_rows_after(self.path, state.global_step)
+                for path in (self.path, self.path.with_name(LEFT_OUT)):
+                    drop_rows_after(path, state.global_step)
             self._task = self._bar.add_task(
                 self.title, total=state.max_steps, completed=state.global_step, note=""
             )
@@ -90,6 +102,17 @@ def log_left_out(out: Path, step: int, notes: Sequence[str], console: Console) -
     if before < _SHOWN_BYTES:
         for note in notes:
             console.print(f"step {step}: {note}")
+
+
+def sum_up_left_out(out: Path, samples: int, console: Console) -> None:
+    """Say of the `samples` of a finished run how many were shrunk or left out, if any was."""
+    notes = [row["note"] for row in read_rows(out / LEFT_OUT)]
+    left_out = sum(LEFT_OUT_MARK in note for note in notes)
+    if notes:
+        console.print(
+            f"of {samples} samples drawn, {left_out} were left out for another and {len(notes) - left_out} had their "
+            f"pictures shrunk: see {out / LEFT_OUT}"
+        )
 
 
 def _plain_number(value: Any) -> Any:

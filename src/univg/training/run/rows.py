@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from univg.data.dataset import ENDLESS, Dataset, Item, WorldItem, digest_parts
-from univg.data.readers import READERS
+from univg.data.readers import READERS, RecordFault
 from univg.errors import UnivgError
 from univg.grounding.prompts import PromptStyle, choose_style, render_chat, render_response
 from univg.grounding.samples import GroundingSample
@@ -25,6 +25,8 @@ from univg.models.processor import GroundingProcessor
 from univg.models.tokens import count_prompt, image_tokens
 from univg.pictures.images import ImageFault
 from univg.training.config import DataSource, GrpoConfig, StageConfig
+from univg.training.run.dropped import Dropped
+from univg.training.run.log import LEFT_OUT_MARK
 from univg.world import FAMILIES, make_sample
 
 __all__ = ["Row", "Source", "StageRows", "count_steps", "data_digest", "render_prompt_text"]
@@ -56,15 +58,19 @@ class Source:
 
     settings: DataSource
     data: Dataset
-    dropped: int = 0
+    dropped: Dropped | None = None
 
 
 def _open_source(
-    settings: DataSource, seed: int, find_flaw: Callable[[GroundingSample, DataSource], str]
+    settings: DataSource,
+    seed: int,
+    find_flaw: Callable[[GroundingSample, DataSource], RecordFault | None],
+    max_dropped: float,
 ) -> Source:
     """Open what `settings` describe, for a run with `seed`; samples in which `find_flaw` finds one are dropped.
 
-    Raises UnivgError for settings that cannot be, a file that cannot be read, or one without usable samples.
+    Raises UnivgError for settings that cannot be, a file that cannot be read, or one of which more than the share
+    `max_dropped` is of no use.
     """
     if settings.reader == "world":
         return Source(settings, _open_world(settings, 1000 * seed + settings.seed))
@@ -73,19 +79,18 @@ def _open_source(
     if reader is not None and reader not in READERS:
         known = f"choose from world, auto, {', '.join(READERS)}"
         raise UnivgError(f"data: no reader {reader!r}", remedy=known)
-    flaws: list[str] = []
+    flaws: list[RecordFault] = []
 
     def keep(sample: GroundingSample) -> bool:
         flaw = find_flaw(sample, settings)
         flaws.extend([flaw] if flaw else [])
-        return not flaw
+        return flaw is None
 
     data = Dataset.from_file(settings.path, reader, settings.images, keep, settings.count)
-    if not data.total:
-        why = flaws[-1] if flaws else str(data.faults[0]) if data.faults else "it holds no record"
-        raise UnivgError(f"data: no usable sample ({why})", settings.path, "check the reader and the file")
+    dropped = Dropped.of(settings.path, data.total, [*data.faults, *flaws])
+    dropped.check(max_dropped)
     content = partial(_list_content, data.item, data.total)
-    return Source(settings, replace(data, content=content), len(flaws) + len(data.faults))
+    return Source(settings, replace(data, content=content), dropped)
 
 
 def _open_world(settings: DataSource, seed: int) -> Dataset:
@@ -130,13 +135,21 @@ class StageRows:
         self, config: StageConfig, processor: GroundingProcessor, total: int | None = None, teach: bool = True
     ) -> None:
         self.config, self.processor, self.teach = config, processor, teach
-        self.sources = [_open_source(settings, config.seed, self._find_flaw) for settings in config.data]
+        self.sources = [
+            _open_source(settings, config.seed, self._find_flaw, config.max_dropped)
+            for settings in config.data
+        ]
         self.total = total if total is not None else 0
         self._places: list[tuple[int, int]] = []
 
     def resize(self, total: int) -> None:
         """Set the number of rows; those there are stay what they are."""
         self.total, self._places = total, []
+
+    @property
+    def dropped(self) -> list[Dropped]:
+        """What was left out of the sources' files when they were read."""
+        return [found for source in self.sources if (found := source.dropped) and found.book.left_out]
 
     def __len__(self) -> int:
         return self.total
@@ -160,7 +173,7 @@ class StageRows:
             if row is not None:
                 shrunk = (f"{name}: pictures shrunk: {why}",) if why else ()
                 return replace(row, notes=(*notes, *shrunk))
-            notes.append(f"{name}: left out: {why}")
+            notes.append(f"{name}{LEFT_OUT_MARK}{why}")
         raise UnivgError(f"data: {TRIES} samples in a row cannot be used; the last: {notes[-1]}")
 
     def _mix(self) -> list[tuple[int, int]]:
@@ -185,12 +198,13 @@ class StageRows:
     def _choose_style(self, sample: GroundingSample, settings: DataSource) -> PromptStyle:
         return settings.prompt_style or choose_style(sample, self.config.prompt_style)
 
-    def _find_flaw(self, sample: GroundingSample, settings: DataSource) -> str:
+    def _find_flaw(self, sample: GroundingSample, settings: DataSource) -> RecordFault | None:
         if not sample.boxes:
-            return f"{_say_source(sample)} has no box"
+            return RecordFault(_say_source(sample), "no_answer", "it has no box")
         if self.teach and self._choose_style(sample, settings) == "think" and not sample.thought:
-            return f"{_say_source(sample)} has no thought; set prompt_style: direct to learn boxes alone"
-        return ""
+            fix = "add thoughts (univg construct), or set prompt_style: direct to learn boxes alone"
+            return RecordFault(_say_source(sample), "no_thought", "it has no thought", fix)
+        return None
 
     def _fit(
         self, sample: GroundingSample, images: Sequence[Image.Image], settings: DataSource

@@ -49,6 +49,7 @@ from univg.training.run.quiet import silence_libraries
 from univg.training.run.rows import StageRows, data_digest
 from univg.training.run.settings import mend_settings
 from univg.training.run.start import digest_start
+from univg.training.run.workers import naming_dead_workers
 
 __all__ = [
     "make_checkpoints",
@@ -60,7 +61,14 @@ __all__ = [
 ]
 
 RESOLVED, RECORD = "resolved.yaml", "run.json"
-FREE_TO_CHANGE = {"save_every", "keep_checkpoints", "workers", "save_bf16", "rollout_page_every"}
+FREE_TO_CHANGE = {
+    "save_every",
+    "keep_checkpoints",
+    "workers",
+    "save_bf16",
+    "rollout_page_every",
+    "max_dropped",
+}
 """Keys that a resumed run may have otherwise: they do not change what is learnt."""
 VERSIONS = ("univg", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
@@ -117,7 +125,7 @@ def record_run(
         "python": platform.python_version(),
         "processes": count_processes(),
         "precision": "bfloat16" if computes_in_bf16(config.bf16) else "float32",
-        "left_out_when_read": sum(source.dropped for source in rows.sources),
+        "left_out_when_read": [dropped.to_json() for dropped in rows.dropped],
     }
     path = out / RECORD
     before = checkpoint.read_json(path) if resumed is not None and path.exists() else None
@@ -204,8 +212,12 @@ def train(trainer: Trainer, log: RunLog, resumed: Path | None, batches: Callable
     trainer.add_callback(StopAtNonFinite(log.path.parent, batches))
     resumed = broadcast_object_list([resumed])[0]
     try:
-        with silence_libraries():
+        with silence_libraries(), naming_dead_workers():
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    except KeyboardInterrupt:
+        log.close()
+        log.console.print(f"stopped at step {trainer.state.global_step}: continue with --resume")
+        raise
     finally:
         log.close()
 

@@ -23,11 +23,12 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from univg.models.loading import Loaded, plain_model
 from univg.models.processor import GroundingProcessor
-from univg.terminal import is_first_process, notes
+from univg.terminal import notes
 from univg.training.config import SftConfig
 from univg.training.run.arguments import make_arguments
 from univg.training.run.batches import (
     IGNORED,
+    PixelTable,
     encode_row,
     join_inputs,
     load_steps,
@@ -36,7 +37,8 @@ from univg.training.run.batches import (
 )
 from univg.training.run.checkpoints import Checkpoints, load_whole_model
 from univg.training.run.cpu_layers import ATTENTION
-from univg.training.run.log import RunLog, log_left_out
+from univg.training.run.dropped import tell_dropped
+from univg.training.run.log import RunLog, log_left_out, sum_up_left_out
 from univg.training.run.prechecks import count_processes
 from univg.training.run.precision import describe_precision
 from univg.training.run.push import take_push
@@ -61,6 +63,12 @@ class Batch(dict[str, Tensor]):
 
     samples: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, inputs: Mapping[str, Tensor], samples: Sequence[str]) -> Batch:
+        batch = cls(inputs)
+        batch.samples = tuple(samples)
+        return batch
+
 
 @dataclass(frozen=True)
 class StepBatch:
@@ -78,11 +86,10 @@ def encode(processor: GroundingProcessor, row: Row) -> dict[str, Any]:
 
 
 def join(rows: Sequence[Mapping[str, Any]], pad_id: int) -> Batch:
-    """Join encoded rows to one micro-batch; shapes (rows, longest row), pixels one after the other."""
-    batch = Batch(join_inputs(rows, pad_id))
+    """Join encoded rows to one micro-batch; shapes (rows, longest row), patches one after the other."""
+    batch = Batch.of(join_inputs(rows, pad_id), [row["sample"] for row in rows])
     batch["labels"] = pad_right(rows, "labels", IGNORED)
     batch["attention_mask"] = pad_right([{"ones": [1] * len(row["ids"])} for row in rows], "ones", 0)
-    batch.samples = tuple(row["sample"] for row in rows)
     return batch
 
 
@@ -112,9 +119,14 @@ class StepLoader:
     ) -> None:
         self.steps, self.parts, self.start, self.note = steps, parts, start, note
         self.current: Sequence[Batch] = ()
+        self.pixels = PixelTable(steps.rows.processor)
 
     def __len__(self) -> int:
         return len(self.steps) * self.parts
+
+    def list_current(self) -> list[Batch]:
+        """Return the micro-batches of the step last begun as the model is given them."""
+        return [Batch.of(self.pixels.spread(batch), batch.samples) for batch in self.current]
 
     def __iter__(self) -> Iterator[Batch]:
         start = self.start()
@@ -138,6 +150,10 @@ class SftTrainer(SFTTrainer):
 
     def num_examples(self, dataloader: Any) -> int:
         return len(self.loader.steps.rows)
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """Make the pictures of this micro-batch numbers, and no others: as bytes they take an eighth."""
+        return super()._prepare_inputs(self.loader.pixels.spread(inputs))
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -201,6 +217,7 @@ def train_sft(config: SftConfig, out: Path, resume: bool = False, console: Conso
     hub = take_push(arguments, out)
     loaded = load_start(config)
     rows = StageRows(config, loaded.processor)
+    tell_dropped(rows.dropped, console)
     steps = count_steps(config, rows, config.batch)
     rows.resize(steps * config.batch)
     arguments.max_steps = steps
@@ -212,7 +229,8 @@ def train_sft(config: SftConfig, out: Path, resume: bool = False, console: Conso
     )
     print_plan(trainer, steps, [line, describe_precision(config.bf16)], console)
     log = RunLog(out, "sft", console, ("loss", "mean_token_accuracy"))
-    train(trainer, log, resumed, lambda: trainer.loader.current)
+    train(trainer, log, resumed, trainer.loader.list_current)
+    sum_up_left_out(out, len(rows), console)
     return write_model(trainer, config, out, loaded, facts, hub, console)
 
 
@@ -234,8 +252,7 @@ def _make_trainer(
         )
 
     def note(step: int, lines: Sequence[str]) -> None:
-        if is_first_process():
-            log_left_out(out, step, lines, console)
+        log_left_out(out, step, lines, console)
 
     trainer.loader = StepLoader(
         Steps(config, rows, arguments.process_index, arguments.world_size),
