@@ -58,12 +58,11 @@ def watch_children(pid: int) -> list[int]:
     return [os.pidfd_open(int(child)) for child in children]
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
-def test_workers_end_with_a_run_that_is_killed(name: str) -> None:
+def test_workers_end_with_a_run_that_is_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", RUN], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         workers = [os.pidfd_open(int(pid)) for pid in run.stdout.readline().split()]
-        run.send_signal(signal.Signals[name])
+        run.kill()
     assert len(workers) == 2 and all(map(has_ended, workers))
 
 
@@ -96,9 +95,9 @@ def test_nothing_is_left_of_a_stopped_run(stage: str, name: str, start: Path, tm
 
 def test_a_worker_that_dies_is_named() -> None:
     steps = load_steps(Steps(), 0, 5, workers=1)
-    with pytest.raises(UnivgError, match=r"a data worker \(process \d+\) was killed by signal") as told:
-        with naming_dead_workers():
-            list(steps)
+    how = r"a data worker \(process \d+\) (was killed by signal|exited unexpectedly)"
+    with pytest.raises(UnivgError, match=how) as told, naming_dead_workers():
+        list(steps)
     assert "fewer workers" in str(told.value) and "\n" not in str(told.value)
     with pytest.raises(RuntimeError, match="of its own"), naming_dead_workers():
         raise RuntimeError("an error of its own")
