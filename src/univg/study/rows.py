@@ -136,7 +136,7 @@ def fingerprint(config: StudyConfig, arm: str, seed: int, model_digest: str) -> 
     """Return a digest of all that decides an arm's numbers: the start's weights, its stages, what is evaluated."""
     stages = [
         configure_stage(config, stage, seed, "").model_dump(
-            mode="json", exclude={"rollout_page_every", "workers", "rows_at_once"}
+            mode="json", exclude={"rollout_page_every", "workers", "rows_at_once", "max_dropped"}
         )
         for stage in ARMS[arm].stages
     ]

@@ -6,7 +6,10 @@ rows alone carry the study to another machine.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import datetime
+import gc
 import json
 import os
 import platform
@@ -127,6 +130,7 @@ def _train_start(config: StudyConfig, folder: Path, console: Console) -> str:
     if not (found.get("done") and found.get("config") == asked):
         console.rule(f"the common start: {config.model} after {config.prologue}", align="left")
         pretrain(settings, folder, resume=True, console=console)
+        _give_back_memory()
         write_whole(stamp, json.dumps({"done": True, "config": asked}))
     return str(folder)
 
@@ -140,6 +144,7 @@ def _run_arm(config: StudyConfig, name: str, seed: int, place: Path) -> dict[str
         stages.append({key: trained[key] for key in ("name", "steps", "samples", "seconds")})
     started = time.perf_counter()
     scores = _evaluate_arm(config, model, place / "evaluated" / name)
+    _give_back_memory()
     seconds = round(time.perf_counter() - started, 1)
     return {"stages": stages, "evaluation_seconds": seconds, **scores, "curve": curve}
 
@@ -168,6 +173,7 @@ def _train_stage(
     write_whole(stamp, json.dumps({"config": asked, "seconds": spent}))
     started = time.perf_counter()
     _run_stage(settings, folder)
+    _give_back_memory()
     done = {
         "done": True,
         "config": asked,
@@ -190,6 +196,13 @@ def _run_stage(settings: SftConfig | GrpoConfig, folder: Path) -> None:
         train_sft(settings, folder, resume=True)
     else:
         train_grpo(settings, folder, resume=True)
+
+
+def _give_back_memory() -> None:
+    """Give the system what a stage has left: trainers hang in cycles, and the C library keeps the pages of its heap."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # a C library without it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _count_samples(settings: SftConfig | GrpoConfig) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -160,6 +161,46 @@ def test_a_resumed_run_draws_each_sample_once_and_ends_with_the_same_weights(
     counts = [[row["num_tokens"] for row in read_rows(run / "log.jsonl")] for run in (finished, out)]
     assert counts[0] == counts[1] == sorted(counts[0]), "tokens are counted on from where the run was killed"
     assert not (out / ".saving").exists()
+
+
+def test_ctrl_c_says_where_the_run_stopped(
+    small: SftConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save_config(small, tmp_path / "small.yaml")
+    draw = StageRows.__getitem__
+
+    def until(rows: StageRows, i: int) -> Any:
+        if i >= 3 * small.batch:
+            raise KeyboardInterrupt
+        return draw(rows, i)
+
+    monkeypatch.setattr(StageRows, "__getitem__", until)
+    assert main(["sft", "--config", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "run")]) == 130
+    assert capfd.readouterr().err.endswith("\nstopped at step 3: continue with --resume\n")
+
+
+def test_what_is_of_no_use_is_told_before_the_plan_and_summed_up(
+    small: SftConfig, published: Path, tmp_path: Path
+) -> None:
+    lines = (published / "samples.jsonl").read_text().splitlines()
+    gone = dict(json.loads(lines[0]), images=["images/gone.png"] * len(json.loads(lines[0])["images"]))
+    file = tmp_path / "own.jsonl"
+    file.write_text("\n".join([json.dumps(gone), *lines[1:7], lines[7][:99]]))
+    source = DataSource(reader="univg", path=str(file), images=str(published))
+    shown = io.StringIO()
+    out = train_sft(
+        changed(small, data=(source,), max_dropped=0.2, max_steps=2),
+        tmp_path / "run",
+        console=Console(file=shown, soft_wrap=True),
+    )
+    said = shown.getvalue().splitlines()
+    assert said[0] == f"data: {file}: 1 of 8 records left out"
+    assert said[1].startswith("  1 not_json, first univg#line 8: the file ends in the middle of this line")
+    assert said[2].startswith("4 samples a step")
+    summed_up = "of 8 samples drawn, 1 left out for the next one, 0 with pictures shrunk: see "
+    assert f"{summed_up}{out / 'left-out.jsonl'}" in said
+    facts = json.loads((out / "run.json").read_text())
+    assert facts["left_out_when_read"] == [{"file": str(file), "records": 8, "causes": {"not_json": 1}}]
 
 
 def test_lora_with_dropout_resumes_the_same_and_merges_to_the_same(small: SftConfig, tmp_path: Path) -> None:

@@ -110,8 +110,8 @@ def sum_up_left_out(out: Path, samples: int, console: Console) -> None:
     left_out = sum(LEFT_OUT_MARK in note for note in notes)
     if notes:
         console.print(
-            f"of {samples} samples drawn, {left_out} were left out for another and {len(notes) - left_out} had their "
-            f"pictures shrunk: see {out / LEFT_OUT}"
+            f"of {samples} samples drawn, {left_out} left out for the next one, {len(notes) - left_out} with pictures "
+            f"shrunk: see {out / LEFT_OUT}"
         )
 
 
