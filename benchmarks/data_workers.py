@@ -9,6 +9,7 @@ as a run takes them. After the first one `--pause` seconds pass, in which the wo
 from __future__ import annotations
 
 import argparse
+import resource
 import tempfile
 import threading
 import time
@@ -96,12 +97,15 @@ def measure(workers: int, batch: int, steps: int, pause_s: float) -> str:
         for _ in batches:
             pass
         seconds = time.perf_counter() - started
+        del batches  # which ends the workers, so that their time is known
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
         watch.stopped.set()
         watch.join()
     speed = f", {steps / seconds:.2f} steps/s" if not pause_s else ""
     return (
         f"{workers} worker(s), {steps} steps of {batch} samples: shared memory {watch.shared - before:.0f} MB, "
-        f"workers {watch.workers:.0f} MB of their own, the run {watch.run_itself:.0f} MB{speed}"
+        f"workers {watch.workers:.0f} MB of their own, the run {watch.run_itself:.0f} MB{speed}, "
+        f"{(spent.ru_utime + spent.ru_stime) / steps:.2f} s of the workers' processor time a step"
     )
 
 
