@@ -84,6 +84,13 @@ def test_the_presets_of_stage_2_run_shrunk(name: str, start: Path, published: Pa
     assert load(out).pixel_budget.max_pixels == 3600
 
 
+@pytest.mark.parametrize("name", ["qwen2-vl-7b-grpo", "qwen2-vl-2b-lora-grpo", "tiny-grpo", "tiny-r1"])
+def test_a_micro_batch_of_the_presets_of_stage_2_holds_whole_groups(name: str) -> None:
+    """Else a group's prompt, thousands of tokens of pictures, is encoded anew for each of its parts."""
+    config = load_config(GrpoConfig, name)
+    assert config.micro_batch % config.rollouts == 0
+
+
 @pytest.mark.parametrize("name", ["zero3", "fsdp2"])
 def test_the_launch_configs_are_what_accelerate_reads(name: str) -> None:
     """They need several GPUs to run; here they are read by accelerate and agree with the presets."""

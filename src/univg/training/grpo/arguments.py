@@ -42,6 +42,7 @@ PAPER: dict[str, Any] = {
 }
 OPEN: dict[str, Any] = {
     "use_bias_correction_kl": False,  # the paper's trainer takes the plain estimate
+    "ddp_find_unused_parameters": False,  # every row has pictures; TRL would search in each backward pass
     "log_multimodal": False,  # it would send every picture to every process, every step
 }
 """Arguments that a config's `trainer` may change, unlike those that its own keys decide."""
@@ -96,7 +97,6 @@ def decide_arguments(
         "scale_rewards": config.scale_rewards,
         "reward_weights": [reward.weight for reward in rewards],
         "shuffle_dataset": False,  # the rows are a mixture already
-        "ddp_find_unused_parameters": False,  # every row has pictures; TRL's default is a search in each backward pass
         "dataloader_num_workers": config.workers,
         "use_vllm": config.vllm != "off",
     }
