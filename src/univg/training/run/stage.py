@@ -179,12 +179,16 @@ def print_plan(trainer: Trainer, steps: int, lines: Sequence[str], console: Cons
     trained = [p for p in parameters if p.requires_grad]
     count, learnt = sum(map(_count_numbers, parameters)), sum(map(_count_numbers, trained))
     weights = sum(_count_numbers(p) * p.element_size() for p in parameters)
+    # Autocast keeps what it has cast until a pass is over.
+    cast = sum(2 * _count_numbers(p) for p in parameters if args.bf16 and p.dtype == torch.float32)
     moving = sum(_count_numbers(p) * (p.element_size() + 8) for p in trained)  # gradient, AdamW's two moments
     for line in (
         *lines,
         f"{count / 1e6:.2f} M parameters, {learnt / 1e6:.2f} M of them trained; {steps} steps on "
         f"{args.world_size} process(es), {args.device.type}",
-        f"memory: weights {weights / 1e9:.2f} GB, gradients and AdamW {moving / 1e9:.2f} GB, without activations"
+        f"memory: weights {weights / 1e9:.2f} GB"
+        + (f", cast to bfloat16 {cast / 1e9:.2f} GB" if cast else "")
+        + f", gradients and AdamW {moving / 1e9:.2f} GB, without activations"
         + (", over all processes where they are sharded" if args.world_size > 1 else ""),
     ):
         console.print(line)
