@@ -35,6 +35,19 @@ def test_a_step_is_a_row_and_the_bar_shows_its_numbers(tmp_path: Path) -> None:
     assert "loss 2.5" in shown.getvalue() and "2/4" in shown.getvalue()
 
 
+def test_without_a_terminal_a_line_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("univg.training.run.log.QUIET_S", 0)
+    shown = io.StringIO()
+    log = RunLog(tmp_path, "sft", Console(file=shown, width=120), ("loss",))
+    args = SimpleNamespace(logging_steps=1)
+    log.on_train_begin(args, state(0), None)
+    log.on_log(args, state(1), None, logs={"loss": 2.5})
+    log.close()
+    assert "step 1 of 4: loss 2.5" in shown.getvalue()
+
+
 def test_a_full_disk_is_one_line(tmp_path: Path, full_disk: Any) -> None:
     log = RunLog(tmp_path, "sft", Console(quiet=True))
     log.on_train_begin(SimpleNamespace(logging_steps=1), state(0), None)

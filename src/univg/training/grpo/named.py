@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from univg.errors import UnivgError
+from univg.files import digest_file
 
-__all__ = ["find_function"]
+__all__ = ["digest_functions", "find_function"]
 
 
 def find_function(name: str, known: Mapping[str, Callable[..., Any]], what: str) -> Callable[..., Any]:
@@ -59,6 +62,19 @@ def find_function(name: str, known: Mapping[str, Callable[..., Any]], what: str)
             f"{what} {name!r}", f"module {module_name} has no {_describe_missing(module, attribute)}"
         )
     return function
+
+
+def digest_functions(functions: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
+    """Return the digest of the file that each function is written in, of those that are not univg's own.
+
+    A resumed run would learn something else from a function that was changed meanwhile.
+    """
+    found = {}
+    for name, function in functions.items():
+        file = inspect.getsourcefile(inspect.unwrap(function)) if inspect.isroutine(function) else None
+        if file and not getattr(function, "__module__", "").startswith("univg."):
+            found[name] = digest_file(Path(file))
+    return found
 
 
 def _describe_missing(module: Any, name: str) -> str:

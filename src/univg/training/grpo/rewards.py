@@ -12,7 +12,10 @@ and in a config `rewards: {iou: 1.0, format: 1.0, my_module.small_box_reward: 0.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,6 +40,7 @@ __all__ = [
     "is_learnable",
     "text_of",
     "try_rewards",
+    "watch_reward",
     "write_ideal",
 ]
 
@@ -174,22 +178,8 @@ def try_rewards(
         except Exception as error:  # a function of the user's may fail in any way
             cause = " ".join(f"{type(error).__name__}: {error}".split())
             remedy = "let it take **columns" if "unexpected keyword argument" in cause else ""
-            raise UnivgError(f"{what} fails on ground truth ({cause})", remedy=remedy) from error
-        if isinstance(values, str) or not hasattr(values, "__len__"):
-            wanted = f"return a list of {len(texts)} numbers, one for each rollout, or None where it does not apply"
-            raise UnivgError(f"{what} gives {values!r} for {len(texts)} rollouts", remedy=wanted)
-        if len(values) != len(texts):
-            raise UnivgError(
-                f"{what} gives {len(values)} values for {len(texts)} rollouts", remedy="return one each"
-            )
-        try:
-            numbers = [float(value) for value in values if value is not None]
-        except (TypeError, ValueError):
-            raise UnivgError(f"{what} gives {list(values)!r}", remedy="return numbers, or None") from None
-        if not all(map(math.isfinite, numbers)):
-            raise UnivgError(
-                f"{what} gives {numbers} on ground truth", remedy="return finite numbers, or None"
-            )
+            raise UnivgError(f"{what} fails on ground truth ({cause})", _find_line(error), remedy) from error
+        numbers = _check_values(what, values, len(texts), " on ground truth")
         means[reward.name] = sum(numbers) / max(1, len(numbers))
         given += len(numbers)
     if not given:
@@ -198,6 +188,57 @@ def try_rewards(
             f"rewards: {names}: no number for any ground truth, only None", remedy="add iou or format"
         )
     return means
+
+
+def watch_reward(reward: Reward) -> RewardFunction:
+    """Return the function of a reward; where it fails in training, or gives no number a rollout, it says so by name.
+
+    TRL would end the run with whatever the function raised, and leave out what is not a number.
+    """
+    function: Any = reward.function
+    if inspect.iscoroutinefunction(function):  # TRL awaits it
+        return function
+
+    @functools.wraps(reward.function)
+    def watched(completions: Sequence[Any], **columns: Any) -> Any:
+        what, state = f"reward {reward.name!r}", columns.get("trainer_state")
+        when = f" in step {state.global_step + 1}" if state is not None else ""
+        try:
+            values = reward.function(completions=completions, **columns)
+        except UnivgError:
+            raise
+        except Exception as error:  # a function of the user's may fail in any way
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            where = _find_line(error)
+            raise UnivgError(f"{what} fails{when} ({cause})", where, "mend it, then --resume") from error
+        _check_values(what, values, len(completions), when)
+        return values
+
+    return watched
+
+
+def _check_values(what: str, values: Any, count: int, when: str) -> list[float]:
+    """Return the numbers among what a reward gave; raises UnivgError unless it gave a number, or None, for each."""
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        wanted = f"return a list of {count} numbers, one for each rollout, or None where it does not apply"
+        raise UnivgError(f"{what} gives {values!r} for {count} rollouts{when}", remedy=wanted)
+    if len(values) != count:
+        raise UnivgError(
+            f"{what} gives {len(values)} values for {count} rollouts{when}", remedy="return one each"
+        )
+    try:
+        numbers = [float(value) for value in values if value is not None]
+    except (TypeError, ValueError):
+        raise UnivgError(f"{what} gives {list(values)!r}{when}", remedy="return numbers, or None") from None
+    if not all(map(math.isfinite, numbers)):
+        raise UnivgError(f"{what} gives {numbers}{when}", remedy="return finite numbers, or None")
+    return numbers
+
+
+def _find_line(error: Exception) -> str:
+    """Return the file and line that raised an error."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}"
 
 
 def write_ideal(row: Mapping[str, Any], reader: RolloutReader) -> tuple[str, Mapping[str, Any], float]:

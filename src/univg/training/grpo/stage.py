@@ -20,10 +20,12 @@ from univg.terminal import notes
 from univg.training.config import GrpoConfig
 from univg.training.grpo.arguments import decide_arguments, paper_arguments
 from univg.training.grpo.checks import StartReport, check_oracle, describe_memory, describe_packing
+from univg.training.grpo.difficulty import WEIGHTINGS
 from univg.training.grpo.metrics import Generation, RolloutCallback
+from univg.training.grpo.named import digest_functions, find_function
 from univg.training.grpo.pages import RolloutPages
 from univg.training.grpo.prechecks import check_grpo
-from univg.training.grpo.rewards import Reward, RolloutReader
+from univg.training.grpo.rewards import Reward, RolloutReader, watch_reward
 from univg.training.grpo.sharing import PromptsNotShared
 from univg.training.grpo.trainer import GroundingGRPOTrainer
 from univg.training.run.arguments import make_arguments
@@ -97,7 +99,9 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
     )
     rows.resize(-(-steps // config.iterations) * config.prompts_per_step)
     arguments.max_steps = steps
-    facts = record_run(config, out, rows, resumed, steps)
+    functions = {reward.name: reward.function for reward in rewards}
+    functions[config.weighting] = find_function(config.weighting, WEIGHTINGS, "weighting")
+    facts = record_run(config, out, rows, resumed, steps, digest_functions(functions))
     examples = TrainingRows(rows)
     reader = RolloutReader(config.prompt_style, loaded.family.frame, loaded.resized)
     console.print(check_oracle(examples, rewards, reader, loaded.processor))
@@ -127,7 +131,7 @@ def _make_trainer(
         warnings.simplefilter("ignore", PromptsNotShared)  # the plan says it
         trainer = GroundingGRPOTrainer(
             loaded.model,
-            [reward.function for reward in rewards],
+            [watch_reward(reward) for reward in rewards],
             arguments,
             examples,
             processing_class=loaded.processor,

@@ -42,7 +42,7 @@ from univg.training.pretrain.dense_head import BoxHead, DenseHead
 from univg.training.run.batches import IGNORED, PixelTable, load_steps
 from univg.training.run.checkpoints import check_same_config
 from univg.training.run.cpu_layers import ATTENTION, embed_by_product
-from univg.training.run.log import LOG, append_rows, drop_rows_after
+from univg.training.run.log import LOG, QUIET_S, append_rows, drop_rows_after
 from univg.training.run.precision import computes_in_bf16, describe_precision
 from univg.training.run.workers import naming_dead_workers
 
@@ -51,8 +51,6 @@ __all__ = ["pretrain", "rate_at"]
 STATE = "state.pt"
 MEAN_STEPS = 50
 """Steps between two lines with the means of the log's numbers."""
-QUIET_S = 20
-"""Seconds without a line after which a run whose bar nobody sees says how far it is."""
 
 
 @dataclass

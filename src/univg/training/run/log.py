@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LEFT_OUT",
     "LOG",
+    "QUIET_S",
     "RunLog",
     "append_rows",
     "drop_rows_after",
@@ -31,6 +32,8 @@ __all__ = [
 LOG, LEFT_OUT = "log.jsonl", "left-out.jsonl"
 LEFT_OUT_MARK = ": left out: "
 """What stands in the note on a sample that was left out, and not in one on a sample that was shrunk."""
+QUIET_S = 20
+"""Seconds without a line after which a run whose bar nobody sees says how far it is."""
 _SHOWN_BYTES = 1000
 """Notes on samples are shown until their file has this size: a few show the kind, thousands bury the run."""
 
@@ -42,10 +45,10 @@ class RunLog(TrainerCallback):
         self.path, self.title, self.console, self.shown = out / LOG, title, console, shown
         self._bar = progress(console, note=True)
         self._task: Any = None
-        self._at = 0.0
+        self._at = self._said = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._at = time.perf_counter()
+        self._at = self._said = time.perf_counter()
         if state.is_world_process_zero:
             with writing("the log", self.path.parent):
                 for path in (self.path, self.path.with_name(LEFT_OUT)):
@@ -66,6 +69,9 @@ class RunLog(TrainerCallback):
             append_rows(self.path, [{name: _plain_number(value) for name, value in row.items()}])
         note = " ".join(f"{name} {row[name]:.3g}" for name in self.shown if name in row)
         self._bar.update(self._task, completed=state.global_step, note=note)
+        if not self.console.is_terminal and now - self._said > QUIET_S:
+            self.console.print(f"step {state.global_step} of {state.max_steps}: {note}")
+            self._said = now
 
     def close(self) -> None:
         """Take the bar away, however the run ended."""

@@ -42,7 +42,8 @@ def take_push(arguments: TrainingArguments, out: Path) -> HubTarget | None:
     if not is_first_process():
         return HubTarget(name, branch)
     with _asking_hub(
-        f"trainer.push_to_hub: {name} cannot be made", "log in with hf auth login, check hub_model_id"
+        f"trainer.push_to_hub: {name} cannot be made",
+        "check the network, log in with hf auth login, check hub_model_id",
     ):
         made = HfApi().create_repo(name, private=arguments.hub_private_repo, exist_ok=True).repo_id
         if branch is not None:

@@ -21,11 +21,12 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
+from filelock import FileLock, Timeout
 from rich.console import Console
 from transformers import PrinterCallback, Trainer
 
 from univg.config import load_config, save_config
-from univg.errors import UnivgError
+from univg.errors import UnivgError, one_line
 from univg.files import write_whole
 from univg.models import checkpoint
 from univg.models.loading import Loaded, plain_model, write_conventions
@@ -60,16 +61,14 @@ __all__ = [
     "write_model",
 ]
 
-RESOLVED, RECORD = "resolved.yaml", "run.json"
+_held: dict[Path, FileLock] = {}
+"""The locks of this process: one that nobody holds is given back."""
+RESOLVED, RECORD, LOCK = "resolved.yaml", "run.json", ".lock"
 FREE_TO_CHANGE = {
-    "save_every",
-    "keep_checkpoints",
-    "workers",
-    "save_bf16",
-    "rollout_page_every",
-    "max_dropped",
+    *("save_every", "keep_checkpoints", "workers", "save_bf16", "rollout_page_every", "max_dropped"),
+    *("micro_batch", "rows_at_once", "gradient_checkpointing"),
 }
-"""Keys that a resumed run may have otherwise: they do not change what is learnt."""
+"""Keys that a resumed run may have otherwise: they do not change what is learnt, but for rounding."""
 VERSIONS = ("univg", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
 
@@ -84,6 +83,7 @@ def start_run(config: StageConfig, out: Path, resume: bool, console: Console) ->
     if find_checkpoints(out) and not resume:
         raise UnivgError("a run is here already", out, "continue it with --resume, or choose another --out")
     if is_first_process():
+        _lock(out)
         shutil.rmtree(out / STAGING, ignore_errors=True)  # of a run that was killed while it wrote
     # One process reads all bytes of a checkpoint; the others are told in `train` what it found.
     last, reports = find_last_good(out, contents=is_first_process())
@@ -99,6 +99,22 @@ def start_run(config: StageConfig, out: Path, resume: bool, console: Console) ->
     return last
 
 
+def _lock(out: Path) -> None:
+    """Keep other runs out of the folder as long as this process lives. Raises UnivgError where one is in it."""
+    path = (out / LOCK).absolute()
+    if path in _held:
+        return
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        cause = "another run is writing here"
+        raise UnivgError(cause, out, "wait for its end, or choose another --out") from None
+    except OSError:  # a file system without locks
+        return
+    _held[path] = lock
+
+
 def _check_config(config: StageConfig, out: Path) -> None:
     """Raise UnivgError unless the run in `out` was made by this config."""
     try:
@@ -107,15 +123,23 @@ def _check_config(config: StageConfig, out: Path) -> None:
         raise UnivgError(
             f"not a config of this stage ({error})", out / RESOLVED, "choose another --out"
         ) from None
-    check_same_config(before.model_dump(mode="json"), config, out, FREE_TO_CHANGE)
+    # Between two updates on the same rollouts a checkpoint holds these, in micro-batches.
+    fixed = {"micro_batch"} if getattr(config, "iterations", 1) > 1 else set()
+    check_same_config(before.model_dump(mode="json"), config, out, FREE_TO_CHANGE - fixed)
 
 
 def record_run(
-    config: StageConfig, out: Path, rows: StageRows, resumed: Path | None, steps: int
+    config: StageConfig,
+    out: Path,
+    rows: StageRows,
+    resumed: Path | None,
+    steps: int,
+    functions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Save config, versions and digests beside the checkpoints, and return what was saved.
 
-    Raises UnivgError where a resumed run's data, start model or number of processes is another.
+    `functions`: digests of the user's own, by name. Raises UnivgError where a resumed run's data, functions, start
+    model or number of processes is another.
     """
     facts: dict[str, Any] = {
         "stage": type(config).__name__.removesuffix("Config").lower(),
@@ -127,12 +151,21 @@ def record_run(
         "precision": "bfloat16" if computes_in_bf16(config.bf16) else "float32",
         "left_out_when_read": [dropped.to_json() for dropped in rows.dropped],
     }
+    if functions:
+        facts["functions"] = dict(functions)
     path = out / RECORD
     before = checkpoint.read_json(path) if resumed is not None and path.exists() else None
     if before is not None and before.get("data_digest") != facts["data_digest"]:
         raise UnivgError(
             "the data is not what the run began with", path, "restore the files, or choose another --out"
         )
+    now = facts.get("functions", {})
+    if before is not None and before.get("functions", now) != now:
+        changed = ", ".join(
+            sorted(name for name, digest in now.items() if before["functions"].get(name) != digest)
+        )
+        cause = f"the file of {changed} is not what the run began with"
+        raise UnivgError(cause, path, "restore it, or choose another --out")
     if before is not None and before.get("processes") != facts["processes"]:
         began = f"the run began with {before.get('processes')} processes, not {facts['processes']}"
         raise UnivgError(began, path, "resume with as many")
@@ -220,10 +253,32 @@ def train(trainer: Trainer, log: RunLog, resumed: Path | None, batches: Callable
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     except KeyboardInterrupt:
         log.close()
-        log.console.print(f"stopped at step {trainer.state.global_step}: continue with --resume")
+        log.console.print(f"stopped at step {trainer.state.global_step}: {_say_kept(log.path.parent)}")
         raise
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise UnivgError(
+            f"memory ran out in step {trainer.state.global_step + 1} ({one_line(str(error))[:120]})",
+            remedy="lower micro_batch (univg grpo: rows_at_once too), or set gradient_checkpointing=true; "
+            + _say_kept(log.path.parent),
+        ) from error
     finally:
         log.close()
+
+
+def _say_kept(out: Path) -> str:
+    """Say where a run that stops now can go on."""
+    last, _ = find_last_good(out, contents=False)
+    return f"continue with --resume from {last.name}" if last else "no checkpoint is there yet (save_every)"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell whether a GPU's or the machine's memory has run out; of the latter torch says so in words only."""
+    signs = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        sign in str(error) for sign in signs
+    )
 
 
 def write_model(

@@ -48,6 +48,7 @@ def load_start(config: StageConfig) -> Loaded:
             remedy="start from a Qwen2-VL or Qwen3-VL checkpoint",
         )
     loaded.model.config.use_cache = False
+    loaded.model.requires_grad_(True)  # of an adapter merged into its base, the base is frozen
     if not torch.cuda.is_available():
         embed_by_product(loaded.model)
     if config.freeze_vision:
