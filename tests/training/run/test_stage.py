@@ -18,7 +18,7 @@ def test_parameters_that_zero3_has_scattered_are_counted() -> None:
     for weight in model.parameters():
         vars(weight)["ds_numel"] = weight.numel()
         weight.data = torch.empty(0, dtype=torch.bfloat16)
-    args = SimpleNamespace(world_size=8, device=torch.device("cpu"))
+    args = SimpleNamespace(world_size=8, device=torch.device("cpu"), bf16=True)
     trainer: Any = SimpleNamespace(args=args, model=model)
     said = io.StringIO()
     print_plan(trainer, 5, [], Console(file=said, width=200))

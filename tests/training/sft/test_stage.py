@@ -176,7 +176,7 @@ def test_ctrl_c_says_where_the_run_stopped(
 
     monkeypatch.setattr(StageRows, "__getitem__", until)
     assert main(["sft", "--config", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "run")]) == 130
-    assert capfd.readouterr().err.endswith("\nstopped at step 3: continue with --resume\n")
+    assert capfd.readouterr().err.endswith("\nstopped at step 3: continue with --resume from checkpoint-2\n")
 
 
 def test_what_is_of_no_use_is_told_before_the_plan_and_summed_up(
