@@ -238,6 +238,7 @@ def test_pages_of_rollouts_and_reports(start: Path, tmp_path: Path) -> None:
     assert page.count("<section>") == 3 and page.count("data:image/jpeg") == sum(parts.IMAGES)
     assert (tmp_path / "rollouts" / "index.html").exists()
     assert trainer.args.report_to == []
+    assert trainer.args.ddp_find_unused_parameters is False, "every row has pictures, so all are used"
 
 
 # --- batches ---
