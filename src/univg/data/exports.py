@@ -24,11 +24,10 @@ from typing import Any, TypeAlias
 from univg.data.formats.faults import OnFault, RecordFault, Unusable, name_fault, report
 from univg.data.formats.image_root import ImageRoot
 from univg.data.formats.rows import import_pyarrow
-from univg.data.formats.scale import box_fault
+from univg.data.formats.scale import lesson_fault
 from univg.data.readers.univg_r1 import METADATA
 from univg.errors import UnivgError
 from univg.files import replacing, write_whole
-from univg.grounding.boxes import is_degenerate
 from univg.grounding.prompts import PromptStyle, choose_style, render_prompt, render_response
 from univg.grounding.samples import GroundingSample, write_jsonl
 
@@ -120,8 +119,8 @@ def _make_solution(sample: GroundingSample) -> str:
 def _check_box(sample: GroundingSample) -> None:
     if not sample.boxes:
         raise Unusable("no_answer", "there is no box")
-    fault = box_fault(sample.boxes[0])
-    if fault is not None and (fault[0] != "out_of_range" or is_degenerate(sample.boxes[0])):
+    fault = lesson_fault(sample.boxes[0])
+    if fault is not None:
         raise Unusable(*fault)
 
 

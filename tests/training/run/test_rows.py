@@ -249,6 +249,25 @@ def test_a_file_of_which_too_much_is_of_no_use_is_refused(
         StageRows(config(half), processor, teach=False)
 
 
+@pytest.mark.parametrize("teach", [True, False])
+@pytest.mark.parametrize(
+    ("box", "kind"),
+    [
+        ((58.0, 53.0, 132.0, 111.0), "wrong_scale"),
+        ((0.5, 0.2, 0.1, 0.4), "inverted_box"),
+        ((0.5, 0.2, 0.5, 0.4), "degenerate_box"),
+        ((0.5001, 0.2, 0.5003, 0.4), "degenerate_box"),
+    ],
+)
+def test_boxes_that_cannot_be_taught_are_not(
+    processor: GroundingProcessor, published: Path, tmp_path: Path, box: Any, kind: str, teach: bool
+) -> None:
+    """Pixels would be written as (58000,53000),…, a box without area as one that nothing overlaps."""
+    rows = [json.dumps(row | {"boxes": [box]}) for row in lines_of(published)]
+    with pytest.raises(UnivgError, match=rf"8 of 8 records cannot be used \(8 {kind}, first"):
+        StageRows(config(write_lines(published, tmp_path, rows)), processor, teach=teach)
+
+
 def test_steps_follow_from_epochs_or_are_given(processor: GroundingProcessor, published: Path) -> None:
     def steps(settings: SftConfig) -> int:
         return count_steps(settings, StageRows(settings, processor), 4)

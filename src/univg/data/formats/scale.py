@@ -12,9 +12,9 @@ from typing import Literal, TypeAlias
 from univg.data.formats.fields import find_numbers
 from univg.data.formats.records import Source
 from univg.data.formats.rows import read_rows
-from univg.grounding.boxes import Box, is_ordered
+from univg.grounding.boxes import Box, is_degenerate, is_ordered, unit_to_permille
 
-__all__ = ["Scale", "apply_scale", "box_fault", "detect_scale"]
+__all__ = ["Scale", "apply_scale", "box_fault", "detect_scale", "lesson_fault"]
 
 Scale: TypeAlias = Literal["unit", "permille"]
 
@@ -82,4 +82,22 @@ def box_fault(box_unit: Box) -> tuple[str, str] | None:
         return "degenerate_box", f"{text} has no area"
     if smallest < -_SLACK or largest > 1 + _SLACK:
         return "out_of_range", f"{text} reaches outside 0-1"
+    return None
+
+
+def lesson_fault(box_unit: Box) -> tuple[str, str] | None:
+    """Return `(kind, cause)` of why a box cannot be taught or rewarded, or None; one that only reaches outside can.
+
+    >>> lesson_fault((0.319, 0.186, 1.048, 0.535)) is None, lesson_fault((0.5, 0.1, 0.1, 0.5))[0]
+    (True, 'inverted_box')
+    >>> lesson_fault((0.5001, 0.1, 0.5003, 0.5))
+    ('degenerate_box', '(0.5001, 0.1, 0.5003, 0.5) has no area in whole thousandths, in which answers are written')
+    """
+    fault = box_fault(box_unit)
+    if fault is not None and (fault[0] != "out_of_range" or is_degenerate(box_unit)):
+        return fault
+    x1, y1, x2, y2 = unit_to_permille(box_unit)
+    if x1 >= x2 or y1 >= y2:
+        text = "(" + ", ".join(f"{value:.6g}" for value in box_unit) + ")"
+        return "degenerate_box", f"{text} has no area in whole thousandths, in which answers are written"
     return None

@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from univg.data.dataset import ENDLESS, Dataset, Item, WorldItem, digest_parts
+from univg.data.formats.scale import lesson_fault
 from univg.data.readers import READERS, RecordFault
 from univg.errors import UnivgError
 from univg.grounding.prompts import PromptStyle, choose_style, render_chat, render_response
@@ -201,6 +202,8 @@ class StageRows:
     def _find_flaw(self, sample: GroundingSample, settings: DataSource) -> RecordFault | None:
         if not sample.boxes:
             return RecordFault(_say_source(sample), "no_answer", "it has no box")
+        if fault := lesson_fault(sample.boxes[0]):
+            return RecordFault(_say_source(sample), *fault)
         if self.teach and self._choose_style(sample, settings) == "think" and not sample.thought:
             fix = "add thoughts (univg construct), or set prompt_style: direct to learn boxes alone"
             return RecordFault(_say_source(sample), "no_thought", "it has no thought", fix)
