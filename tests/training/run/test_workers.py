@@ -90,7 +90,7 @@ def test_nothing_is_left_of_a_stopped_run(stage: str, name: str, start: Path, tm
     assert "Traceback" not in said
     if name == "SIGINT":
         assert run.returncode == 130 and said.splitlines()[-1].startswith("stopped at step ")
-        assert said.endswith(": continue with --resume\n")
+        assert said.endswith(": no checkpoint is there yet (save_every)\n")
 
 
 def test_a_worker_that_dies_is_named() -> None:
