@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from univg.grounding.scoring import score
 from univg.models.loading import load
 from univg.training.grpo.arguments import EpochSampler, batch_plan, paper_arguments
 from univg.training.grpo.difficulty import exp_weight
+from univg.training.grpo.metrics import RolloutCallback
 from univg.training.grpo.pages import RolloutPages
 from univg.training.grpo.rollouts import draw, draw_sharded, find_runs, stream, take_rows
 from univg.training.grpo.trainer import GroundingGRPOTrainer
@@ -239,6 +241,20 @@ def test_pages_of_rollouts_and_reports(start: Path, tmp_path: Path) -> None:
     assert (tmp_path / "rollouts" / "index.html").exists()
     assert trainer.args.report_to == []
     assert trainer.args.ddp_find_unused_parameters is False, "every row has pictures, so all are used"
+
+
+def test_callbacks_and_rewards_have_the_pictures_themselves(start: Path, tmp_path: Path) -> None:
+    """What TRL gathers has none: a reward that hands pictures to other processes must not hand over black pixels."""
+    seen: list[int] = []
+
+    class Watch(RolloutCallback):
+        def on_rollouts(self, args: Any, state: Any, generation: Any) -> None:
+            for row in generation.rows:
+                again = pickle.loads(pickle.dumps(row["images"]))
+                seen.extend(a.tobytes() == b.tobytes() for a, b in zip(again, row["images"], strict=True))
+
+    _train(start, tmp_path, callbacks=[Watch()])
+    assert all(seen) and len(seen) == 4 * sum(parts.IMAGES)
 
 
 # --- batches ---

@@ -44,7 +44,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from univg.grounding.scoring import score
 from univg.training.grpo.arguments import EpochSampler, RowTable, paper_arguments, reference_on_own_gpu
 from univg.training.grpo.difficulty import find_weighting, weights_of
-from univg.training.grpo.local_images import keep_local
+from univg.training.grpo.local_images import keep_local, take_whole
 from univg.training.grpo.metrics import Generation, GroupScores, RolloutCallback, step_metrics
 from univg.training.grpo.rewards import RolloutReader, format_reward, iou_reward, text_of
 from univg.training.grpo.rollouts import (
@@ -155,6 +155,7 @@ class GroundingGRPOTrainer(GRPOTrainer):
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
     ) -> torch.Tensor:
         """Read every rollout once, score it once, and hand both to the rewards as columns."""
+        inputs = take_whole(inputs)
         ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
         cut_off = [not ids or ids[-1] not in ends for ids in completion_ids_list]
         readings = [
