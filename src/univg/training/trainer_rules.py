@@ -64,76 +64,110 @@ OWN: Mapping[str, Mapping[str, str]] = {
 }
 """Arguments that a key of univg's own decides, and that key."""
 
-_IDLE_IN_BOTH = {
-    "a run makes no evaluation: use univg evaluate": (
-        *("eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "eval_accumulation_steps"),
-        *("eval_do_concat_batches", "eval_use_gather_object", "per_device_eval_batch_size", "do_eval"),
-        *("do_predict", "prediction_loss_only", "include_for_metrics", "batch_eval_metrics", "label_names"),
-        *("bf16_full_eval", "fp16_full_eval", "load_best_model_at_end", "metric_for_best_model"),
-        "greater_is_better",
+_IDLE_IN_BOTH = (
+    (
+        "a run makes no evaluation: use univg evaluate",
+        (
+            *("eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "eval_accumulation_steps"),
+            *("eval_do_concat_batches", "eval_use_gather_object", "per_device_eval_batch_size", "do_eval"),
+            *(
+                "do_predict",
+                "prediction_loss_only",
+                "include_for_metrics",
+                "batch_eval_metrics",
+                "label_names",
+            ),
+            *("bf16_full_eval", "fp16_full_eval", "load_best_model_at_end", "metric_for_best_model"),
+            "greater_is_better",
+        ),
     ),
-    "univg makes, orders and batches the rows itself: use data, workers and the sizes of a batch": (
-        *("dataloader_drop_last", "dataloader_pin_memory", "dataloader_persistent_workers"),
-        *("dataloader_in_order", "dataloader_multiprocessing_context", "train_sampling_strategy"),
-        *("length_column_name", "remove_unused_columns", "shuffle_dataset", "accelerator_config"),
-        *("auto_find_batch_size", "parallelism_config", "ignore_data_skip"),
+    (
+        "univg makes, orders and batches the rows itself: use data, workers and the sizes of a batch",
+        (
+            *("dataloader_drop_last", "dataloader_pin_memory", "dataloader_persistent_workers"),
+            *("dataloader_in_order", "dataloader_multiprocessing_context", "train_sampling_strategy"),
+            *("length_column_name", "remove_unused_columns", "shuffle_dataset", "accelerator_config"),
+            *("auto_find_batch_size", "parallelism_config", "ignore_data_skip"),
+        ),
     ),
-    "univg's checkpoints always hold all that --resume needs, in one folder: use save_every": (
-        *("save_only_model", "save_on_each_node", "enable_jit_checkpoint"),
-        "restore_callback_states_from_checkpoint",
+    (
+        "univg's checkpoints always hold all that --resume needs, in one folder: use save_every",
+        (
+            *("save_only_model", "save_on_each_node", "enable_jit_checkpoint"),
+            "restore_callback_states_from_checkpoint",
+        ),
     ),
-    "univg pushes the finished model, once: leave it out": ("hub_strategy", "hub_always_push"),
-    "it would be saved with the run and its card: log in with hf auth login, or set HF_TOKEN": ("hub_token",),
-    "univg prints and logs by itself: log.jsonl has a row each step": (
-        *("disable_tqdm", "log_level", "log_level_replica", "log_on_each_node", "skip_memory_metrics"),
-        *("include_num_input_tokens_seen", "logging_nan_inf_filter"),
+    ("univg pushes the finished model, once: leave it out", ("hub_strategy", "hub_always_push")),
+    (
+        "it would be saved with the run and its card: log in with hf auth login, or set HF_TOKEN",
+        ("hub_token",),
     ),
-    "univg loads the model itself, and no code that comes with one: use model": (
-        *("model_init_kwargs", "trust_remote_code"),
+    (
+        "univg prints and logs by itself: log.jsonl has a row each step",
+        (
+            *("disable_tqdm", "log_level", "log_level_replica", "log_on_each_node", "skip_memory_metrics"),
+            *("include_num_input_tokens_seen", "logging_nan_inf_filter"),
+        ),
     ),
-    "no model of these families is a mixture of experts: leave it out": ("router_aux_loss_coef",),
-    "training keeps no cache: leave it out": ("use_cache",),
-    "the launcher decides it: use torchrun or accelerate launch": ("local_rank",),
-    "univg sft and univg grpo always train: leave it out": ("do_train",),
-}
-IDLE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "sft": {
-        **_IDLE_IN_BOTH,
-        "univg makes, orders and batches the rows itself: use data, batch and micro_batch ": (
-            *("dataset_text_field", "dataset_kwargs", "dataset_num_proc", "dataloader_prefetch_factor"),
-            *("packing", "packing_strategy", "padding_free", "eval_packing", "pad_to_multiple_of"),
+    (
+        "univg loads the model itself, and no code that comes with one: use model",
+        (*("model_init_kwargs", "trust_remote_code"),),
+    ),
+    ("no model of these families is a mixture of experts: leave it out", ("router_aux_loss_coef",)),
+    ("training keeps no cache: leave it out", ("use_cache",)),
+    ("the launcher decides it: use torchrun or accelerate launch", ("local_rank",)),
+    ("univg sft and univg grpo always train: leave it out", ("do_train",)),
+)
+IDLE: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    "sft": (
+        *_IDLE_IN_BOTH,
+        (
+            "univg makes, orders and batches the rows itself: use data, batch and micro_batch",
+            (
+                *("dataset_text_field", "dataset_kwargs", "dataset_num_proc", "dataloader_prefetch_factor"),
+                *("packing", "packing_strategy", "padding_free", "eval_packing", "pad_to_multiple_of"),
+            ),
         ),
-        "nothing is ever cut: use max_tokens": ("truncation_mode",),
-        "the loss is always that of the response: leave it out": (
-            *("completion_only_loss", "assistant_only_loss"),
+        ("nothing is ever cut: use max_tokens", ("truncation_mode",)),
+        (
+            "the loss is always that of the response: leave it out",
+            (*("completion_only_loss", "assistant_only_loss"),),
         ),
-        "the checkpoint's own template and marks are what it is asked with later: leave it out": (
-            *("chat_template_path", "eos_token", "pad_token"),
+        (
+            "the checkpoint's own template and marks are what it is asked with later: leave it out",
+            (*("chat_template_path", "eos_token", "pad_token"),),
         ),
-    },
-    "grpo": {
-        **_IDLE_IN_BOTH,
-        "a run makes no evaluation: use univg evaluate ": ("num_generations_eval",),
-        "univg's prompts are the same in training, evaluation and serving: use prompt_style": (
-            "chat_template_kwargs",
+    ),
+    "grpo": (
+        *_IDLE_IN_BOTH,
+        ("a run makes no evaluation: use univg evaluate", ("num_generations_eval",)),
+        (
+            "univg's prompts are the same in training, evaluation and serving: use prompt_style",
+            ("chat_template_kwargs",),
         ),
-        "the models have no dropout but LoRA's: use lora.dropout": ("disable_dropout",),
-        "univg draws rollouts itself, with a cache of its own: leave it out": ("cache_implementation",),
-        "TRL has it for text alone, not for pictures: use vllm": (
-            *("use_transformers_continuous_batching", "transformers_continuous_batching_config"),
-            "use_transformers_paged",
+        ("the models have no dropout but LoRA's: use lora.dropout", ("disable_dropout",)),
+        ("univg draws rollouts itself, with a cache of its own: leave it out", ("cache_implementation",)),
+        (
+            "TRL has it for text alone, not for pictures: use vllm",
+            (
+                *("use_transformers_continuous_batching", "transformers_continuous_batching_config"),
+                "use_transformers_paged",
+            ),
         ),
-        "rollouts call no tools: leave it out": ("max_tool_calling_iterations",),
-        "TRL looks for the embeddings where these models do not have them: use bf16: false": (
-            "cast_lm_head_to_fp32",
+        ("rollouts call no tools: leave it out", ("max_tool_calling_iterations",)),
+        (
+            "TRL looks for the embeddings where these models do not have them: use bf16: false",
+            ("cast_lm_head_to_fp32",),
         ),
-        "TRL's loss of GRPO does not read it: leave it out": (
-            *("label_smoothing_factor", "average_tokens_across_devices"),
+        (
+            "TRL's loss of GRPO does not read it: leave it out",
+            (*("label_smoothing_factor", "average_tokens_across_devices"),),
         ),
-        "univg calls the layers inside the model, which are not compiled: leave it out": (
-            *("torch_compile", "torch_compile_backend", "torch_compile_mode"),
+        (
+            "univg calls the layers inside the model, which are not compiled: leave it out",
+            (*("torch_compile", "torch_compile_backend", "torch_compile_mode"),),
         ),
-    },
+    ),
 }
 """Arguments that do nothing in univg's runs: why, and what to use -> their names."""
 
@@ -144,12 +178,12 @@ def check_keys(stage: Literal["sft", "grpo"], given: Mapping[str, Any]) -> dict[
     Raises pydantic's ValidationError, whose lines name the key.
     """
     known = PASSED[stage].__annotations__
-    idle = {name: why for why, names in IDLE[stage].items() for name in names}
+    idle = {name: why for why, names in IDLE[stage] for name in names}
     for name, value in given.items():
         if name in OWN[stage]:
             raise fault_at((name,), f"univg decides it: use {OWN[stage][name]}", value)
         if name in idle:
-            why, _, instead = idle[name].strip().partition(": ")
+            why, _, instead = idle[name].partition(": ")
             raise fault_at((name,), f"does nothing here, because {why}; {instead}", value)
         if name not in known:
             near = difflib.get_close_matches(name, [*known, *OWN[stage]], n=1)
