@@ -236,9 +236,9 @@ def _check_values(what: str, values: Any, count: int, when: str) -> list[float]:
 
 
 def _find_line(error: Exception) -> str:
-    """Return the file and line that raised an error."""
+    """Return the file and line that raised an error; nothing where that is our call, which did not fit."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{frame.filename}:{frame.lineno}"
+    return "" if frame.filename == __file__ else f"{frame.filename}:{frame.lineno}"
 
 
 def write_ideal(row: Mapping[str, Any], reader: RolloutReader) -> tuple[str, Mapping[str, Any], float]:

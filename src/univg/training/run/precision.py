@@ -38,6 +38,6 @@ def describe_precision(asked: bool) -> str:
     'computes in float32'
     """
     if computes_in_bf16(asked):
-        return "computes in bfloat16, weights in float32"
+        return "computes in bfloat16"
     why = ": bf16 was asked for, but is slower on this device" if asked else ""
     return f"computes in float32{why}"

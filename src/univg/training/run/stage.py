@@ -110,7 +110,7 @@ def _lock(out: Path) -> None:
     except Timeout:
         cause = "another run is writing here"
         raise UnivgError(cause, out, "wait for its end, or choose another --out") from None
-    except OSError:  # a file system without locks
+    except (OSError, NotImplementedError):  # a file system without locks
         return
     _held[path] = lock
 
