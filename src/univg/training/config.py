@@ -176,7 +176,8 @@ class StageConfig(Config):
     )
     bf16: bool = Field(
         default=True,
-        description="Compute in bfloat16 (autocast); with LoRA the frozen weights are held in it too.",
+        description="Compute in bfloat16 (autocast) where the device is quicker in it; with LoRA the frozen weights "
+        "are held in it too.",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="Recompute activations: less memory, more time."
@@ -370,7 +371,9 @@ class PretrainConfig(Config):
     )
     box_layer: int = Field(default=4, ge=1, description="The layer that this head reads.")
     workers: int = Field(default=1, ge=0, description="Processes that draw data.")
-    bf16: bool = Field(default=True, description="Compute in bfloat16 (autocast).")
+    bf16: bool = Field(
+        default=True, description="Compute in bfloat16 (autocast) where the device is quicker in it."
+    )
     save_every: int = Field(default=200, gt=0, description="Steps between saved states.")
     eval_every: int = Field(
         default=500, ge=0, description="Steps between scores on held-out samples; 0: none."
