@@ -154,7 +154,7 @@ def test_tags_are_counted_against_images(tmp_path: Path, capsys: pytest.CaptureF
         (["fetch", "nope"], "no such set: nope: choose from mig_bench"),
         (["build", "none", "--out", "x"], "no such file: none"),
         (["build", "voc", "--out", "x", "--family", "nope"], "no such task family: --family nope"),
-        (["build", "voc", "--out", "x"], "no XML file in this folder"),
+        (["build", "voc", "--out", "x"], "in this folder: voc"),
         (["build", "made.jsonl", "--out", "x", "--rename", "x"], "not of the form OLD=NEW"),
     ],
 )

@@ -181,11 +181,11 @@ def test_text_answers_are_taught_as_text(tmp_path: Path) -> None:
 
 def test_paths_are_written_as_the_files_lie(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
-        (tmp_path / "images" / name).parent.mkdir(exist_ok=True)
-        (tmp_path / "images" / name).touch()
+        (tmp_path / "x" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "x" / name).touch()
     path = tmp_path / "a.jsonl"
     lost = sample(images=("gone.jpg",), target_image=0)
-    count, faults = written(path, "jsonl", [sample(), lost], images=ImageRoot(tmp_path / "images"))
+    count, faults = written(path, "jsonl", [sample(), lost], images=ImageRoot(tmp_path / "x"))
     assert count == 1 and [fault.kind for fault in faults] == ["missing_image"]
     assert next(iter(read(path))).images == ("a.jpg", "b.jpg")
 

@@ -122,12 +122,12 @@ class Dataset:
     ) -> Dataset:
         """Make a data set of samples that are read already, their images under the folder `images` (default: the
         current one). Its digest is that of the samples' keys."""
+        root = ImageRoot(images or ".")
+        root.expect(partial(_list_images, samples))
         return cls(
             name,
             len(samples),
-            partial(
-                _file_item, samples, ImageRoot(images or ".")
-            ),  # no closure: it travels to data-loader workers
+            partial(_file_item, samples, root),  # no closure: it travels to data-loader workers
             lambda: (sample.key for sample in samples),
             f"{len(samples)} samples of {name}",
         )
@@ -224,11 +224,15 @@ def reopen_pictures(row: Mapping[str, Any], origin: Mapping[str, Any]) -> list[I
     Raises ImageFault for a file that is not there any more.
     """
     if origin.get("kind") != "world":
-        root = ImageRoot(origin.get("images", "."))
+        root = ImageRoot(origin.get("images", "."), origin.get("data"))
         return [open_picture(root.path(name)).image for name in row["images"]]
     index = int(row["source"].rpartition("-")[2])
     settings = (origin["difficulty"], origin["size_px"])
     return list(make_sample(row["task"], origin["split"], origin["seed"], index, *settings).draw())
+
+
+def _list_images(samples: Sequence[GroundingSample]) -> list[str]:
+    return [name for sample in samples for name in sample.images]
 
 
 def _file_item(samples: Sequence[GroundingSample], root: ImageRoot, k: int) -> Item:

@@ -97,7 +97,7 @@ def split_by_image(
 def write_split(file: PublishedFile, out: Path, share: float, seed: int, book: FaultBook) -> ImageSplit:
     """Write `out`/train.jsonl and `out`/test.jsonl. With the folder of the images known, the same picture under two
     names is one picture. Raises UnivgError as `split_by_image` does, and for a folder that cannot be written."""
-    identify = str if file.images is None else _identify_by_content(file.images)
+    identify = str if file.images is None else _identify_by_content(file.images, file.path)
     found = split_by_image(file.read(book, "grouping"), share, seed, identify)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -111,8 +111,8 @@ def write_split(file: PublishedFile, out: Path, share: float, seed: int, book: F
     return found
 
 
-def _identify_by_content(folder: Path) -> Callable[[str], str]:
-    root = ImageRoot(folder)
+def _identify_by_content(folder: Path, file: Path) -> Callable[[str], str]:
+    root = ImageRoot(folder, file)
 
     @cache
     def identify(name: str) -> str:

@@ -53,6 +53,7 @@ def check_images(
 ) -> dict[str, ImageState]:
     """Open every image once, in parallel (decoding leaves the interpreter's lock), and return what became of it."""
     root, names = ImageRoot(folder), list(names)
+    root.expect(lambda: names)
     with ThreadPoolExecutor(max(1, workers)) as pool, progress() as bar:
 
         def states() -> Iterator[ImageState]:
@@ -90,7 +91,7 @@ def sizes_of(sample: GroundingSample, states: Mapping[str, ImageState]) -> list[
 def _check_image(root: ImageRoot, name: str, headers_only: bool) -> ImageState:
     path = root.find(name)
     if path is None:
-        return ImageState(None, "missing_image", f"no {name} under {root.folder}")
+        return ImageState(None, "missing_image", root.explain(name))
     try:
         return ImageState(image_size(path) if headers_only else open_picture(path).image.size)
     except ImageFault as error:

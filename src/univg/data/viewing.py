@@ -103,7 +103,7 @@ def draw_samples(
     if not kept:
         asked = f" of the task {', '.join(tasks)}" if tasks else ""
         raise UnivgError(f"no sample{asked}", file.path, "see `univg data stats`")
-    root, missing = ImageRoot(file.images or "."), []
+    root, missing = ImageRoot(file.images or ".", file.path), []
     cells: list[SheetCell] = []
     for _, sample in sorted(kept, key=lambda pair: pair[0]):
         try:

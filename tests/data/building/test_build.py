@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from univg.data.building.build import TASK_FAMILIES, BuiltTask, Crop, Shortfall, build
+from univg.data.detection import DETECTION, DetectionImage, Instance
 from univg.data.readers import RecordFault, Source, detect, read
-from univg.data.readers.detection import DetectionImage, Instance, read_detection
 from univg.grounding.boxes import area, iou
 
 BCCD = Path(__file__).parents[4] / "shared" / "data" / "bccd_voc"
@@ -126,7 +126,7 @@ def test_nothing_rests_on_what_a_sloppy_annotation_leaves_out() -> None:
 @needs_bccd
 def test_real_photographs() -> None:
     faults: list[RecordFault] = []
-    images = read_detection(Source.of(BCCD, BCCD, faults.append))
+    images = DETECTION["voc"](Source.of(BCCD, BCCD, faults.append))
     assert len(images) == 364
     assert {(fault.record, fault.kind) for fault in faults} == {
         ("voc#BloodImage_00338@12", "degenerate_box"),

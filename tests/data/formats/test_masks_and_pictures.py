@@ -124,7 +124,7 @@ def test_sizes_are_those_of_the_upright_picture(tmp_path: Path) -> None:
     [
         ("MIG-Bench/images/common/a.jpg", "./MIG-Bench/images/common/a.jpg"),
         ("common/a.jpg", "./MIG-Bench/images/common/a.jpg"),
-        ("a.jpg", "./MIG-Bench/images/common/a.jpg"),
+        ("images/common/a.jpg", "./MIG-Bench/images/common/a.jpg"),
         ("home/liyou/opensource_datasets/MGrounding-630k/x/a.jpg", "./MGrounding-630k/x/a.jpg"),
         ("x/a.jpg", "x\\a.jpg"),
     ],
@@ -133,8 +133,8 @@ def test_images_are_found_wherever_the_root_begins(there: str, named: str, tmp_p
     (tmp_path / there).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / there).touch()
     root = ImageRoot(tmp_path)
-    assert root.find(named) == root.find(named) == tmp_path / there  # twice: the way found is remembered
+    assert root.find(named) == tmp_path / there
     assert root.relative(root.path(named)) == there
-    assert root.find("../" + named) is None and root.find("other.jpg") is None
+    assert root.find("y/" + named) is None and root.find("other.jpg") is None
     with pytest.raises(ImageFault, match="check --images"):
         root.path("other.jpg")

@@ -332,7 +332,7 @@ PIXEL_ROWS: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "lisa",
-        {"image_path": "x/a.jpg", "instruction": [INSTRUCTION], "boxes": [list(PIXELS), [0, 0, 1, 1]]},
+        {"image_path": "./a.jpg", "instruction": [INSTRUCTION], "boxes": [list(PIXELS), [0, 0, 1, 1]]},
         ZERO_SHOT_IMAGE.format(instruction=INSTRUCTION),
     ),
     (

@@ -42,7 +42,7 @@ def convert(command: ConvertCommand) -> int:
     if command.embed_images and (command.images is None or to not in ("verl", "easyr1")):
         cause = "images can be embedded for verl and easyr1, with --images"
         raise UnivgError(cause, "--embed-images", "leave it out")
-    book, root = FaultBook(), ImageRoot(command.images) if command.images is not None else None
+    book, root = FaultBook(), None if command.images is None else ImageRoot(command.images, command.file)
     samples = command.open().read(book, "converting")
     try:
         written = export(samples, to, out, Export(command.style, root, command.embed_images, book.add))

@@ -49,9 +49,11 @@ def validate(command: ValidateCommand) -> int:
     found = "1 fault" if len(book) == 1 else f"{len(book)} faults" if book else "no faults"
     console.print(f"{count} samples of {len(images)} images, {book.left_out} unusable, {found}")
     print_faults(book, console)
+    if not count:
+        console.print("no sample is left: nothing of this file can be taught or asked")
     if command.out is not None:
         console.print(f"all faults, one a line: {command.out}")
-    return int(bool(book))
+    return int(bool(book) or not count)
 
 
 @contextmanager

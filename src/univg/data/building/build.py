@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from univg.data.building.desk import BuiltTask, Crop, Desk
 from univg.data.building.families import TASK_FAMILIES, TRIES, Compose
-from univg.data.readers.detection import DetectionImage
+from univg.data.detection import DetectionImage
 
 __all__ = ["TASK_FAMILIES", "BuiltTask", "Crop", "Shortfall", "build"]
 

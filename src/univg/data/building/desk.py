@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from univg.data.readers.detection import DetectionImage, Instance
+from univg.data.detection import DetectionImage, Instance
 from univg.grounding.boxes import Box, area
 from univg.grounding.samples import GroundingSample
 

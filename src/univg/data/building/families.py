@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from univg.data.building.desk import SMALLEST_SHARE, BuiltTask, Crop, Desk, find_only
-from univg.data.readers.detection import DetectionImage, Instance
+from univg.data.detection import DetectionImage, Instance
 from univg.grounding.boxes import Box, area, iou, unit_to_permille, unit_to_px
 
 __all__ = ["TASK_FAMILIES", "TRIES", "Compose"]

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from univg.data.building.build import TASK_FAMILIES, BuiltTask, Crop, build
+from univg.data.detection import DETECTION, DetectionImage
 from univg.data.published import FaultBook
-from univg.data.readers import ImageRoot, Source
-from univg.data.readers.detection import DetectionImage, read_detection
+from univg.data.readers import ImageRoot, Source, detect
 from univg.errors import UnivgError
 from univg.files import check_writable, replacing, unwritable
 from univg.grounding.samples import GroundingSample, write_jsonl
@@ -66,7 +66,8 @@ def write_tasks(file: Path, images: Path | None, out: Path, plan: BuildPlan, boo
     if samples_file.exists() and samples_file.stat().st_size:
         raise UnivgError("tasks are here already", samples_file, "choose another --out, or remove it")
     root = ImageRoot(images or (file if file.is_dir() else file.parent))
-    found = _rename(read_detection(Source(file, root, book.add, book.notes.append)), names_of)
+    source = Source(file, root, book.add, book.notes.append)
+    found = _rename(_choose_reader(file)(source), names_of)
     if plan.ordered:
         found = [_put_in_sequence(image) for image in found]
     # Nobody misses tracks in a set of single images, unless they were asked for.
@@ -85,6 +86,14 @@ def write_tasks(file: Path, images: Path | None, out: Path, plan: BuildPlan, boo
     except OSError as error:
         raise unwritable(out, error) from error
     return written
+
+
+def _choose_reader(file: Path) -> Callable[[Source], list[DetectionImage]]:
+    name = detect(file)
+    if name not in DETECTION:
+        fix = f"give a set of boxes with categories: {', '.join(DETECTION)}"
+        raise UnivgError(f"no detection set, but {name}", file, fix)
+    return DETECTION[name]
 
 
 def _read_renames(pairs: Sequence[str]) -> dict[str, str]:

@@ -22,6 +22,12 @@ FAULTS: dict[str, tuple[str, str]] = {
     "bad_box": ("the box is not four finite numbers", "give four numbers x1 y1 x2 y2"),
     "inverted_box": ("x2 < x1 or y2 < y1", "look at the image and put the corners right"),
     "degenerate_box": ("the box encloses no area", "look at the image and draw the box"),
+    "repeated_box": ("an object is written twice; it counts once", "remove one of the two"),
+    "ambiguous_id": ("two entries have the same id", "give each entry an id of its own"),
+    "other_name": (
+        "the annotation names another picture than the file's own",
+        "correct the name in the file",
+    ),
     "out_of_range": ("a corner lies outside the image", "clip the box, or draw it again"),
     "wrong_scale": ("the box is written in another scale than the file's", "convert it to the file's scale"),
     "size_mismatch": (

@@ -23,6 +23,7 @@ __all__ = [
     "get_texts",
     "name_kind",
     "read_box",
+    "read_flag",
     "shorten",
 ]
 
@@ -137,6 +138,29 @@ def read_box(value: Any, what: str, several: bool = False) -> Box:
     if rest or (n_boxes != 1 and not several) or not all(abs(number) < 1e12 for number in numbers[:4]):
         raise Unusable("bad_box", f"{what} is {shorten(value)}, not four finite numbers")
     return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+_FLAGS = {
+    **dict.fromkeys(("", "0", "false", "f", "no", "n", "off", "unspecified", "none", "null", "nan"), False),
+    **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
+}
+
+
+def read_flag(value: Any, name: str) -> bool:
+    """Return what a flag says, however it is spelt; nothing, and "Unspecified", say no.
+
+    >>> read_flag("0.0", "iscrowd"), read_flag("Unspecified", "difficult"), read_flag(True, "iscrowd")
+    (False, False, True)
+    """
+    if value is None or isinstance(value, (int, float)):
+        return bool(value) and value == value  # NaN is an empty cell of a table
+    text = str(value).strip().lower()
+    if text not in _FLAGS:
+        try:
+            return bool(float(text))
+        except ValueError:
+            raise Unusable("bad_field", f"{name!r} is {shorten(value)}, not 0 or 1") from None
+    return _FLAGS[text]
 
 
 def shorten(value: Any) -> str:

@@ -3,62 +3,157 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
 
 from PIL import Image, UnidentifiedImageError
 
+from univg.data.formats.rows import list_paths
 from univg.grounding.boxes import SizeWH
 from univg.pictures.images import FORMATS, ImageFault
 
-__all__ = ["ImageRoot", "image_size"]
+__all__ = ["ImageRoot", "Stored", "image_size", "is_foreign", "stored_size"]
 
 PREFIXES = ("", "home/liyou/opensource_datasets/")
 """Folders that published archives unpack into before the path that the annotations name."""
 
+_PUBLISHED = (("MIG-Bench",), ("MIG-Bench", "images"), ("MGrounding-630k",))
+"""Folders that published annotations name, and that may themselves be the folder of the images."""
+
 _SIDEWAYS = {5, 6, 7, 8}
 _ORIENTATION = 0x0112
+_WEB = re.compile(r"(?:https?|s3|gs|ftp)://|data:", re.IGNORECASE)
+_FILE = re.compile(r"file://(?:localhost)?(?=/)", re.IGNORECASE)
+_ANCHOR = re.compile(r"[A-Za-z]:[\\/]|[\\/]")
+
+
+def is_foreign(name: str) -> bool:
+    """Tell whether a path says nothing about where it lies here: of another machine, or out of its own folder.
+
+    >>> [is_foreign(name) for name in ("a/b.jpg", "C:\\\\me\\\\b.jpg", "../b.jpg", "/nowhere/b.jpg")]
+    [False, True, True, True]
+    """
+    name = _plain(name)
+    if os.path.isabs(name) and os.path.exists(name):
+        return False
+    return _ANCHOR.match(name) is not None or ".." in _split(name)
+
+
+def _plain(name: str) -> str:
+    """Return a path without the `file://` of an address."""
+    return unquote(_FILE.sub("", name, count=1)) if _FILE.match(name) else name
+
+
+def _split(name: str) -> list[str]:
+    return [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
 
 
 class ImageRoot:
     """Find images under a folder by the paths that annotations give them.
 
-    Annotations say `./MIG-Bench/images/common/x.jpg`; the folder given may be the one that holds `MIG-Bench`,
-    or `MIG-Bench` itself, or its `images`. So leading parts of a path are dropped until the file is there, and
-    the number dropped is remembered for the next.
+    A path is one file or none, whatever was asked before, and two paths of a set are never one file:
+
+    - Annotations say `./MIG-Bench/images/common/x.jpg`; the folder given may be the one that holds `MIG-Bench`, or
+      `MIG-Bench` itself, or its `images`. So leading parts may be dropped that are the folder's own name (with those
+      above it), or one of the published sets', or that end in the folder's name and begin every path of the set. No
+      other part is ever dropped.
+    - A path of another machine (absolute, `C:\\…`, `..\\…`) is found by its end, the longest that is there. If
+      two paths of the set (see `expect`) would be the same file, neither is.
 
     >>> ImageRoot("nowhere").find("a/b.jpg") is None
     True
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], file: str | os.PathLike[str] | None = None) -> None:
         self.folder = Path(folder)
-        # (prefix, parts dropped) that have led to a file, the latest first. Replaced whole: threads share it.
-        self._ways: tuple[tuple[str, int], ...] = ()
+        tail = self.folder.resolve().parts
+        self._name = tail[-1]
+        own = (tail[-k:] for k in range(1, len(tail)))
+        self._heads = [*dict.fromkeys([*own, *_PUBLISHED])]
+        self._list_expected: Callable[[], Iterable[str]] = partial(list_paths, file) if file else tuple
+        self._foreign: dict[str, Path | None] | None = None  # of paths of another machine, once one is met
+        self._claimed: set[Path] = set()
+        self._shared: dict[tuple[str, ...], bool] = {}  # beginnings of paths -> whether all paths begin so
 
     def __repr__(self) -> str:
         return f"ImageRoot({str(self.folder)!r})"
 
+    def expect(self, names: Callable[[], Iterable[str]]) -> None:
+        """Say how to list the paths of the set, in the place of those in the `file` given first.
+
+        They are listed only if one of them is of another machine: then all decide together which ends are whose.
+        """
+        self._list_expected, self._foreign, self._shared = names, None, {}
+
     def find(self, name: str, folder: bool = False) -> Path | None:
         """Return the file (or with `folder` the folder) that an annotation's path means; None if there is none."""
         exists = os.path.isdir if folder else os.path.isfile
-        if os.path.isabs(name) and exists(name):
-            return Path(name)
-        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-        if not parts or ".." in parts or "\0" in name:
+        if "\0" in name or _WEB.match(name):
             return None
-        known = self._ways
-        untried = ((prefix, n) for n in range(len(parts)) for prefix in PREFIXES)
-        for way in (*known, *(way for way in untried if way not in known)):
-            prefix, dropped = way
-            if dropped >= len(parts):
-                continue
-            path = self.folder.joinpath(prefix, *parts[dropped:])
-            if exists(path):
-                if known[:1] != (way,):
-                    self._ways = (way, *(other for other in known if other != way))
-                return path
-        return None
+        plain = _plain(name)
+        if os.path.isabs(plain) and exists(plain):
+            return Path(plain)
+        if is_foreign(name):
+            return None if folder else self._find_foreign(name)
+        return next((path for path in self._candidates(plain) if exists(path)), None)
+
+    def _candidates(self, name: str) -> Iterator[Path]:
+        """Yield where a path that is relative to the folder may lie."""
+        if "\\" in name:
+            yield self.folder / name  # a file may really be called so
+        parts = tuple(_split(name))
+        if not parts:
+            return
+        for spelt in dict.fromkeys([parts, *(_normalize(parts, form) for form in ("NFC", "NFD"))]):
+            for prefix in PREFIXES:
+                yield self.folder.joinpath(prefix, *spelt)
+            for head in (*self._heads, *self._find_shared(spelt)):
+                if len(head) < len(spelt) and spelt[: len(head)] == head:
+                    for prefix in PREFIXES:
+                        yield self.folder.joinpath(prefix, *spelt[len(head) :])
+
+    def _find_shared(self, parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        """Yield the beginnings of a path that end in the folder's own name, if all paths of the set begin so."""
+        for k in range(2, len(parts)):
+            if parts[k - 1] == self._name:
+                head = parts[:k]
+                if head not in self._shared:
+                    begin = {tuple(_split(_plain(name)))[:k] for name in self._list_expected()}
+                    self._shared[head] = begin == {head}
+                if self._shared[head]:
+                    yield head
+
+    def _find_foreign(self, name: str) -> Path | None:
+        if self._foreign is None:
+            self._match_foreign([*dict.fromkeys(self._list_expected())])
+        known = self._foreign or {}
+        if name not in known:
+            path = self._find_end(name)
+            known[name] = None if path in self._claimed else path
+            self._claimed.update([path] if path is not None else [])
+        return known[name]
+
+    def _match_foreign(self, names: list[str]) -> None:
+        """Match all paths of another machine by their ends; those that would be the same file are no file."""
+        ends = {name: self._find_end(name) for name in names if is_foreign(name)}
+        claims = Counter(path for path in ends.values() if path is not None)
+        direct = (self.find(name) for name in names if name not in ends)
+        claims.update(path for path in direct if path is not None and path in claims)
+        self._claimed = set(claims)
+        self._foreign = {
+            name: path if path is not None and claims[path] == 1 else None for name, path in ends.items()
+        }
+
+    def _find_end(self, name: str) -> Path | None:
+        parts = [part for part in _split(_plain(name)) if part != ".." and not part.endswith(":")]
+        ends = ("/".join(parts[dropped:]) for dropped in range(len(parts)))
+        return next((path for end in ends for path in self._candidates(end) if path.is_file()), None)
 
     def path(self, name: str, folder: bool = False) -> Path:
         """Return the same, or raise `ImageFault`."""
@@ -68,12 +163,54 @@ class ImageRoot:
             raise ImageFault(name, cause, "check --images, or fetch the images")
         return found
 
+    def explain(self, name: str) -> str:
+        """Return why a path is no file here, with what is there instead if that helps."""
+        if _WEB.match(name):
+            return f"{name[:80]} is an address, not a file: fetch it and name the file"
+        why = f"no {name} under {self.folder}"
+        parts = _split(_plain(name))
+        if not parts:
+            return why
+        if is_foreign(name) and self._find_end(name) is not None:
+            return f"{why}: another path of the set ends in the same file"
+        if len(parts) > 1 and (self.folder / parts[-1]).is_file():
+            return f"{why} ({parts[-1]} is, but may be another's: name the folder that {parts[0]} lies in)"
+        folder = self.folder.joinpath(*parts[:-1])
+        other = [found for found in _list_names(folder) if found.lower() == parts[-1].lower()]
+        return f"{why} ({other[0]} is there: names differ in capitals)" if other else why
+
     def relative(self, path: Path) -> str:
         """Return `path` relative to the folder (as it is if it lies elsewhere), with slashes."""
         try:
             return path.relative_to(self.folder).as_posix()
         except ValueError:
             return str(path)
+
+
+def _normalize(parts: tuple[str, ...], form: str) -> tuple[str, ...]:
+    # Archives made on a Mac hold "é" as two characters, and most annotations as one.
+    return tuple(unicodedata.normalize(form, part) for part in parts)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=256)
+def _list_names(folder: Path) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(os.listdir(folder)))
+    except OSError:
+        return ()
+
+
+class Stored(NamedTuple):
+    """An image as its file stores it: width and height there, and the EXIF orientation it is shown in (1: as it is)."""
+
+    size_wh: SizeWH
+    orientation: int
+
+    @property
+    def upright_wh(self) -> SizeWH:
+        """Width and height of the picture as it is shown."""
+        width, height = self.size_wh
+        return (height, width) if self.orientation in _SIDEWAYS else (width, height)
 
 
 def image_size(path: str | os.PathLike[str]) -> SizeWH:
@@ -83,18 +220,22 @@ def image_size(path: str | os.PathLike[str]) -> SizeWH:
     counts with its sides exchanged, as `univg.pictures.images.open_picture` will open it. `ImageFault` if the file is
     missing or no image.
     """
-    return _read_size(os.fspath(path))
+    return stored_size(path).upright_wh
+
+
+def stored_size(path: str | os.PathLike[str]) -> Stored:
+    """Return the same as the file stores it, with its orientation."""
+    return _read_header(os.fspath(path))
 
 
 @lru_cache(maxsize=65536)
-def _read_size(path: str) -> SizeWH:
+def _read_header(path: str) -> Stored:
     Image.init()
     try:
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
-            width, height = image.size
-            sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS
+            turned = image.getexif().get(_ORIENTATION)
+            return Stored(image.size, turned if turned in range(2, 9) and isinstance(turned, int) else 1)
     except FileNotFoundError as error:
         raise ImageFault(path, "no such file", "check --images, or fetch the image") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageFault(path, "no image that can be read", "export or download it again") from error
-    return (height, width) if sideways else (width, height)

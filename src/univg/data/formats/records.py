@@ -16,13 +16,13 @@ from typing import Any, TypeAlias
 
 from univg.data.formats.faults import OnFault, Unusable, name_fault, report
 from univg.data.formats.fields import Row, name_kind
-from univg.data.formats.image_root import ImageRoot, image_size
+from univg.data.formats.image_root import ImageRoot, Stored, stored_size
 from univg.data.formats.rows import Rows, read_rows
 from univg.grounding.boxes import SizeWH
 from univg.grounding.samples import GroundingSample, SampleError
 from univg.pictures.images import ImageFault
 
-__all__ = ["Source", "make_samples", "reads"]
+__all__ = ["Source", "make_samples", "read_stated", "reads"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Source:
     on_fault: OnFault | None = None
     on_note: Callable[[str], None] | None = None
     _said: set[str] = field(default_factory=set, repr=False, compare=False)
+    _rotated: set[Path] = field(default_factory=set, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -49,7 +50,7 @@ class Source:
         on_note: Callable[[str], None] | None = None,
     ) -> Source:
         """Make a source from plain paths."""
-        return cls(Path(path), ImageRoot(images) if images is not None else None, on_fault, on_note)
+        return cls(Path(path), ImageRoot(images, path) if images is not None else None, on_fault, on_note)
 
     @contextmanager
     def reporting(self, record: str) -> Iterator[None]:
@@ -65,23 +66,67 @@ class Source:
             self._said.add(text)
             self.on_note(text)
 
-    def read_size(self, image: str) -> SizeWH:
-        """Return width and height of an image that boxes in pixels are measured on, or raise `Unusable`."""
+    def read_size(self, image: str, stated_wh: tuple[Any, Any] = (None, None)) -> SizeWH:
+        """Return width and height of an image that boxes in pixels are measured on, or raise `Unusable`.
+
+        `stated_wh`: what the file says of it, if it does; another size than the picture's is refused.
+        """
         if self.images is None:
             cause = f"its boxes are in pixels, so {image} is needed"
             raise Unusable("missing_image", cause, "say with --images where it lies")
         path = self.images.find(image)
         if path is None:
-            raise Unusable("missing_image", f"no {image} under {self.images.folder}")
-        return read_size(path, image)
+            raise Unusable("missing_image", self.images.explain(image))
+        return self.check_size(path, image, stated_wh)
+
+    def check_size(self, path: Path, name: str, stated_wh: tuple[Any, Any] = (None, None)) -> SizeWH:
+        """Return the same of the file `path`, which faults call `name`."""
+        try:
+            stored = stored_size(path)
+        except ImageFault as error:
+            raise Unusable("bad_image", f"{name}: {error.cause}", error.remedy) from None
+        upright, stated = stored.upright_wh, read_stated(stated_wh)
+        if stated is not None and stated != upright:
+            raise _mismatch(name, stored, stated)
+        if stored.orientation != 1:
+            self._rotated.add(path)
+        return upright
+
+    def tell_rotated(self) -> None:
+        """Note how many of the pictures measured so far are stored rotated: their boxes may be meant otherwise."""
+        if self._rotated:
+            first = min(self._rotated).name
+            self.note(
+                f"{len(self._rotated)} image(s) are stored rotated (EXIF orientation), as {first}: boxes are taken "
+                "to lie on the upright picture"
+            )
 
 
-def read_size(path: Path, name: str) -> SizeWH:
-    """Return width and height of an image file, or raise `Unusable` that calls it `name`."""
+def read_stated(stated_wh: tuple[Any, Any]) -> SizeWH | None:
+    """Return width and height as a file states them; None if it states none: nothing, no number, or not above 0.
+
+    >>> read_stated(("640", 480.0)), read_stated((0, 0)), read_stated((None, "x"))
+    ((640, 480), None, None)
+    """
     try:
-        return image_size(path)
-    except ImageFault as error:
-        raise Unusable("bad_image", f"{name}: {error.cause}", error.remedy) from None
+        width, height = (int(float(side)) for side in stated_wh)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return (width, height) if width > 0 and height > 0 else None
+
+
+def _mismatch(name: str, stored: Stored, stated: SizeWH) -> Unusable:
+    upright = stored.upright_wh
+    if stated == (upright[1], upright[0]) == stored.size_wh:
+        cause = (
+            f"{name} is stored as {stated[0]}x{stated[1]} and shown turned (EXIF orientation {stored.orientation}): "
+            "the boxes were drawn on the stored frame"
+        )
+        return Unusable(
+            "size_mismatch", cause, "remove the orientation from the file, or annotate it upright"
+        )
+    cause = f"{name} is {upright[0]}x{upright[1]}, and the annotation says {stated[0]}x{stated[1]}"
+    return Unusable("size_mismatch", cause)
 
 
 Split: TypeAlias = Callable[[Row], Iterable[tuple[str, Any]]]
@@ -116,6 +161,7 @@ def make_samples(
                 part_record = f"{record}@{name}" if name else record
                 with source.reporting(part_record):
                     yield from convert(part, part_record)
+    source.tell_rotated()
 
 
 def _find_id(row: Any, id_fields: tuple[str, ...], position: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -16,7 +16,7 @@ from univg.data.formats.fields import Row
 from univg.data.formats.json_stream import read_items
 from univg.errors import UnivgError
 
-__all__ = ["Container", "Rows", "detect_container", "import_pyarrow", "read_rows"]
+__all__ = ["Container", "Rows", "detect_container", "import_pyarrow", "list_paths", "read_rows"]
 
 Container: TypeAlias = Literal["array", "object", "lines", "parquet", "arrow", "folder"]
 Rows: TypeAlias = Iterator[tuple[str, "Row | Unusable"]]
@@ -81,6 +81,31 @@ def read_rows(path: str | os.PathLike[str]) -> Rows:
         files = _list_tables(path) if container == "folder" else [path]
         rows = (row for file in files for batch in _read_batches(file) for row in batch.to_pylist())
         yield from ((str(position), row) for position, row in enumerate(rows))
+
+
+_PATH_FIELDS = ("images", "image", "image_path", "image_list", "img", "file_name")
+
+
+def list_paths(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield the image paths that the rows of a file name in the usual fields, whatever the format; none if unreadable.
+
+    A path that readers find elsewhere (in a chat message, say) is not listed: this is for telling paths apart.
+    """
+    try:
+        for _, row in read_rows(path):
+            if isinstance(row, Mapping):
+                for name in _PATH_FIELDS:
+                    yield from _list_texts(row.get(name))
+    except UnivgError:
+        return  # whoever reads the file itself tells what is wrong with it
+
+
+def _list_texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _list_texts(one.get("path") if isinstance(one, Mapping) else one)
 
 
 def _read_object(path: Path) -> Row:

@@ -1,26 +1,43 @@
 """Find the scale in which a file writes its boxes, and what is wrong with one box.
 
 A published file writes all its boxes in one scale, and MIG-Bench exists in two: the public file in 0-1, the
-revised one in 0-1000. So the scale is found out for the file as a whole, and noted.
+revised one in 0-1000. What people export comes in pixels, 0-1, percent or 0-1000, often in another one than their
+format says. So the scale is found out for the file as a whole, and noted; a box that plainly is of another one is
+refused, never converted by itself.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from typing import Literal, TypeAlias
 
 from univg.data.formats.fields import find_numbers
 from univg.data.formats.records import Source
 from univg.data.formats.rows import read_rows
-from univg.grounding.boxes import Box, is_degenerate, is_ordered, unit_to_permille
+from univg.grounding.boxes import Box, SizeWH, is_degenerate, is_ordered, px_to_unit, unit_to_permille
 
-__all__ = ["Scale", "apply_scale", "box_fault", "detect_scale", "lesson_fault"]
+__all__ = [
+    *("SCALES", "Scale", "apply_scale", "box_fault", "decide_scale", "detect_scale", "lesson_fault"),
+    "stray_fault",
+]
 
-Scale: TypeAlias = Literal["unit", "permille"]
+Scale: TypeAlias = Literal["pixel", "unit", "percent", "permille"]
+
+SCALES: dict[Scale, str] = {
+    "pixel": "in pixels",
+    "unit": "0-1",
+    "percent": "in percent",
+    "permille": "0-1000",
+}
+"""Every scale that files write boxes in, as notes and faults call it."""
 
 UNIT_LIMIT = 1.05
 """Up to here a number can be one of 0-1: published boxes reach beyond the image by as much."""
 _PERMILLE = 1000.0
+_PERCENT = 100.0
+_ENOUGH, _FEW = 10, 5
+"""How many boxes make percent, or 0-1000 in the place of pixels, more than chance."""
 _FAR_OUTSIDE = 1.5
 _SLACK = 1e-9
 
@@ -46,16 +63,99 @@ def detect_scale(source: Source, field: str) -> Scale:
     return "permille"
 
 
-def apply_scale(box: Box, scale: Scale) -> Box:
-    """Return a box as written in a file of this scale in the unit frame.
+def decide_scale(
+    boxes: Iterable[tuple[Box, SizeWH | None]], expected: Scale, found: Callable[[str], None]
+) -> Scale:
+    """Return the scale that all boxes of a file are written in; say so to `found` unless it is the `expected` one.
 
-    >>> apply_scale((0, 250, 500, 1000), "permille")
-    (0.0, 0.25, 0.5, 1.0)
+    `boxes`: x1 y1 x2 y2 as written, with the size of the image that each lies on (None where nobody knows it).
+    Another scale than the expected one is believed only if no box contradicts it, and the expected one does not fit:
+
+    - 0-1: no number passes 1.05.
+    - percent: no number of ten boxes or more passes 100, and the images are much larger (or 0-1000 was expected).
+    - 0-1000 instead of pixels: a fifth of the boxes or more lie outside their image, and all within 0-1000.
+    - pixels instead of 0-1000: a number passes 1000, and all boxes lie inside their images, whose sizes are known.
+
+    Single boxes that do not fit what is decided are for `stray_fault`.
+    """
+    written = list(boxes)
+    largest = [max(map(abs, box)) for box, _ in written if all(map(math.isfinite, box))]
+    top, n = max(largest, default=0.0), len(largest)
+    scale: Scale = expected
+    why = ""
+    if not n or top <= UNIT_LIMIT:
+        if n and expected != "unit":
+            scale, why = "unit", f"no number of {n} box(es) passes {UNIT_LIMIT}"
+    elif expected in ("pixel", "permille") and top <= _PERCENT and _could_be_percent(written, expected):
+        if n >= _ENOUGH:
+            scale, why = "percent", f"no number of {n} boxes passes 100"
+        elif expected == "pixel":
+            found(
+                f"no number of {n} box(es) passes 100, on images of 300 pixels and more: percent? Read as pixels"
+            )
+    elif expected == "pixel":
+        outside = sum(size is not None and _reaches_out(box, size) for box, size in written)
+        if outside >= max(1, n / 5) and n >= _FEW and top <= _PERMILLE:
+            scale, why = (
+                "permille",
+                f"{outside} of {n} boxes lie outside their image as pixels, none as 0-1000",
+            )
+    elif expected == "permille" and top > _PERMILLE:
+        inside = all(size is not None and not _reaches_out(box, size) for box, size in written)
+        if inside:
+            passing = sum(value > _PERMILLE for value in largest)
+            scale, why = (
+                "pixel",
+                f"{passing} of {n} box(es) pass 1000, and all lie inside their image as pixels",
+            )
+    if scale != expected:
+        found(f"boxes are written {SCALES[scale]}, not {SCALES[expected]} ({why}): read as such")
+    return scale
+
+
+def _could_be_percent(boxes: list[tuple[Box, SizeWH | None]], expected: Scale) -> bool:
+    sizes = [size for _, size in boxes if size is not None]
+    return expected == "permille" or (len(sizes) == len(boxes) and min(map(min, sizes)) >= 3 * _PERCENT)
+
+
+def _reaches_out(box_px: Box, size_wh: SizeWH) -> bool:
+    """Tell whether a box passes its image's edges by more than rounding and sloppy drawing explain."""
+    return max(box_px[0::2]) > size_wh[0] * UNIT_LIMIT + 1 or max(box_px[1::2]) > size_wh[1] * UNIT_LIMIT + 1
+
+
+def stray_fault(box: Box, scale: Scale) -> tuple[str, str] | None:
+    """Return `(kind, cause)` if a box as written plainly is not of the file's `scale`, though others are; or None.
+
+    >>> stray_fault((0.1, 0.1, 0.5, 0.5), "pixel"), stray_fault((10, 10, 50, 50), "pixel")
+    (('wrong_scale', '(0.1, 0.1, 0.5, 0.5) is written 0-1, and the file in pixels'), None)
+    """
+    top = max(map(abs, box))
+    other: Scale | None = None
+    if scale != "unit" and 0 < top <= UNIT_LIMIT and any(value != int(value) for value in box):
+        other = "unit"
+    elif scale in ("unit", "percent") and top > {"unit": _FAR_OUTSIDE, "percent": _FAR_OUTSIDE * 100}[scale]:
+        other = "pixel"
+    if other is None:
+        return None
+    text = "(" + ", ".join(f"{value:.6g}" for value in box) + ")"
+    return "wrong_scale", f"{text} is written {SCALES[other]}, and the file {SCALES[scale]}"
+
+
+def apply_scale(box: Box, scale: Scale, size_wh: SizeWH | None = None) -> Box:
+    """Return a box as written in a file of this scale in the unit frame; pixels need the image's size.
+
+    >>> apply_scale((0, 250, 500, 1000), "permille"), apply_scale((0, 24, 64, 48), "pixel", (64, 48))
+    ((0.0, 0.25, 0.5, 1.0), (0.0, 0.5, 1.0, 1.0))
     """
     if scale == "unit":
         return box
+    if scale == "pixel":
+        if size_wh is None:
+            raise ValueError("a box in pixels needs the size of its image")
+        return px_to_unit(box, size_wh)
+    full = _PERMILLE if scale == "permille" else _PERCENT
     x1, y1, x2, y2 = box
-    return x1 / _PERMILLE, y1 / _PERMILLE, x2 / _PERMILLE, y2 / _PERMILLE
+    return x1 / full, y1 / full, x2 / full, y2 / full
 
 
 def box_fault(box_unit: Box) -> tuple[str, str] | None:

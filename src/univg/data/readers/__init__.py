@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from univg.data.detection import DETECTION, asking
 from univg.data.formats.faults import FAULTS, RecordFault
 from univg.data.formats.image_root import ImageRoot
 from univg.data.formats.json_stream import read_items
 from univg.data.formats.records import Source
 from univg.data.formats.rows import detect_container, read_rows
-from univg.data.readers.detection import read_coco, read_voc
 from univg.data.readers.frameworks import read_easyr1, read_trl, read_univg, read_verl
 from univg.data.readers.llmseg import read_llmseg, read_llmseg_raw
 from univg.data.readers.mgrounding import read_mgrounding, read_mgrounding_text
@@ -66,6 +66,10 @@ def _in_pixels(title: str, read: Callable[[Source], Iterator[GroundingSample]], 
     return Reader(title, read, fields, needs_images=True)
 
 
+def _of_objects(title: str, name: str) -> Reader:
+    return Reader(title, asking(DETECTION[name]))
+
+
 READERS: dict[str, Reader] = {
     "univg": Reader("univg's own samples (JSONL)", read_univg, "images query task"),
     "mig_bench": Reader(
@@ -91,8 +95,8 @@ READERS: dict[str, Reader] = {
     "reasonvos_raw": Reader("ReasonVOS, raw mask images", read_reasonvos_raw),
     "revos": _in_pixels("ReVOS, prepared", read_revos, "video_id frames question bbox_list"),
     "revos_raw": Reader("ReVOS, raw masks", read_revos_raw),
-    "coco": Reader("any COCO detection JSON", read_coco),
-    "voc": Reader("any Pascal VOC folder", read_voc),
+    "coco": _of_objects("any COCO detection JSON", "coco"),
+    "voc": _of_objects("any Pascal VOC folder", "voc"),
     "trl": Reader("what convert --to trl wrote", read_trl, "prompt images solution"),
     "verl": Reader("what convert --to verl wrote", read_verl, "prompt images reward_model"),
     "easyr1": Reader("what convert --to easyr1 wrote", read_easyr1, "problem answer images"),

@@ -1,0 +1,24 @@
+"""Detection sets: an index of images with their objects, read from whatever file or folder keeps it.
+
+A detection set is an index, not a list of records: boxes and images stand apart in COCO, one file an image in VOC. So
+each is read into `DetectionImage`s first. `univg.data.building.build` makes multi-image tasks of them; the readers of
+`univg.data.readers` one sample an image and category.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from univg.data.detection.coco import read_coco_images
+from univg.data.detection.images import DetectionImage, Instance
+from univg.data.detection.questions import asking
+from univg.data.detection.voc import read_voc_images
+from univg.data.formats.records import Source
+
+__all__ = ["DETECTION", "DetectionImage", "Instance", "asking"]
+
+DETECTION: dict[str, Callable[[Source], list[DetectionImage]]] = {
+    "coco": read_coco_images,
+    "voc": read_voc_images,
+}
+"""What reads the images of each detection format, by the format's name."""

@@ -1,0 +1,176 @@
+"""Read COCO detection files, and COCO-video: one JSON object of `images`, `annotations` and `categories`.
+
+https://cocodataset.org/#format-data. Files in the wild write ids as texts, categories as an object, boxes as texts or
+objects, and flags as words; all of these are read. Two entries with one id leave open whose boxes are meant: refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from univg.data.detection.images import DetectionImage
+from univg.data.detection.listing import ListedBox, ListedImage, gather_images
+from univg.data.formats.faults import Unusable
+from univg.data.formats.fields import clean_path, find_numbers, read_box, read_flag, shorten
+from univg.data.formats.json_stream import read_items
+from univg.data.formats.masks import rle_extent, union
+from univg.data.formats.records import Source, read_stated
+from univg.errors import UnivgError
+from univg.grounding.boxes import Box
+
+__all__ = ["read_coco_images"]
+
+_FLAGS = {"iscrowd": "crowd", "ignore": "to be ignored"}
+_IMAGE = ("file_name", "width", "height", "video_id", "frame_id", "frame_index")
+
+
+@dataclass
+class _Coco:
+    images: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """By id. More than one entry with an id is a fault, unless they say the same."""
+    categories: dict[str, set[str]] = field(default_factory=dict)
+    annotations: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+    """By the id of their image."""
+
+
+def _name_id(value: Any) -> str:
+    """Return an id as text: 1, 1.0 and "1" are one id."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def read_coco_images(source: Source) -> list[DetectionImage]:
+    """Return the images of a COCO detection (or COCO-video) file, by file name, with their boxes (x y w h, pixels)."""
+    coco = _read_file(source)
+    for image_id in coco.annotations.keys() - coco.images.keys():
+        for annotation in coco.annotations[image_id]:
+            with source.reporting(f"coco#{annotation.get('id')}"):
+                cause = f"its image {image_id} is not among the images"
+                raise Unusable("missing_image", cause, "add the image's entry")
+    listed = []
+    for image_id, entries in coco.images.items():
+        with source.reporting(f"coco#{image_id}"):
+            listed.append(_list_image(source, coco, image_id, entries))
+    return sorted(gather_images(source, listed, "sides"), key=lambda image: image.name)
+
+
+def _read_file(source: Source) -> _Coco:
+    coco = _Coco()
+    segments = 0
+    for key, value in read_items(source.path):
+        if key == "categories" and isinstance(value, dict):
+            for category_id, name in _list_categories(value):
+                coco.categories.setdefault(_name_id(category_id), set()).add(name)
+        elif key in ("images", "annotations") and not isinstance(value, dict):
+            with source.reporting(f"coco#{key}"):
+                raise Unusable("bad_field", f"{shorten(value)} among the {key} is no object")
+        elif key == "images":
+            entry = {name: value.get(name) for name in _IMAGE}
+            coco.images.setdefault(_name_id(value.get("id")), []).append(entry)
+        elif key == "annotations":
+            segments += "segments_info" in value
+            kept = {name: value.get(name) for name in ("id", "bbox", *_FLAGS)}
+            kept["category_id"] = _name_id(value.get("category_id"))
+            kept["track"] = value.get("track_id", value.get("instance_id"))
+            if not _holds_box(kept["bbox"]):
+                kept["segmentation"] = value.get("segmentation")
+            coco.annotations.setdefault(_name_id(value.get("image_id")), []).append(kept)
+    if segments:
+        fix = "convert it to instances first: panopticapi's converters/panoptic2detection_coco_format.py"
+        raise UnivgError("a COCO panoptic file, whose objects are colours of PNG files", source.path, fix)
+    if not coco.images:
+        raise UnivgError("no 'images' in this COCO file", source.path, "give a detection annotation file")
+    return coco
+
+
+def _list_categories(value: dict[str, Any]) -> Iterable[tuple[Any, str]]:
+    """Yield id and name: of one entry, or of all where they are written as an object of names by id."""
+    if "id" in value or "name" in value:
+        yield value.get("id"), str(value.get("name") or "").strip()
+        return
+    for category_id, name in value.items():
+        yield category_id, str((name.get("name") or "") if isinstance(name, dict) else name).strip()
+
+
+def _list_image(source: Source, coco: _Coco, image_id: str, entries: list[dict[str, Any]]) -> ListedImage:
+    record, entry = f"coco#{image_id}", entries[0]
+    if not isinstance(entry["file_name"], str) or not entry["file_name"]:
+        raise Unusable("missing_field", "the image has no 'file_name'")
+    annotations = coco.annotations.get(image_id, [])
+    others = {clean_path(str(other["file_name"])) for other in entries} - {clean_path(entry["file_name"])}
+    if others:
+        cause = (
+            f"{entry['file_name']} and {', '.join(sorted(others))} have one id, so whose the {len(annotations)} "
+            "box(es) are is not known"
+        )
+        raise Unusable("ambiguous_id", cause, "give each image an id of its own, and its boxes too")
+    if image_id == "None":
+        raise Unusable("missing_field", f"the image {entry['file_name']} has no 'id'")
+    if len({read_stated((one["width"], one["height"])) for one in entries}) > 1:
+        raise Unusable("ambiguous_id", f"{entry['file_name']} is listed with one id and two sizes")
+    if len(entries) > 1:
+        source.note(f"images are listed more than once with one id, as {entry['file_name']}: taken as one")
+    boxes = []
+    for annotation in annotations:
+        part = f"{record}@{annotation.get('id')}"
+        with source.reporting(part):
+            boxes.append(_list_box(source, coco, annotation, part))
+    frame = entry["frame_id"] if entry["frame_id"] is not None else entry["frame_index"]
+    video = None if entry["video_id"] is None else str(entry["video_id"])
+    number = frame if isinstance(frame, int) else 0
+    stated = (entry["width"], entry["height"])
+    return ListedImage(record, entry["file_name"], boxes, stated, video=video, frame=number)
+
+
+def _list_box(source: Source, coco: _Coco, annotation: Mapping[str, Any], part: str) -> ListedBox:
+    category_id = annotation["category_id"]
+    names = coco.categories.get(category_id, set())
+    if not names:
+        raise Unusable("missing_field", f"its category {category_id} is not among the categories")
+    if len(names) > 1:
+        raise Unusable("ambiguous_id", f"its category {category_id} is {' and '.join(sorted(names))}")
+    name = min(names)
+    if not name:
+        raise Unusable("missing_field", f"its category {category_id} has no name")
+    passed = next((word for flag, word in _FLAGS.items() if read_flag(annotation[flag], flag)), "")
+    track = annotation["track"]
+    numbers = _read_bbox(source, annotation)
+    return ListedBox(part, name, numbers, passed, None if track is None else str(track))
+
+
+def _holds_box(bbox: Any) -> bool:
+    return bbox is not None and bbox != []
+
+
+def _read_bbox(source: Source, annotation: Mapping[str, Any]) -> Box:
+    """Return x y width height, as written or as the extent of the segmentation."""
+    bbox = annotation["bbox"]
+    if isinstance(bbox, Mapping):
+        for names in (("x", "y", "width", "height"), ("x", "y", "w", "h")):
+            if all(name in bbox for name in names):
+                return read_box([bbox[name] for name in names], "'bbox'")
+        raise Unusable("bad_box", f"'bbox' is {shorten(bbox)}, without x, y, width and height")
+    if _holds_box(bbox):
+        return read_box(bbox, "'bbox'")
+    extent = _find_extent(annotation.get("segmentation"))
+    if extent is None:
+        raise Unusable("bad_box", f"'bbox' is {shorten(bbox)}, not x y w h, and there is no segmentation")
+    source.note("objects without a box, but with a segmentation, are given its extent")
+    return extent[0], extent[1], extent[2] - extent[0], extent[3] - extent[1]
+
+
+def _find_extent(segmentation: Any) -> Box | None:
+    """Return the extent of polygons or of a run-length mask; None if there is neither."""
+    if isinstance(segmentation, Mapping):
+        found = rle_extent(segmentation)
+        return None if found is None else found[0]
+    polygons = segmentation if isinstance(segmentation, list) else []
+    if polygons and not isinstance(polygons[0], list):
+        polygons = [polygons]
+    boxes = []
+    for numbers in map(find_numbers, polygons):
+        if len(numbers) >= 6 and len(numbers) % 2 == 0:
+            across, down = numbers[0::2], numbers[1::2]
+            boxes.append((min(across), min(down), max(across), max(down)))
+    return union(boxes) if boxes else None

@@ -1,0 +1,236 @@
+"""Turn what an annotation file lists into images with objects: which file is meant, in which scale, what is no target.
+
+A reader of a detection format only says what is written (:class:`ListedImage`, :class:`ListedBox`); everything in
+which such files go wrong alike is decided here, once: a picture listed twice, a path of another machine, a stated
+size that is not the picture's, boxes in another scale than the format's, an object written twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from univg.data.detection.images import DetectionImage, Instance
+from univg.data.formats.faults import RecordFault, Unusable, report
+from univg.data.formats.fields import clean_path
+from univg.data.formats.image_root import is_foreign
+from univg.data.formats.records import Source, read_stated
+from univg.data.formats.scale import Scale, apply_scale, decide_scale, stray_fault
+from univg.grounding.boxes import Box, SizeWH, clip_unit, is_degenerate, unit_to_px
+
+__all__ = ["Form", "ListedBox", "ListedImage", "gather_images"]
+
+Form: TypeAlias = Literal["corners", "sides", "centre"]
+"""How four numbers make a box: x1 y1 x2 y2; x y width height; or centre x, centre y, width, height."""
+
+_FEW = 5
+"""Boxes, below which a file's own form is believed even if some reach outside."""
+_ROUNDING = 0.5
+"""Of a pixel: less outside the image is rounding; more is a box that was drawn for another picture."""
+_FAR = 0.5
+"""Of the image's sides: outside by more in both directions is another scale, not a sloppy edge."""
+
+
+@dataclass(slots=True)
+class ListedBox:
+    """An object as a file lists it: the four `numbers` as written. `passed_over` says why it is no target, if so."""
+
+    record: str
+    category: str
+    numbers: Box
+    passed_over: str = ""
+    track: str | None = None
+
+
+@dataclass(slots=True)
+class ListedImage:
+    """An image as a file lists it.
+
+    - `name`: its path as written, whichever slashes; `path`: the file, where the reader has found it already.
+    - `stated_wh`: width and height as the file states them, of any type; nothing, or not above 0, states nothing.
+    """
+
+    record: str
+    name: str
+    boxes: list[ListedBox] = field(default_factory=list)
+    stated_wh: tuple[Any, Any] = (None, None)
+    path: Path | None = None
+    video: str | None = None
+    frame: int = 0
+
+
+@dataclass(slots=True)
+class _Placed:
+    """A listed image whose file and size are known."""
+
+    listed: ListedImage
+    name: str
+    size_wh: SizeWH
+
+
+def gather_images(
+    source: Source, listed: Iterable[ListedImage], form: Form = "corners", scale: Scale = "pixel"
+) -> list[DetectionImage]:
+    """Return one image for each picture that is listed, in the list's order, with boxes in the unit frame, clipped.
+
+    `form` and `scale` are what the format prescribes. The scale really used is decided over all boxes of the file
+    (`decide_scale`), and so is x1 y1 x2 y2 where the format has x y width height; both are noted. What cannot be used
+    is a fault of its image or object. Entries of one picture are put together, an object written twice counts once.
+    """
+    placed = _place(source, list(listed))
+    boxes = [(box, image.size_wh) for image in placed for box in image.listed.boxes]
+    form = _decide_form(source, boxes, form)
+    scale = decide_scale(((_corners(box.numbers, form), size) for box, size in boxes), scale, source.note)
+    by_file: dict[str, list[_Placed]] = {}
+    for image in placed:
+        by_file.setdefault(_identify(image), []).append(image)
+    _note_what_is_special(source, by_file.values())
+    return [_make_image(source, same, form, scale) for same in by_file.values()]
+
+
+# --- pictures ---
+
+
+def _place(source: Source, listed: list[ListedImage]) -> list[_Placed]:
+    """Find the pictures and their sizes; an entry whose picture is not there is a fault."""
+    if source.images is not None:
+        source.images.expect(lambda: [clean_path(entry.name) for entry in listed])
+    placed = []
+    for entry in listed:
+        with source.reporting(entry.record):
+            path, name = _find_picture(source, entry)
+            placed.append(_Placed(entry, name, _find_size(source, entry, path, name)))
+    source.tell_rotated()
+    return placed
+
+
+def _find_picture(source: Source, entry: ListedImage) -> tuple[Path | None, str]:
+    """Return the file (None if there is no folder of images to look in) and its path as samples name it."""
+    root, name = source.images, clean_path(entry.name)
+    if entry.path is not None:
+        return entry.path, root.relative(entry.path) if root is not None else entry.path.as_posix()
+    if root is None:
+        return (Path(name) if Path(name).is_file() else None), name
+    found = root.find(name)
+    if found is None:
+        lost = f"; its {len(entry.boxes)} box(es) are left out" if entry.boxes else ""
+        raise Unusable("missing_image", root.explain(name) + lost)
+    if is_foreign(name):
+        source.note(
+            f"images are named by paths of another machine, as {entry.name}: found by the paths' ends"
+        )
+    return found, name if found == root.folder / name else root.relative(found)
+
+
+def _find_size(source: Source, entry: ListedImage, path: Path | None, name: str) -> SizeWH:
+    if path is not None:
+        return source.check_size(path, name, entry.stated_wh)
+    stated = read_stated(entry.stated_wh)
+    if stated is None:
+        cause = f"neither the size of {name} is stated, nor is it there"
+        raise Unusable("missing_image", cause, "say with --images where it lies")
+    return stated
+
+
+def _identify(image: _Placed) -> str:
+    return image.name if image.listed.path is None else str(image.listed.path)
+
+
+# --- boxes ---
+
+
+def _corners(numbers: Box, form: Form) -> Box:
+    a, b, c, d = numbers
+    if form == "corners":
+        return numbers
+    return (a, b, a + c, b + d) if form == "sides" else (a - c / 2, b - d / 2, a + c / 2, b + d / 2)
+
+
+def _decide_form(source: Source, boxes: Sequence[tuple[ListedBox, SizeWH]], form: Form) -> Form:
+    """Return "corners" for a file of x y width height in which many boxes fit their images only as corners."""
+    if form != "sides" or len(boxes) < _FEW:
+        return form
+
+    def outside(box: Box, size: SizeWH) -> bool:
+        return box[2] > size[0] + 1 or box[3] > size[1] + 1
+
+    wrong = sum(outside(_corners(box.numbers, form), size) for box, size in boxes)
+    fits = all(
+        box.numbers[0] < box.numbers[2] and box.numbers[1] < box.numbers[3] and not outside(box.numbers, size)
+        for box, size in boxes
+    )
+    if not fits or wrong < len(boxes) / 10:
+        return form
+    source.note(
+        f"boxes are written x1 y1 x2 y2, not x y width height ({wrong} of {len(boxes)} would lie outside "
+        "their image, and none does as corners): read as such"
+    )
+    return "corners"
+
+
+def _make_image(source: Source, same: list[_Placed], form: Form, scale: Scale) -> DetectionImage:
+    first = same[0]
+    instances: dict[tuple[str, Box], Instance] = {}
+    for image in same:
+        for listed in image.listed.boxes:
+            with source.reporting(listed.record):
+                box = _make_box(source, listed.record, _corners(listed.numbers, form), scale, image.size_wh)
+                if (listed.category, box) in instances:
+                    cause = f"{listed.category} at {_show(_corners(listed.numbers, form))} is written twice"
+                    fault = RecordFault(listed.record, "repeated_box", cause, usable=True)
+                    report(fault, source.on_fault)
+                    continue
+                instance = Instance(listed.category, box, not listed.passed_over, listed.track)
+                instances[listed.category, box] = instance
+    entry = first.listed
+    return DetectionImage(
+        first.name, entry.record, first.size_wh, tuple(instances.values()), entry.video, entry.frame
+    )
+
+
+def _make_box(source: Source, record: str, written: Box, scale: Scale, size_wh: SizeWH) -> Box:
+    """Return a box in the unit frame, clipped; raise `Unusable` if that leaves nothing."""
+    shown = _show(written)
+    if not all(map(math.isfinite, written)):
+        raise Unusable("bad_box", f"{shown} is not finite")
+    if written[2] < written[0] or written[3] < written[1]:
+        raise Unusable("inverted_box", f"{shown} has its corners exchanged")
+    stray = stray_fault(written, scale)
+    if stray is not None:
+        raise Unusable(*stray)
+    unclipped = apply_scale(written, scale, size_wh)
+    box, outside = clip_unit(unclipped)
+    of = f"the {size_wh[0]}x{size_wh[1]} image"
+    if all(max(unclipped[axis::2]) > 1 + _FAR or min(unclipped[axis::2]) < -_FAR for axis in (0, 1)):
+        raise Unusable("wrong_scale", f"{shown} lies far outside {of}")
+    if is_degenerate(box):
+        raise Unusable("degenerate_box", f"{shown} encloses no area of the image")
+    x1, y1, x2, y2 = unit_to_px(unclipped, size_wh)
+    slack = _ROUNDING
+    if outside and (min(x1, y1) < -slack or x2 > size_wh[0] + slack or y2 > size_wh[1] + slack):
+        cause = f"{shown} reaches outside {of}, and was clipped"
+        report(RecordFault(record, "out_of_range", cause, usable=True), source.on_fault)
+    return box
+
+
+def _show(box: Box) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in box) + ")"
+
+
+def _note_what_is_special(source: Source, images: Iterable[list[_Placed]]) -> None:
+    twice: list[str] = []
+    passed: Counter[str] = Counter()
+    for same in images:
+        if len(same) > 1:
+            twice.append(same[0].name)
+        passed.update(box.passed_over for image in same for box in image.listed.boxes if box.passed_over)
+    if twice:
+        source.note(
+            f"{len(twice)} image(s) are listed more than once, as {twice[0]}: their boxes are put together"
+        )
+    for why, count in sorted(passed.items()):
+        source.note(f"{count} box(es) are marked {why}: there, but no targets")
