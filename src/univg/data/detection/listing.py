@@ -69,6 +69,7 @@ class _Placed:
 
     listed: ListedImage
     name: str
+    path: Path | None
     size_wh: SizeWH
 
 
@@ -99,13 +100,19 @@ def _place(source: Source, listed: list[ListedImage]) -> list[_Placed]:
     """Find the pictures and their sizes; an entry whose picture is not there is a fault."""
     if source.images is not None:
         source.images.expect(lambda: [clean_path(entry.name) for entry in listed])
-    placed = []
+    placed: list[_Placed] = []
     for entry in listed:
         with source.reporting(entry.record):
             path, name = _find_picture(source, entry)
-            placed.append(_Placed(entry, name, _find_size(source, entry, path, name)))
+            placed.append(_Placed(entry, name, path, _find_size(source, entry, path, name)))
+    sure = []
+    for image in placed:
+        with source.reporting(image.listed.record):
+            if image.path is not None:
+                source.check_frame(image.path, image.name, image.listed.stated_wh)
+            sure.append(image)
     source.tell_rotated()
-    return placed
+    return sure
 
 
 def _find_picture(source: Source, entry: ListedImage) -> tuple[Path | None, str]:
@@ -137,7 +144,7 @@ def _find_size(source: Source, entry: ListedImage, path: Path | None, name: str)
 
 
 def _identify(image: _Placed) -> str:
-    return image.name if image.listed.path is None else str(image.listed.path)
+    return image.name if image.path is None else str(image.path)
 
 
 # --- boxes ---

@@ -40,6 +40,8 @@ class Source:
     on_note: Callable[[str], None] | None = None
     _said: set[str] = field(default_factory=set, repr=False, compare=False)
     _rotated: set[Path] = field(default_factory=set, repr=False, compare=False)
+    on_stored: list[str] = field(default_factory=list, repr=False, compare=False)
+    """Pictures whose boxes were drawn on the stored frame, not on the one shown, as the file's own sizes prove."""
 
     @classmethod
     def of(
@@ -86,19 +88,34 @@ class Source:
         except ImageFault as error:
             raise Unusable("bad_image", f"{name}: {error.cause}", error.remedy) from None
         upright, stated = stored.upright_wh, read_stated(stated_wh)
-        if stated is not None and stated != upright:
-            raise _mismatch(name, stored, stated)
         if stored.orientation != 1:
             self._rotated.add(path)
+        if stated is not None and stated == (upright[1], upright[0]) == stored.size_wh != upright:
+            self.on_stored.append(name)
+            raise _refuse_stored(name, stored)
+        if stated is not None and stated != upright:
+            cause = f"{name} is {upright[0]}x{upright[1]}, and the annotation says {stated[0]}x{stated[1]}"
+            raise Unusable("size_mismatch", cause)
         return upright
+
+    def check_frame(self, path: Path, name: str, stated_wh: tuple[Any, Any]) -> None:
+        """Raise `Unusable` for a rotated picture that states nothing, where others prove that the file draws on stored
+        frames.
+
+        Turned by 180 degrees, or square, a picture has the same size stored and shown: only others of its file tell.
+        """
+        stored, stated = stored_size(path), read_stated(stated_wh)
+        proven = stated is not None and stored.upright_wh != stored.size_wh
+        if self.on_stored and stored.orientation != 1 and not proven:
+            raise _refuse_stored(name, stored, f", as {self.on_stored[0]}'s were")
 
     def tell_rotated(self) -> None:
         """Note how many of the pictures measured so far are stored rotated: their boxes may be meant otherwise."""
         if self._rotated:
             first = min(self._rotated).name
             self.note(
-                f"{len(self._rotated)} image(s) are stored rotated (EXIF orientation), as {first}: boxes are taken "
-                "to lie on the upright picture"
+                f"{len(self._rotated)} image(s) are stored rotated (EXIF orientation), as {first}: boxes that are not "
+                "refused are taken to lie on the upright picture"
             )
 
 
@@ -115,18 +132,13 @@ def read_stated(stated_wh: tuple[Any, Any]) -> SizeWH | None:
     return (width, height) if width > 0 and height > 0 else None
 
 
-def _mismatch(name: str, stored: Stored, stated: SizeWH) -> Unusable:
-    upright = stored.upright_wh
-    if stated == (upright[1], upright[0]) == stored.size_wh:
-        cause = (
-            f"{name} is stored as {stated[0]}x{stated[1]} and shown turned (EXIF orientation {stored.orientation}): "
-            "the boxes were drawn on the stored frame"
-        )
-        return Unusable(
-            "size_mismatch", cause, "remove the orientation from the file, or annotate it upright"
-        )
-    cause = f"{name} is {upright[0]}x{upright[1]}, and the annotation says {stated[0]}x{stated[1]}"
-    return Unusable("size_mismatch", cause)
+def _refuse_stored(name: str, stored: Stored, as_others: str = "") -> Unusable:
+    width, height = stored.size_wh
+    cause = (
+        f"{name} is stored as {width}x{height} and shown turned (EXIF orientation {stored.orientation}): the boxes "
+        f"were drawn on the stored frame{as_others}"
+    )
+    return Unusable("size_mismatch", cause, "remove the orientation from the file, or annotate it upright")
 
 
 Split: TypeAlias = Callable[[Row], Iterable[tuple[str, Any]]]

@@ -1,0 +1,296 @@
+"""COCO files as people have them: ids, flags, forms of boxes, pictures that are not what is said of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from univg.data.readers import RecordFault, read
+from univg.grounding.samples import GroundingSample
+
+Everything: TypeAlias = tuple[list[GroundingSample], list[RecordFault], list[str]]
+
+CUP = (20, 10, 80, 40)
+CUP_UNIT = (0.1, 0.1, 0.5, 0.5)
+
+
+def annotation(**changes: Any) -> dict[str, Any]:
+    return {"id": 1, "image_id": 1, "category_id": 1, "bbox": list(CUP), **changes}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"image_id": "1"}, id="image id as text"),
+        pytest.param({"image_id": 1.0}, id="image id as float"),
+        pytest.param({"category_id": "1"}, id="category id as text"),
+        pytest.param({"category_id": 1.0}, id="category id as float"),
+        pytest.param({"bbox": ["20", "10", "80", "40"]}, id="numbers as texts"),
+        pytest.param({"bbox": "[20, 10, 80, 40]"}, id="a box as text"),
+        pytest.param({"bbox": [[20, 10, 80, 40]]}, id="a nested box"),
+        pytest.param({"bbox": {"h": 0, "y": 10, "height": 40, "x": 20, "width": 80}}, id="a box as object"),
+        pytest.param(
+            {"bbox": None, "segmentation": [[20, 10, 100, 10, 100, 50, 20, 50]]},
+            id="an object with a segmentation alone",
+        ),
+        pytest.param(
+            {"bbox": [], "segmentation": {"size": [100, 200], "counts": [2010, *[40, 60] * 79, 40, 10050]}},
+            id="the same as run lengths",
+        ),
+        *(
+            pytest.param({"iscrowd": no}, id=f"iscrowd {no!r}")
+            for no in (0, "0", "false", 0.0, False, None, "")
+        ),
+    ],
+)
+def test_one_box_however_it_is_written(
+    changes: dict[str, Any], coco: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    (sample,), faults, _ = every(coco([(1, "a.jpg")], [annotation(**changes)]))
+    assert (sample.boxes, sample.query, faults) == ((CUP_UNIT,), "Locate the cup in the image.", [])
+
+
+def test_categories_as_an_object(coco: Callable[..., Path], every: Callable[..., Everything]) -> None:
+    path = coco([(1, "a.jpg")], [(1, CUP)], categories={"1": "cup", "2": {"name": "dog"}})
+    (sample,), _, _ = every(path)
+    assert sample.query == "Locate the cup in the image."
+
+
+@pytest.mark.parametrize("yes", [1, "1", True, "true", 1.0, "Yes"])
+def test_a_set_of_crowds_says_so(
+    yes: Any, coco: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    samples, faults, notes = every(coco([(1, "a.jpg")], [annotation(iscrowd=yes)]))
+    assert (samples, faults) == ([], [])
+    assert notes == ["1 box(es) are marked crowd: there, but no targets"]
+
+
+def test_a_flag_that_is_no_flag_is_a_fault(
+    coco: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    samples, faults, _ = every(coco([(1, "a.jpg")], [annotation(iscrowd="perhaps")]))
+    assert (samples, [(fault.kind, fault.record) for fault in faults]) == ([], [("bad_field", "coco#1@1")])
+
+
+def test_a_target_beside_a_crowd_is_not_asked_for_and_counted(
+    coco: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    samples, _, notes = every(coco([(1, "a.jpg")], [annotation(), annotation(bbox=[0, 0, 5, 5], iscrowd=1)]))
+    assert samples == [] and any("1 question(s) are not asked" in note for note in notes)
+
+
+# --- identity of pictures ---
+
+
+def test_two_pictures_with_one_id_are_refused(
+    coco: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    path = coco([(1, "cam1/f.png"), ("1", "cam2/f.png"), (2, "c.png")], [(1, CUP), (2, CUP)])
+    (sample,), (fault,), _ = every(path)
+    assert sample.images == ("c.png",)
+    assert (fault.record, fault.kind) == ("coco#1", "ambiguous_id")
+    assert "cam1/f.png" in fault.cause and "cam2/f.png" in fault.cause and "1 box(es)" in fault.cause
+
+
+def test_two_categories_with_one_id_are_refused(
+    coco: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    path = coco([(1, "a.jpg")], [(1, CUP)], categories=[{"id": 1, "name": "cup"}, {"id": 1, "name": "dog"}])
+    samples, (fault,), _ = every(path)
+    assert (samples, fault.kind, fault.cause) == ([], "ambiguous_id", "its category 1 is cup and dog")
+
+
+def test_one_entry_written_twice_is_one(coco: Callable[..., Path], every: Callable[..., Everything]) -> None:
+    (sample,), faults, notes = every(coco([(1, "a.jpg"), (1, "./a.jpg")], [(1, CUP)]))
+    assert (sample.boxes, faults, len(notes)) == ((CUP_UNIT,), [], 1)
+
+
+def test_a_file_listed_twice_has_all_its_boxes(
+    coco: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    (sample,), faults, notes = every(coco([(1, "a.jpg"), (7, "a.jpg")], [(1, CUP), (7, (0, 0, 20, 10))]))
+    assert sample.query == "Locate every cup in the image."  # not "the", as each half of it would have it
+    assert (set(sample.boxes), faults) == ({CUP_UNIT, (0.0, 0.0, 0.1, 0.1)}, [])
+    assert notes == ["1 image(s) are listed more than once, as a.jpg: their boxes are put together"]
+
+
+def test_an_object_written_twice_counts_once(
+    coco: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    (sample,), (fault,), _ = every(coco([(1, "a.jpg"), (7, "a.jpg")], [(1, CUP), (7, CUP)]))
+    assert (sample.boxes, sample.query) == ((CUP_UNIT,), "Locate the cup in the image.")
+    assert (fault.kind, fault.usable) == ("repeated_box", True)
+
+
+def test_a_name_in_another_folder_is_not_this_picture(
+    coco: Callable[..., Path], every: Callable[..., Everything], picture: Callable[..., Path], tmp_path: Path
+) -> None:
+    picture("f.png"), picture("cam2/f.png")
+    names = ["cam1/f.png", "cam2/f.png", "cam3/cam2/f.png"]
+    path = coco(list(enumerate(names)), [(i, CUP) for i in range(3)])
+    (sample,), faults, _ = every(path, images=tmp_path)
+    assert sample.images == ("cam2/f.png",)
+    assert {fault.record for fault in faults} == {"coco#0", "coco#2"}
+    assert all(fault.kind == "missing_image" and "1 box(es) are left out" in fault.cause for fault in faults)
+
+
+def test_windows_paths(
+    coco: Callable[..., Path], every: Callable[..., Everything], picture: Callable[..., Path], tmp_path: Path
+) -> None:
+    for name in ("a b.jpg", "café 100%.jpg", "sub/c.jpg", "d.jpg"):
+        picture(f"images/{name}")
+    names = [
+        "images\\a b.jpg",
+        "..\\..\\label-studio\\media\\upload\\4\\café 100%.jpg",
+        "images\\sub\\c.jpg",
+        "..\\label\\c.jpg",  # there is a c.jpg, but in another folder
+        "C:\\Users\\me\\one\\d.jpg",  # the same file as the next: neither can be believed
+        "D:\\two\\d.jpg",
+    ]
+    path = coco(list(enumerate(names)), [(i, CUP) for i in range(len(names))])
+    samples, faults, notes = every(path, images=tmp_path / "images")
+    assert [sample.images[0] for sample in samples] == ["a b.jpg", "café 100%.jpg", "sub/c.jpg"]
+    assert [fault.record for fault in faults] == ["coco#3", "coco#4", "coco#5"]
+    assert "another path of the set ends in the same file" in faults[1].cause
+    assert any("paths of another machine" in note for note in notes)
+
+
+# --- size and orientation ---
+
+
+def test_boxes_on_the_stored_frame_are_refused_in_their_own_words(
+    coco: Callable[..., Path], every: Callable[..., Everything], picture: Callable[..., Path], tmp_path: Path
+) -> None:
+    picture("turned.jpg", orientation=6), picture("upside.jpg", orientation=3), picture("plain.jpg")
+    names = ["turned.jpg", "upside.jpg", "plain.jpg"]
+    path = coco(list(enumerate(names)), [(i, CUP) for i in range(3)])
+    (sample,), faults, notes = every(path, images=tmp_path)
+    assert sample.images == ("plain.jpg",)
+    assert [(fault.record, fault.kind) for fault in faults] == [
+        ("coco#0", "size_mismatch"),
+        ("coco#1", "size_mismatch"),  # 180 degrees: its size proves nothing, but turned.jpg's does
+    ]
+    assert "stored as 200x100 and shown turned (EXIF orientation 6)" in faults[0].cause
+    assert "as turned.jpg's were" in faults[1].cause and "orientation" in faults[0].fix
+    assert [note for note in notes if note.startswith("2 image(s) are stored rotated")]
+
+
+def test_rotated_pictures_are_counted_where_nothing_is_wrong(
+    coco: Callable[..., Path], every: Callable[..., Everything], picture: Callable[..., Path], tmp_path: Path
+) -> None:
+    picture("a.jpg", (100, 200), orientation=8), picture("b.jpg", orientation=3)
+    (one, _), faults, notes = every(coco([(1, "a.jpg"), (2, "b.jpg")], [(1, CUP), (2, CUP)]), images=tmp_path)
+    assert (one.boxes, faults) == ((CUP_UNIT,), [])
+    assert [note for note in notes if note.startswith("2 image(s) are stored rotated")]
+
+
+# --- scale and form ---
+
+
+def sized(name: str, width: int = 800, height: int = 600) -> dict[str, Any]:
+    return {"id": 1, "file_name": name, "width": width, "height": height}
+
+
+BOXES = [(10 * k, 5 * k, 300 + k, 200 + k) for k in range(1, 12)]  # x y width height in 800x600
+
+
+@pytest.mark.parametrize(
+    ("across", "down", "said"),
+    [
+        (1 / 800, 1 / 600, "0-1"),
+        (100 / 800, 100 / 600, "in percent"),
+        (1, 1, ""),
+    ],
+)
+def test_a_file_in_another_scale_is_read_as_such_and_says_so(
+    across: float, down: float, said: str, coco: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    scaled = [(x * across, y * down, w * across, h * down) for x, y, w, h in BOXES]
+    (sample,), faults, notes = every(coco([sized("a.jpg")], [(1, box) for box in scaled]))
+    expected = [(x / 800, y / 600, (x + w) / 800, (y + h) / 600) for x, y, w, h in BOXES]
+    assert faults == [] and len(sample.boxes) == len(BOXES)
+    for box, right in zip(sample.boxes, expected, strict=True):
+        assert box == pytest.approx(right)
+    assert [said in note for note in notes] == ([True] if said else [])
+
+
+def test_thousandths_where_pixels_are_expected(
+    coco: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    boxes = [(100 + 50 * k, 200, 300, 500) for k in range(10)]
+    (sample,), faults, notes = every(coco([sized("a.jpg", 320, 240)], [(1, box) for box in boxes]))
+    assert sample.boxes[9] == pytest.approx((0.55, 0.2, 0.85, 0.7)) and faults == []
+    assert "boxes are written 0-1000, not in pixels" in notes[0]
+
+
+def test_a_box_of_another_scale_among_many_is_refused(
+    coco: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    boxes = [*BOXES, (0.1, 0.2, 0.5, 0.6), (5000, 4000, 900, 800)]
+    (sample,), faults, _ = every(coco([sized("a.jpg")], [(1, box) for box in boxes]))
+    assert len(sample.boxes) == len(BOXES)
+    assert [fault.kind for fault in faults] == ["wrong_scale", "wrong_scale"]
+
+
+def test_corners_where_sides_are_expected(
+    coco: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    corners = [(x + 400, y + 300, x + 480, y + 380) for x, y, _, _ in BOXES]
+    (sample,), faults, notes = every(coco([sized("a.jpg")], [(1, box) for box in corners]))
+    x1, y1, x2, y2 = corners[0]
+    assert (sample.boxes[0], faults) == ((x1 / 800, y1 / 600, x2 / 800, y2 / 600), [])
+    assert "x1 y1 x2 y2, not x y width height" in notes[0]
+
+
+def test_a_doubtful_scale_is_said(coco: Callable[..., Path], every: Callable[..., Everything]) -> None:
+    (sample,), _, notes = every(coco([sized("a.jpg")], [(1, (10, 10, 40, 40))]))
+    assert sample.boxes == ((10 / 800, 10 / 600, 50 / 800, 50 / 600),)
+    assert "percent? Read as pixels" in notes[0]
+
+
+# --- other COCO files ---
+
+
+def test_panoptic_files_say_what_they_are(
+    coco: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    path = coco([(1, "a.jpg")], [{"image_id": 1, "file_name": "a.png", "segments_info": []}])
+    with pytest.raises(Exception, match="a COCO panoptic file"):
+        every(path)
+
+
+@given(
+    st.lists(
+        st.tuples(*[st.integers(0, 99)] * 2, *[st.integers(3, 100)] * 2), min_size=1, max_size=6, unique=True
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_what_is_written_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, boxes: list[tuple[int, int, int, int]], random: Any
+) -> None:
+    """Any boxes on any images, the entries in any order, lie where they were written."""
+    images = [{"id": i, "file_name": f"{i % 2}/{i}.jpg", "width": 200, "height": 200} for i in range(4)]
+    annotations = [
+        {"id": k, "image_id": random.randrange(4), "category_id": random.randrange(2), "bbox": list(box)}
+        for k, box in enumerate(boxes)
+    ]
+    written = {
+        (f"{a['image_id'] % 2}/{a['image_id']}.jpg", ["cup", "dog"][a["category_id"]], *a["bbox"])
+        for a in annotations
+    }
+    random.shuffle(annotations), random.shuffle(images)
+    categories = [{"id": 0, "name": "cup"}, {"id": 1, "name": "dog"}]
+    path = tmp_path_factory.mktemp("coco") / "a.json"
+    path.write_text(json.dumps({"annotations": annotations, "images": images, "categories": categories}))
+    back = {
+        (sample.images[0], sample.query.split()[2], *(round(200 * v) for v in (x1, y1, x2 - x1, y2 - y1)))
+        for sample in read(path, on_fault=lambda fault: None)
+        for x1, y1, x2, y2 in sample.boxes
+    }
+    assert back == written
