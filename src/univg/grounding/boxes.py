@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Box: TypeAlias = tuple[float, float, float, float]
 BoxPermille: TypeAlias = tuple[int, int, int, int]
+BoxPx: TypeAlias = tuple[int, int, int, int]
 SizeWH: TypeAlias = tuple[int, int]
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "px_to_unit",
     "unit_to_permille",
     "unit_to_px",
+    "unit_to_whole_px",
 ]
 
 
@@ -84,6 +86,16 @@ def unit_to_px(box_unit: Box, size_wh: SizeWH) -> Box:
     width, height = _check_size(size_wh)
     x1, y1, x2, y2 = box_unit
     return x1 * width, y1 * height, x2 * width, y2 * height
+
+
+def unit_to_whole_px(box_unit: Box, size_wh: SizeWH) -> BoxPx:
+    """Return the same rounded to whole pixels, halves upwards, as a model that writes pixels writes them.
+
+    >>> unit_to_whole_px((0.25, 0.5, 0.75, 1.0), (50, 30))
+    (13, 15, 38, 30)
+    """
+    x1, y1, x2, y2 = map(_round_half_up, unit_to_px(box_unit, size_wh))
+    return x1, y1, x2, y2
 
 
 def px_to_unit(box_px: Box, size_wh: SizeWH) -> Box:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from univg.grounding.boxes import Box, clip_unit, unit_to_permille
+from univg.grounding.boxes import Box, SizeWH, clip_unit, unit_to_permille, unit_to_whole_px
 
 if TYPE_CHECKING:
     from univg.grounding.samples import GroundingSample
@@ -74,16 +74,21 @@ def render_chat(n_images: int, query: str, style: PromptStyle = "think") -> list
     return [{"role": "user", "content": content}]
 
 
-def render_response(box_unit: Box, thought: str | None = None, style: PromptStyle = "think") -> str:
-    """Write the response that a sample teaches: integers 0-1000, the box clipped to the image.
+def render_response(
+    box_unit: Box, thought: str | None = None, style: PromptStyle = "think", seen_wh: SizeWH | None = None
+) -> str:
+    """Write the response that a sample teaches, the box clipped to the image: integers 0-1000, or pixels of the image
+    of size `seen_wh`, as the model sees it, for a family that writes those.
 
     >>> render_response((0.1, 0.2, 0.3, 0.4), "The dog is left.")
     '<think>The dog is left.</think><answer>(100,200),(300,400)</answer>'
-    >>> render_response((0.1, 0.2, 0.3, 0.4), style="simple")
-    '(100,200),(300,400)'
+    >>> render_response((0.1, 0.2, 0.3, 0.4), style="simple"), render_response((0, 0, 1, 1), None, "simple", (56, 28))
+    ('(100,200),(300,400)', '(0,0),(56,28)')
     """
     check_style(style)
-    x1, y1, x2, y2 = unit_to_permille(clip_unit(box_unit)[0])
+    clipped, _ = clip_unit(box_unit)
+    whole = unit_to_permille(clipped) if seen_wh is None else unit_to_whole_px(clipped, seen_wh)
+    x1, y1, x2, y2 = whole
     box = f"({x1},{y1}),({x2},{y2})"
     if style == "think":
         return f"<think>{thought or ''}</think><answer>{box}</answer>"

@@ -87,10 +87,15 @@ def _read_file(source: Source) -> _Coco:
 def _list_categories(value: dict[str, Any]) -> Iterable[tuple[Any, str]]:
     """Yield id and name: of one entry, or of all where they are written as an object of names by id."""
     if "id" in value or "name" in value:
-        yield value.get("id"), str(value.get("name") or "").strip()
+        yield value.get("id"), _read_name(value.get("name"))
         return
     for category_id, name in value.items():
-        yield category_id, str((name.get("name") or "") if isinstance(name, dict) else name).strip()
+        yield category_id, _read_name(name.get("name") if isinstance(name, dict) else name)
+
+
+def _read_name(name: Any) -> str:
+    """Return a category's name, which may be a number; "" for what is none."""
+    return str(name).strip() if isinstance(name, (str, int)) and not isinstance(name, bool) else ""
 
 
 def _list_image(source: Source, coco: _Coco, image_id: str, entries: list[dict[str, Any]]) -> ListedImage:

@@ -21,7 +21,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from univg.errors import UnivgError
-from univg.grounding.boxes import SizeWH, is_degenerate, permille_to_unit, unit_to_permille, unit_to_px
+from univg.grounding.boxes import (
+    SizeWH,
+    is_degenerate,
+    permille_to_unit,
+    px_to_unit,
+    unit_to_permille,
+    unit_to_whole_px,
+)
 from univg.grounding.coordinates import Frame
 from univg.grounding.mentions import decide_image
 from univg.grounding.prompts import PromptStyle, render_response
@@ -254,14 +261,12 @@ def write_ideal(row: Mapping[str, Any], reader: RolloutReader) -> tuple[str, Map
     truth = sample.boxes[0]
     thought = sample.thought or "The answer is known."
     if reader.frame == "permille":
-        written = permille_to_unit(unit_to_permille(truth))
-        text = render_response(truth, thought, style)
+        written, seen_wh = permille_to_unit(unit_to_permille(truth)), None
     else:
         index, _ = decide_image(len(sample.images), sample.target_image, sample.query, thought)
         seen_wh = reader.sizes_of(row)[index]
-        corners = [int(value + 0.5) for value in unit_to_px(truth, seen_wh)]
-        written = tuple(v / seen_wh[i % 2] for i, v in enumerate(corners))  # type: ignore[assignment]
-        text = _write_pixels(corners, thought, style)
+        written = px_to_unit(unit_to_whole_px(truth, seen_wh), seen_wh)
+    text = render_response(truth, thought, style, seen_wh)
     exact = dict(row) | {"sample": replace(sample, boxes=(written, *sample.boxes[1:]))}
     return text, exact, score(sample, reader.read(row, text)).iou
 
@@ -270,14 +275,6 @@ def is_learnable(row: Mapping[str, Any]) -> bool:
     """Tell whether the truth encloses an area: published files hold some boxes that no response can meet."""
     sample: GroundingSample = row["sample"]
     return bool(sample.boxes) and not is_degenerate(sample.boxes[0])
-
-
-def _write_pixels(corners: Sequence[int], thought: str, style: PromptStyle) -> str:
-    """Write a response as `render_response` does, with pixels in place of its 0-1000."""
-    template = render_response((0.0, 0.0, 1.0, 1.0), thought, style)
-    x1, y1, x2, y2 = corners
-    head, _, tail = template.rpartition("(0,0),(1000,1000)")
-    return f"{head}({x1},{y1}),({x2},{y2}){tail}"
 
 
 def _scores(completions: Sequence[Any], columns: Mapping[str, Any]) -> Sequence[Score]:

@@ -19,6 +19,9 @@ from univg.data.dataset import ENDLESS, Dataset, Item, WorldItem, digest_parts
 from univg.data.formats.scale import lesson_fault
 from univg.data.readers import READERS, RecordFault
 from univg.errors import UnivgError
+from univg.grounding.boxes import SizeWH
+from univg.grounding.coordinates import Frame
+from univg.grounding.mentions import decide_image
 from univg.grounding.prompts import PromptStyle, choose_style, render_chat, render_response
 from univg.grounding.samples import GroundingSample
 from univg.models.pixels import PixelBudget
@@ -127,15 +130,20 @@ def _list_content(item: Callable[[int], Item], n: int) -> Iterator[str | bytes]:
 class StageRows:
     """`total` rows of the mixture that `config` describes; `rows[i]` is a :class:`Row` and always the same.
 
-    `teach`: rows carry the response to be learnt (SFT). A prompt over the token budget has its pictures shrunk;
-    if that is not enough, or a picture cannot be opened, the next sample of the source takes its place, and the
-    row's notes say so. Raises UnivgError.
+    `teach`: rows carry the response to be learnt (SFT), in the `frame` that the model's family writes. A prompt over
+    the token budget has its pictures shrunk; if that is not enough, or a picture cannot be opened, the next sample of
+    the source takes its place, and the row's notes say so. Raises UnivgError.
     """
 
     def __init__(
-        self, config: StageConfig, processor: GroundingProcessor, total: int | None = None, teach: bool = True
+        self,
+        config: StageConfig,
+        processor: GroundingProcessor,
+        total: int | None = None,
+        teach: bool = True,
+        frame: Frame = "permille",
     ) -> None:
-        self.config, self.processor, self.teach = config, processor, teach
+        self.config, self.processor, self.teach, self.frame = config, processor, teach, frame
         self.sources = [
             _open_source(settings, config.seed, self._find_flaw, config.max_dropped)
             for settings in config.data
@@ -177,6 +185,18 @@ class StageRows:
             notes.append(f"{name}{LEFT_OUT_MARK}{why}")
         raise UnivgError(f"data: {TRIES} samples in a row cannot be used; the last: {notes[-1]}")
 
+    def preview(self, n: int) -> Iterator[Row]:
+        """Yield up to `n` rows of each source, in its own order; those that cannot be used are passed over."""
+        for source in self.sources:
+            for k in range(min(n, source.data.total)):
+                item = source.data.item(k)
+                try:
+                    row, _ = self._fit(item.sample, item.pictures(), source.settings)
+                except ImageFault:
+                    continue  # told when its turn comes
+                if row is not None:
+                    yield row
+
     def _mix(self) -> list[tuple[int, int]]:
         """Return for every row its source, and how many rows of that source come before it."""
         rng = random.Random(f"{self.config.seed}/mixture")
@@ -214,7 +234,7 @@ class StageRows:
     ) -> tuple[Row | None, str]:
         """Return the row and why its pictures were shrunk, or None and why it cannot be used."""
         style = self._choose_style(sample, settings)
-        response = render_response(sample.boxes[0], sample.thought, style) if self.teach else None
+        response = self._write_response(sample, style, images) if self.teach else None
         row = Row(sample, tuple(images), style, response)
         if self.config.max_tokens is None:
             return row, ""
@@ -222,7 +242,7 @@ class StageRows:
         budget = self.processor.pixel_budget
         after = self.config.max_completion_tokens if isinstance(self.config, GrpoConfig) else 0
         after += len(tokenizer.encode(response)) + 1 if response else 0
-        seen_wh = [budget.resized(image.size, factor) for image in images]
+        seen_wh = [self.seen_wh(image) for image in images]
         found = count_prompt(tokenizer, render_prompt_text(self.processor, row), seen_wh, factor) + after
         if found <= self.config.max_tokens:
             return row, ""
@@ -234,7 +254,21 @@ class StageRows:
         smaller = tuple(
             image.resize(cap.resized(image.size, factor), Image.Resampling.BICUBIC) for image in images
         )
+        response = self._write_response(sample, style, smaller) if self.teach else None
         return Row(sample, smaller, style, response), why
+
+    def seen_wh(self, image: Image.Image) -> SizeWH:
+        """Return the size at which the model sees a picture."""
+        return self.processor.pixel_budget.resized(image.size, self.processor.factor)
+
+    def _write_response(
+        self, sample: GroundingSample, style: PromptStyle, images: Sequence[Image.Image]
+    ) -> str:
+        seen_wh = None
+        if self.frame == "pixel":
+            on, _ = decide_image(len(images), sample.target_image, sample.query, sample.thought)
+            seen_wh = self.seen_wh(images[on])
+        return render_response(sample.boxes[0], sample.thought, style, seen_wh)
 
     def _count_tokens(self, images: Sequence[Image.Image], budget: PixelBudget) -> int:
         factor = self.processor.factor

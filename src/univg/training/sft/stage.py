@@ -53,6 +53,7 @@ from univg.training.run.stage import (
     write_model,
 )
 from univg.training.run.start import load_start, make_lora
+from univg.training.sft.lessons import check_lessons
 from univg.training.sft.prechecks import check_sft
 
 __all__ = ["SftTrainer", "encode", "join", "train_sft"]
@@ -216,12 +217,13 @@ def train_sft(config: SftConfig, out: Path, resume: bool = False, console: Conso
     arguments = make_arguments(TrlArguments, config, _decide_arguments(config, out, share))
     hub = take_push(arguments, out)
     loaded = load_start(config)
-    rows = StageRows(config, loaded.processor)
+    rows = StageRows(config, loaded.processor, frame=loaded.family.frame)
     tell_dropped(rows.dropped, console)
     steps = count_steps(config, rows, config.batch)
     rows.resize(steps * config.batch)
     arguments.max_steps = steps
     facts = record_run(config, out, rows, resumed, steps)
+    console.print(check_lessons(rows))
     trainer = _make_trainer(config, out, loaded, arguments, rows, console)
     line = (
         f"{config.batch} samples a step = {config.micro_batch} at once × {share} accumulated × "
