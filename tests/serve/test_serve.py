@@ -139,9 +139,10 @@ def post(
         return error.code, json.load(error), dict(error.headers)
 
 
-def get(url: str) -> tuple[int, str]:
+def get(url: str, **headers: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=PATIENCE_S) as reply:
+        request = urllib.request.Request(url, headers=headers)
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -303,9 +304,7 @@ REFUSED: dict[str, tuple[Any, int, str]] = {
     "empty stop": (said("a", stop=""), 400, "stop"),
     "half a surrogate pair": (said("\ud800"), 400, "Unicode"),
     "a field with half a pair": (said("a") | {"\ud800": 1}, 400, "unicode"),
-    "a style of two texts": (
-        said([{"type": "text", "text": "a"}] * 2, univg={"style": "think"}), 400, "one text",
-    ),
+    "a style without a question": (said(image(PIXEL)[:1], univg={"style": "think"}), 400, "no text to put into words"),
     "no JSON": (b"{", 400, "no JSON"),
     "no object": (b"[]", 400, "no JSON object"),
     "a deep nest": (b"[" * 200_000, 400, "no JSON"),
@@ -350,9 +349,14 @@ def test_other_requests(server: SimpleNamespace) -> None:
     assert post(server.url, gzip.compress(body), Content_Encoding="gzip")[0] == 415
     assert post(server.url, body, Host="a-page.example")[0] == 421
     assert post(server.url, body, Host="localhost:80")[0] == 200
-    for path, status in (("/v1/chat/completions", 405), ("/v1/completions", 404), ("/v1/models/gpt-9", 404)):
+    for path in ("/v1/models", "/v1/models/embedded"):
+        assert get(server.url + path, Host="a-page.example")[0] == 421
+        assert get(server.url + path, Host="localhost:80")[0] == 200
+    elsewhere = ("/v1/responses", "/v1/completions", "/chat/completions")
+    for path in ("/v1/chat/completions", "/v1/models/gpt-9", *elsewhere):
         found, text = get(server.url + path)
-        assert found == status and json.loads(text)["error"]["message"]
+        assert found == (405 if path == "/v1/chat/completions" else 404)
+        assert (path in elsewhere) == ("base_url ends in /v1" in json.loads(text)["error"]["message"])
 
 
 def test_the_client_reads_the_refusals(client: Any) -> None:

@@ -12,14 +12,12 @@ from univg.serve.config import Limits
 from univg.serve.errors import ApiError
 from univg.serve.service import Service
 
-__all__ = ["check_access", "check_key", "check_model", "drain"]
+__all__ = ["check_access", "check_caller", "check_model", "drain"]
 
 
 def check_access(service: Service, request: Request) -> None:
     """Raise ApiError for a chat completion whose body need not be read."""
-    check_key(service, request)
-    if service.local_only and not _is_this_machine(request.headers.get("host", "")):
-        raise ApiError(421, "this server answers at 127.0.0.1 and localhost", code="wrong_host")
+    check_caller(service, request)
     if service.held >= service.limits.held:
         raise ApiError(
             429,
@@ -38,8 +36,10 @@ def check_access(service: Service, request: Request) -> None:
         raise too_large(service.limits)
 
 
-def check_key(service: Service, request: Request) -> None:
-    """Raise ApiError (401) unless the request has the server's key, if there is one."""
+def check_caller(service: Service, request: Request) -> None:
+    """Raise ApiError unless the request has the server's key (401), or asks this machine by its own name (421)."""
+    if service.local_only and not _is_this_machine(request.headers.get("host", "")):
+        raise ApiError(421, "this server answers at 127.0.0.1 and localhost", code="wrong_host")
     if service.api_key is None:
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")

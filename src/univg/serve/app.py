@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from univg.serve.access import check_key, check_model
+from univg.serve.access import check_caller, check_model
 from univg.serve.completions import complete_chat
 from univg.serve.errors import ApiError
 from univg.serve.service import Service
@@ -23,11 +23,11 @@ def build_app(service: Service) -> Starlette:
         return await complete_chat(service, request)
 
     async def list_models(request: Request) -> Response:
-        check_key(service, request)
+        check_caller(service, request)
         return JSONResponse({"object": "list", "data": [service.model_card()]})
 
     async def show_model(request: Request) -> Response:
-        check_key(service, request)
+        check_caller(service, request)
         check_model(service, request.path_params["name"])
         return JSONResponse(service.model_card())
 
@@ -57,7 +57,11 @@ async def _reply(request: Request, error: Exception) -> Response:
 
 async def _reply_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    known = {404: "there is nothing at this address", 405: "this address takes another method"}
+    known = {
+        404: "there is nothing at this address: chats are answered at /v1/chat/completions (a client's base_url "
+        "ends in /v1), responses, completions and embeddings are not",
+        405: "this address takes another method",
+    }
     message = known.get(error.status_code, error.detail)
     return await _reply(request, ApiError(error.status_code, message, headers=error.headers))
 

@@ -26,7 +26,7 @@ from univg.serve.config import Limits
 from univg.serve.errors import ApiError
 from univg.serve.images import read_images
 from univg.serve.replies import build_completion, stream_chunks
-from univg.serve.requests import ChatRequest, read_request
+from univg.serve.requests import PROMPT_TOO_LONG, ChatRequest, read_request
 from univg.serve.service import Service
 
 __all__ = ["complete_chat"]
@@ -109,7 +109,7 @@ async def _read(service: Service, request: Request) -> tuple[ChatRequest, Ask]:
     if tokens + chat_request.new_tokens > service.context:
         raise ApiError(
             400,
-            f"the prompt's {tokens} tokens and {chat_request.new_tokens} to be written are more than the "
+            f"{PROMPT_TOO_LONG}: its {tokens} tokens and {chat_request.new_tokens} to be written are more than the "
             f"model's {service.context}: send less, or ask for fewer tokens",
             param="messages",
             code="context_length_exceeded",

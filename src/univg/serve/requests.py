@@ -9,16 +9,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from univg.errors import one_line
-from univg.grounding.prompts import PromptStyle, render_prompt
+from univg.grounding.prompts import PromptStyle
 from univg.serve.config import Limits
 from univg.serve.errors import ApiError
+from univg.serve.messages import (
+    NO_TOOLS,
+    ImagePart,
+    Message,
+    convert,
+    drop_nulls,
+    is_empty,
+    tidy_messages,
+    word_question,
+)
 
 DEFAULT_NEW_TOKENS = 256
+PROMPT_TOO_LONG = "the prompt is too long"  # by these words litellm tells the cause from others
 
 HARMLESS = {
     *("user", "store", "metadata", "service_tier", "safety_identifier", "verbosity"),
@@ -33,53 +44,38 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "repetition_penalty": (1,),
-    "logit_bias": ({},),
     "logprobs": (False,),
     "top_logprobs": (0,),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
-    "tools": ([],),
     "tool_choice": ("none",),
+    "function_call": ("none",),
     "skip_special_tokens": (False,),
 }
-"""Fields that are accepted only with the values that change no answer (or null)."""
+"""Fields that are accepted only with the values that change no answer (or null, or empty)."""
+
+_BY_CLIENTS = (
+    "(instructor: response_model=None or Mode.MD_JSON; LangChain: no with_structured_output or bind_tools)"
+)
+
+REFUSED: Mapping[str, str] = {
+    **dict.fromkeys(("tools", "tool_choice", "functions", "function_call"), f"{NO_TOOLS} {_BY_CLIENTS}"),
+    "response_format": f"the model cannot be held to JSON, it writes text: leave it out {_BY_CLIENTS}",
+    **dict.fromkeys(("logprobs", "top_logprobs", "logit_bias"), "not possible here: leave it out"),
+}
+"""Fields that cannot be honoured, and why."""
 
 
-class _Part(BaseModel):
+class _Options(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class TextPart(_Part):
-    type: Literal["text"]
-    text: str
-
-
-class ImageUrl(_Part):
-    url: str
-    detail: Literal["auto", "low", "high", "original"] | None = None
-
-
-class ImagePart(_Part):
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-Part: TypeAlias = Annotated[TextPart | ImagePart, Field(discriminator="type")]
-
-
-class Message(_Part):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
-    name: str | None = None
-    refusal: None = None
-
-
-class StreamOptions(_Part):
+class StreamOptions(_Options):
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
-class Extension(_Part):
+class Extension(_Options):
     """`style`: the question is sent bare, and asked in the paper's words for this style."""
 
     style: PromptStyle | None = None
@@ -112,48 +108,18 @@ class ChatRequest(BaseModel):
 
     def images(self) -> list[str]:
         """Return the addresses of the images, in the order in which the chat names them."""
-        parts = [
-            part for message in self.messages if isinstance(message.content, list) for part in message.content
-        ]
+        parts = [part for message in self.messages for part in message.parts]
         return [part.image_url.url for part in parts if isinstance(part, ImagePart)]
 
     def chat(self) -> tuple[dict[str, Any], ...]:
         """Return the messages as chat templates take them, the question in the words of `univg.style` if one is given.
 
-        Raises ApiError if there is a style and not exactly one text to put into words.
+        Raises ApiError if there is a style and no text to put into words.
         """
-        messages = [_convert(message) for message in self.messages]
-        style = self.univg.style if self.univg else None
-        if style is not None:
-            content = messages[-1]["content"]
-            texts = (
-                [part for part in content if part["type"] == "text"]
-                if isinstance(content, list)
-                else [content]
-            )
-            if len(texts) != 1:
-                raise ApiError(
-                    400,
-                    f"univg.style needs the question as one text, the last message has {len(texts)}",
-                    param="messages",
-                )
-            if isinstance(content, str):
-                messages[-1]["content"] = render_prompt(content, style)
-            else:
-                texts[0]["text"] = render_prompt(texts[0]["text"], style)
+        messages = [convert(message) for message in self.messages]
+        if self.univg and self.univg.style:
+            word_question(messages[-1], self.univg.style)
         return tuple(messages)
-
-
-def _convert(message: Message) -> dict[str, Any]:
-    """Return a message as chat templates take it."""
-    role = "system" if message.role == "developer" else message.role
-    if isinstance(message.content, str):
-        return {"role": role, "content": message.content}
-    parts: list[dict[str, Any]] = [
-        {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image"}
-        for part in message.content
-    ]
-    return {"role": role, "content": parts}
 
 
 def read_request(body: bytes | bytearray, limits: Limits) -> ChatRequest:
@@ -166,6 +132,8 @@ def read_request(body: bytes | bytearray, limits: Limits) -> ChatRequest:
         ) from error
     if not isinstance(fields, dict):
         raise ApiError(400, "the body is no JSON object", code="invalid_json")
+    drop_nulls(fields)
+    tidy_messages(fields.get("messages"))
     try:
         request = ChatRequest.model_validate(fields)
     except ValidationError as error:
@@ -198,19 +166,20 @@ def _steps(place: tuple[int | str, ...]) -> list[str]:
 
 def _check_further(fields: Mapping[str, Any]) -> None:
     for name, value in fields.items():
-        if name in HARMLESS or value is None:
+        if name in HARMLESS or is_empty(value):
             continue
-        if name not in NEUTRAL:
-            raise ApiError(
-                400, f"{name}: this server does not know this field", param=name, code="unknown_parameter"
-            )
+        neutral = NEUTRAL.get(name, ())
         # True == 1 in Python, not in JSON.
-        if not any(
-            value == one and isinstance(value, bool) == isinstance(one, bool) for one in NEUTRAL[name]
-        ):
-            allowed = " or ".join(json.dumps(one) for one in NEUTRAL[name])
-            message = f"{name}: only {allowed} is possible here: leave it out"
-            raise ApiError(400, message, param=name, code="unsupported_parameter")
+        if any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in neutral):
+            continue
+        code = "unsupported_parameter" if name in NEUTRAL or name in REFUSED else "unknown_parameter"
+        allowed = " or ".join(json.dumps(one) for one in neutral)
+        why = (
+            f"only {allowed} is possible here: leave it out"
+            if neutral
+            else "this server does not know this field"
+        )
+        raise ApiError(400, f"{name}: {REFUSED.get(name, why)}", param=name, code=code)
 
 
 def _check_bounds(request: ChatRequest, limits: Limits) -> None:
@@ -238,19 +207,17 @@ def _check_messages(request: ChatRequest, limits: Limits) -> None:
         raise ApiError(400, "messages: the last message must be the user's", param="messages")
     length = 0
     for place, message in enumerate(request.messages):
-        parts = message.content if isinstance(message.content, list) else []
-        if message.role != "user" and any(isinstance(part, ImagePart) for part in parts):
+        if message.role != "user" and any(isinstance(part, ImagePart) for part in message.parts):
             raise ApiError(400, "images belong into messages of the user", param=f"messages.{place}.content")
-        texts = [part.text for part in parts if isinstance(part, TextPart)]
-        texts += [message.content] if isinstance(message.content, str) else []
-        for text in texts:
+        for text in message.texts:
             length += len(text)
             try:
                 text.encode()
             except UnicodeEncodeError as error:
                 raise ApiError(400, "the text is no valid Unicode", param=f"messages.{place}") from error
     if length > limits.characters:
-        message_ = f"{length} characters are more than the {limits.characters} that this server allows"
+        message_ = f"{PROMPT_TOO_LONG}: {length} characters are more than the {limits.characters} that this "
+        message_ += "server allows"
         raise ApiError(400, message_, param="messages", code="context_length_exceeded")
     images = len(request.images())
     if images > limits.images:

@@ -1,0 +1,336 @@
+"""What clients send, read without a model: bodies as openai, litellm, LangChain and instructor write them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("starlette", reason="the server needs: pip install 'univg[serve]'")
+
+from univg.grounding.prompts import DIRECT_SUFFIX, SIMPLE_PREFIX, THINK_SUFFIX, render_prompt
+from univg.serve.config import ServeConfig
+from univg.serve.errors import ApiError
+from univg.serve.requests import ChatRequest, read_request
+
+LIMITS = ServeConfig().limits
+URL = "data:image/png;base64,AAAA"
+IMAGE = {"type": "image_url", "image_url": {"url": URL}}
+ANSWER = "<think>It is left.</think><answer>(1,2),(3,4)</answer>"
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def read(body: Any) -> ChatRequest:
+    return read_request(json.dumps(body).encode(), LIMITS)
+
+
+def chat(*messages: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"model": "embedded", "messages": list(messages), **fields}
+
+
+def user(content: Any, **fields: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content, **fields}
+
+
+def answered(turn: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A conversation in which the assistant's turn is sent back."""
+    return chat(user([IMAGE, text("Where?")]), {"role": "assistant", **turn}, user("And?"), **fields)
+
+
+SENT_BACK: dict[str, dict[str, Any]] = {
+    "openai, the object": {"content": ANSWER, "refusal": None},
+    "openai, model_dump()": {
+        "content": ANSWER,
+        "refusal": None,
+        "annotations": None,
+        "audio": None,
+        "function_call": None,
+        "tool_calls": None,
+    },
+    "openai, from an old vLLM": {
+        "content": ANSWER,
+        "tool_calls": [],
+        "reasoning_content": None,
+        "reasoning": None,
+    },
+    "litellm, its thought apart": {
+        "content": "<answer>(1,2),(3,4)</answer>",
+        "reasoning_content": "It is left.",
+    },
+    "litellm, model_dump()": {
+        "content": "<answer>(1,2),(3,4)</answer>",
+        "tool_calls": None,
+        "function_call": None,
+        "reasoning_content": "It is left.",
+        "provider_specific_fields": {"refusal": None, "reasoning": None},
+    },
+    "litellm, from a stream": {
+        "content": ANSWER,
+        "provider_specific_fields": None,
+        "images": [],
+        "annotations": [],
+    },
+    "vLLM, both names of a thought": {
+        "content": "<answer>(1,2),(3,4)</answer>",
+        "reasoning_content": "It is left.",
+        "reasoning": "It is left.",
+    },
+    "a thought twice": {"content": ANSWER, "reasoning_content": "It is left."},
+    "LangChain": {"content": ANSWER, "name": "model"},
+    "LangChain, content blocks": {"content": [{**text(ANSWER), "index": 0, "id": "lc_1", "annotations": []}]},
+    "a thought beside content blocks": {
+        "content": [text("<answer>(1,2),(3,4)</answer>")],
+        "reasoning": "It is left.",
+    },
+    "a list of strings": {"content": [ANSWER]},
+    "marked for a cache": {"content": [{**text(ANSWER), "cache_control": {"type": "ephemeral"}}]},
+}
+
+
+@pytest.mark.parametrize("name", SENT_BACK)
+def test_an_answer_sent_back_is_what_the_model_wrote(name: str) -> None:
+    first, turn, last = read(answered(SENT_BACK[name])).chat()
+    content = turn["content"]
+    written = content if isinstance(content, str) else "".join(part["text"] for part in content)
+    assert written == ANSWER
+    assert first["content"] == [{"type": "image"}, text("Where?")] and last["content"] == "And?"
+
+
+EMPTY_TURNS: list[dict[str, Any]] = [
+    {"content": None},
+    {},
+    {"content": ""},
+    {"content": None, "tool_calls": []},
+]
+
+
+@pytest.mark.parametrize("turn", EMPTY_TURNS, ids=str)
+def test_an_answer_without_content_is_an_empty_turn(turn: dict[str, Any]) -> None:
+    assert read(answered(turn)).chat()[1] == {"role": "assistant", "content": ""}
+
+
+TOOL = {"type": "function", "function": {"name": "Box", "parameters": {}}}
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "Box", "schema": {}}}
+REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "instructor, tools": (
+        chat(user("a"), tool_choice={"type": "function", "function": {"name": "Box"}}, tools=[TOOL]),
+        *("tool_choice", "calls no tools"),
+    ),
+    "LangChain, bind_tools": (chat(user("a"), tools=[TOOL]), "tools", "calls no tools"),
+    "instructor, JSON": (
+        chat(user("a"), response_format={"type": "json_object"}),
+        *("response_format", "instructor: response_model=None"),
+    ),
+    "openai, parse": (chat(user("a"), response_format=SCHEMA), "response_format", "held to JSON"),
+    "functions": (chat(user("a"), functions=[{"name": "f"}]), "functions", "calls no tools"),
+    "logprobs": (chat(user("a"), logprobs=True), "logprobs", "not possible"),
+    "an unknown field": (chat(user("a"), beams=4), "beams", "does not know"),
+    "a call of a tool": (
+        answered({"content": None, "tool_calls": [{"id": "1"}]}),
+        *("messages.1.tool_calls", "calls no tools"),
+    ),
+    "a tool's answer": (
+        chat(user("a"), {"role": "tool", "content": "b", "tool_call_id": "1"}),
+        *("messages.1.role", "calls no tools"),
+    ),
+    "a refusal": (answered({"content": None, "refusal": "I cannot"}), "messages.1.refusal", "as the message's content"),
+    "two thoughts": (
+        answered({"content": "b", "reasoning": "one", "reasoning_content": "two"}),
+        *("messages.1.reasoning_content", "send one of them"),
+    ),
+    "another thought than the content's": (
+        answered({"content": ANSWER, "reasoning": "It is right."}),
+        *("messages.1.reasoning", "another thought"),
+    ),
+    "a thought that is no text": (answered({"content": "b", "reasoning": [1]}), "messages.1.reasoning", "no text"),
+    "a user's thought": (chat(user("a", reasoning="b")), "messages.0.reasoning", "does not know"),
+    "an unknown field of a message": (chat(user("a", weight=0)), "messages.0.weight", "does not know"),
+    "an unknown field of a part": (
+        chat(user([{**text("a"), "weight": 0}])),
+        *("messages.0.content.0.weight", "does not know"),
+    ),
+    "an unknown field of an image": (
+        chat(user([{"type": "image_url", "image_url": {"url": URL, "crop": [0, 0, 1, 1]}}])),
+        *("messages.0.content.0.image_url.crop", "does not know"),
+    ),
+    "a user without content": (chat(user(None)), "messages.0.content", "missing"),
+    "a system without content": (chat({"role": "system"}, user("a")), "messages.0.content", "missing"),
+    "nothing among the parts": (chat(user([text("a"), None])), "messages.0.content.1", '"type": "text"'),
+    "no type": (chat(user([{"text": "a"}])), "messages.0.content.0.type", "missing"),
+    "responses, a text": (
+        chat(user([{"type": "input_text", "text": "a"}])),
+        *("messages.0.content.0.type", 'send {"type": "text"'),
+    ),
+    "responses, an image": (
+        chat(user([text("a"), {"type": "input_image", "image_url": URL}])),
+        *("messages.0.content.1.type", 'send {"type": "image_url"'),
+    ),
+    "transformers, an image": (
+        chat(user([{"type": "image", "image": "a.png"}])),
+        *("messages.0.content.0.type", 'send {"type": "image_url"'),
+    ),
+    "a video": (
+        chat(user([{"type": "video_url", "video_url": {"url": URL}}])),
+        *("messages.0.content.0.type", "no type of part here"),
+    ),
+    "a block of thought": (
+        answered({"content": [{"type": "thinking", "thinking": "b"}]}),
+        *("messages.1.content.0.type", "<think>"),
+    ),
+    "an image without address": (
+        chat(user([{"type": "image_url", "image_url": {"url": None}}])),
+        *("messages.0.content.0.image_url.url", "required"),
+    ),
+    "an image of a system": (chat({"role": "system", "content": [IMAGE]}, user("a")), "messages.0.content", "user"),
+    "no messages": (chat(messages=None), "messages", "required"),
+    "no list of messages": ({"model": "embedded", "messages": {"role": "user"}}, "messages", "list"),
+    "no object": (chat("hello"), "messages.0", "Message"),  # type: ignore[arg-type]
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_would_change_the_answer_is_refused_by_name(name: str) -> None:
+    body, param, words = REFUSED[name]
+    with pytest.raises(ApiError) as refused:
+        read(body)
+    told = refused.value.body()["error"]
+    assert (refused.value.status, told["param"]) == (400, param) and words in told["message"]
+
+
+ACCEPTED: dict[str, dict[str, Any]] = {
+    "openai": chat(user([IMAGE, IMAGE, text("Where?")])),
+    "litellm": chat(user([IMAGE, text("Where?")]), stream=True, stream_options={"include_usage": True}),
+    "LangChain": chat(
+        *({"content": "Be short.", "role": "system"}, {"content": [IMAGE, text("Where?")], "role": "user"}),
+        max_completion_tokens=3,
+        n=2,
+        seed=1,
+        stream=False,
+        temperature=0.0,
+    ),
+    "instructor, Markdown": chat(
+        {"role": "system", "content": [text("Return JSON.")]},
+        user([IMAGE, text("Where?"), text("Return the correct JSON.")]),
+        max_tokens=40,
+    ),
+    "a plain address": chat(user([{"type": "image_url", "image_url": URL}, text("Where?")])),
+    "strings and parts": chat(user(["First:", IMAGE, "Where?"])),
+    "an image's type beside it": chat(
+        user([{"type": "image_url", "image_url": {"url": URL, "format": "image/png"}}])
+    ),
+    "nothing in every field": chat(
+        user("Where?", name=None, tool_calls=None, audio={}),
+        tools=None,
+        tool_choice=None,
+        response_format=None,
+        functions=[],
+        logit_bias={},
+        temperature=None,
+        max_tokens=None,
+        n=None,
+        seed=None,
+        stop=None,
+        stream=None,
+        stream_options={"include_usage": None},
+        univg={"style": None},
+        beams=None,
+        extra_body={},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_what_clients_write_is_read(name: str) -> None:
+    request = read(ACCEPTED[name])
+    assert json.dumps(request.chat()).count('"image"') == len(request.images())
+    assert set(request.images()) <= {URL}
+
+
+def _places(value: Any) -> list[dict[str, Any]]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [value] * isinstance(value, dict) + [place for one in inner for place in _places(one)]
+
+
+@given(st.data())
+def test_null_is_absent_wherever_it_stands(data: st.DataObject) -> None:
+    body = copy.deepcopy(data.draw(st.sampled_from(list(ACCEPTED.values()))))
+    for _ in range(data.draw(st.integers(1, 5))):
+        place = data.draw(st.sampled_from(_places(body)))
+        place.setdefault(data.draw(st.sampled_from(["tools", "audio", "detail", "name", "é", "n"])), None)
+    bare = json.loads(
+        json.dumps(body), object_hook=lambda one: {k: v for k, v in one.items() if v is not None}
+    )
+    assert read(body) == read(bare)
+
+
+def test_a_deep_request_costs_no_recursion() -> None:
+    deep = b'{"model": "a", "messages": [{"role": "user", "content": "b"}], "metadata": ' + b'{"a":' * 900
+    assert read_request(deep + b"null" + b"}" * 901, LIMITS).model == "a"
+
+
+FIRST, SECOND = {"type": "image"}, {"type": "image"}
+STYLED: dict[str, tuple[Any, Callable[[str, str], Any]]] = {
+    "one text": (" Where? ", lambda before, after: f"{before}Where?{after}"),
+    "one text after the images": (
+        [IMAGE, IMAGE, text(" Where? ")],
+        lambda before, after: [FIRST, SECOND, text(f"{before}Where?{after}")],
+    ),
+    "one text before the images": (
+        [text("Where?"), IMAGE],
+        lambda before, after: [text(f"{before}Where?{after}"), FIRST],
+    ),
+    "text parts between the images": (
+        [text(" This: "), IMAGE, text(" in: "), IMAGE, text(" where is it? ")],
+        lambda before, after: [
+            *(text(f"{before}This: "), FIRST, text(" in: "), SECOND, text(f" where is it?{after}")),
+        ],
+    ),
+    "two texts, one question": (
+        [IMAGE, text("Where is the "), text("dog?")],
+        lambda before, after: [FIRST, text(f"{before}Where is the "), text(f"dog?{after}")],
+    ),
+    "blanks around the question": (
+        [text("\n"), IMAGE, text("Where?"), text(" ")],
+        lambda before, after: [text("\n"), FIRST, text(f"{before}Where?{after}"), text(" ")],
+    ),
+    "strings": (
+        ["This:", IMAGE, "where?"],
+        lambda before, after: [text(f"{before}This:"), FIRST, text(f"where?{after}")],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("style", "before", "after"),
+    [("think", "", THINK_SUFFIX), ("direct", "", DIRECT_SUFFIX), ("simple", SIMPLE_PREFIX, "")],
+)
+@pytest.mark.parametrize("name", STYLED)
+def test_a_style_words_the_texts_as_one_question(name: str, style: str, before: str, after: str) -> None:
+    content, worded = STYLED[name]
+    earlier = [user("Where?"), {"role": "assistant", "content": ANSWER}]
+    messages = read(chat(*earlier, user(content), univg={"style": style})).chat()
+    assert messages[-1]["content"] == worded(before, after)
+    assert messages[0]["content"] == "Where?"  # what was asked before is sent as it is
+
+
+@given(
+    st.lists(st.text(st.characters(codec="utf-8")).filter(str.strip), min_size=1),
+    st.sampled_from(["think", "simple"]),
+)
+def test_worded_texts_are_the_wording_of_the_whole(texts: list[str], style: Any) -> None:
+    [message] = read(chat(user([text(one) for one in texts]), univg={"style": style})).chat()
+    assert "".join(part["text"] for part in message["content"]) == render_prompt("".join(texts), style)
+
+
+@pytest.mark.parametrize("content", [[IMAGE], "", " ", [], [text(""), IMAGE]], ids=str)
+def test_a_style_without_a_question_is_refused(content: Any) -> None:
+    with pytest.raises(ApiError, match="no text to put into words"):
+        read(chat(user(content), univg={"style": "think"})).chat()
