@@ -12,6 +12,8 @@ MADE := $(VENV)/.made
 CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
 NIGHTLY := $(VENV)/.nightly
+# Other people's clients of the server: they do not go with the versions that univg is tested with.
+CLIENTS := .clients
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -27,8 +29,8 @@ demo: $(CORE)  ## install, then ground the bundled examples with the embedded mo
 test: $(DEV)  ## run the tests
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope $(PYTEST_ARGS)
 
-nightly: $(NIGHTLY)  ## run the tests that take minutes
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+nightly: $(NIGHTLY) $(CLIENTS)/.made  ## run the tests that take minutes
+	UNIVG_CLIENTS=$(CLIENTS)/bin/python $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 bench: $(DEV)  ## a GRPO step of TRL's trainer and of univg's, side by side (half an hour)
 	$(BIN)/python benchmarks/grpo_step.py --plot grpo-step.png
@@ -46,7 +48,7 @@ docs-report: $(DEV)  ## evaluate the embedded model and photograph its report fo
 	$(BIN)/python docs/make_report_pictures.py
 
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) demo-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) demo-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(MADE):
@@ -66,3 +68,8 @@ $(DEV): pyproject.toml constraints.txt | $(MADE)
 $(NIGHTLY): $(DEV)
 	$(PIP) --editable '.[dev,deepspeed]'
 	@touch $(CORE) $(DEV) $@
+
+$(CLIENTS)/.made: tests/serve/clients/requirements.txt
+	$(PYTHON) -m venv --clear $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip --disable-pip-version-check install -qq --requirement $<
+	@touch $@

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("starlette", reason="the server needs: pip install 'univg[serve]'")
@@ -334,3 +334,32 @@ def test_worded_texts_are_the_wording_of_the_whole(texts: list[str], style: Any)
 def test_a_style_without_a_question_is_refused(content: Any) -> None:
     with pytest.raises(ApiError, match="no text to put into words"):
         read(chat(user(content), univg={"style": "think"})).chat()
+
+
+NAMES = st.sampled_from(["type", "text", "role", "content", "url", "reasoning", "a"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("\ud800"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_any_json_is_a_request_or_one_line_of_what_is_wrong(data: st.DataObject) -> None:
+    bodies = [
+        *ACCEPTED.values(),
+        *(body for body, _, _ in REFUSED.values()),
+        *map(answered, SENT_BACK.values()),
+    ]
+    body = copy.deepcopy(data.draw(st.sampled_from(bodies)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.sampled_from(_places(body)))
+        place[data.draw(st.sampled_from(sorted(place)) if place else NAMES)] = data.draw(JSON)
+    told = {"message": "read"}
+    try:
+        request = read(body)
+        assert json.dumps(request.chat()).count('"image"') >= len(request.images())
+    except ApiError as error:
+        told = error.body()["error"]
+    assert told["message"] and "\n" not in told["message"]

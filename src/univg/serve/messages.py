@@ -118,6 +118,8 @@ def _tidy_message(message: dict[str, Any], place: str) -> None:
     content = message["content"]
     if isinstance(content, list):
         content[:] = [_tidy_part(part, f"{place}.content.{at}") for at, part in enumerate(content)]
+    elif not isinstance(content, str):
+        raise _refuse(f"{place}.content", "neither a text nor a list of parts")
     if role == "assistant":
         _put_thought_back(message, place)
     _check_fields(message, ("role", "content"), place)
@@ -153,8 +155,8 @@ def _put_thought_back(message: dict[str, Any], place: str) -> None:
     if len(set(given.values())) > 1:
         raise _refuse(f"{place}.{name}", f"another text than {' and '.join(_THOUGHTS[1:])}: send one of them")
     content = message["content"]
-    texts = [content] if isinstance(content, str) else [part.get("text") for part in content if part]
-    written = "".join(text for text in texts if isinstance(text, str))
+    texts = [content] if isinstance(content, str) else [str(part.get("text", "")) for part in content]
+    written = "".join(texts)
     if "<think>" in written:
         if thought.strip() not in written:
             raise _refuse(f"{place}.{name}", "the content holds another thought: send one of them")
@@ -162,7 +164,7 @@ def _put_thought_back(message: dict[str, Any], place: str) -> None:
     worded = f"<think>{thought}</think>"
     if isinstance(content, str):
         message["content"] = worded + content
-    elif isinstance(content, list):
+    else:
         content.insert(0, {"type": "text", "text": worded})
 
 
