@@ -47,7 +47,7 @@ def answered(turn: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 SENT_BACK: dict[str, dict[str, Any]] = {
     "openai, the object": {"content": ANSWER, "refusal": None},
-    "openai, model_dump()": {
+    "an answer sent back by model_dump()": {
         "content": ANSWER,
         "refusal": None,
         "annotations": None,
@@ -61,7 +61,7 @@ SENT_BACK: dict[str, dict[str, Any]] = {
         "reasoning_content": None,
         "reasoning": None,
     },
-    "litellm, its thought apart": {
+    "an answer sent back with its thought apart": {
         "content": "<answer>(1,2),(3,4)</answer>",
         "reasoning_content": "It is left.",
     },
@@ -91,7 +91,7 @@ SENT_BACK: dict[str, dict[str, Any]] = {
         "reasoning": "It is left.",
     },
     "a list of strings": {"content": [ANSWER]},
-    "marked for a cache": {"content": [{**text(ANSWER), "cache_control": {"type": "ephemeral"}}]},
+    "a cache_control beside a text": {"content": [{**text(ANSWER), "cache_control": {"type": "ephemeral"}}]},
 }
 
 
@@ -104,28 +104,28 @@ def test_an_answer_sent_back_is_what_the_model_wrote(name: str) -> None:
     assert first["content"] == [{"type": "image"}, text("Where?")] and last["content"] == "And?"
 
 
-EMPTY_TURNS: list[dict[str, Any]] = [
-    {"content": None},
-    {},
-    {"content": ""},
-    {"content": None, "tool_calls": []},
-]
+EMPTY_TURNS: dict[str, dict[str, Any]] = {
+    "an assistant's content null": {"content": None},
+    "an assistant's content missing": {},
+    "an assistant's content empty": {"content": ""},
+    "an assistant's content null, no calls": {"content": None, "tool_calls": []},
+}
 
 
-@pytest.mark.parametrize("turn", EMPTY_TURNS, ids=str)
-def test_an_answer_without_content_is_an_empty_turn(turn: dict[str, Any]) -> None:
-    assert read(answered(turn)).chat()[1] == {"role": "assistant", "content": ""}
+@pytest.mark.parametrize("name", EMPTY_TURNS)
+def test_an_answer_without_content_is_an_empty_turn(name: str) -> None:
+    assert read(answered(EMPTY_TURNS[name])).chat()[1] == {"role": "assistant", "content": ""}
 
 
 TOOL = {"type": "function", "function": {"name": "Box", "parameters": {}}}
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "Box", "schema": {}}}
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
-    "instructor, tools": (
+    "tools asked for": (
         chat(user("a"), tool_choice={"type": "function", "function": {"name": "Box"}}, tools=[TOOL]),
         *("tool_choice", "calls no tools"),
     ),
     "LangChain, bind_tools": (chat(user("a"), tools=[TOOL]), "tools", "calls no tools"),
-    "instructor, JSON": (
+    "JSON asked for": (
         chat(user("a"), response_format={"type": "json_object"}),
         *("response_format", "instructor: response_model=None"),
     ),
@@ -133,7 +133,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "functions": (chat(user("a"), functions=[{"name": "f"}]), "functions", "calls no tools"),
     "logprobs": (chat(user("a"), logprobs=True), "logprobs", "not possible"),
     "an unknown field": (chat(user("a"), beams=4), "beams", "does not know"),
-    "a call of a tool": (
+    "an answer sent back with tool calls": (
         answered({"content": None, "tool_calls": [{"id": "1"}]}),
         *("messages.1.tool_calls", "calls no tools"),
     ),
@@ -146,7 +146,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         answered({"content": "b", "reasoning": "one", "reasoning_content": "two"}),
         *("messages.1.reasoning_content", "send one of them"),
     ),
-    "another thought than the content's": (
+    "a thought apart beside another in the content": (
         answered({"content": ANSWER, "reasoning": "It is right."}),
         *("messages.1.reasoning", "another thought"),
     ),
@@ -161,7 +161,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         chat(user([{"type": "image_url", "image_url": {"url": URL, "crop": [0, 0, 1, 1]}}])),
         *("messages.0.content.0.image_url.crop", "does not know"),
     ),
-    "a user without content": (chat(user(None)), "messages.0.content", "missing"),
+    "a user's content null": (chat(user(None)), "messages.0.content", "missing"),
     "a system without content": (chat({"role": "system"}, user("a")), "messages.0.content", "missing"),
     "nothing among the parts": (chat(user([text("a"), None])), "messages.0.content.1", '"type": "text"'),
     "no type": (chat(user([{"text": "a"}])), "messages.0.content.0.type", "missing"),
@@ -169,7 +169,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         chat(user([{"type": "input_text", "text": "a"}])),
         *("messages.0.content.0.type", 'send {"type": "text"'),
     ),
-    "responses, an image": (
+    "parts of the Responses interface": (
         chat(user([text("a"), {"type": "input_image", "image_url": URL}])),
         *("messages.0.content.1.type", 'send {"type": "image_url"'),
     ),
@@ -221,12 +221,14 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         user([IMAGE, text("Where?"), text("Return the correct JSON.")]),
         max_tokens=40,
     ),
-    "a plain address": chat(user([{"type": "image_url", "image_url": URL}, text("Where?")])),
-    "strings and parts": chat(user(["First:", IMAGE, "Where?"])),
+    "an image_url that is a plain address": chat(
+        user([{"type": "image_url", "image_url": URL}, text("Where?")])
+    ),
+    "strings among the parts": chat(user(["First:", IMAGE, "Where?"])),
     "an image's type beside it": chat(
         user([{"type": "image_url", "image_url": {"url": URL, "format": "image/png"}}])
     ),
-    "nothing in every field": chat(
+    "null or empty fields, wherever they stand": chat(
         user("Where?", name=None, tool_calls=None, audio={}),
         tools=None,
         tool_choice=None,
