@@ -81,7 +81,7 @@ def test_an_image_is_read_however_it_is_written(name: str) -> None:
 REFUSED: dict[str, tuple[str, str]] = {
     "nothing": ("", "the address is empty"),
     "blanks": ("  ", "the address is empty"),
-    "an image of nothing": ("data:image/png;base64,", "the image is empty"),
+    "an image of nothing": ("data:image/png;base64,", "nothing follows the comma"),
     "blanks after the comma": ("data:image/png;base64, \n", "the image is empty"),
     "no comma": (f"data:image/png;base64{BASE64}", "not a data:"),
     "not said to be base64": (f"data:image/png,{BASE64}", "not a data:"),

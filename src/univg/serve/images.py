@@ -80,7 +80,8 @@ def _decode(url: str, name: str) -> bytes:
     if not comma or "base64" not in (one.strip().lower() for one in head[:1000].split(";")):
         raise _refuse(name, "not a data:image/png;base64,… address")
     with suppress(ValueError):  # as it should be, which needs no copies
-        return base64.b64decode(content, validate=True)
+        if plain := base64.b64decode(content, validate=True):
+            return plain
     try:
         data = content.encode("ascii")
     except UnicodeEncodeError as error:
