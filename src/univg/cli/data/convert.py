@@ -15,37 +15,63 @@ from univg.errors import UnivgError
 class ConvertCommand(ReadCommand):
     """What `univg data convert` takes."""
 
-    to: Literal["jsonl", "sharegpt", "llamafactory", "trl", "verl", "easyr1"] = Field(
-        description="The format to write."
-    )
-    out: Annotated[Path, Parameter(metavar="FILE")] = Field(description="The file to write.")
+    to: Literal[
+        "jsonl",
+        "sharegpt",
+        "llamafactory",
+        "trl",
+        "verl",
+        "easyr1",
+        "ms_swift",
+        "yolo",
+        "coco",
+        "label_studio",
+        "fiftyone",
+    ] = Field(description="The format to write.")
+    out: Annotated[Path, Parameter(metavar="PATH")] = Field(description="The file or folder to write.")
     style: Literal["think", "direct"] = Field(
         default="think", description="Ask for a thought and a box, or for a box alone."
     )
     embed_images: Annotated[bool, Parameter(negative="")] = Field(
         default=False, description="Put images into the rows (verl, easyr1)."
     )
+    link: Annotated[bool, Parameter(negative="")] = Field(
+        default=False, description="Hard-link images instead of copying them (folders)."
+    )
+    split: Literal["train", "val", "test"] = Field(
+        default="train", description="Which part of the set this is (yolo)."
+    )
+    category: Annotated[str | None, Parameter(metavar="NAME")] = Field(
+        default=None, description="One name for all that is boxed (default: what samples say)."
+    )
+    image_url: Annotated[str | None, Parameter(metavar="URL")] = Field(
+        default=None, description="What images' addresses begin with (label_studio; default: local files)."
+    )
 
 
 def convert(command: ConvertCommand) -> int:
-    """Write a set in another framework's format. What cannot be written is told; exit code 1 then."""
-    from univg.data.exports import SUFFIXES, Export, export
+    """Write a set in another program's format. What cannot be written is told; exit code 1 then."""
+    from univg.data.exports import Export, export
     from univg.data.published import FaultBook
     from univg.data.readers import ImageRoot
     from univg.files import unwritable
     from univg.terminal import results
 
     to, out = command.to, command.out
-    if out.suffix != SUFFIXES[to]:
-        remedy = f"name it {out.with_suffix(SUFFIXES[to])}"
-        raise UnivgError(f"{to} files end in {SUFFIXES[to]}", f"--out {out}", remedy)
+    check_out(to, out)
     if command.embed_images and (command.images is None or to not in ("verl", "easyr1")):
         cause = "images can be embedded for verl and easyr1, with --images"
         raise UnivgError(cause, "--embed-images", "leave it out")
+    if command.category is not None and not command.category.strip():
+        raise UnivgError("a category has a name", "--category", "name what is boxed, or leave it out")
     book, root = FaultBook(), None if command.images is None else ImageRoot(command.images, command.file)
     samples = command.open().read(book, "converting")
+    how = Export(
+        *(command.style, root, command.embed_images, book.add, book.notes.append),
+        *(command.link, command.split, command.category, command.image_url),
+    )
     try:
-        written = export(samples, to, out, Export(command.style, root, command.embed_images, book.add))
+        written = export(samples, to, out, how)
     except OSError as error:
         raise unwritable(out, error) from error
     console = results()
@@ -54,8 +80,22 @@ def convert(command: ConvertCommand) -> int:
         console.print(f"entry       {out.with_name('dataset_info.json')} (dataset: {out.stem})")
     print_faults(book, console)
     if not written:
-        console.print("no record could be written: the file is empty")
+        console.print(f"no record could be written{': the file is empty' if out.suffix else ''}")
     return int(bool(book.left_out) or not written)
+
+
+def check_out(to: str, out: Path) -> None:
+    """Raise UnivgError unless `out` is named as files or folders of the format are."""
+    from univg.data.exports import SUFFIXES
+
+    suffix, given = SUFFIXES[to], out.suffix
+    if given == suffix or (to == "coco" and given not in SUFFIXES.values()):
+        return
+    if suffix:
+        remedy = f"name it {out.with_suffix(suffix)}"
+        raise UnivgError(f"{to} files end in {suffix}", f"--out {out}", remedy)
+    if given in SUFFIXES.values():
+        raise UnivgError(f"{to} is a folder", f"--out {out}", f"name it {out.with_suffix('')}")
 
 
 app = make_verb(

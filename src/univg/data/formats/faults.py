@@ -37,6 +37,11 @@ FAULTS: dict[str, tuple[str, str]] = {
     "not_visible": ("the object is not in the image it should be found in", "choose another frame"),
     "missing_image": ("the image is not there", "check --images, or fetch the image"),
     "bad_image": ("the image cannot be decoded", "export or download it again"),
+    "no_target_image": ("nothing says on which image the box lies", "give target_image"),
+    "turned_image": (
+        "the photograph is stored on its side",
+        "write a folder, --out without .json: it holds an upright copy",
+    ),
     "too_many_tokens": ("the prompt is longer than allowed", "lower --max-pixels, or leave the record out"),
     "no_thought": ("there is no thought to teach", "add thoughts first, or choose --style direct"),
     "no_answer": ("there is no ground truth to teach or reward", "give the record a box, or leave it out"),

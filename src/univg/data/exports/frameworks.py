@@ -14,24 +14,34 @@ JSON text, which those frameworks pass over; so our readers get back the sample 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from univg.data.formats.faults import OnFault, RecordFault, Unusable, name_fault, report
-from univg.data.formats.image_root import ImageRoot
+from univg.data.exports.settings import Export, Writer
+from univg.data.formats.faults import Unusable
 from univg.data.formats.rows import import_pyarrow
 from univg.data.formats.scale import lesson_fault
 from univg.data.readers.univg_r1 import METADATA
 from univg.errors import UnivgError
 from univg.files import replacing, write_whole
-from univg.grounding.prompts import PromptStyle, choose_style, render_prompt, render_response
+from univg.grounding.prompts import render_prompt, render_response
 from univg.grounding.samples import GroundingSample, write_jsonl
 
-__all__ = ["EXPORTS", "SUFFIXES", "Export", "export"]
+__all__ = [
+    "Row",
+    "make_metadata",
+    "make_prompt",
+    "make_rows",
+    "write_easyr1",
+    "write_lines",
+    "write_llamafactory",
+    "write_samples",
+    "write_sharegpt",
+    "write_trl",
+    "write_verl",
+]
 
 _PARQUET_ROWS = 256
 _EMBEDDING_ROWS = 16
@@ -44,57 +54,10 @@ _LLAMAFACTORY_ENTRY = {
 }
 
 
-@dataclass(frozen=True)
-class Export:
-    """Say how samples are to be written.
-
-    - `style`: the prompt's wording for samples that carry thinking (`"think"` or `"direct"`).
-    - `images`: rewrites image paths as they lie under this folder; needed to embed them.
-    - `embed`: put the images' bytes into the rows (verl and EasyR1).
-    - `on_fault`: takes what cannot be written; without it, the first is raised.
-    """
-
-    style: PromptStyle = "think"
-    images: ImageRoot | None = None
-    embed: bool = False
-    on_fault: OnFault | None = None
-
-    def style_of(self, sample: GroundingSample) -> PromptStyle:
-        """Return the wording for one sample: "simple" if it carries no thinking."""
-        return choose_style(sample, self.style)
-
-
-def export(samples: Iterable[GroundingSample], to: str, out: str | os.PathLike[str], how: Export) -> int:
-    """Write `samples` to the file `out` in the format `to` (a key of `EXPORTS`); return how many.
-
-    Streams; the file appears complete or not at all. A sample that the format cannot hold, such as one without
-    a thought where thoughts are to be taught, is a fault. `UnivgError` if pyarrow is missing for Parquet.
-    """
-    if to not in EXPORTS:
-        raise UnivgError("no such format", to, f"choose from {', '.join(EXPORTS)}")
-    return EXPORTS[to](Path(out), _place_images(samples, how), how)
-
-
-def _place_images(samples: Iterable[GroundingSample], how: Export) -> Iterator[GroundingSample]:
-    """Yield the samples, with image paths relative to the image root as the files really lie there."""
-    for sample in samples:
-        if how.images is None:
-            yield sample
-            continue
-        found = {name: how.images.find(name) for name in sample.images}
-        missing = next((name for name, path in found.items() if path is None), None)
-        if missing is not None:
-            cause = f"no {missing} under {how.images.folder}"
-            report(RecordFault(sample.source or sample.key, "missing_image", cause), how.on_fault)
-            continue
-        names = [how.images.relative(path) for name in sample.images if (path := found[name]) is not None]
-        yield GroundingSample.from_json({**sample.to_json(), "images": names})
-
-
 # --- what a row is made of ---
 
 
-def _make_prompt(sample: GroundingSample, how: Export) -> str:
+def make_prompt(sample: GroundingSample, how: Export) -> str:
     """Return `<image>` tags, then the wording; as many tags as images, which every framework counts."""
     if "<image>" in sample.query:
         raise Unusable("image_tags", "the question itself holds <image>", "take the tag out of the question")
@@ -124,7 +87,7 @@ def _check_box(sample: GroundingSample) -> None:
         raise Unusable(*fault)
 
 
-def _make_metadata(sample: GroundingSample, thought: bool = True) -> str:
+def make_metadata(sample: GroundingSample, thought: bool = True) -> str:
     names = ("task", "source", "target_image", "boxes", "thinking", "extra")
     record = sample.to_json()
     kept = {name: record[name] for name in names}
@@ -135,65 +98,63 @@ def _make_metadata(sample: GroundingSample, thought: bool = True) -> str:
     return json.dumps(kept, ensure_ascii=False)
 
 
-_Row: TypeAlias = dict[str, Any]
+Row: TypeAlias = dict[str, Any]
 
 
-def _make_rows(
-    samples: Iterable[GroundingSample], how: Export, make_row: Callable[[GroundingSample, Export], _Row]
-) -> Iterator[_Row]:
+def make_rows(
+    samples: Iterable[GroundingSample], how: Export, make_row: Callable[[GroundingSample, Export], Row]
+) -> Iterator[Row]:
     for sample in samples:
-        try:
+        with how.reporting(sample):
             yield make_row(sample, how)
-        except Unusable as error:
-            report(name_fault(error, sample.source or sample.key), how.on_fault)
 
 
-def _make_sharegpt_row(sample: GroundingSample, how: Export) -> _Row:
+def _make_sharegpt_row(sample: GroundingSample, how: Export) -> Row:
     return {
         "conversations": [
-            {"from": "human", "value": _make_prompt(sample, how)},
+            {"from": "human", "value": make_prompt(sample, how)},
             {"from": "gpt", "value": _make_response(sample, how)},
         ],
         "images": list(sample.images),
-        METADATA: _make_metadata(sample, thought=how.style != "think"),
+        METADATA: make_metadata(sample, thought=how.style != "think"),
     }
 
 
-def _make_trl_row(sample: GroundingSample, how: Export) -> _Row:
+def _make_trl_row(sample: GroundingSample, how: Export) -> Row:
     style = how.style_of(sample)
-    row: _Row = {
+    row: Row = {
         "prompt": [{"role": "user", "content": render_prompt(sample.query, style)}],
         "images": list(sample.images),
         "solution": _make_solution(sample),
-        METADATA: _make_metadata(sample),
+        METADATA: make_metadata(sample),
     }
     if sample.thought or style != "think":
         row["completion"] = [{"role": "assistant", "content": _make_response(sample, how)}]
     return row
 
 
-def _make_verl_row(sample: GroundingSample, how: Export) -> _Row:
+def _make_verl_row(sample: GroundingSample, how: Export) -> Row:
     return {
         "data_source": f"univg/{sample.task}",
-        "prompt": [{"role": "user", "content": _make_prompt(sample, how)}],
+        "prompt": [{"role": "user", "content": make_prompt(sample, how)}],
         "images": [_make_image(name, how, "image") for name in sample.images],
         "ability": "grounding",
         "reward_model": {"style": "rule", "ground_truth": _make_solution(sample)},
-        "extra_info": {"index": sample.key, METADATA: _make_metadata(sample)},
+        "extra_info": {"index": sample.key, METADATA: make_metadata(sample)},
     }
 
 
-def _make_easyr1_row(sample: GroundingSample, how: Export) -> _Row:
+def _make_easyr1_row(sample: GroundingSample, how: Export) -> Row:
     images = [_make_image(name, how, "path") if how.embed else name for name in sample.images]
     return {
-        "problem": _make_prompt(sample, how),
+        "problem": make_prompt(sample, how),
         "answer": _make_solution(sample),
         "images": images,
-        METADATA: _make_metadata(sample),
+        METADATA: make_metadata(sample),
     }
 
 
-def _make_image(name: str, how: Export, path_field: str) -> _Row:
+def _make_image(name: str, how: Export, path_field: str) -> Row:
     """Return an image as an object: its path (absolute where the image root is known), or its bytes.
 
     verl refuses an object that holds both, so an embedded image keeps its name only in EasyR1's form.
@@ -209,10 +170,8 @@ def _make_image(name: str, how: Export, path_field: str) -> _Row:
 
 # --- files ---
 
-_Writer: TypeAlias = Callable[[Path, Iterable[GroundingSample], Export], int]
 
-
-def _write_samples(path: Path, samples: Iterable[GroundingSample], how: Export) -> int:
+def write_samples(path: Path, samples: Iterable[GroundingSample], how: Export) -> int:
     return write_jsonl(path, samples)
 
 
@@ -220,36 +179,40 @@ def _encode(row: Any) -> bytes:
     return json.dumps(row, ensure_ascii=False).encode("utf-8", errors="backslashreplace")
 
 
-def _write_sharegpt(path: Path, samples: Iterable[GroundingSample], how: Export) -> int:
+def write_sharegpt(path: Path, samples: Iterable[GroundingSample], how: Export) -> int:
     count = 0
     with replacing(path) as partial_path, partial_path.open("wb") as file:
         file.write(b"[")
-        for row in _make_rows(samples, how, _make_sharegpt_row):
+        for row in make_rows(samples, how, _make_sharegpt_row):
             file.write((b",\n" if count else b"\n") + _encode(row))
             count += 1
         file.write(b"\n]\n")
     return count
 
 
-def _write_llamafactory(path: Path, samples: Iterable[GroundingSample], how: Export) -> int:
+def write_llamafactory(path: Path, samples: Iterable[GroundingSample], how: Export) -> int:
     info_path = path.with_name("dataset_info.json")
     try:
         info = {**json.loads(info_path.read_text("utf-8"))} if info_path.exists() else {}
     except (ValueError, TypeError):
         raise UnivgError("not a JSON object", info_path, "repair or remove it") from None
-    count = _write_sharegpt(path, samples, how)
+    count = write_sharegpt(path, samples, how)
     info[path.stem] = {"file_name": path.name, **_LLAMAFACTORY_ENTRY}
     write_whole(info_path, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
     return count
 
 
-def _write_trl(path: Path, samples: Iterable[GroundingSample], how: Export) -> int:
+def write_lines(path: Path, rows: Iterable[Row]) -> int:
     count = 0
     with replacing(path) as partial_path, partial_path.open("wb") as file:
-        for row in _make_rows(samples, how, _make_trl_row):
+        for row in rows:
             file.write(_encode(row) + b"\n")
             count += 1
     return count
+
+
+def write_trl(path: Path, samples: Iterable[GroundingSample], how: Export) -> int:
+    return write_lines(path, make_rows(samples, how, _make_trl_row))
 
 
 # The schemas are stated, not inferred from the first rows: a column that begins with nulls would be of no type.
@@ -275,13 +238,13 @@ def _make_easyr1_schema(pa: Any, embed: bool) -> Any:
     return pa.schema([*texts[:2], ("images", pa.list_(image)), texts[2]])
 
 
-def _parquet_writer(
-    make_row: Callable[[GroundingSample, Export], _Row], make_schema: Callable[[Any, bool], Any]
-) -> _Writer:
+def make_parquet_writer(
+    make_row: Callable[[GroundingSample, Export], Row], make_schema: Callable[[Any, bool], Any]
+) -> Writer:
     def write(path: Path, samples: Iterable[GroundingSample], how: Export) -> int:
         pa = import_pyarrow("Parquet files")
         schema, count = make_schema(pa, how.embed), 0
-        rows = _make_rows(samples, how, make_row)
+        rows = make_rows(samples, how, make_row)
         with replacing(path) as partial_path, pa.parquet.ParquetWriter(partial_path, schema) as writer:
             while batch := list(islice(rows, _EMBEDDING_ROWS if how.embed else _PARQUET_ROWS)):
                 writer.write_table(pa.Table.from_pylist(batch, schema))
@@ -291,22 +254,5 @@ def _parquet_writer(
     return write
 
 
-EXPORTS: dict[str, _Writer] = {
-    "jsonl": _write_samples,
-    "sharegpt": _write_sharegpt,
-    "llamafactory": _write_llamafactory,
-    "trl": _write_trl,
-    "verl": _parquet_writer(_make_verl_row, _make_verl_schema),
-    "easyr1": _parquet_writer(_make_easyr1_row, _make_easyr1_schema),
-}
-"""The formats that samples can be written in."""
-
-SUFFIXES: dict[str, str] = {
-    "jsonl": ".jsonl",
-    "sharegpt": ".json",
-    "llamafactory": ".json",
-    "trl": ".jsonl",
-    "verl": ".parquet",
-    "easyr1": ".parquet",
-}
-"""How a file of each format is named; the frameworks know formats by it."""
+write_verl = make_parquet_writer(_make_verl_row, _make_verl_schema)
+write_easyr1 = make_parquet_writer(_make_easyr1_row, _make_easyr1_schema)

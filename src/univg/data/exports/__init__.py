@@ -1,0 +1,87 @@
+"""Write samples in the formats of other frameworks and tools: `export(samples, "yolo", folder, Export(…))`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from univg.data.exports.detection import write_coco, write_yolo
+from univg.data.exports.fiftyone import write_fiftyone
+from univg.data.exports.frameworks import (
+    write_easyr1,
+    write_llamafactory,
+    write_samples,
+    write_sharegpt,
+    write_trl,
+    write_verl,
+)
+from univg.data.exports.label_studio import write_label_studio
+from univg.data.exports.ms_swift import write_ms_swift
+from univg.data.exports.settings import Export, Writer
+from univg.data.formats.faults import RecordFault, report
+from univg.errors import UnivgError
+from univg.grounding.samples import GroundingSample
+
+__all__ = ["EXPORTS", "PICTURED", "SUFFIXES", "Export", "export"]
+
+EXPORTS: dict[str, Writer] = {
+    "jsonl": write_samples,
+    "sharegpt": write_sharegpt,
+    "llamafactory": write_llamafactory,
+    "trl": write_trl,
+    "verl": write_verl,
+    "easyr1": write_easyr1,
+    "ms_swift": write_ms_swift,
+    "yolo": write_yolo,
+    "coco": write_coco,
+    "label_studio": write_label_studio,
+    "fiftyone": write_fiftyone,
+}
+"""The formats that samples can be written in."""
+
+SUFFIXES: dict[str, str] = {
+    "jsonl": ".jsonl",
+    "sharegpt": ".json",
+    "llamafactory": ".json",
+    "trl": ".jsonl",
+    "verl": ".parquet",
+    "easyr1": ".parquet",
+    "ms_swift": ".jsonl",
+    "yolo": "",
+    "coco": ".json",
+    "label_studio": ".json",
+    "fiftyone": "",
+}
+"""How a file of each format is named, by which programs know it; "" for a folder. COCO may be either."""
+
+PICTURED = ("ms_swift", "yolo", "coco", "label_studio", "fiftyone")
+"""Formats whose boxes are measured on the pictures, or that hold them."""
+
+
+def export(samples: Iterable[GroundingSample], to: str, out: str | os.PathLike[str], how: Export) -> int:
+    """Write `samples` to the file or folder `out` in the format `to` (a key of `EXPORTS`); return how many.
+
+    What appears is complete or not there at all. A sample that the format cannot hold, such as one without a
+    thought where thoughts are to be taught, is a fault. `UnivgError` if pyarrow is missing for Parquet, and for a
+    folder that is not empty.
+    """
+    if to not in EXPORTS:
+        raise UnivgError("no such format", to, f"choose from {', '.join(EXPORTS)}")
+    return EXPORTS[to](Path(out), _place_images(samples, how), how)
+
+
+def _place_images(samples: Iterable[GroundingSample], how: Export) -> Iterator[GroundingSample]:
+    """Yield the samples, with image paths relative to the image root as the files really lie there."""
+    for sample in samples:
+        if how.images is None:
+            yield sample
+            continue
+        found = {name: how.images.find(name) for name in sample.images}
+        missing = next((name for name, path in found.items() if path is None), None)
+        if missing is not None:
+            cause = f"no {missing} under {how.images.folder}"
+            report(RecordFault(sample.source or sample.key, "missing_image", cause), how.on_fault)
+            continue
+        names = [how.images.relative(path) for name in sample.images if (path := found[name]) is not None]
+        yield GroundingSample.from_json({**sample.to_json(), "images": names})

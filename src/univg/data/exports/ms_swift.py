@@ -1,0 +1,93 @@
+"""Write JSON Lines for ms-swift (3 and later): `messages`, `images`, and `objects` with boxes in pixels.
+
+`<bbox>` stands where a box is written, in the wording of whatever model is trained; `<ref-object>` where the name of
+what is boxed stands. ms-swift opens pictures as they are stored, so a photograph lying on its side (EXIF) gets an
+upright copy in the folder `<file>-upright`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from univg.data.exports.frameworks import Row, make_metadata, make_prompt, make_rows, write_lines
+from univg.data.exports.pictures import Pictures, place_upright
+from univg.data.exports.settings import Export
+from univg.data.exports.targets import clip_box, find_category, find_target
+from univg.data.formats.faults import Unusable
+from univg.data.formats.scale import lesson_fault
+from univg.data.readers.univg_r1 import METADATA
+from univg.grounding.boxes import Box, unit_to_px
+from univg.grounding.samples import GroundingSample
+
+__all__ = ["write_ms_swift"]
+
+_TAGS = re.compile(r"<(?:image|video|audio|bbox|ref-object|cot-process|start-image)>")
+"""What ms-swift replaces wherever it stands."""
+
+
+def write_ms_swift(path: Path, samples: Iterator[GroundingSample], how: Export) -> int:
+    """Write a file of rows; return how many."""
+    pictures = Pictures(how)
+    turned: dict[Path, Path] = {}
+    folder = path.with_name(f"{path.stem}-upright")
+    count = write_lines(path, make_rows(samples, how, partial(_make_row, pictures, folder, turned)))
+    if turned:
+        said = f"{len(turned)} photographs were stored on their side (EXIF): upright copies are in {folder}"
+        how.note(said)
+    if count and how.images is not None:
+        how.note(f"paths are relative to ROOT_IMAGE_DIR={how.images.folder.resolve()}")
+    return count
+
+
+def _make_row(
+    pictures: Pictures, folder: Path, turned: dict[Path, Path], sample: GroundingSample, how: Export
+) -> Row:
+    """Make a row; boxes are in pixels of the image `image_id`, which are floats, so that a column has one type."""
+    if found := _TAGS.search(sample.query + (sample.thought or "")):
+        raise Unusable("image_tags", f"its own text holds {found[0]}", "take the tag out of the text")
+    prompt, answer = make_prompt(sample, how), sample.extra.get("answer")
+    objects: Row = {"ref": [], "bbox": [], "bbox_type": "real", "image_id": []}
+    if sample.boxes or not isinstance(answer, str):
+        answer = _make_answer(sample, how)
+        target = find_target(sample)
+        size_wh = pictures.find(sample.images[target]).size_wh
+        boxes = [_check_box(sample, box, how) for box in sample.boxes]
+        objects["bbox"] = [[round(value, 3) for value in unit_to_px(box, size_wh)] for box in boxes]
+        objects["image_id"] = [target] * len(boxes)
+        category = find_category(sample, how)
+        marked, count = re.subn(rf"(?<!\w){re.escape(category or '')}(?!\w)", "<ref-object>", prompt)
+        if category and count == 1:
+            prompt, objects["ref"] = marked, [category]
+    images = []
+    for name in sample.images:
+        shot = pictures.find(name)
+        if shot.turned and shot.file not in turned:
+            turned[shot.file] = place_upright(shot, folder)
+        images.append(str(turned.get(shot.file, name)))
+    return {
+        "messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}],
+        "images": images,
+        "objects": objects,
+        METADATA: make_metadata(sample),
+    }
+
+
+def _make_answer(sample: GroundingSample, how: Export) -> str:
+    if not sample.boxes:
+        raise Unusable("no_answer", "there is no box")
+    boxes = "<bbox>" * len(sample.boxes)
+    if how.style_of(sample) != "think":
+        return boxes
+    if not sample.thought:
+        raise Unusable("no_thought", "there is no thought, and the style think teaches one")
+    return f"<think>{sample.thought}</think><answer>{boxes}</answer>"
+
+
+def _check_box(sample: GroundingSample, box: Box, how: Export) -> Box:
+    fault = lesson_fault(box)
+    if fault is not None:
+        raise Unusable(*fault)
+    return clip_box(sample, box, how)

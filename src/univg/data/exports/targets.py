@@ -1,0 +1,75 @@
+"""Tell what a sample boxes: on which of its pictures, of what category, and where, as detection formats need it."""
+
+from __future__ import annotations
+
+import re
+
+from univg.data.exports.settings import Export
+from univg.data.formats.faults import RecordFault, Unusable, report
+from univg.data.formats.scale import box_fault
+from univg.grounding.boxes import Box, clip_unit, is_degenerate
+from univg.grounding.mentions import decide_image
+from univg.grounding.samples import GroundingSample
+
+__all__ = ["clip_box", "clip_boxes", "find_category", "find_target"]
+
+_DETECTION = re.compile(r"Locate (?:the|every) (.*) in the image\.", re.DOTALL)
+"""What the readers of detection sets ask."""
+
+
+def find_target(sample: GroundingSample) -> int:
+    """Return the image that the boxes lie on: the one stated, or named in the question; `Unusable` if none is."""
+    image, rule = decide_image(len(sample.images), sample.target_image, sample.query)
+    if rule == "last" and len(sample.images) > 1:
+        cause = f"nothing says on which of its {len(sample.images)} images the box lies"
+        raise Unusable("no_target_image", cause)
+    return image
+
+
+def find_category(sample: GroundingSample, how: Export) -> str | None:
+    """Return the name of what is boxed, on one line; None if the sample only asks a question.
+
+    `how.category` goes first, then the sample's `extra["category"]`, then what a detection set asks for.
+
+    >>> find_category(GroundingSample(["a.jpg"], "Locate every tea cup in the image.", "detection"), Export())
+    'tea cup'
+    >>> find_category(GroundingSample(["a.jpg"], "Where is my cup?", "referring"), Export()) is None
+    True
+    """
+    if how.category is not None:
+        return how.category
+    match = _DETECTION.fullmatch(sample.query) if sample.task == "detection" else None
+    named = sample.extra.get("category", match[1] if match else None)
+    if named is None:
+        return None
+    if not isinstance(named, str) or not named.strip():
+        raise Unusable("bad_field", f"its category is {named!r}", "give the name of what is boxed")
+    return " ".join(named.split())
+
+
+def clip_boxes(sample: GroundingSample, how: Export) -> list[Box]:
+    """Return the boxes that lie in the image, clipped to it; each that is changed or left out is reported.
+
+    `Unusable` if there is no box to begin with.
+    """
+    if not sample.boxes:
+        raise Unusable("no_answer", "there is no box")
+    boxes = []
+    for box in dict.fromkeys(sample.boxes):
+        with how.reporting(sample):
+            boxes.append(clip_box(sample, box, how))
+    return boxes
+
+
+def clip_box(sample: GroundingSample, box: Box, how: Export) -> Box:
+    """Return a box clipped to its image, which is reported; `Unusable` if it encloses nothing there."""
+    fault = box_fault(box)
+    if fault is None:
+        return box
+    kind, cause = fault
+    clipped, _ = clip_unit(box)
+    if kind != "out_of_range" or is_degenerate(clipped):
+        raise Unusable(kind, cause)
+    record = sample.source or sample.key
+    report(RecordFault(record, kind, f"{cause}, and was clipped", usable=True), how.on_fault)
+    return clipped
