@@ -39,7 +39,7 @@ class ConvertCommand(ReadCommand):
         default=False, description="Hard-link images instead of copying them (folders)."
     )
     split: Literal["train", "val", "test"] = Field(
-        default="train", description="Which part of the set this is (yolo)."
+        default="train", description="Which part of the set this is (yolo, coco)."
     )
     category: Annotated[str | None, Parameter(metavar="NAME")] = Field(
         default=None, description="One name for all that is boxed (default: what samples say)."
@@ -89,7 +89,7 @@ def check_out(to: str, out: Path) -> None:
     from univg.data.exports import SUFFIXES
 
     suffix, given = SUFFIXES[to], out.suffix
-    if given == suffix or (to == "coco" and given not in SUFFIXES.values()):
+    if given == suffix or (to == "coco" and not given):
         return
     if suffix:
         remedy = f"name it {out.with_suffix(suffix)}"

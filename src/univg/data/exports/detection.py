@@ -170,7 +170,7 @@ def _make_line(number: int, box: Box) -> str:
 
 
 def write_coco(path: Path, samples: Iterator[GroundingSample], how: Export) -> int:
-    """Write the instances JSON, or a folder of it with `images`; return how many samples.
+    """Write the instances JSON, or a folder of `annotations` and `images/SPLIT`; return how many samples.
 
     Boxes refer to upright pictures. In a folder they are written so; a JSON file alone cannot hold photographs
     that are stored on their side.
@@ -185,8 +185,11 @@ def write_coco(path: Path, samples: Iterator[GroundingSample], how: Export) -> i
         if not gathered.pages:
             return 0
         with replacing(path) as folder:
-            names = place((page.shot for page in gathered.pages.values()), folder / "images", how)
-            (folder / "instances.json").write_text(_make_coco(gathered, names), "utf-8")
+            shots = (page.shot for page in gathered.pages.values())
+            names = place(shots, folder / "images" / how.split, how)
+            (folder / "annotations").mkdir()
+            instances = folder / "annotations" / f"instances_{how.split}.json"
+            instances.write_text(_make_coco(gathered, names), "utf-8")
     gathered.note(how)
     return gathered.written
 

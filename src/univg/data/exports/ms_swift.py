@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def _make_row(
     """Make a row; boxes are in pixels of the image `image_id`, which are floats, so that a column has one type."""
     if found := _TAGS.search(sample.query + (sample.thought or "")):
         raise Unusable("image_tags", f"its own text holds {found[0]}", "take the tag out of the text")
-    prompt, answer = make_prompt(sample, how), sample.extra.get("answer")
+    asked, answer = sample, sample.extra.get("answer")
     objects: Row = {"ref": [], "bbox": [], "bbox_type": "real", "image_id": []}
     if sample.boxes or not isinstance(answer, str):
         answer = _make_answer(sample, how)
@@ -57,10 +58,11 @@ def _make_row(
         boxes = [_check_box(sample, box, how) for box in sample.boxes]
         objects["bbox"] = [[round(value, 3) for value in unit_to_px(box, size_wh)] for box in boxes]
         objects["image_id"] = [target] * len(boxes)
-        category = find_category(sample, how)
-        marked, count = re.subn(rf"(?<!\w){re.escape(category or '')}(?!\w)", "<ref-object>", prompt)
-        if category and count == 1:
-            prompt, objects["ref"] = marked, [category]
+        if category := find_category(sample, how):
+            word = rf"(?<!\w){re.escape(category)}(?!\w)"
+            marked, count = re.subn(word, "<ref-object>", sample.query)
+            if count == 1:
+                asked, objects["ref"] = replace(sample, query=marked), [category]
     images = []
     for name in sample.images:
         shot = pictures.find(name)
@@ -68,7 +70,10 @@ def _make_row(
             turned[shot.file] = place_upright(shot, folder)
         images.append(str(turned.get(shot.file, name)))
     return {
-        "messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}],
+        "messages": [
+            {"role": "user", "content": make_prompt(asked, how)},
+            {"role": "assistant", "content": answer},
+        ],
         "images": images,
         "objects": objects,
         METADATA: make_metadata(sample),

@@ -27,7 +27,7 @@ class Export:
     - `on_fault`: takes what cannot be written; without it, the first is raised.
     - `on_note`: takes what is to be known of the whole, such as pictures that were left out.
     - `link`: hard-link pictures instead of copying them (formats that are folders).
-    - `split`: the part of the data set that this is (YOLO).
+    - `split`: the part of the data set that this is (YOLO, COCO).
     - `category`: the one name of everything boxed, instead of what samples say.
     - `image_url`: what the address of a picture begins with (Label Studio).
     """
