@@ -17,7 +17,6 @@ from univg.errors import UnivgError
 from univg.grounding.prompts import DIRECT_SUFFIX, SIMPLE_PREFIX, THINK_SUFFIX
 from univg.grounding.samples import GroundingSample
 
-
 FRAMEWORKS = [name for name in EXPORTS if name not in PICTURED]
 
 

@@ -15,18 +15,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from univg.data.exports.settings import Export
 from univg.data.formats.faults import Unusable
-from univg.data.formats.image_root import ImageRoot, image_size
+from univg.data.formats.image_root import ImageRoot, stored_size
 from univg.grounding.boxes import SizeWH
 from univg.pictures.drawing import save_picture
 from univg.pictures.images import ImageFault, open_picture
 
 __all__ = ["Pictures", "Shot", "name_apart", "place", "place_upright"]
 
-_ORIENTATION = 0x0112
 _EVERYWHERE = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 """What all trainers open, and find by these suffixes; of an animation, say, they get the first picture as PNG."""
 _JPEG = {".jpg", ".jpeg"}
@@ -61,14 +58,13 @@ class Pictures:
             where = f" under {self.root.folder}" if self.root is not None else ""
             raise Unusable("missing_image", f"no {name}{where}", "say with --images where it lies")
         try:
-            size_wh = image_size(path)
-            with Image.open(path) as image:  # what image_size has read
-                turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+            stored = stored_size(path)
+            turned = stored.orientation != 1
             if turned or path.suffix.lower() not in _EVERYWHERE:
                 open_picture(path)  # it will be written anew, so it must be whole
         except ImageFault as error:
             raise Unusable("bad_image", f"{name}: {error.cause}", error.remedy) from None
-        return Shot(path, Path(os.path.realpath(path)), size_wh, turned)
+        return Shot(path, Path(os.path.realpath(path)), stored.upright_wh, turned)
 
 
 def place(shots: Iterable[Shot], folder: Path, how: Export) -> dict[Path, str]:
