@@ -410,6 +410,9 @@ def test_ms_swift_conversations(pictures: Path) -> None:
 REFUSED = [
     pytest.param({"boxes": ((0.9, 0.1, 0.6, 0.35),)}, "inverted_box", id="a box that is inverted"),
     pytest.param({"boxes": ((0.6, 0.1, 0.6, 0.35),)}, "degenerate_box", id="a box without area"),
+    pytest.param(
+        {"boxes": ((0.6, 0.1, 0.600001, 0.35),)}, "degenerate_box", id="a box thinner than its digits"
+    ),
     pytest.param({"boxes": ((60, 10, 90, 35),)}, "wrong_scale", id="a box in another scale"),
     pytest.param({"boxes": ((1.01, 0.1, 1.2, 0.3),)}, "out_of_range", id="a box wholly outside"),
     pytest.param({"images": ("gone.jpg",)}, "missing_image", id="a picture that is not there"),

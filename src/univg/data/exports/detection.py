@@ -219,6 +219,7 @@ def _make_annotation(box: Box, size_wh: SizeWH, samples: list[GroundingSample]) 
         "bbox": [round(value, 4) for value in (x1, y1, width, height)],
         "area": round(width * height, 4),
         "iscrowd": 0,
+        "segmentation": [],
         "caption": questions[0],
         "attributes": {"questions": questions, "sources": sources, "task": samples[0].task},
     }

@@ -13,6 +13,9 @@ from univg.grounding.samples import GroundingSample
 
 __all__ = ["clip_box", "clip_boxes", "find_category", "find_target"]
 
+_THINNEST = 1e-5
+"""Of the image: a hundredth of a pixel of most. Less is rounded to nothing where boxes are written."""
+
 _DETECTION = re.compile(r"Locate (?:the|every) (.*) in the image\.", re.DOTALL)
 """What the readers of detection sets ask."""
 
@@ -64,12 +67,17 @@ def clip_boxes(sample: GroundingSample, how: Export) -> list[Box]:
 def clip_box(sample: GroundingSample, box: Box, how: Export) -> Box:
     """Return a box clipped to its image, which is reported; `Unusable` if it encloses nothing there."""
     fault = box_fault(box)
+    clipped, _ = clip_unit(box)
+    if fault is not None and (fault[0] != "out_of_range" or is_degenerate(clipped)):
+        raise Unusable(*fault)
+    x1, y1, x2, y2 = clipped
+    if min(x2 - x1, y2 - y1) < _THINNEST:
+        raise Unusable(
+            "degenerate_box", f"({x1:.6g}, {y1:.6g}, {x2:.6g}, {y2:.6g}) is thinner than can be written"
+        )
     if fault is None:
         return box
     kind, cause = fault
-    clipped, _ = clip_unit(box)
-    if kind != "out_of_range" or is_degenerate(clipped):
-        raise Unusable(kind, cause)
     record = sample.source or sample.key
     report(RecordFault(record, kind, f"{cause}, and was clipped", usable=True), how.on_fault)
     return clipped
