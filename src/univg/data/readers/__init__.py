@@ -23,6 +23,7 @@ from univg.data.formats.image_root import ImageRoot
 from univg.data.formats.json_stream import read_items
 from univg.data.formats.records import Source
 from univg.data.formats.rows import detect_container, read_rows
+from univg.data.readers.answers import read_answers
 from univg.data.readers.frameworks import read_easyr1, read_trl, read_univg, read_verl
 from univg.data.readers.llmseg import read_llmseg, read_llmseg_raw
 from univg.data.readers.mgrounding import read_mgrounding, read_mgrounding_text
@@ -71,7 +72,10 @@ def _of_objects(title: str, name: str) -> Reader:
 
 
 READERS: dict[str, Reader] = {
-    "univg": Reader("univg's own samples (JSONL)", read_univg, "images query task"),
+    "univg": Reader("univg's own samples (JSONL)", read_univg, "images query task", without="boxes_unit"),
+    "answers": Reader(
+        "rows of univg evaluate: a model's boxes", read_answers, "images query task boxes_unit"
+    ),
     "mig_bench": Reader(
         "MIG-Bench, public or revised", read_mig_bench, "task images question answer need_format"
     ),
