@@ -73,9 +73,6 @@ def _of_objects(title: str, name: str) -> Reader:
 
 READERS: dict[str, Reader] = {
     "univg": Reader("univg's own samples (JSONL)", read_univg, "images query task", without="boxes_unit"),
-    "answers": Reader(
-        "rows of univg evaluate: a model's boxes", read_answers, "images query task boxes_unit"
-    ),
     "mig_bench": Reader(
         "MIG-Bench, public or revised", read_mig_bench, "task images question answer need_format"
     ),
@@ -104,6 +101,9 @@ READERS: dict[str, Reader] = {
     "trl": Reader("what convert --to trl wrote", read_trl, "prompt images solution"),
     "verl": Reader("what convert --to verl wrote", read_verl, "prompt images reward_model"),
     "easyr1": Reader("what convert --to easyr1 wrote", read_easyr1, "problem answer images"),
+    "answers": Reader(
+        "rows of univg evaluate: a model's boxes", read_answers, "images query task boxes_unit"
+    ),
 }
 """Every format that can be read, by name."""
 

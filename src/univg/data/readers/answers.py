@@ -1,4 +1,4 @@
-"""Read the rows of an evaluation: what a model answered, as samples whose boxes are its own, to be looked at or corrected."""
+"""Read the rows of an evaluation as samples whose boxes are the model's own, to be looked at or corrected."""
 
 from __future__ import annotations
 
