@@ -1,182 +1,39 @@
-"""Formats that hold pictures, or boxes measured on them: what is written is read back by other means; the faults."""
+"""Formats that hold pictures, or boxes measured on them: what is written is read back by other means."""
 
 from __future__ import annotations
 
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
-from xml.etree import ElementTree
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from univg.cli.main import main
-from univg.data.exports import PICTURED, SUFFIXES, Export, export
+from export_parsers import (
+    BOX,
+    DETECTION,
+    FOLDERS,
+    PARSERS,
+    TURNS,
+    draw,
+    draw_three,
+    is_red_inside,
+    one,
+    permille,
+    write,
+)
+from univg.data.exports import PICTURED, Export, export
 from univg.data.readers import READERS, ImageRoot, RecordFault, read
 from univg.errors import UnivgError
-from univg.grounding.boxes import Box
-from univg.grounding.samples import GroundingSample, write_jsonl
-
-BOX = (0.6, 0.1, 0.9, 0.35)
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-"""How a picture is stored that each EXIF orientation turns upright."""
-
-Found = set[tuple[str, str, tuple[float, ...]]]
-"""(picture, label, box in thousandths of the picture)."""
-
-
-def draw(path: Path, size: tuple[int, int] = (320, 200), box: Box = BOX, orientation: int = 1) -> str:
-    """A grey picture with a red box; return its name."""
-    image = Image.new("RGB", size, "grey")
-    edges = [value * size[i % 2] for i, value in enumerate(box)]
-    ImageDraw.Draw(image).rectangle(edges, fill="red")
-    exif = Image.Exif()
-    if orientation != 1:
-        image, exif[0x0112] = image.transpose(TURNS[orientation]), orientation
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, exif=exif) if path.suffix.lower() in (".jpg", ".jpeg") else image.save(path)
-    return path.name
-
-
-def is_red_inside(path: Path, box_px: Iterable[float]) -> bool:
-    """Whether the box lies on the red one, for whoever opens the picture as it is stored."""
-    with Image.open(path) as image:
-        assert image.getexif().get(0x0112, 1) == 1, "still to be turned"
-        x1, y1, x2, y2 = (round(value) for value in box_px)
-        inside = image.convert("RGB").crop((x1 + 4, y1 + 4, x2 - 4, y2 - 4))
-        return all(low > 200 for low, _ in inside.getextrema()[:1]) and inside.getextrema()[2][1] < 60
-
-
-def one(images: Iterable[str] | str = "a.jpg", query: str = "Where is it?", **fields: Any) -> GroundingSample:
-    names = (images,) if isinstance(images, str) else tuple(images)
-    given: dict[str, Any] = {"boxes": (BOX,), "source": "set#1", "extra": {"category": "cup"}}
-    return GroundingSample(names, query, **{"task": "referring", "target_image": 0, **given, **fields})
-
-
-def write(
-    folder: Path, to: str, samples: Iterable[GroundingSample], out: str = "out", **how: Any
-) -> tuple[Path, int, list[RecordFault], list[str]]:
-    """(what was written, count, faults, notes) of samples whose pictures lie in `folder`."""
-    path = folder.parent / f"{folder.name}-{out}" / f"set{SUFFIXES[to]}"
-    faults: list[RecordFault] = []
-    notes: list[str] = []
-    given = Export(
-        images=ImageRoot(folder), on_fault=faults.append, on_note=notes.append, **{"style": "direct", **how}
-    )
-    return path, export(samples, to, path, given), faults, notes
-
-
-# --- independent parsers: of each format's own documentation, not of our readers ---
-
-
-def permille(x1: float, y1: float, x2: float, y2: float) -> tuple[float, ...]:
-    return tuple(round(1000 * value, 2) for value in (x1, y1, x2, y2))
-
-
-def parse_yolo(path: Path) -> Found:
-    data = yaml.safe_load((path / "data.yaml").read_text("utf-8"))
-    found = set()
-    for file in (path / data["train"]).iterdir():
-        labels = Path(str(file).replace("/images/", "/labels/")).with_suffix(".txt")
-        for line in labels.read_text().splitlines():
-            number, cx, cy, w, h = map(float, line.split())
-            box = permille(cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
-            found.add((file.name, data["names"][int(number)], box))
-    return found
-
-
-def parse_coco(path: Path) -> Found:
-    coco = json.loads(path.read_text("utf-8"))
-    images = {image["id"]: image for image in coco["images"]}
-    names = {category["id"]: category["name"] for category in coco["categories"]}
-    found = set()
-    for annotation in coco["annotations"]:
-        image, (x, y, w, h) = images[annotation["image_id"]], annotation["bbox"]
-        assert annotation["area"] == pytest.approx(w * h, rel=1e-3, abs=1e-3) and annotation["iscrowd"] == 0
-        box = x / image["width"], y / image["height"], (x + w) / image["width"], (y + h) / image["height"]
-        found.add((image["file_name"], names[annotation["category_id"]], permille(*box)))
-    ids = [row["id"] for kind in ("annotations",) for row in coco[kind]]
-    assert ids == list(range(1, len(ids) + 1))
-    return found
-
-
-def parse_label_studio(path: Path) -> Found:
-    config = ElementTree.fromstring((path.parent / "label-config.xml").read_text("utf-8"))
-    labels = {label.get("value") for label in config.iter("Label")}
-    several = config.find("Image").get("valueList") == "$images"  # type: ignore[union-attr]
-    found = set()
-    for task in json.loads(path.read_text("utf-8")):
-        shown = task["data"]["images"] if several else [task["data"]["image"]]
-        for result in (result for one in task["predictions"] for result in one["result"]):
-            x, y, w, h = (result["value"][name] / 100 for name in ("x", "y", "width", "height"))
-            (label,) = result["value"]["rectanglelabels"]
-            assert label in labels and result["type"] == "rectanglelabels"
-            address = unquote(shown[result["item_index"] if several else 0])
-            found.add((address.rpartition("/")[2], label, permille(x, y, x + w, y + h)))
-    return found
-
-
-def parse_ms_swift(path: Path) -> Found:
-    found = set()
-    for row in map(json.loads, path.read_text("utf-8").splitlines()):
-        user, assistant = (turn["content"] for turn in row["messages"])
-        objects = row["objects"]
-        assert user.count("<image>") == len(row["images"])
-        assert assistant.count("<bbox>") == len(objects["bbox"]) and objects["bbox_type"] == "real"
-        assert (user + assistant).count("<ref-object>") == len(objects["ref"])
-        for box, image in zip(objects["bbox"], objects["image_id"], strict=True):
-            name = row["images"][image]
-            with Image.open(path.parent.parent / "pictures" / name) as picture:
-                size = picture.size * 2
-            unit = (value / side for value, side in zip(box, size, strict=True))
-            label = objects["ref"][0] if objects["ref"] else "?"
-            found.add((Path(name).name, label, permille(*unit)))
-    return found
-
-
-def parse_fiftyone(path: Path) -> Found:
-    found = set()
-    for row in json.loads((path / "samples.json").read_text("utf-8")):
-        for box in row["boxes"]:
-            x, y, w, h = box["bounding_box"]
-            name = row["images"][box["image"]]
-            assert (path / name).is_file()
-            found.add((Path(name).name, box["label"], permille(x, y, x + w, y + h)))
-    return found
-
-
-PARSERS: dict[str, Callable[[Path], Found]] = {
-    "yolo": parse_yolo,
-    "coco": parse_coco,
-    "label_studio": parse_label_studio,
-    "ms_swift": parse_ms_swift,
-    "fiftyone": parse_fiftyone,
-}
-DETECTION = ["yolo", "coco"]
-FOLDERS = ["yolo", "fiftyone"]
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
-    for name, size in (("a.jpg", (320, 200)), ("b.png", (100, 160)), ("c & d #1.jpeg", (64, 48))):
-        draw(folder / name, size)
-    return folder
+    return draw_three(tmp_path / "pictures")
 
 
 # --- what is written ---
@@ -305,6 +162,7 @@ def test_a_picture_is_linked_where_that_is_asked(pictures: Path) -> None:
 
 @pytest.mark.parametrize("orientation", TURNS)
 def test_a_photograph_stored_on_its_side_is_written_upright(orientation: int, tmp_path: Path) -> None:
+    """Told in the manual as: a photograph stored on its side (EXIF), in a folder."""
     folder = tmp_path / "pictures"
     name = draw(folder / "turned.jpg", orientation=orientation)
     for to in ("yolo", "fiftyone"):
@@ -327,6 +185,7 @@ def test_a_photograph_stored_on_its_side_is_written_upright(orientation: int, tm
 
 
 def test_what_trainers_do_not_open_becomes_png(tmp_path: Path) -> None:
+    """Told in the manual as: a picture of a kind that trainers do not open."""
     folder = tmp_path / "pictures"
     draw(folder / "a.gif")
     path, _, faults, _ = write(folder, "yolo", [one("a.gif")])
@@ -352,6 +211,7 @@ def test_which_name_is_the_class(to: str, fields: dict[str, Any], label: str, pi
 
 
 def test_pictures_on_which_nothing_is_boxed_are_told(pictures: Path) -> None:
+    """Told in the manual as: further pictures of a sample, on which nothing is boxed."""
     for to in DETECTION:
         path, _, _, notes = write(pictures, to, [one(("a.jpg", "b.png"))], out=to)
         assert {found[0] for found in PARSERS[to](path)} == {"a.jpg"}
@@ -359,6 +219,7 @@ def test_pictures_on_which_nothing_is_boxed_are_told(pictures: Path) -> None:
 
 
 def test_a_detection_set_gives_one_task_a_picture(pictures: Path) -> None:
+    """Told in the manual as: a detection set, for people to look at."""
     samples = [
         one("a.jpg", f"Locate the {name} in the image.", task="detection", extra={}, source=f"coco#1@{name}")
         for name in ("cup", "bowl")
@@ -384,11 +245,13 @@ def test_label_studio_addresses_and_scores(pictures: Path) -> None:
 
 
 def test_a_sample_without_boxes_is_a_task_to_be_annotated(pictures: Path) -> None:
+    """Told in the manual as: a sample without boxes, for people to look at."""
     path, count, faults, _ = write(pictures, "label_studio", [one(boxes=())])
     assert (count, faults) == (1, []) and json.loads(path.read_text())[0]["predictions"] == []
 
 
 def test_ms_swift_conversations(pictures: Path) -> None:
+    """Told in the manual as: a category that stands once in the question, for ms-swift."""
     thoughtful = one(("a.jpg", "b.png"), "Where is the cup?", target_image=1, thought="It is red.")
     path, _, _, _ = write(pictures, "ms_swift", [thoughtful, one(query="Find a cupboard.")], style="think")
     (row,) = map(json.loads, path.read_text().splitlines())
@@ -403,127 +266,6 @@ def test_ms_swift_conversations(pictures: Path) -> None:
     }
     path, _, _, _ = write(pictures, "ms_swift", [one(query="Find a cupboard.")])
     assert json.loads(path.read_text())["objects"]["ref"] == []
-
-
-# --- what is not ---
-
-REFUSED = [
-    pytest.param({"boxes": ((0.9, 0.1, 0.6, 0.35),)}, "inverted_box", id="a box that is inverted"),
-    pytest.param({"boxes": ((0.6, 0.1, 0.6, 0.35),)}, "degenerate_box", id="a box without area"),
-    pytest.param(
-        {"boxes": ((0.6, 0.1, 0.600001, 0.35),)}, "degenerate_box", id="a box thinner than its digits"
-    ),
-    pytest.param({"boxes": ((60, 10, 90, 35),)}, "wrong_scale", id="a box in another scale"),
-    pytest.param({"boxes": ((1.01, 0.1, 1.2, 0.3),)}, "out_of_range", id="a box wholly outside"),
-    pytest.param({"images": ("gone.jpg",)}, "missing_image", id="a picture that is not there"),
-    pytest.param({"images": ("broken.jpg",)}, "bad_image", id="a picture that is none"),
-    pytest.param({"extra": {"category": " "}}, "bad_field", id="a category that is blank"),
-    pytest.param({"extra": {"category": 7}}, "bad_field", id="a category that is no text"),
-    pytest.param(
-        {"images": ("a.jpg", "b.png"), "target_image": None},
-        "no_target_image",
-        id="several pictures, and nothing says which is boxed",
-    ),
-]
-
-
-@pytest.mark.parametrize(("fields", "kind"), REFUSED)
-@pytest.mark.parametrize("to", PICTURED)
-def test_what_cannot_be_written_is_told(to: str, fields: dict[str, Any], kind: str, pictures: Path) -> None:
-    (pictures / "broken.jpg").write_text("no picture")
-    bad = GroundingSample.from_json({**one(source="set#bad").to_json(), **fields})
-    path, count, faults, _ = write(pictures, to, [one(), bad])
-    assert count == 1 and [(fault.record, fault.kind, fault.usable) for fault in faults] == [
-        ("set#bad", kind, False)
-    ]
-    assert {name for name, _, _ in PARSERS[to](path)} == {"a.jpg"}
-    with pytest.raises(UnivgError, match=kind):
-        export([bad], to, path.with_name("x" + path.name), Export("direct", ImageRoot(pictures)))
-
-
-@pytest.mark.parametrize("to", ["yolo", "coco", "ms_swift"])
-def test_no_box_is_told(to: str, pictures: Path) -> None:
-    _, count, faults, _ = write(pictures, to, [one(boxes=())])
-    assert count == 0 and [fault.kind for fault in faults] == ["no_answer"]
-
-
-@pytest.mark.parametrize("to", PICTURED)
-def test_a_box_that_reaches_outside_is_clipped_and_told(to: str, pictures: Path) -> None:
-    path, count, faults, _ = write(pictures, to, [one(boxes=((0.6, -0.02, 1.04, 0.35),), query="cup")])
-    assert (count, [(fault.kind, fault.usable) for fault in faults]) == (1, [("out_of_range", True)])
-    assert PARSERS[to](path) == {("a.jpg", "cup", permille(0.6, 0, 1, 0.35))}
-
-
-def test_one_bad_box_of_several(pictures: Path) -> None:
-    """In detection sets it costs itself; an answer that is taught without it would be wrong."""
-    sample = one(boxes=(BOX, (0.5, 0.5, 0.5, 0.9)))
-    for to in PICTURED:
-        path, count, faults, _ = write(pictures, to, [sample], out=to)
-        assert [fault.kind for fault in faults] == ["degenerate_box"] and not faults[0].usable
-        assert count == (0 if to == "ms_swift" else 1)
-        assert count == 0 or {box for _, _, box in PARSERS[to](path)} == {permille(*BOX)}
-
-
-def test_a_coco_file_alone_holds_no_photograph_stored_on_its_side(tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
-    name = draw(folder / "turned.jpg", orientation=6)
-    _, count, faults, _ = write(folder, "coco", [one(name)])
-    assert count == 0 and [fault.kind for fault in faults] == ["turned_image"]
-    assert "--out without .json" in faults[0].fix
-
-
-@pytest.mark.parametrize("tag", ["<image>", "<bbox>", "<ref-object>", "<video>"])
-def test_tags_of_ms_swift_in_a_question(tag: str, pictures: Path) -> None:
-    _, count, faults, _ = write(pictures, "ms_swift", [one(query=f"What is {tag}?")])
-    assert count == 0 and [fault.kind for fault in faults] == ["image_tags"]
-
-
-@pytest.mark.parametrize("to", FOLDERS)
-def test_a_folder_that_is_not_empty_is_refused(to: str, pictures: Path) -> None:
-    path, _, _, _ = write(pictures, to, [one()])
-    before = sorted(path.rglob("*"))
-    with pytest.raises(UnivgError, match="not empty"):
-        write(pictures, to, [one("b.png")])
-    assert sorted(path.rglob("*")) == before
-
-
-def test_yolo_takes_another_split(pictures: Path) -> None:
-    path, _, _, notes = write(pictures, "yolo", [one()])
-    assert any("val in data.yaml is train" in note for note in notes)
-    samples = [one("b.png", extra={"category": "bowl"}), one("b.png", boxes=((0, 0, 0.5, 0.5),))]
-    _, count, _, notes = write(pictures, "yolo", samples, split="val")
-    data = yaml.safe_load((path / "data.yaml").read_text())
-    assert count == 2 and not any("val in" in note for note in notes)
-    assert data == {"train": "images/train", "val": "images/val", "names": {0: "cup", 1: "bowl"}}
-    assert (path / "labels/val/b.txt").read_text().startswith("1 0.75")
-    (path / "data.yaml").write_text("path: elsewhere\nnames: [cup]\n")
-    with pytest.raises(UnivgError, match="no split can be added"):
-        write(pictures, "yolo", [one()], split="test")
-
-
-# --- the command ---
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = main(["data", "convert", *map(str, arguments)])
-    told = capsys.readouterr()
-    return code, told.out, told.err
-
-
-def test_convert_tells_and_fails(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = pictures.parent / "a.jsonl"
-    write_jsonl(file, [one(), one("gone.jpg", source="set#2")])
-    folder = pictures.parent / "ds"
-    code, told, _ = call(capsys, file, "--to", "yolo", "--out", folder, "--images", pictures)
-    assert code == 1 and "1 samples" in told and "missing_image  set#2" in told
-    assert (folder / "labels/train/a.txt").read_text() == "0 0.75000000 0.22500000 0.30000000 0.25000000\n"
-    code, _, error = call(capsys, file, "--to", "yolo", "--out", folder, "--images", pictures)
-    assert code == 2 and "not empty" in error and error.count("\n") == 1
-    code, _, error = call(capsys, file, "--to", "fiftyone", "--out", "x.json")
-    assert code == 2 and "fiftyone is a folder" in error
-    for out in (pictures.parent / "c.json", pictures.parent / "coco"):
-        assert call(capsys, file, "--to", "coco", "--out", out, "--images", pictures)[0] == 1
-        assert out.exists()
 
 
 def test_the_import_script_is_plain_python_of_its_own(pictures: Path) -> None:
