@@ -38,7 +38,10 @@ def _ask(source: Source, images: Iterable[DetectionImage]) -> Iterator[Grounding
                 continue
             query = f"Locate {'the' if len(here) == 1 else 'every'} {category} in the image."
             boxes, name = tuple(instance.box for instance in here), f"{image.record}@{category}"
-            yield GroundingSample((image.name,), query, TASK, boxes, 0, thinking=False, source=name)
+            extra = {"category": category}
+            yield GroundingSample(
+                (image.name,), query, TASK, boxes, 0, thinking=False, source=name, extra=extra
+            )
     if unfair:
         source.note(
             f"{unfair} question(s) are not asked: beside the targets of their category are others that are none"
