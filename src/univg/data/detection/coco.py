@@ -23,6 +23,10 @@ from univg.grounding.boxes import Box
 __all__ = ["read_coco_images"]
 
 _FLAGS = {"iscrowd": "crowd", "ignore": "to be ignored"}
+_ANNOTATION = (
+    *("id", "bbox", "category_id", "segmentation", "track_id", "instance_id"),
+    *_FLAGS,
+)
 _IMAGE = ("file_name", "width", "height", "video_id", "frame_id", "frame_index")
 
 
@@ -70,11 +74,9 @@ def _read_file(source: Source) -> _Coco:
             coco.images.setdefault(_name_id(value.get("id")), []).append(entry)
         elif key == "annotations":
             segments += "segments_info" in value
-            kept = {name: value.get(name) for name in ("id", "bbox", *_FLAGS)}
-            kept["category_id"] = _name_id(value.get("category_id"))
-            kept["track"] = value.get("track_id", value.get("instance_id"))
-            if not _holds_box(kept["bbox"]):
-                kept["segmentation"] = value.get("segmentation")
+            kept = {name: value[name] for name in _ANNOTATION if name in value}
+            if _holds_box(value.get("bbox")):
+                kept.pop("segmentation", None)
             coco.annotations.setdefault(_name_id(value.get("image_id")), []).append(kept)
     if segments:
         fix = "convert it to instances first: panopticapi's converters/panoptic2detection_coco_format.py"
@@ -102,7 +104,7 @@ def _list_image(source: Source, coco: _Coco, image_id: str, entries: list[dict[s
     record, entry = f"coco#{image_id}", entries[0]
     if not isinstance(entry["file_name"], str) or not entry["file_name"]:
         raise Unusable("missing_field", "the image has no 'file_name'")
-    annotations = coco.annotations.get(image_id, [])
+    annotations = coco.annotations.pop(image_id, [])  # a large set is not held twice
     others = {clean_path(str(other["file_name"])) for other in entries} - {clean_path(entry["file_name"])}
     if others:
         cause = (
@@ -129,7 +131,7 @@ def _list_image(source: Source, coco: _Coco, image_id: str, entries: list[dict[s
 
 
 def _list_box(source: Source, coco: _Coco, annotation: Mapping[str, Any], part: str) -> ListedBox:
-    category_id = annotation["category_id"]
+    category_id = _name_id(annotation.get("category_id"))
     names = coco.categories.get(category_id, set())
     if not names:
         raise Unusable("missing_field", f"its category {category_id} is not among the categories")
@@ -138,8 +140,8 @@ def _list_box(source: Source, coco: _Coco, annotation: Mapping[str, Any], part: 
     name = min(names)
     if not name:
         raise Unusable("missing_field", f"its category {category_id} has no name")
-    passed = next((word for flag, word in _FLAGS.items() if read_flag(annotation[flag], flag)), "")
-    track = annotation["track"]
+    passed = next((word for flag, word in _FLAGS.items() if read_flag(annotation.get(flag), flag)), "")
+    track = annotation.get("track_id", annotation.get("instance_id"))
     numbers = _read_bbox(source, annotation)
     return ListedBox(part, name, numbers, passed, None if track is None else str(track))
 
@@ -150,7 +152,7 @@ def _holds_box(bbox: Any) -> bool:
 
 def _read_bbox(source: Source, annotation: Mapping[str, Any]) -> Box:
     """Return x y width height, as written or as the extent of the segmentation."""
-    bbox = annotation["bbox"]
+    bbox = annotation.get("bbox")
     if isinstance(bbox, Mapping):
         for names in (("x", "y", "width", "height"), ("x", "y", "w", "h")):
             if all(name in bbox for name in names):

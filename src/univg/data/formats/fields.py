@@ -134,10 +134,21 @@ def read_box(value: Any, what: str, several: bool = False) -> Box:
     numbers = find_numbers(value)
     if not numbers:
         raise Unusable("no_box", f"{what} is {shorten(value)}")
+    if isinstance(value, (list, tuple)) and not all(map(_is_number, value)):
+        raise Unusable("bad_box", f"{what} is {shorten(value)}, with something that is no number")
     n_boxes, rest = divmod(len(numbers), 4)
     if rest or (n_boxes != 1 and not several) or not all(abs(number) < 1e12 for number in numbers[:4]):
         raise Unusable("bad_box", f"{what} is {shorten(value)}, not four finite numbers")
     return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+def _is_number(value: Any) -> bool:
+    """Tell whether a member of a box is a number, a text that is one, or a list of such."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_number, value))
+    if isinstance(value, str):
+        return _NUMBER.fullmatch(value.strip()) is not None
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 _FLAGS = {
