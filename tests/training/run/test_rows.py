@@ -232,6 +232,29 @@ def test_records_of_no_use_are_told_with_their_causes(
     assert rewarded.dropped[0].book.counts == {"bad_field": 1, "not_json": 1}
 
 
+def test_what_is_remarkable_of_a_file_that_is_used_is_told(
+    processor: GroundingProcessor, published: Path, tmp_path: Path
+) -> None:
+    boxes = [
+        [0.1, 0.1, 0.5, 0.5 + k / 10] for k in range(5)
+    ]  # 0-1, where a COCO file holds pixels; one reaches outside
+    picture = next((published / "images").glob("*.png")).name
+    file = {
+        "images": [{"id": 1, "file_name": picture}],
+        "categories": [{"id": k, "name": f"thing {k}"} for k in range(5)],
+        "annotations": [
+            {"id": k, "image_id": 1, "category_id": k, "bbox": box} for k, box in enumerate(boxes)
+        ],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(file))
+    source = DataSource(reader="auto", path=str(tmp_path / "coco.json"), images=str(published / "images"))
+    (dropped,) = StageRows(config(source, max_dropped=1), processor, teach=False).dropped
+    assert dropped.describe() == [
+        f"data: {source.path}: boxes are written 0-1, not in pixels (no number of 5 box(es) passes 1.05): read as such",
+        f"data: {source.path}: 1 out_of_range in records that are used: see univg data validate",
+    ]
+
+
 def test_a_file_of_which_too_much_is_of_no_use_is_refused(
     processor: GroundingProcessor, published: Path, tmp_path: Path
 ) -> None:
@@ -243,7 +266,8 @@ def test_a_file_of_which_too_much_is_of_no_use_is_refused(
     assert str(refused.value).endswith("or go on without them: max_dropped=0.88")
     assert "\n" not in str(refused.value) and source.path in str(refused.value)
     assert StageRows(config(source, max_dropped=0.88), processor).sources[0].data.total == 1
-    assert not StageRows(config(source), processor, teach=False).dropped, "rewards ask for no thought"
+    (dropped,) = StageRows(config(source), processor, teach=False).dropped
+    assert dropped.describe() == [], "rewards ask for no thought"
     half = write_lines(published, tmp_path, [json.dumps(row) if i % 2 else "{" for i, row in enumerate(rows)])
     with pytest.raises(UnivgError, match=r"4 of 8 records cannot be used \(4 not_json, first"):
         StageRows(config(half), processor, teach=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from univg.data.published import FaultBook
@@ -18,25 +19,39 @@ __all__ = ["Dropped", "tell_dropped"]
 
 @dataclass(frozen=True)
 class Dropped:
-    """What was left out of the file `path`, of which `used` samples are of use; `book` says why."""
+    """What was left out of the file `path`, of which `used` samples are of use; `book` says why.
+
+    `remarks`: by kind, what was found of records that are used all the same, such as boxes that were clipped; and
+    `notes`: what was found of the file as a whole, such as a scale that is not the format's.
+    """
 
     path: str
     used: int
     book: FaultBook
+    remarks: Counter[str] = field(default_factory=Counter)
+    notes: Sequence[str] = ()
 
     @classmethod
-    def of(cls, path: str, used: int, faults: Iterable[RecordFault]) -> Dropped:
-        """Count `faults`, but for those that are mere remarks."""
-        book = FaultBook()
+    def of(cls, path: str, used: int, faults: Iterable[RecordFault], notes: Sequence[str] = ()) -> Dropped:
+        """Count `faults`, those of used records apart."""
+        book, remarks = FaultBook(), Counter[str]()
         for fault in faults:
-            if not fault.usable:
+            if fault.usable:
+                remarks[fault.kind] += 1
+            else:
                 book.add(fault)
-        return cls(path, used, book)
+        return cls(path, used, book, remarks, notes)
 
     def describe(self) -> list[str]:
-        """Say how many records were left out, and of each cause how often and where first."""
-        counted = f"data: {self.path}: {self.book.left_out} of {self._records} records left out"
-        return [counted, *(f"  {self._name(kind)}" for kind in self.book.first)]
+        """Say how many records were left out, and of each cause how often and where first; then what else was found."""
+        lines = [f"data: {self.path}: {note}" for note in self.notes]
+        if self.remarks:
+            counts = ", ".join(f"{count} {kind}" for kind, count in self.remarks.most_common())
+            lines.append(f"data: {self.path}: {counts} in records that are used: see univg data validate")
+        if self.book.left_out:
+            lines.append(f"data: {self.path}: {self.book.left_out} of {self._records} records left out")
+            lines += [f"  {self._name(kind)}" for kind in self.book.first]
+        return lines
 
     def check(self, limit: float) -> None:
         """Raise UnivgError where more than the share `limit` was left out, or nothing is of use."""
@@ -66,6 +81,6 @@ class Dropped:
 
 
 def tell_dropped(dropped: Iterable[Dropped], console: Console) -> None:
-    """Print what was left out of a run's files."""
+    """Print what was found in a run's files, and what was left out of them."""
     for line in (line for each in dropped for line in each.describe()):
         console.print(line, style="yellow")

@@ -91,7 +91,8 @@ def _open_source(
         return flaw is None
 
     data = Dataset.from_file(settings.path, reader, settings.images, keep, settings.count)
-    dropped = Dropped.of(settings.path, data.total, [*data.faults, *flaws])
+    notes = data.origin.get("notes", ())
+    dropped = Dropped.of(settings.path, data.total, [*data.faults, *flaws], notes)
     dropped.check(max_dropped)
     content = partial(_list_content, data.item, data.total)
     return Source(settings, replace(data, content=content), dropped)
@@ -157,8 +158,8 @@ class StageRows:
 
     @property
     def dropped(self) -> list[Dropped]:
-        """What was left out of the sources' files when they were read."""
-        return [found for source in self.sources if (found := source.dropped) and found.book.left_out]
+        """What was found in the sources' files when they were read, and left out of them."""
+        return [source.dropped for source in self.sources if source.dropped is not None]
 
     def __len__(self) -> int:
         return self.total

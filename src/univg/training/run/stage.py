@@ -149,7 +149,7 @@ def record_run(
         "python": platform.python_version(),
         "processes": count_processes(),
         "precision": "bfloat16" if computes_in_bf16(config.bf16) else "float32",
-        "left_out_when_read": [dropped.to_json() for dropped in rows.dropped],
+        "left_out_when_read": [found.to_json() for found in rows.dropped if found.book.left_out],
     }
     if functions:
         facts["functions"] = dict(functions)

@@ -20,7 +20,7 @@ CHECKED = 16
 
 
 def check_lessons(rows: StageRows) -> str:
-    """Read the first responses of each source as if the model had written them, through its tokens; return a line on them.
+    """Read the first responses of each source as if the model had written them, through its tokens; return a line.
 
     Raises UnivgError naming the sample whose box does not come back, or not in the form asked for.
     """
