@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from univg.errors import UnivgError
 from univg.grounding.prompts import SIMPLE_PREFIX, THINK_SUFFIX, render_prompt
@@ -233,12 +234,13 @@ def test_records_of_no_use_are_told_with_their_causes(
 
 
 def test_what_is_remarkable_of_a_file_that_is_used_is_told(
-    processor: GroundingProcessor, published: Path, tmp_path: Path
+    processor: GroundingProcessor, tmp_path: Path
 ) -> None:
     boxes = [
-        [0.1, 0.1, 0.5, 0.5 + k / 10] for k in range(5)
+        [0.1, 0.14, 0.5, 0.5 + k / 10] for k in range(5)
     ]  # 0-1, where a COCO file holds pixels; one reaches outside
-    picture = next((published / "images").glob("*.png")).name
+    picture = "a.png"
+    Image.new("RGB", (60, 40)).save(tmp_path / picture)
     file = {
         "images": [{"id": 1, "file_name": picture}],
         "categories": [{"id": k, "name": f"thing {k}"} for k in range(5)],
@@ -247,7 +249,7 @@ def test_what_is_remarkable_of_a_file_that_is_used_is_told(
         ],
     }
     (tmp_path / "coco.json").write_text(json.dumps(file))
-    source = DataSource(reader="auto", path=str(tmp_path / "coco.json"), images=str(published / "images"))
+    source = DataSource(reader="auto", path=str(tmp_path / "coco.json"), images=str(tmp_path))
     (dropped,) = StageRows(config(source, max_dropped=1), processor, teach=False).dropped
     assert dropped.describe() == [
         f"data: {source.path}: boxes are written 0-1, not in pixels (no number of 5 box(es) passes 1.05): read as such",
