@@ -1,72 +1,130 @@
 """Read conversations as ShareGPT files and chat messages write them, and the boxes in their answers.
 
 `conversations` of `{"from": "human" | "gpt", "value": …}` or `messages` of `{"role": "user" | "assistant",
-"content": …}`; a content is text, or a list of parts. `<image>` stands for one image.
+"content": …}`; a content is text, or a list of parts. `<image>`, or a part, stands for one image. The paths stand in
+`images`, in `image`, or in the parts.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import Row, get_images, name_kind
+from univg.data.formats.fields import Row, clean_path, get_images, name_kind, shorten
 from univg.grounding.boxes import Box
 from univg.grounding.coordinates import read_quads, to_unit
 from univg.grounding.mentions import decide_image
 
-__all__ = ["Turn", "find_named_image", "read_answer_boxes", "read_content", "split_turns", "strip_tags"]
+__all__ = [
+    *("Turn", "find_named_image", "read_answer_boxes", "read_content", "read_images", "split_turns"),
+    "strip_tags",
+]
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _TAG = re.compile(r"<image>[ \t]*\n?")
 _MARKED = re.compile(r"<\|box_start\|>(.*?)<\|box_end\|>", re.DOTALL)
+_FILE = re.compile(r"file://(?:localhost)?(?=/)")
 
 
 class Turn(NamedTuple):
-    """A question of a conversation, without `<image>` tags, with its answer."""
+    """A question of a conversation, without `<image>` tags, with its answer; `images` are those shown by then."""
 
     row: Row
     images: tuple[str, ...]
     question: str
     answer: str
+    n_new: int = 0
+    """How many of the images this question shows."""
 
 
-def split_turns(row: Row, images_field: str = "images") -> Iterator[tuple[str, Turn]]:
+class _Said(NamedTuple):
+    """What one turn says: its text with a tag for each image, and for each tag the path, if the turn gives it."""
+
+    role: str
+    text: str
+    paths: tuple[str | None, ...]
+
+
+def split_turns(
+    row: Row, images_field: str | None = None, untagged: bool = False
+) -> Iterator[tuple[str, Turn]]:
     """Yield each question with its answer, named "turn 0", "turn 1" … if there are several, else "".
 
-    `Unusable` unless the turns go question, answer, question, answer, with one `<image>` for each image.
+    The images are those of `images_field` (default: `images`, else `image`), else those that stand in the turns.
+    `Unusable` unless the turns go question, answer, question, answer, with one `<image>` for each image; with
+    `untagged`, no tag at all is as good: the first question shows all.
     """
-    images = get_images(row, images_field)
     name = "conversations" if "conversations" in row else "messages"
     turns = row.get(name)
     if not isinstance(turns, list):
         has = ", ".join(row)
         raise Unusable("missing_field", f"there is no list 'conversations' or 'messages', but {has}")
-    spoken = [(role, text) for role, text in map(_read_turn, turns) if role != "system"]
+    spoken = [said for said in map(_read_turn, turns) if said.role != "system"]
+    questions, answers = spoken[0::2], spoken[1::2]
+    images = read_images(row, [path for said in questions for path in said.paths], images_field)
     if not spoken:
         raise Unusable("empty_question", f"{name!r} holds no question with an answer")
     for i in range(0, len(spoken), 2):
-        if [role for role, _ in spoken[i : i + 2]] != ["user", "assistant"]:
+        if [said.role for said in spoken[i : i + 2]] != ["user", "assistant"]:
             cause = f"{name!r} does not go question, answer, question, answer: turn {i} is not so"
             raise Unusable("bad_field", cause, "put the turns in order, each question with its answer")
-    questions, answers = ([text for _, text in spoken[first::2]] for first in (0, 1))
-    tags = sum(question.count("<image>") for question in questions)
-    if tags != len(images):
-        raise Unusable("image_tags", f"{tags} <image> tag(s) for {len(images)} image(s)")
+    tags = [len(said.paths) for said in questions]
+    if sum(len(said.paths) for said in answers):
+        raise Unusable("image_tags", "an answer shows an image", "show images in questions")
+    if untagged and not sum(tags):
+        tags[0] = len(images)
+    if sum(tags) != len(images):
+        raise Unusable("image_tags", f"{sum(tags)} <image> tag(s) for {len(images)} image(s)")
+    shown = 0
     for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-        yield f"turn {i}" if len(questions) > 1 else "", Turn(row, images, strip_tags(question), answer)
+        shown += tags[i]
+        turn = Turn(row, images[:shown], strip_tags(question.text), answer.text, tags[i])
+        yield f"turn {i}" if len(questions) > 1 else "", turn
 
 
-def _read_turn(turn: object) -> tuple[str, str]:
+def read_images(row: Row, told: Sequence[str | None], field: str | None = None) -> tuple[str, ...]:
+    """Return the paths of a record's images: those of its field, which the turns must not contradict, or theirs.
+
+    >>> read_images({}, ["a.jpg"]), read_images({"image": "b.jpg"}, [None])
+    (('a.jpg',), ('b.jpg',))
+    """
+    if field is None:
+        field = "image" if row.get("images") is None and row.get("image") is not None else "images"
+    value = row.get(field)
+    if value is None and told and None not in told:
+        return tuple(clean_path(path) for path in told if path is not None)
+    if isinstance(value, list):  # {"path": …, "bytes": …}, as `datasets` keeps images
+        value = [one.get("path") if isinstance(one, Mapping) else one for one in value]
+        row = {**row, field: value}
+    images = get_images(row, field)
+    for path, image in zip(told, images, strict=False):
+        if path is not None and not _is_one_path(clean_path(path), image):
+            cause = f"a turn shows {shorten(path)} where {field!r} has {shorten(image)}"
+            raise Unusable("other_name", cause, "name the image alike in both places")
+    return images
+
+
+def _is_one_path(one: str, other: str) -> bool:
+    """Tell whether two paths can mean one file: one of them ends in the other."""
+    ends = [[part for part in re.split(r"[\\/]", path) if part] for path in (one, other)]
+    n = min(map(len, ends))
+    return ends[0][-n:] == ends[1][-n:]
+
+
+def _read_turn(turn: object) -> _Said:
     if not isinstance(turn, dict):
         raise Unusable("bad_field", f"a turn is an object, not {name_kind(turn)}")
     role = _ROLES.get(str(turn.get("from", turn.get("role"))))
-    content = read_content(turn.get("value", turn.get("content")))
-    if role is None or content is None:
+    content = turn.get("value", turn.get("content"))
+    text = read_content(content)
+    if role is None or text is None:
         has = ", ".join(map(str, turn))
         raise Unusable("bad_field", f"a turn needs from/value or role/content, and has {has}")
-    return role, content
+    parts = content if isinstance(content, list) else [content]
+    return _Said(role, text, tuple(path for part in parts for path in _find_paths(part)))
 
 
 def read_content(content: object) -> str | None:
@@ -78,8 +136,32 @@ def read_content(content: object) -> str | None:
 
 def _read_part(part: object) -> str:
     if isinstance(part, Mapping):
-        return "<image>" if part.get("type") == "image" else str(part.get("text") or "")
+        return "<image>" if _is_image(part) else str(part.get("text") or "")
     return str(part)
+
+
+def _is_image(part: Mapping[str, Any]) -> bool:
+    """Tell whether a part of a message is an image: `{"type": "image"}`, `{"type": "image_url"}`, `{"image": …}`."""
+    kind = part.get("type")
+    if kind in ("video", "video_url", "audio", "input_audio") or (kind is None and part.get("video")):
+        cause = f"a turn shows {'a video' if 'video' in str(kind or 'video') else 'sound'}"
+        raise Unusable("bad_field", cause, "take frames out of it, one image each")
+    return kind in ("image", "image_url", "input_image") or (kind is None and bool(part.get("image")))
+
+
+def _find_paths(part: object) -> list[str | None]:
+    """Return an entry for each image that a part of a message shows: its path, if the part gives it."""
+    if not isinstance(part, Mapping) or not _is_image(part):
+        return [None] * _read_part(part).count("<image>")
+    value: Any = next((part[name] for name in ("image", "image_url", "path", "url") if part.get(name)), None)
+    if isinstance(value, Mapping):
+        value = value.get("url") or value.get("path")
+    if value is None:
+        return [None]
+    if not isinstance(value, str) or value.startswith("data:"):
+        what = "picture's bytes" if isinstance(value, str) else name_kind(value)
+        raise Unusable("bad_field", f"a part holds {what}, no path", "write the picture to a file and name it")
+    return [unquote(_FILE.sub("", value, count=1)) if _FILE.match(value) else value]
 
 
 def strip_tags(question: str) -> str:

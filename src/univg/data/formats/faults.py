@@ -34,6 +34,10 @@ FAULTS: dict[str, tuple[str, str]] = {
         "the image has not the size the annotation states",
         "find the image that was annotated",
     ),
+    "which_image": (
+        "nothing tells on which of the images a box lies, or two things tell otherwise",
+        "say beside each box on which image it lies",
+    ),
     "not_visible": ("the object is not in the image it should be found in", "choose another frame"),
     "missing_image": ("the image is not there", "check --images, or fetch the image"),
     "bad_image": ("the image cannot be decoded", "export or download it again"),

@@ -1,0 +1,110 @@
+"""Find out whether the boxes of a file's conversations are in pixels, 0-1000, 0-1 or percent, where nothing says so.
+
+Qwen2-VL and Qwen3-VL write 0-1000, Qwen2.5-VL pixels of the image it sees, LLaVA 0-1; people's files come in any. A
+single box seldom tells, a file does: boxes fill the frame they are written in, and stay inside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from univg.data.formats.scale import SCALES, UNIT_LIMIT, Scale
+from univg.grounding.boxes import Box, SizeWH
+
+__all__ = ["decide_frame", "passes_permille"]
+
+_PERMILLE, _PERCENT = 1000.0, 100.0
+_ENOUGH = 10
+_SURE, _SURER = 2.0, 4.0
+"""Decimal orders by which one frame must be likelier than the other; the latter against what a format says."""
+_A_LITTLE, _FAR = 2.0, 3.0
+"""Decimal orders of how unlikely a box is that passes its frame's edge, by 5 % or by more."""
+_MIXED = 0.1
+
+
+def decide_frame(
+    boxes: Iterable[tuple[Box, SizeWH | None]], expected: Scale | None, found: Callable[[str], None]
+) -> Scale | None:
+    """Return the scale in which all boxes of a file are written, and say it to `found` unless it is the `expected`;
+    None if that cannot be known, which is said too.
+
+    `boxes`: x1 y1 x2 y2 as written, with the size of the image that each lies on (None where nobody knows it).
+    `expected`: "permille" where the notation says so, None where models differ.
+
+    >>> decide_frame([((120, 40, 1500, 900), (1920, 1080))] * 3, None, print)
+    boxes are written in pixels (3 of 3 box(es) pass 1000, and all lie inside their image): read as such
+    'pixel'
+    """
+    written = [(box, size) for box, size in boxes if all(map(math.isfinite, box))]
+    n, top = len(written), max((max(map(abs, box)) for box, _ in written), default=0.0)
+    if not n:
+        return expected or "permille"
+    sizes = [size for _, size in written if size is not None]
+    if top <= UNIT_LIMIT:
+        return _tell("unit", f"no number of {n} box(es) passes {UNIT_LIMIT}", found)
+    if top <= _PERCENT and n >= _ENOUGH and all(min(size) >= 3 * _PERCENT for size in sizes):
+        return _tell("percent", f"no number of {n} boxes passes 100", found)
+    passing = sum(passes_permille(box) for box, _ in written)
+    known = [(box, size) for box, size in written if size is not None]
+    if not known:
+        return _decide_without_sizes(n, passing, top, expected, found)
+    odds = sum(_weigh(box, size) - _weigh(box, (1000, 1000)) for box, size in known)
+    outside = sum(_reach(box, size) > 0 for box, size in known)
+    sure = _SURER if expected and top <= _PERMILLE else _SURE
+    if odds >= sure:
+        inside = "all lie" if not outside else f"{len(known) - outside} of {len(known)} lie"
+        over = sum(max(box) > _PERMILLE for box, _ in written)
+        return _tell("pixel", f"{over} of {n} box(es) pass 1000, and {inside} inside their image", found)
+    if passing > _MIXED * n or (passing and odds > -_SURE):
+        found(
+            f"{passing} of {n} box(es) pass 1000, and {outside} lie outside their image as pixels: in pixels of other "
+            "sizes (Qwen2.5-VL writes those of the resized image), or mixed? None is read"
+        )
+        return None
+    if expected is None and odds > -_SURE:
+        found(f"{n} box(es) may be in pixels or 0-1000 alike: none is read (--format qwen_pixels or qwen_permille)")
+        return None
+    if passing:
+        found(f"{passing} of {n} box(es) pass 1000, and the others fit 0-1000: see wrong_scale")
+    elif expected is None:
+        why = f"{outside} of {n} box(es) lie outside their image as pixels, none as 0-1000"
+        return _tell("permille", why, found)
+    return "permille"
+
+
+def passes_permille(box: Box) -> bool:
+    """Tell whether a box passes 1000 by more than boxes of 0-1000 do: published ones reach beyond the image a little."""
+    return max(map(abs, box)) > _PERMILLE * UNIT_LIMIT
+
+
+def _decide_without_sizes(
+    n: int, passing: int, top: float, expected: Scale | None, found: Callable[[str], None]
+) -> Scale | None:
+    """Decide where no image can be looked at: what could be in pixels is not taken for 0-1000 without a word."""
+    if passing > _MIXED * n or (expected is None and passing):
+        return _tell("pixel", f"{passing} of {n} box(es) pass 1000", found)
+    if expected is None:
+        found(f"{n} box(es) may be in pixels or 0-1000: say with --images where the images lie, or name the --format")
+        return None
+    if top > _PERMILLE:
+        over = f"{passing} of {n} box(es) pass 1000" if passing else f"numbers reach {top:g}"
+        found(f"{over}: the rest, read as 0-1000, may be in pixels too: check with --images")
+    return expected
+
+
+def _tell(scale: Scale, why: str, found: Callable[[str], None]) -> Scale:
+    found(f"boxes are written {SCALES[scale]} ({why}): read as such")
+    return scale
+
+
+def _weigh(box: Box, size_wh: SizeWH) -> float:
+    """Return the logarithm of how likely a box is in a frame: even within, hardly at all beyond it."""
+    reach = _reach(box, size_wh)
+    return -math.log10(size_wh[0] * size_wh[1]) - (0 if reach <= 0 else _A_LITTLE if reach == 1 else _FAR)
+
+
+def _reach(box: Box, size_wh: SizeWH) -> int:
+    """Return 0 for a box inside its frame, 1 for one that passes the edge by up to 5 %, else 2."""
+    beyond = max(max(box[0::2]) / size_wh[0], max(box[1::2]) / size_wh[1])
+    return 0 if beyond <= 1 else 1 if beyond <= UNIT_LIMIT else 2
