@@ -19,9 +19,9 @@ from univg.grounding.mentions import decide_image, find_images_named
 
 __all__ = ["ImageNumbers", "Notation", "Written", "find_image_keys", "place_boxes", "read_written"]
 
-Notation: TypeAlias = Literal["text", "keys"]
+Notation: TypeAlias = Literal["text", "keys", "real", "norm1", "norm1000"]
 """How a box is written: in a text, 0-1000 if nothing else is said, or under a key such as `bbox_2d`, where some
-models have pixels and others 0-1000."""
+models have pixels and others 0-1000; or in a field, as a set says."""
 
 
 class Written(NamedTuple):
@@ -51,7 +51,9 @@ _IMAGE_KEY = re.compile(
 )
 _NUMBERED = re.compile(r"(?:image|img|picture|photo|frame)[ _-]?\d{1,3}", re.IGNORECASE)
 _LABELS = ("label", "name", "ref", "object", "category", "caption", "description", "phrase", "class")
-_REFERRED = re.compile(r"<\|object_ref_start\|>\s*(.*?)\s*<\|object_ref_end\|>|<ref>\s*(.*?)\s*</ref>", re.DOTALL)
+_REFERRED = re.compile(
+    r"<\|object_ref_start\|>\s*(.*?)\s*<\|object_ref_end\|>|<ref>\s*(.*?)\s*</ref>", re.DOTALL
+)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _SAID_BEFORE = re.compile(r"(?:image|picture|frame)[ _-]?#?(\d{1,3})\s*:\W*\Z", re.IGNORECASE)
 _MARKS = re.compile(r"<\|box_(?:start|end)\|>|</?box>")
@@ -79,7 +81,9 @@ def _find_json(answer: str) -> Iterator[Any]:
         except (ValueError, RecursionError):
             at = start + 1
             continue
-        if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict) for one in value)):
+        if isinstance(value, dict) or (
+            isinstance(value, list) and any(isinstance(one, dict) for one in value)
+        ):
             yield value
 
 
@@ -137,6 +141,8 @@ def _read_text(answer: str) -> Iterator[Written]:
                 break
         else:
             spans.append((end, end))  # written with other numbers than it means: percent, centre and size
+    if not quads:
+        return
     starts = [start for start, _ in spans[1:]] + [len(answer)]
     ends = [0] + [end for _, end in spans[:-1]]
     label = ""
@@ -203,9 +209,7 @@ class ImageNumbers:
         return number - counts
 
 
-def place_boxes(
-    written: list[Written], images: tuple[str, ...], numbers: ImageNumbers
-) -> list[int] | None:
+def place_boxes(written: list[Written], images: tuple[str, ...], numbers: ImageNumbers) -> list[int] | None:
     """Return the image, from 0, of each box; None if nothing beside the boxes tells. `Unusable` if some are told.
 
     Keys beside boxes decide; else the words before each box ("Image 2: …"), or those behind each ("… in the first
@@ -249,9 +253,7 @@ def _check_one(words: str) -> None:
         raise Unusable("which_image", f"an answer has a box of image {match[1]}, and there is one image")
 
 
-def _place_by_key(
-    told: tuple[str, Any] | None, images: tuple[str, ...], numbers: ImageNumbers
-) -> int | None:
+def _place_by_key(told: tuple[str, Any] | None, images: tuple[str, ...], numbers: ImageNumbers) -> int | None:
     if told is None:
         return None
     key, value = told
@@ -260,7 +262,9 @@ def _place_by_key(
         return numbers.find(key, number, len(images))
     text = str(value)
     same = [i for i, image in enumerate(images) if image == text or image.endswith("/" + text)]
-    same = same or [i for i, image in enumerate(images) if image.rpartition("/")[2] == text.rpartition("/")[2]]
+    same = same or [
+        i for i, image in enumerate(images) if image.rpartition("/")[2] == text.rpartition("/")[2]
+    ]
     named = same or sorted(find_images_named(len(images), text.replace("_", " ").replace("-", " ")))
     if len(named) != 1:
         raise Unusable("which_image", f"{key!r} is {shorten(value)}, which is none of the images, or several")

@@ -160,7 +160,9 @@ def _find_paths(part: object) -> list[str | None]:
         return [None]
     if not isinstance(value, str) or value.startswith("data:"):
         what = "picture's bytes" if isinstance(value, str) else name_kind(value)
-        raise Unusable("bad_field", f"a part holds {what}, no path", "write the picture to a file and name it")
+        raise Unusable(
+            "bad_field", f"a part holds {what}, no path", "write the picture to a file and name it"
+        )
     return [unquote(_FILE.sub("", value, count=1)) if _FILE.match(value) else value]
 
 

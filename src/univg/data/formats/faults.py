@@ -18,6 +18,7 @@ FAULTS: dict[str, tuple[str, str]] = {
     "empty_question": ("there is no question", "give the question"),
     "no_images": ("there is no image", "name at least one image"),
     "image_tags": ("the number of <image> tags is not the number of images", "make the two equal"),
+    "box_tags": ("the tags of boxes are not as many as the boxes", "make the two equal"),
     "no_box": ("the answer holds no box", "give a box x1 y1 x2 y2, or leave the record out"),
     "bad_box": ("the box is not four finite numbers", "give four numbers x1 y1 x2 y2"),
     "inverted_box": ("x2 < x1 or y2 < y1", "look at the image and put the corners right"),

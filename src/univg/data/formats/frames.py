@@ -41,7 +41,7 @@ def decide_frame(
     if not n:
         return expected or "permille"
     sizes = [size for _, size in written if size is not None]
-    if top <= UNIT_LIMIT:
+    if top <= UNIT_LIMIT and any(value != int(value) for box, _ in written for value in box):
         return _tell("unit", f"no number of {n} box(es) passes {UNIT_LIMIT}", found)
     if top <= _PERCENT and n >= _ENOUGH and all(min(size) >= 3 * _PERCENT for size in sizes):
         return _tell("percent", f"no number of {n} boxes passes 100", found)
@@ -63,7 +63,9 @@ def decide_frame(
         )
         return None
     if expected is None and odds > -_SURE:
-        found(f"{n} box(es) may be in pixels or 0-1000 alike: none is read (--format qwen_pixels or qwen_permille)")
+        found(
+            f"{n} box(es) may be in pixels or 0-1000 alike: none is read (--format qwen_pixels or qwen_permille)"
+        )
         return None
     if passing:
         found(f"{passing} of {n} box(es) pass 1000, and the others fit 0-1000: see wrong_scale")
@@ -85,7 +87,9 @@ def _decide_without_sizes(
     if passing > _MIXED * n or (expected is None and passing):
         return _tell("pixel", f"{passing} of {n} box(es) pass 1000", found)
     if expected is None:
-        found(f"{n} box(es) may be in pixels or 0-1000: say with --images where the images lie, or name the --format")
+        found(
+            f"{n} box(es) may be in pixels or 0-1000: say with --images where the images lie, or name the --format"
+        )
         return None
     if top > _PERMILLE:
         over = f"{passing} of {n} box(es) pass 1000" if passing else f"numbers reach {top:g}"

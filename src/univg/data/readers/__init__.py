@@ -28,6 +28,14 @@ from univg.data.readers.frameworks import read_easyr1, read_trl, read_univg, rea
 from univg.data.readers.llmseg import read_llmseg, read_llmseg_raw
 from univg.data.readers.mgrounding import read_mgrounding, read_mgrounding_text
 from univg.data.readers.mig_bench import read_mig_bench
+from univg.data.readers.ms_swift import read_ms_swift
+from univg.data.readers.qwen import (
+    detect_conversations,
+    read_llava,
+    read_qwen,
+    read_qwen_permille,
+    read_qwen_pixels,
+)
 from univg.data.readers.reasonseg import read_lisa, read_reasonseg_raw
 from univg.data.readers.refcoco import read_lmms_rows, read_vlm_r1, read_vlm_r1_lines
 from univg.data.readers.univg_r1 import read_cotsft, read_rl
@@ -81,7 +89,14 @@ READERS: dict[str, Reader] = {
     "cotsft": Reader(
         "UniVG-R1 stage 1, ShareGPT, LLaMA-Factory", read_cotsft, "images conversations", without="type"
     ),
-    "cotsft_messages": Reader("the same, as messages of role and content", read_cotsft, "images messages"),
+    "cotsft_messages": Reader(
+        "the same, as messages of role and content", read_cotsft, "images messages", without="objects"
+    ),
+    "ms_swift": Reader("ms-swift, boxes in `objects`", read_ms_swift, "objects"),
+    "llava": Reader("LLaVA, boxes in the text of its conversations", read_llava),
+    "qwen": Reader("Qwen-VL's own fine-tuning JSON, or chat messages", read_qwen),
+    "qwen_pixels": Reader("the same, boxes in pixels (Qwen2.5-VL)", read_qwen_pixels, needs_images=True),
+    "qwen_permille": Reader("the same, boxes 0-1000 (Qwen2-VL, Qwen3-VL)", read_qwen_permille),
     "rl": Reader("UniVG-R1 stage 2", read_rl, "question answer images", without="need_format"),
     "vlm_r1": _in_pixels("RefCOCO/+/g as VLM-R1 JSON", read_vlm_r1, "image problem solution"),
     "vlm_r1_lines": _in_pixels("RefCOCO/+/g as VLM-R1 JSONL", read_vlm_r1_lines, "image conversations"),
@@ -159,6 +174,8 @@ def detect(path: str | os.PathLike[str]) -> str:
     first = next((row for _, row in read_rows(path) if isinstance(row, dict)), None)
     if first is None:
         raise UnivgError("no record with fields", path, "give a published file")
+    if (kind := detect_conversations(path, first)) is not None:
+        return kind
     fitting = [name for name, reader in READERS.items() if reader.fits(first)]
     if len(fitting) == 1:
         return fitting[0]

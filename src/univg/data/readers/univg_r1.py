@@ -12,17 +12,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from univg.data.formats.conversations import Turn, split_turns, strip_tags
-from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import Row, clean_path, get_box, get_images, get_question, shorten
-from univg.data.formats.records import Source, make_samples, reads
+from univg.data.formats.conversations import strip_tags
+from univg.data.formats.fields import Row, clean_path, get_box, get_images, get_question
+from univg.data.formats.records import Source, make_samples
 from univg.data.formats.rows import read_rows
 from univg.data.formats.scale import apply_scale, detect_scale
+from univg.data.readers.chat import ChatSet, read_chat
+from univg.data.readers.wording import find_target, strip_wording
 from univg.grounding.boxes import Box, BoxPermille, clip_unit, unit_to_permille
-from univg.grounding.coordinates import read_quads, to_unit
-from univg.grounding.mentions import decide_image
-from univg.grounding.prompts import DIRECT_SUFFIX, SIMPLE_PREFIX, THINK_SUFFIX
-from univg.grounding.response import dissect
 from univg.grounding.samples import GroundingSample
 
 __all__ = ["METADATA", "add_metadata", "read_cotsft", "read_rl", "strip_wording"]
@@ -31,19 +28,9 @@ METADATA = "univg"
 """The column in which our exports keep what the other framework's format has no place for, as JSON text."""
 
 
-@reads("cotsft", split=split_turns)
-def read_cotsft(source: Source, turn: Turn, record: str) -> Iterable[GroundingSample]:
+def read_cotsft(source: Source) -> Iterator[GroundingSample]:
     """Yield a sample for each question, with its thought; the prompt's wording is taken off the question."""
-    query, thinking = strip_wording(turn.question)
-    answer = dissect(turn.answer, "direct")
-    quads = read_quads(answer.region or "")
-    if not quads and METADATA not in turn.row:
-        raise Unusable("no_box", f"the answer {shorten(turn.answer[-80:])} holds no box")
-    boxes, thought = tuple(map(to_unit, quads)), answer.thought or None
-    target = _find_target(query, thought, len(turn.images))
-    task = str(turn.row.get("task") or "cotsft")
-    sample = GroundingSample(turn.images, query, task, boxes, target, thought, thinking, record)
-    yield add_metadata(sample, turn.row)
+    yield from read_chat(source, _COTSFT)
 
 
 def read_rl(source: Source) -> Iterator[GroundingSample]:
@@ -54,29 +41,11 @@ def read_rl(source: Source) -> Iterator[GroundingSample]:
         images = get_images(row, "images")
         query, thinking = strip_wording(strip_tags(get_question(row, "question")))
         boxes = (apply_scale(get_box(row, "answer"), scale),)
-        target = _find_target(query, None, len(images))
+        target = find_target(query, None, len(images))
         task = str(row.get("task") or "rl")
         yield GroundingSample(images, query, task, boxes, target, thinking=thinking, source=record)
 
     yield from make_samples(source, "rl", read_rows(source.path), convert)
-
-
-def strip_wording(question: str) -> tuple[str, bool]:
-    """Return a question without the prompt's wording, and whether it asks for thinking.
-
-    >>> strip_wording("This is a single image grounding task with simple reference. The dog.")
-    ('The dog.', False)
-    """
-    if question.startswith(SIMPLE_PREFIX.strip()):
-        return question.removeprefix(SIMPLE_PREFIX.strip()).strip(), False
-    for suffix in (THINK_SUFFIX, DIRECT_SUFFIX):
-        question = question.removesuffix(suffix.strip()).rstrip()
-    return question, True
-
-
-def _find_target(query: str, thought: str | None, n_images: int) -> int | None:
-    image, rule = decide_image(n_images, None, query, thought)
-    return image if rule in ("question", "thought") else 0 if n_images == 1 else None
 
 
 def add_metadata(sample: GroundingSample, row: Mapping[str, Any]) -> GroundingSample:
@@ -98,3 +67,8 @@ def add_metadata(sample: GroundingSample, row: Mapping[str, Any]) -> GroundingSa
 
 def _round(boxes: Iterable[Box]) -> list[BoxPermille]:
     return [unit_to_permille(clip_unit(box)[0]) for box in boxes][:1]
+
+
+_COTSFT = ChatSet(
+    "cotsft", finish=add_metadata, keeps_text=lambda row: METADATA in row, task="cotsft", thinks=True
+)

@@ -1,0 +1,332 @@
+"""Read grounding conversations of any set: the scale of the boxes and the counting of images hold for the whole file.
+
+Each answered question becomes a sample. An answer that boxes several things, or boxes in several images, becomes one
+sample for each, whose question says which, so that no box is dropped and none lands on another image. Answers in text
+beside such are no grounding: they are counted in a note.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple
+
+from univg.data.formats.answers import ImageNumbers, Written, find_image_keys, place_boxes, read_written
+from univg.data.formats.conversations import Turn, split_turns
+from univg.data.formats.faults import Unusable
+from univg.data.formats.fields import Row, shorten
+from univg.data.formats.frames import decide_frame, passes_permille
+from univg.data.formats.records import Source, make_samples
+from univg.data.formats.rows import read_rows
+from univg.data.formats.scale import Scale, apply_scale, box_fault, decide_scale, stray_fault
+from univg.data.readers.wording import find_target, strip_wording
+from univg.grounding.boxes import Box, SizeWH
+from univg.grounding.response import dissect
+from univg.grounding.samples import GroundingSample
+
+__all__ = ["ChatSet", "Lesson", "Lessons", "read_chat", "split_lessons"]
+
+
+class Lesson(NamedTuple):
+    """A question with its answer, and the boxes that the answer writes.
+
+    - `told`: the image of each box, from 0, if the format has a field for it.
+    - `shown`: boxes that stand in the question, at each `<bbox>`, with their images.
+    - `sizes`: the size of each image, if the file states it.
+    - `fault`: why it cannot be used, if it cannot.
+    - `beside`: whether another question of the record is answered with a box.
+    """
+
+    turn: Turn
+    written: list[Written]
+    thought: str | None = None
+    told: list[int] | None = None
+    shown: tuple[tuple[Written, int], ...] = ()
+    sizes: tuple[tuple[Any, Any], ...] = ()
+    fault: Unusable | None = None
+    beside: bool = False
+
+
+Lessons = Iterator[tuple[str, Lesson]]
+
+
+def split_lessons(row: Row, untagged: bool = False) -> Lessons:
+    """Yield the questions of a conversation, with the boxes of their answers."""
+    for name, turn in split_turns(row, untagged=untagged):
+        answer = dissect(turn.answer, "direct")
+        try:
+            yield name, Lesson(turn, read_written(answer.region or ""), answer.thought or None)
+        except Unusable as fault:
+            yield name, Lesson(turn, [], fault=fault)
+
+
+@dataclass(frozen=True)
+class ChatSet:
+    """What a format says of its conversations.
+
+    - `scales`: the scale that boxes of a notation are in, or None where the file must tell.
+    - `fixed`: the scale that is certain, because the user named the format so.
+    - `finish`: completes a sample by its record; `keep_text`: whether a record without a box is still a sample.
+    - `thinks`: whether its questions ask for a thought, though none is there.
+    """
+
+    name: str
+    split: Callable[[Row], Lessons] = split_lessons
+    scales: dict[str, Scale | None] = field(default_factory=lambda: {"text": "permille", "keys": None})
+    fixed: Scale | None = None
+    finish: Callable[[GroundingSample, Row], GroundingSample] = lambda sample, row: sample
+    keeps_text: Callable[[Row], bool] = lambda row: False
+    task: str = "grounding"
+    thinks: bool = False
+
+
+_MEASURED = 3000
+"""Boxes whose images are measured to tell pixels from 0-1000, where no number is above 1000."""
+
+
+def read_chat(source: Source, chat: ChatSet) -> Iterator[GroundingSample]:
+    """Yield the samples of a file of conversations."""
+    survey = _Survey(source, chat)
+    survey.look()
+    maker = _Maker(source, chat, survey)
+    yield from make_samples(source, chat.name, read_rows(source.path), maker.convert, split=_mark(chat.split))
+    maker.tell()
+
+
+def _mark(split: Callable[[Row], Lessons]) -> Callable[[Row], Lessons]:
+    """Make `split` say of each question whether another of the record is answered with a box."""
+
+    def split_whole(row: Row) -> Lessons:
+        lessons = list(split(row))
+        boxed = any(lesson.written for _, lesson in lessons)
+        for name, lesson in lessons:
+            yield name, lesson._replace(beside=boxed)
+
+    return split_whole
+
+
+class _Survey:
+    """What the file as a whole tells: how its keys count images, and the scale of each notation of boxes."""
+
+    def __init__(self, source: Source, chat: ChatSet) -> None:
+        self.source, self.chat = source, chat
+        self.numbers = ImageNumbers()
+        self.scales: dict[str, Scale | None] = {}
+
+    def look(self) -> None:
+        """Go through the whole file once."""
+        boxes: defaultdict[str, list[tuple[Box, Callable[[], SizeWH | None]]]] = defaultdict(list)
+        names: dict[str, None] = {}
+        lessons = list(self._list_lessons(names))
+        for lesson in lessons:
+            for key, number in find_image_keys(lesson.written):
+                self.numbers.see(key, number, len(lesson.turn.images))
+        for lesson in lessons:
+            for one, image in self._place(lesson):
+                boxes[one.notation].append((one.box, self._sizer(lesson, image)))
+        if self.source.images is not None:
+            self.source.images.expect(lambda: names)
+        for notation, written in boxes.items():
+            self.scales[notation] = self.chat.fixed or self._decide(notation, written)
+
+    def _list_lessons(self, names: dict[str, None]) -> Iterator[Lesson]:
+        for _, row in read_rows(self.source.path):
+            if isinstance(row, dict):
+                try:
+                    for _, lesson in self.chat.split(row):
+                        names.update(dict.fromkeys(lesson.turn.images))
+                        if lesson.written or lesson.shown:
+                            turn = lesson.turn._replace(
+                                row={}, answer=""
+                            )  # kept for the whole file: only what decides
+                            yield lesson._replace(turn=turn)
+                except Unusable:
+                    continue  # reported when it is read
+
+    def _place(self, lesson: Lesson) -> Iterator[tuple[Written, int | None]]:
+        try:
+            images = find_images(lesson, self.numbers)
+        except Unusable:
+            return  # reported when it is read
+        for one, image in zip(lesson.written, images, strict=True):
+            yield one, image
+        yield from lesson.shown
+
+    def _sizer(self, lesson: Lesson, image: int | None) -> Callable[[], SizeWH | None]:
+        def measure() -> SizeWH | None:
+            if image is None or self.source.images is None:
+                return None
+            try:
+                return read_size(self.source, lesson, image)
+            except Unusable:
+                return None
+
+        return measure
+
+    def _decide(self, notation: str, written: list[tuple[Box, Callable[[], SizeWH | None]]]) -> Scale | None:
+        expected = self.chat.scales.get(notation, "permille")
+        if expected not in (None, "permille"):
+            return decide_scale(((box, size()) for box, size in written), expected, self.source.note)
+        every = expected is None or any(passes_permille(box) for box, _ in written)
+        measured = len(written) if every else _MEASURED
+        sized = [(box, size()) for box, size in islice(written, measured)]
+        rest: list[tuple[Box, SizeWH | None]] = [(box, None) for box, _ in written[measured:]]
+        return decide_frame(sized + rest, expected, self.source.note)
+
+
+def find_images(lesson: Lesson, numbers: ImageNumbers) -> list[int | None]:
+    """Return the image of each box, from 0: by field, key or word beside it, else the one that the question asks for.
+
+    None for a single box where nothing tells; several boxes then are `Unusable`.
+    """
+    turn, written = lesson.turn, lesson.written
+    if not written:
+        return []
+    for told in lesson.told or ():
+        if not 0 <= told < len(turn.images):
+            cause = f"a box lies on image {told}, counted from 0, and there are {len(turn.images)}"
+            raise Unusable("which_image", cause)
+    placed = place_boxes(written, turn.images, numbers)
+    if lesson.told is not None:
+        if placed is not None and len(turn.images) > 1 and placed != lesson.told:
+            raise Unusable("which_image", "the words beside a box name another image than its number does")
+        return [*lesson.told]
+    if placed is not None:
+        return [*placed]
+    query, _ = strip_wording(turn.question)
+    target = find_target(query, lesson.thought, len(turn.images))
+    if target is None and turn.n_new == 1:
+        target = len(turn.images) - 1  # the question shows it
+    if target is None and len(written) > 1:
+        cause = f"nothing tells on which of {len(turn.images)} images {len(written)} boxes lie"
+        raise Unusable("which_image", cause)
+    return [target] * len(written)
+
+
+def read_size(source: Source, lesson: Lesson, image: int) -> SizeWH:
+    """Return the size of an image, compared with what the file states of it."""
+    stated = lesson.sizes[image] if image < len(lesson.sizes) else (None, None)
+    return source.read_size(lesson.turn.images[image], stated)
+
+
+class _Maker:
+    """Makes samples of lessons, and counts what is to be told at the end."""
+
+    def __init__(self, source: Source, chat: ChatSet, survey: _Survey) -> None:
+        self.source, self.chat, self.survey = source, chat, survey
+        self.text_answers = self.divided = self.parts = 0
+
+    def tell(self) -> None:
+        """Note what was counted."""
+        if self.text_answers:
+            self.source.note(
+                f"{self.text_answers} question(s) are answered with text, not with a box: left out"
+            )
+        if self.divided:
+            self.source.note(
+                f"{self.divided} answer(s) box several things or images: {self.parts} samples, one for each, whose "
+                "question says which"
+            )
+
+    def convert(self, lesson: Lesson, record: str) -> Iterable[GroundingSample]:
+        """Yield the samples of one question."""
+        turn = lesson.turn
+        if lesson.fault is not None:
+            raise lesson.fault
+        if not lesson.written and not self.chat.keeps_text(turn.row):
+            if turn.answer.strip() and (lesson.beside or lesson.shown or _shows_box(turn.question)):
+                self.text_answers += 1
+                return
+            raise Unusable("no_box", f"the answer {shorten(turn.answer[-80:])} holds no box")
+        images = find_images(lesson, self.survey.numbers)
+        groups: defaultdict[tuple[str, int | None], list[Box]] = defaultdict(list)
+        for one, image in zip(lesson.written, images, strict=True):
+            groups[one.label, image].append(self._read_box(lesson, one, image))
+        if not groups:
+            groups["", None] = []
+        query, thinking = strip_wording(self._fill_question(lesson))
+        thinking = thinking and (self.chat.thinks or len(turn.images) > 1 or lesson.thought is not None)
+        several_labels, several_images = (len({key[i] for key in groups}) > 1 for i in (0, 1))
+        self.divided += len(groups) > 1
+        self.parts += len(groups) if len(groups) > 1 else 0
+        for (label, image), boxes in groups.items():
+            asked = _ask(query, label if several_labels else "", image if several_images else None)
+            name = (
+                record
+                if len(groups) == 1
+                else f"{record}@{_name(label, image, several_labels, several_images)}"
+            )
+            extra = {"label": label} if label else {}
+            extra |= {"question": query} if asked != query else {}
+            if image is None and not boxes:
+                image = find_target(query, lesson.thought, len(turn.images))
+            task = str(turn.row.get("task") or self.chat.task)
+            sample = GroundingSample(
+                turn.images, asked, task, tuple(boxes), image, lesson.thought, thinking, name, extra
+            )
+            yield self.chat.finish(sample, turn.row) if len(groups) == 1 else sample
+
+    def _fill_question(self, lesson: Lesson) -> str:
+        """Return the question, with each box that it shows in the place of its `<bbox>`, 0-1000."""
+        text, *rest = lesson.turn.question.split("<bbox>") if lesson.shown else [lesson.turn.question]
+        for (one, image), following in zip(lesson.shown, rest, strict=True):
+            x1, y1, x2, y2 = (round(1000 * value) for value in self._read_box(lesson, one, image))
+            text += f"<|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>{following}"
+        return text
+
+    def _read_box(self, lesson: Lesson, one: Written, image: int | None) -> Box:
+        """Return a box in the unit frame; `Unusable` if it is of another scale than the file's."""
+        scale = self.survey.scales.get(one.notation)
+        text = "(" + ", ".join(f"{value:.6g}" for value in one.box) + ")"
+        if scale is None:
+            fix = "say with --images where the images lie, or name --format qwen_pixels or qwen_permille"
+            raise Unusable(
+                "wrong_scale", f"{text} may be in pixels or 0-1000: nothing in the file tells", fix
+            )
+        if fault := stray_fault(one.box, scale):
+            raise Unusable(*fault)
+        if scale == "permille" and passes_permille(one.box):
+            raise Unusable("wrong_scale", f"{text} passes 1000, and the file is written 0-1000: in pixels?")
+        size = None
+        if scale == "pixel":
+            if image is None:
+                n = len(lesson.turn.images)
+                raise Unusable(
+                    "which_image", f"{text} is in pixels, and nothing tells of which of {n} images"
+                )
+            size = read_size(self.source, lesson, image)
+        box = apply_scale(one.box, scale, size)
+        if (fault := box_fault(box)) and fault[0] in ("bad_box", "wrong_scale"):
+            where = (
+                f" of {lesson.turn.images[image]}, {size[0]}x{size[1]}" if size and image is not None else ""
+            )
+            raise Unusable(
+                fault[0], f"{text} lies far outside the image{where}" if max(box) > 1 else fault[1]
+            )
+        return box
+
+
+def _shows_box(question: str) -> bool:
+    try:
+        return bool(read_written(question))
+    except Unusable:
+        return True
+
+
+def _ask(query: str, label: str, image: int | None) -> str:
+    """Return a question that says which of several things, and in which image.
+
+    >>> _ask("Describe.", "the dog", 1)
+    'Describe. Locate the dog in image 2.'
+    """
+    if not label and image is None:
+        return query
+    where = "" if image is None else f" in image {image + 1}"
+    return f"{query} Locate {label or 'it'}{where}."
+
+
+def _name(label: str, image: int | None, by_label: bool, by_image: bool) -> str:
+    where = f"image {image + 1}" if by_image and image is not None else ""
+    return " ".join(filter(None, (label if by_label else "", where))) or "unnamed"

@@ -1,0 +1,27 @@
+"""Take the paper's wording off a question, and find the image that question and thought name."""
+
+from __future__ import annotations
+
+from univg.grounding.mentions import decide_image
+from univg.grounding.prompts import DIRECT_SUFFIX, SIMPLE_PREFIX, THINK_SUFFIX
+
+__all__ = ["find_target", "strip_wording"]
+
+
+def strip_wording(question: str) -> tuple[str, bool]:
+    """Return a question without the prompt's wording, and whether it asks for thinking.
+
+    >>> strip_wording("This is a single image grounding task with simple reference. The dog.")
+    ('The dog.', False)
+    """
+    if question.startswith(SIMPLE_PREFIX.strip()):
+        return question.removeprefix(SIMPLE_PREFIX.strip()).strip(), False
+    for suffix in (THINK_SUFFIX, DIRECT_SUFFIX):
+        question = question.removesuffix(suffix.strip()).rstrip()
+    return question, True
+
+
+def find_target(query: str, thought: str | None, n_images: int) -> int | None:
+    """Return the image, from 0, that the question names, else the thought, else the only one; None if nothing tells."""
+    image, rule = decide_image(n_images, None, query, thought)
+    return image if rule in ("question", "thought") else 0 if n_images == 1 else None
