@@ -76,7 +76,7 @@ def decide_frame(
 
 
 def passes_permille(box: Box) -> bool:
-    """Tell whether a box passes 1000 by more than boxes of 0-1000 do: published ones reach beyond the image a little."""
+    """Tell whether a box passes 1000 by more than published boxes of 0-1000 do."""
     return max(map(abs, box)) > _PERMILLE * UNIT_LIMIT
 
 

@@ -15,7 +15,15 @@ from typing import Literal, TypeAlias
 from univg.data.formats.fields import find_numbers
 from univg.data.formats.records import Source
 from univg.data.formats.rows import read_rows
-from univg.grounding.boxes import Box, SizeWH, is_degenerate, is_ordered, px_to_unit, unit_to_permille
+from univg.grounding.boxes import (
+    Box,
+    SizeWH,
+    clip_unit,
+    is_degenerate,
+    is_ordered,
+    px_to_unit,
+    unit_to_permille,
+)
 
 __all__ = [
     *("SCALES", "Scale", "apply_scale", "box_fault", "decide_scale", "detect_scale", "lesson_fault"),
@@ -192,12 +200,17 @@ def lesson_fault(box_unit: Box) -> tuple[str, str] | None:
     (True, 'inverted_box')
     >>> lesson_fault((0.5001, 0.1, 0.5003, 0.5))
     ('degenerate_box', '(0.5001, 0.1, 0.5003, 0.5) has no area in whole thousandths, in which answers are written')
+    >>> lesson_fault((1.2, 1.2, 1.4, 1.5))
+    ('out_of_range', '(1.2, 1.2, 1.4, 1.5) lies outside the image: clipped to it, it has no area')
     """
     fault = box_fault(box_unit)
-    if fault is not None and (fault[0] != "out_of_range" or is_degenerate(box_unit)):
+    if fault is not None and fault[0] != "out_of_range":
         return fault
-    x1, y1, x2, y2 = unit_to_permille(box_unit)
+    clipped = clip_unit(box_unit)[0]  # as answers are written
+    text = "(" + ", ".join(f"{value:.6g}" for value in box_unit) + ")"
+    if is_degenerate(clipped):
+        return "out_of_range", f"{text} lies outside the image: clipped to it, it has no area"
+    x1, y1, x2, y2 = unit_to_permille(clipped)
     if x1 >= x2 or y1 >= y2:
-        text = "(" + ", ".join(f"{value:.6g}" for value in box_unit) + ")"
         return "degenerate_box", f"{text} has no area in whole thousandths, in which answers are written"
     return None

@@ -20,7 +20,7 @@ from univg.data.formats.fields import Row, shorten
 from univg.data.formats.frames import decide_frame, passes_permille
 from univg.data.formats.records import Source, make_samples
 from univg.data.formats.rows import read_rows
-from univg.data.formats.scale import Scale, apply_scale, box_fault, decide_scale, stray_fault
+from univg.data.formats.scale import SCALES, Scale, apply_scale, box_fault, decide_scale, stray_fault
 from univg.data.readers.wording import find_target, strip_wording
 from univg.grounding.boxes import Box, SizeWH
 from univg.grounding.response import dissect
@@ -70,6 +70,7 @@ class ChatSet:
     - `fixed`: the scale that is certain, because the user named the format so.
     - `finish`: completes a sample by its record; `keep_text`: whether a record without a box is still a sample.
     - `thinks`: whether its questions ask for a thought, though none is there.
+    - `tells`: whether the scale is noted where it is the expected one too, as the set exists in several.
     """
 
     name: str
@@ -80,6 +81,7 @@ class ChatSet:
     keeps_text: Callable[[Row], bool] = lambda row: False
     task: str = "grounding"
     thinks: bool = False
+    tells: bool = False
 
 
 _MEASURED = 3000
@@ -129,7 +131,9 @@ class _Survey:
         if self.source.images is not None:
             self.source.images.expect(lambda: names)
         for notation, written in boxes.items():
-            self.scales[notation] = self.chat.fixed or self._decide(notation, written)
+            scale = self.scales[notation] = self.chat.fixed or self._decide(notation, written)
+            if self.chat.tells and scale is not None and scale == self.chat.scales[notation]:
+                self.source.note(f"boxes are written {SCALES[scale]}")
 
     def _list_lessons(self, names: dict[str, None]) -> Iterator[Lesson]:
         for _, row in read_rows(self.source.path):
@@ -150,8 +154,7 @@ class _Survey:
             images = find_images(lesson, self.numbers)
         except Unusable:
             return  # reported when it is read
-        for one, image in zip(lesson.written, images, strict=True):
-            yield one, image
+        yield from zip(lesson.written, images, strict=True)
         yield from lesson.shown
 
     def _sizer(self, lesson: Lesson, image: int | None) -> Callable[[], SizeWH | None]:

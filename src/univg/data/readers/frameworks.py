@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from univg.data.formats.answers import read_written
 from univg.data.formats.conversations import read_content, strip_tags
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import Row, clean_path, get_list, get_text, shorten
+from univg.data.formats.frames import passes_permille
 from univg.data.formats.records import Source, reads
 from univg.data.formats.rows import Rows, read_rows
-from univg.data.readers.univg_r1 import add_metadata, strip_wording
+from univg.data.readers.univg_r1 import METADATA, add_metadata, strip_wording
 from univg.grounding.coordinates import read_quads, to_unit
 from univg.grounding.samples import GroundingSample, SampleError
 
@@ -70,9 +72,16 @@ def _read_prompt(row: Row) -> str:
 def _make_sample(row: Row, record: str, prompt: str, answer: str, kept: Mapping[str, Any]) -> GroundingSample:
     images = tuple(_read_path(value, i, record) for i, value in enumerate(get_list(row, "images")))
     query, thinking = strip_wording(strip_tags(prompt))
+    written = read_written(answer)
+    if stray := next((one.box for one in written if passes_permille(one.box)), None):
+        raise Unusable("wrong_scale", f"{shorten(stray)} passes 1000, in which the set is written")
     boxes = tuple(map(to_unit, read_quads(answer)))
     if not boxes:
         raise Unusable("no_box", f"the answer {shorten(answer)} holds no box")
+    if len(boxes) > 1 and len(images) > 1 and METADATA not in kept:
+        raise Unusable(
+            "which_image", f"nothing tells on which of {len(images)} images {len(boxes)} boxes lie"
+        )
     sample = GroundingSample(images, query, "grounding", boxes, thinking=thinking, source=record)
     return add_metadata(sample, kept)
 

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from univg.data.formats.answers import ImageNumbers, Written, place_boxes, read_written
 from univg.data.formats.conversations import Turn, find_named_image, read_answer_boxes, split_turns
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import shorten
+from univg.data.formats.frames import passes_permille
 from univg.data.formats.records import Source, make_samples
 from univg.data.formats.rows import read_rows
+from univg.data.formats.scale import UNIT_LIMIT, apply_scale
 from univg.grounding.boxes import Box
-from univg.grounding.mentions import decide_image
 from univg.grounding.samples import GroundingSample
 
 __all__ = ["TASKS", "read_mgrounding", "read_mgrounding_text"]
@@ -46,25 +48,26 @@ def read_mgrounding(source: Source) -> Iterator[GroundingSample]:
 
     def convert(turn: Turn, record: str) -> Iterable[GroundingSample]:
         nonlocal text_answers
-        named = list(read_answer_boxes(turn.answer))
-        if not named and _is_text_answer(turn):
+        written = read_written(turn.answer)
+        if not written and _is_text_answer(turn):
             text_answers += 1
             return
-        if not named:
+        if not written:
             raise Unusable("no_box", f"the answer {shorten(turn.answer)} holds no box")
         images, query = turn.images, turn.question
         kind = str(turn.row.get("type") or "")
         task = _find_task(kind, source.path.stem)
-        frames = _find_frames(named, len(images))
-        if frames is None:
-            boxes = tuple(box for box, _ in named)
-            target = find_named_image(len(images), query, turn.answer)
-            yield GroundingSample(images, query, task, boxes, target, source=record, extra={"type": kind})
+        boxes = [_read_box(one.box) for one in written]
+        frames = _find_frames(written, turn, task)
+        if len(set(frames)) == 1:
+            extra = {"type": kind}
+            yield GroundingSample(images, query, task, tuple(boxes), frames[0], source=record, extra=extra)
             return
         extra = {"type": kind, "question": query}
-        for frame, (box, _) in zip(frames, named, strict=True):
+        for frame in dict.fromkeys(frame for frame in frames if frame is not None):
             asked, name = f"{query} Locate it in image {frame + 1}.", f"{record}@image {frame + 1}"
-            yield GroundingSample(images, asked, task, (box,), frame, source=name, extra=extra)
+            there = tuple(box for box, on in zip(boxes, frames, strict=True) if on == frame)
+            yield GroundingSample(images, asked, task, there, frame, source=name, extra=extra)
 
     yield from make_samples(source, "mgrounding", read_rows(source.path), convert, split=split_turns)
     if text_answers:
@@ -104,18 +107,29 @@ def _is_text_answer(turn: Turn) -> bool:
     return bool(turn.answer.strip()) and next(read_answer_boxes(turn.question), None) is not None
 
 
-def _find_frames(named: list[tuple[Box, str]], n_images: int) -> list[int] | None:
-    """Return the image of each of several boxes, if they lie in different ones; None if they are one image's.
+def _read_box(written: Box) -> Box:
+    """Return a box in the unit frame: 0-1000, unless written as fractions."""
+    if passes_permille(written):
+        cause = f"({', '.join(f'{value:.6g}' for value in written)}) passes 1000, in which the set is written"
+        raise Unusable("wrong_scale", cause)
+    fractions = max(map(abs, written)) <= UNIT_LIMIT and any(value % 1 for value in written)
+    return written if fractions else apply_scale(written, "permille")
 
-    Images named before the boxes decide; else as many boxes as images, or one fewer (the first image shows the
-    object to follow), stand for the images in order.
+
+def _find_frames(written: list[Written], turn: Turn, task: str) -> list[int | None]:
+    """Return the image of each box.
+
+    Images named beside the boxes decide. In tracking, else as many boxes as images, or one fewer (the first image
+    shows the object to follow), stand for the images in order; in other tasks only if the question names no image.
     """
-    if len(named) < 2:
-        return None
-    by_words = [decide_image(n_images, None, "", words) for _, words in named]
-    if all(rule == "thought" for _, rule in by_words):
-        frames = [image for image, _ in by_words]
-        return frames if len(set(frames)) == len(frames) else None
-    if len(named) == n_images:
-        return list(range(n_images))
-    return list(range(1, n_images)) if len(named) == n_images - 1 else None
+    n, n_images = len(written), len(turn.images)
+    placed = place_boxes(written, turn.images, ImageNumbers())
+    if placed is not None:
+        return [*placed]
+    target = find_named_image(n_images, turn.question, turn.answer)
+    in_order = n > 1 and n in (n_images, n_images - 1)
+    if in_order and (target is None or task == "object_tracking"):
+        return [*range(n_images - n, n_images)]
+    if n > 1 and target is None:
+        raise Unusable("which_image", f"nothing tells on which of {n_images} images {n} boxes lie")
+    return [target] * n

@@ -32,8 +32,11 @@ __all__ = ["read_ms_swift"]
 
 _BOX, _REF = "<bbox>", "<ref-object>"
 _TYPES: dict[str, Notation] = {
-    **{"real": "real", "norm1": "norm1", "norm_1": "norm1"},
-    **{"norm1000": "norm1000", "norm_1000": "norm1000"},
+    "real": "real",
+    "norm1": "norm1",
+    "norm_1": "norm1",
+    "norm1000": "norm1000",
+    "norm_1000": "norm1000",
 }
 _NAME = re.compile(r"<ref>(.*?)</ref>", re.DOTALL)
 
@@ -172,8 +175,8 @@ def _read_objects(value: Any) -> _Objects:
         except (ValueError, RecursionError):
             raise Unusable("bad_field", f"'objects' is {shorten(value)}, not JSON") from None
     if isinstance(value, list) and all(isinstance(one, Mapping) for one in value):
-        boxes = [_read_old(one) for one in value]
-        return _Objects([str(one.get("caption") or one.get("ref") or "") for one in value], boxes)
+        names = [str(one.get("caption") or one.get("ref") or "") for one in value]
+        return _Objects(names, [_read_old(one) for one in value])
     if not isinstance(value, Mapping):
         raise Unusable("bad_field", f"'objects' is {name_kind(value)}, not an object with 'bbox'")
     boxes = value.get("bbox") or []
@@ -198,8 +201,8 @@ def _spread(value: Any, n: int, name: str) -> list[Any]:
 
 def _read_old(one: Mapping[str, Any]) -> _Object:
     boxes = one.get("bbox")
-    several = isinstance(boxes, list) and boxes and isinstance(boxes[0], list)
-    return _make_object(boxes if several else [boxes], one.get("bbox_type"), one.get("image"))
+    boxes = boxes if isinstance(boxes, list) and boxes and isinstance(boxes[0], list) else [boxes]
+    return _make_object(boxes, one.get("bbox_type"), one.get("image"))
 
 
 def _make_object(boxes: list[Any], kind: Any, image: Any) -> _Object:

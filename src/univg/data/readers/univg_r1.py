@@ -12,13 +12,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from univg.data.formats.conversations import strip_tags
+from univg.data.formats.answers import Written
+from univg.data.formats.conversations import Turn, strip_tags
 from univg.data.formats.fields import Row, clean_path, get_box, get_images, get_question
-from univg.data.formats.records import Source, make_samples
-from univg.data.formats.rows import read_rows
-from univg.data.formats.scale import apply_scale, detect_scale
-from univg.data.readers.chat import ChatSet, read_chat
-from univg.data.readers.wording import find_target, strip_wording
+from univg.data.formats.records import Source
+from univg.data.readers.chat import ChatSet, Lesson, Lessons, read_chat
+from univg.data.readers.wording import strip_wording
 from univg.grounding.boxes import Box, BoxPermille, clip_unit, unit_to_permille
 from univg.grounding.samples import GroundingSample
 
@@ -35,17 +34,13 @@ def read_cotsft(source: Source) -> Iterator[GroundingSample]:
 
 def read_rl(source: Source) -> Iterator[GroundingSample]:
     """Yield a sample for each record, as the reference trainer reads it: `<image>` removed, stripped."""
-    scale = detect_scale(source, "answer")
+    yield from read_chat(source, _RL)
 
-    def convert(row: Row, record: str) -> Iterable[GroundingSample]:
-        images = get_images(row, "images")
-        query, thinking = strip_wording(strip_tags(get_question(row, "question")))
-        boxes = (apply_scale(get_box(row, "answer"), scale),)
-        target = find_target(query, None, len(images))
-        task = str(row.get("task") or "rl")
-        yield GroundingSample(images, query, task, boxes, target, thinking=thinking, source=record)
 
-    yield from make_samples(source, "rl", read_rows(source.path), convert)
+def _split_rl(row: Row) -> Lessons:
+    images = get_images(row, "images")
+    turn = Turn(row, images, strip_tags(get_question(row, "question")), "", len(images))
+    yield "", Lesson(turn, [Written(get_box(row, "answer"))])
 
 
 def add_metadata(sample: GroundingSample, row: Mapping[str, Any]) -> GroundingSample:
@@ -72,3 +67,4 @@ def _round(boxes: Iterable[Box]) -> list[BoxPermille]:
 _COTSFT = ChatSet(
     "cotsft", finish=add_metadata, keeps_text=lambda row: METADATA in row, task="cotsft", thinks=True
 )
+_RL = ChatSet("rl", _split_rl, task="rl", thinks=True, tells=True)

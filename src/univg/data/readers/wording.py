@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from univg.grounding.mentions import decide_image
 from univg.grounding.prompts import DIRECT_SUFFIX, SIMPLE_PREFIX, THINK_SUFFIX
 
 __all__ = ["find_target", "strip_wording"]
+
+_ELLIPSIS = re.compile(
+    r"((?:image|picture|photo|frame)\b.*\b(?:in|on) the (?:first|second|third|fourth|fifth|last))(?: one)?"
+    r"(?=\s*(?:[.,;:?!]|\Z))",
+    re.IGNORECASE | re.DOTALL,
+)
+"""An image named by its number alone, after another was named in full: "… of the first image in the second"."""
 
 
 def strip_wording(question: str) -> tuple[str, bool]:
@@ -22,6 +31,10 @@ def strip_wording(question: str) -> tuple[str, bool]:
 
 
 def find_target(query: str, thought: str | None, n_images: int) -> int | None:
-    """Return the image, from 0, that the question names, else the thought, else the only one; None if nothing tells."""
-    image, rule = decide_image(n_images, None, query, thought)
+    """Return the image, from 0, that the question names, else the thought, else the only one; None if nothing tells.
+
+    >>> find_target("Find the box of the first image in the second.", None, 2)
+    1
+    """
+    image, rule = decide_image(n_images, None, _ELLIPSIS.sub(r"\1 image", query), thought)
     return image if rule in ("question", "thought") else 0 if n_images == 1 else None
