@@ -249,7 +249,7 @@ def _follow(images: list[int | None]) -> list[int]:
 
 def _check_one(words: str) -> None:
     """Refuse words that say before a box that it lies on another image than the only one."""
-    if (match := _SAID_BEFORE.search(words)) and int(match[1]) != 1:
+    if (match := _SAID_BEFORE.search(_MARKS.sub(" ", words))) and int(match[1]) != 1:
         raise Unusable("which_image", f"an answer has a box of image {match[1]}, and there is one image")
 
 

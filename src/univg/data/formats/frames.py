@@ -16,11 +16,11 @@ __all__ = ["decide_frame", "passes_permille"]
 
 _PERMILLE, _PERCENT = 1000.0, 100.0
 _ENOUGH = 10
-_SURE, _SURER = 2.0, 4.0
-"""Decimal orders by which one frame must be likelier than the other; the latter against what a format says."""
+_SURE, _SURER, _SUREST = 2.0, 4.0, 10.0
+"""Decimal orders by which one frame must be likelier than the other; the last against what a format says."""
 _A_LITTLE, _FAR = 2.0, 3.0
 """Decimal orders of how unlikely a box is that passes its frame's edge, by 5 % or by more."""
-_MIXED = 0.1
+_MIXED, _HALF = 0.1, 0.5
 
 
 def decide_frame(
@@ -46,17 +46,27 @@ def decide_frame(
     if top <= _PERCENT and n >= _ENOUGH and all(min(size) >= 3 * _PERCENT for size in sizes):
         return _tell("percent", f"no number of {n} boxes passes 100", found)
     passing = sum(passes_permille(box) for box, _ in written)
-    known = [(box, size) for box, size in written if size is not None]
+    known = {
+        (box, size) for box, size in written if size is not None
+    }  # the same box twice tells no more than once
     if not known:
         return _decide_without_sizes(n, passing, top, expected, found)
     odds = sum(_weigh(box, size) - _weigh(box, (1000, 1000)) for box, size in known)
     outside = sum(_reach(box, size) > 0 for box, size in known)
-    sure = _SURER if expected and top <= _PERMILLE else _SURE
+    credible = any(passes_permille(box) and not _reach(box, size) for box, size in known)
+    sure = _SUREST if expected and not credible else _SURE
+    across, down = (max(max(box[i::2]) / size[i] for box, size in known) for i in (0, 1))
+    if odds >= sure and across * down < _HALF and -len(known) * math.log10(across * down) >= _SURER:
+        found(
+            f"{passing} of {n} box(es) pass 1000, and all lie in the upper left {across:.0%} x {down:.0%} of their "
+            "image: in pixels of a smaller copy (Qwen2.5-VL writes those of the resized image)? None is read"
+        )
+        return None
     if odds >= sure:
-        inside = "all lie" if not outside else f"{len(known) - outside} of {len(known)} lie"
         over = sum(max(box) > _PERMILLE for box, _ in written)
+        inside = "all lie" if not outside else f"{len(known) - outside} of {len(known)} lie"
         return _tell("pixel", f"{over} of {n} box(es) pass 1000, and {inside} inside their image", found)
-    if passing > _MIXED * n or (passing and odds > -_SURE):
+    if passing > _MIXED * n or (credible and odds > -_SURE):
         found(
             f"{passing} of {n} box(es) pass 1000, and {outside} lie outside their image as pixels: in pixels of other "
             "sizes (Qwen2.5-VL writes those of the resized image), or mixed? None is read"
@@ -67,6 +77,10 @@ def decide_frame(
             f"{n} box(es) may be in pixels or 0-1000 alike: none is read (--format qwen_pixels or qwen_permille)"
         )
         return None
+    if expected and odds >= _SURER:
+        found(
+            f"all {n} box(es) lie inside their image as pixels too: read as 0-1000, as the format says; pixels?"
+        )
     if passing:
         found(f"{passing} of {n} box(es) pass 1000, and the others fit 0-1000: see wrong_scale")
     elif expected is None:

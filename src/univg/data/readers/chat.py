@@ -301,7 +301,10 @@ class _Maker:
                 )
             size = read_size(self.source, lesson, image)
         box = apply_scale(one.box, scale, size)
-        if (fault := box_fault(box)) and fault[0] in ("bad_box", "wrong_scale"):
+        fault = box_fault(box)
+        if fault and (
+            fault[0] == "bad_box" or (fault[0] == "wrong_scale" and (scale == "permille" or max(box) > 1))
+        ):
             where = (
                 f" of {lesson.turn.images[image]}, {size[0]}x{size[1]}" if size and image is not None else ""
             )
