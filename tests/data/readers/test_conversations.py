@@ -1,4 +1,4 @@
-"""Conversations as people bring them: ms-swift, LLaVA, Qwen, chat messages; their scales, and which image a box is on."""
+"""Conversations as people bring them: ms-swift, LLaVA, Qwen, chat messages; their scales, and the images of boxes."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ READ: list[Any] = [
         [
             talk(
                 "Which cats?",
-                '[{"image_idx": 1, "bbox_2d": [0.1, 0.2, 0.3, 0.4]}, {"image_idx": 0, "bbox_2d": [0.1, 0.1, 0.5, 0.5]}]',
+                '[{"image_idx": 1, "bbox": [0.1, 0.2, 0.3, 0.4]}, {"image_idx": 0, "bbox": [0.1, 0.1, 0.5, 0.5]}]',
                 TWO,
             )
         ],

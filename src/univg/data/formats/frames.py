@@ -53,23 +53,30 @@ def decide_frame(
         return _decide_without_sizes(n, passing, top, expected, found)
     odds = sum(_weigh(box, size) - _weigh(box, (1000, 1000)) for box, size in known)
     outside = sum(_reach(box, size) > 0 for box, size in known)
+    return _decide_with_sizes(n, passing, known, expected, found)
+
+
+def _decide_with_sizes(
+    n: int, passing: int, known: set[tuple[Box, SizeWH]], expected: Scale | None, found: Callable[[str], None]
+) -> Scale | None:
+    outside = sum(_reach(box, size) > 0 for box, size in known)
+    over = f"{passing} of {n} box(es) pass 1000, and"
     credible = any(passes_permille(box) and not _reach(box, size) for box, size in known)
-    sure = _SUREST if expected and not credible else _SURE
-    across, down = (max(max(box[i::2]) / size[i] for box, size in known) for i in (0, 1))
-    if odds >= sure and across * down < _HALF and -len(known) * math.log10(across * down) >= _SURER:
-        found(
-            f"{passing} of {n} box(es) pass 1000, and all lie in the upper left {across:.0%} x {down:.0%} of their "
-            "image: in pixels of a smaller copy (Qwen2.5-VL writes those of the resized image)? None is read"
-        )
-        return None
-    if odds >= sure:
-        over = sum(max(box) > _PERMILLE for box, _ in written)
+    odds = sum(_weigh(box, size) - _weigh(box, (1000, 1000)) for box, size in known)
+    if odds >= (_SUREST if expected and not credible else _SURE):
+        across, down = (max(max(box[i::2]) / size[i] for box, size in known) for i in (0, 1))
+        if across * down < _HALF and -len(known) * math.log10(across * down) >= _SURER:
+            found(
+                f"{over} all lie in the upper left {across:.0%} x {down:.0%} of their image: in pixels of a smaller "
+                "copy (Qwen2.5-VL writes those of the resized image)? None is read"
+            )
+            return None
         inside = "all lie" if not outside else f"{len(known) - outside} of {len(known)} lie"
-        return _tell("pixel", f"{over} of {n} box(es) pass 1000, and {inside} inside their image", found)
+        return _tell("pixel", f"{over} {inside} inside their image", found)
     if passing > _MIXED * n or (credible and odds > -_SURE):
         found(
-            f"{passing} of {n} box(es) pass 1000, and {outside} lie outside their image as pixels: in pixels of other "
-            "sizes (Qwen2.5-VL writes those of the resized image), or mixed? None is read"
+            f"{over} {outside} lie outside their image as pixels: in pixels of other sizes (Qwen2.5-VL writes those of "
+            "the resized image), or mixed? None is read"
         )
         return None
     if expected is None and odds > -_SURE:
@@ -82,7 +89,7 @@ def decide_frame(
             f"all {n} box(es) lie inside their image as pixels too: read as 0-1000, as the format says; pixels?"
         )
     if passing:
-        found(f"{passing} of {n} box(es) pass 1000, and the others fit 0-1000: see wrong_scale")
+        found(f"{over} the others fit 0-1000: see wrong_scale")
     elif expected is None:
         why = f"{outside} of {n} box(es) lie outside their image as pixels, none as 0-1000"
         return _tell("permille", why, found)
