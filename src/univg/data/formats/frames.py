@@ -46,13 +46,10 @@ def decide_frame(
     if top <= _PERCENT and n >= _ENOUGH and all(min(size) >= 3 * _PERCENT for size in sizes):
         return _tell("percent", f"no number of {n} boxes passes 100", found)
     passing = sum(passes_permille(box) for box, _ in written)
-    known = {
-        (box, size) for box, size in written if size is not None
-    }  # the same box twice tells no more than once
+    # A set, as the same box twice tells no more than once.
+    known = {(box, size) for box, size in written if size is not None}
     if not known:
         return _decide_without_sizes(n, passing, top, expected, found)
-    odds = sum(_weigh(box, size) - _weigh(box, (1000, 1000)) for box, size in known)
-    outside = sum(_reach(box, size) > 0 for box, size in known)
     return _decide_with_sizes(n, passing, known, expected, found)
 
 
