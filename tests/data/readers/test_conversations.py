@@ -14,7 +14,7 @@ from PIL import Image
 
 from univg.data.exports import Export, export
 from univg.data.formats.scale import lesson_fault
-from univg.data.readers import RecordFault, detect, read
+from univg.data.readers import ImageRoot, RecordFault, detect, read
 from univg.errors import UnivgError
 from univg.grounding.samples import GroundingSample
 
@@ -529,6 +529,47 @@ def test_a_question_sees_the_images_shown_by_then(put: Put, images: Path) -> Non
     assert [(s.images, s.target_image) for s in samples] == [(("a.jpg",), 0), (("a.jpg", "b.jpg"), 1)]
 
 
+THREE = [*TWO, "screen.png"]
+FIRST, OTHER = "<|box_start|>(1,1),(20,20)<|box_end|>", "<|box_start|>(2,2),(30,30)<|box_end|>"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "targets", "fault"),
+    [
+        (f"Image 1: {FIRST} {OTHER} Image 3: {BOX}", "x", [0, 2], None),
+        (f"{FIRST} in the first image, {OTHER} in the third image", "x", [0, 2], None),
+        (f"{FIRST}{OTHER}", "ot_train", [1, 2], None),
+        (f"{FIRST}{OTHER}{BOX}{BOX}", "x", [], "which_image"),
+        (f"Image 1: {FIRST} {OTHER} in image 2", "x", [], "which_image"),
+        ("<|box_start|>(1746,1012),(1767,1028)<|box_end|>", "x", [], "wrong_scale"),
+    ],
+)
+def test_mgrounding_puts_each_box_on_its_image(
+    answer: str, kind: str, targets: list[int], fault: str | None, put: Put
+) -> None:
+    turns = [{"from": "human", "value": "<image>" * 3 + "Where?"}, {"from": "gpt", "value": answer}]
+    row = {"id": "t", "type": kind, "images": THREE, "conversations": turns}
+    samples, faults, notes = every(put([row]))
+    assert [s.target_image for s in samples] == targets
+    assert [found.kind for found in faults] == ([fault] if fault else [])
+    assert bool(notes) == bool(targets)
+    if not fault:
+        assert sum(len(s.boxes) for s in samples) == answer.count("box_start")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"), [("(1,2),(30,40) (5,6),(70,80)", "which_image"), ("(10,20),(1500,40)", "wrong_scale")]
+)
+def test_rows_of_other_frameworks_are_no_guess(answer: str, kind: str, put: Put) -> None:
+    rows = [
+        {"problem": "<image><image>Where?", "answer": answer, "images": TWO},
+        {"prompt": [{"role": "user", "content": "Where?"}], "images": TWO, "solution": answer},
+    ]
+    for row in rows:
+        samples, faults, _ = every(put([row]))
+        assert (samples, [fault.kind for fault in faults]) == ([], [kind])
+
+
 def test_detection_leaves_vlm_r1_alone(put: Put) -> None:
     assert detect(put([llava("Where?", "[10, 20, 30, 40]")])) == "vlm_r1_lines"
     with pytest.raises(UnivgError, match="no known format"):
@@ -586,12 +627,25 @@ def test_any_ms_swift_answer_is_read_back(
         found.remove(next(one for one in found if one == (name, image, pytest.approx(box))))
 
 
-@pytest.mark.parametrize("to", ["sharegpt", "llamafactory", "trl"])
-def test_what_convert_writes_is_read_back(to: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("to", ["sharegpt", "llamafactory", "trl", "ms_swift"])
+def test_what_convert_writes_is_read_back(to: str, tmp_path: Path, images: Path) -> None:
     sample = GroundingSample(tuple(TWO), "Where?", "diff", (UNIT,), 0, "Left.", source="x#1", extra={"k": 1})
     path = tmp_path / "out.json"
-    assert export([sample], to, path, Export()) == 1
-    assert every(path)[0] == [sample]
+    assert export([sample], to, path, Export(images=ImageRoot(images))) == 1
+    assert every(path, images) == ([sample], [], [])
+
+
+def test_ms_swift_without_our_column_keeps_its_boxes(tmp_path: Path, images: Path) -> None:
+    sample = GroundingSample(tuple(TWO), "Where?", "diff", (UNIT, HALF), 1, "Left.")
+    export([sample], "ms_swift", tmp_path / "out.jsonl", Export(images=ImageRoot(images)))
+    row = json.loads((tmp_path / "out.jsonl").read_text())
+    (tmp_path / "out.jsonl").write_text(json.dumps({k: v for k, v in row.items() if k != "univg"}))
+    ((found,), faults, _) = every(tmp_path / "out.jsonl", images)
+    assert faults == [] and list(found.boxes) == [
+        pytest.approx(UNIT, abs=1e-5),
+        pytest.approx(HALF, abs=1e-5),
+    ]
+    assert (found.query, found.target_image, found.thought) == ("Where?", 1, "Left.")
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,10 @@ TEXT_TASK = "group_captioning"
 
 def read_mgrounding(source: Source) -> Iterator[GroundingSample]:
     """Yield a sample for each question that is answered with a box, one for each frame where several are boxed."""
-    text_answers = 0
+    text_answers = divided = 0
 
     def convert(turn: Turn, record: str) -> Iterable[GroundingSample]:
-        nonlocal text_answers
+        nonlocal text_answers, divided
         written = read_written(turn.answer)
         if not written and _is_text_answer(turn):
             text_answers += 1
@@ -63,6 +63,7 @@ def read_mgrounding(source: Source) -> Iterator[GroundingSample]:
             extra = {"type": kind}
             yield GroundingSample(images, query, task, tuple(boxes), frames[0], source=record, extra=extra)
             return
+        divided += 1
         extra = {"type": kind, "question": query}
         for frame in dict.fromkeys(frame for frame in frames if frame is not None):
             asked, name = f"{query} Locate it in image {frame + 1}.", f"{record}@image {frame + 1}"
@@ -70,6 +71,10 @@ def read_mgrounding(source: Source) -> Iterator[GroundingSample]:
             yield GroundingSample(images, asked, task, there, frame, source=name, extra=extra)
 
     yield from make_samples(source, "mgrounding", read_rows(source.path), convert, split=split_turns)
+    if divided:
+        source.note(
+            f"{divided} answer(s) box several images: a sample for each image, whose question says which"
+        )
     if text_answers:
         source.note(
             f"{text_answers} question(s) show a box and are answered with text (the reg sub-task): kept apart; "

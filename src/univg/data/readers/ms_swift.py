@@ -179,15 +179,22 @@ def _read_objects(value: Any) -> _Objects:
         return _Objects(names, [_read_old(one) for one in value])
     if not isinstance(value, Mapping):
         raise Unusable("bad_field", f"'objects' is {name_kind(value)}, not an object with 'bbox'")
-    boxes = value.get("bbox") or []
+    boxes, refs = (_list(value, name) for name in ("bbox", "ref"))
     boxes = [boxes] if boxes and not isinstance(boxes[0], list) else boxes
-    refs = value.get("ref") or []
-    refs = [refs] if isinstance(refs, str) else [str(ref) for ref in refs]
     types, images = (_spread(value.get(name), len(boxes), name) for name in ("bbox_type", "image_id"))
     entries = [_make_object([box], *beside) for box, *beside in zip(boxes, types, images, strict=True)]
     sides = [value.get(name) or [] for name in ("width", "height")]
     width, height = (side if isinstance(side, list) else [side] for side in sides)
-    return _Objects(refs, entries, tuple(zip(width, height, strict=False)))
+    return _Objects([str(ref) for ref in refs], entries, tuple(zip(width, height, strict=False)))
+
+
+def _list(value: Mapping[str, Any], name: str) -> list[Any]:
+    found = value.get(name)
+    if isinstance(found, str) and found:
+        return [found]
+    if found and not isinstance(found, list):
+        raise Unusable("bad_field", f"{name!r} of 'objects' is {name_kind(found)}, not a list")
+    return found or []
 
 
 def _spread(value: Any, n: int, name: str) -> list[Any]:
