@@ -175,7 +175,7 @@ def _read_objects(value: Any) -> _Objects:
         except (ValueError, RecursionError):
             raise Unusable("bad_field", f"'objects' is {shorten(value)}, not JSON") from None
     if isinstance(value, list) and all(isinstance(one, Mapping) for one in value):
-        names = [str(one.get("caption") or one.get("ref") or "") for one in value]
+        names = [_read_name(one.get("caption") or one.get("ref") or "") for one in value]
         return _Objects(names, [_read_old(one) for one in value])
     if not isinstance(value, Mapping):
         raise Unusable("bad_field", f"'objects' is {name_kind(value)}, not an object with 'bbox'")
@@ -185,7 +185,13 @@ def _read_objects(value: Any) -> _Objects:
     entries = [_make_object([box], *beside) for box, *beside in zip(boxes, types, images, strict=True)]
     sides = [value.get(name) or [] for name in ("width", "height")]
     width, height = (side if isinstance(side, list) else [side] for side in sides)
-    return _Objects([str(ref) for ref in refs], entries, tuple(zip(width, height, strict=False)))
+    return _Objects([_read_name(ref) for ref in refs], entries, tuple(zip(width, height, strict=False)))
+
+
+def _read_name(ref: Any) -> str:
+    if not isinstance(ref, str):
+        raise Unusable("bad_field", f"a name in 'objects' is {name_kind(ref)}, not text")
+    return ref
 
 
 def _list(value: Mapping[str, Any], name: str) -> list[Any]:
