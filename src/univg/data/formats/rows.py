@@ -1,10 +1,11 @@
-"""Read rows out of whatever holds them: JSON lists, JSON Lines, Parquet and Arrow files, `datasets` folders.
+"""Read rows out of whatever holds them: JSON lists, JSON Lines, tables as text, Parquet, Arrow, `datasets` folders.
 
 All are read as streams. Parquet and Arrow need pyarrow, which comes with `datasets` (`pip install univg[train]`).
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -18,12 +19,14 @@ from univg.errors import UnivgError
 
 __all__ = ["Container", "Rows", "detect_container", "import_pyarrow", "list_paths", "read_rows"]
 
-Container: TypeAlias = Literal["array", "object", "lines", "parquet", "arrow", "folder"]
+Container: TypeAlias = Literal["array", "object", "lines", "table", "parquet", "arrow", "folder"]
 Rows: TypeAlias = Iterator[tuple[str, "Row | Unusable"]]
 """The position of every row, as a person would find it, and the row, or what is wrong with it."""
 
 _FIRST_LINE = 1 << 24
 _BATCH_ROWS = 256
+_LONGEST_CELL = 1 << 28  # a picture in base 64
+_DELIMITERS = {".csv": ",;\t", ".tsv": "\t"}
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -47,6 +50,8 @@ def detect_container(path: Path) -> Container:
     except OSError as error:
         raise UnivgError(f"cannot be read ({error.strerror})", path, "check its permissions") from None
     start = line.removeprefix(_BOM).lstrip()
+    if path.suffix.lower() in _DELIMITERS and start[:1] not in (b"", b"[", b"{"):
+        return "table"
     if start.startswith(b"["):
         return "array"
     if start.startswith(b"{"):
@@ -75,6 +80,8 @@ def read_rows(path: str | os.PathLike[str]) -> Rows:
     elif container == "array":
         for position, (_, row) in enumerate(read_items(path)):
             yield str(position), row
+    elif container == "table":
+        yield from _read_table(path)
     elif container == "object":
         yield path.stem, _read_object(path)
     else:
@@ -130,6 +137,29 @@ def _read_lines(path: Path) -> Rows:
                     cause = "the file ends in the middle of this line, so more records may be missing"
                     fix = "download or copy the file again"
                 yield f"line {number}", Unusable("not_json", cause, fix)
+
+
+def _read_table(path: Path) -> Rows:
+    """Yield the rows of a CSV or TSV file under the names of its first line, every cell a text."""
+    csv.field_size_limit(_LONGEST_CELL)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        head = file.readline()
+        file.seek(0)
+        delimiter = max(_DELIMITERS[path.suffix.lower()], key=head.count)
+        cells = csv.reader(file, delimiter=delimiter)
+        try:
+            names = [name.strip() for name in next(cells)]
+            for values in cells:
+                if not values:
+                    continue
+                if len(values) != len(names):
+                    cause = f"{len(values)} cell(s), and the first line names {len(names)}"
+                    yield f"line {cells.line_num}", Unusable("bad_field", cause, "write the row again")
+                else:
+                    yield f"line {cells.line_num}", dict(zip(names, values, strict=True))
+        except (csv.Error, UnicodeDecodeError) as error:
+            cause = f"not a readable table ({error})"
+            raise UnivgError(cause, f"{path}, line {cells.line_num}", "export it again, as UTF-8") from None
 
 
 def _list_tables(folder: Path) -> list[Path]:
