@@ -58,7 +58,8 @@ def detect_container(path: Path) -> Container:
         if complete == [True] and suffix not in _LINES:
             return "object"
         # Of a .jsonl file's first line much may be wrong; one that stands open is an object over several lines.
-        return "lines" if complete[0] or (suffix in _LINES and (len(some) < 2 or complete[1])) else "object"
+        alone = len(some) < 2 and b"\r" not in first  # old Macs end lines so
+        return "lines" if complete[0] or (suffix in _LINES and (alone or complete[-1])) else "object"
     if len(some) == 2 and complete[0]:
         return "lines"  # null, a number: whoever reads it will say so
     cause = "neither JSON nor JSON Lines" if first else "an empty file"
