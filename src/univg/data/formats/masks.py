@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Extent", "mask_extent", "rle_extent", "rle_extents", "union", "unite"]
+__all__ = ["Extent", "find_inside", "mask_extent", "rle_extent", "rle_extents", "union", "unite"]
 
 Extent: TypeAlias = tuple[Box, SizeWH]
 """The smallest box (pixels, edges) around a mask, and the mask's size."""
@@ -79,7 +79,7 @@ def unite(extents: Iterable[Extent]) -> Extent | None:
     sizes = sorted({size for _, size in found})
     if len(sizes) > 1:
         (w, h), (other_w, other_h) = sizes[:2]
-        raise Unusable("mask_mismatch", f"masks of one image are {w}x{h} and {other_w}x{other_h}")
+        raise Unusable("frame_mismatch", f"masks of one image are {w}x{h} and {other_w}x{other_h}")
     return (union([box for box, _ in found]), sizes[0]) if found else None
 
 
@@ -117,13 +117,14 @@ def mask_extent(path: str | os.PathLike[str]) -> Extent | None:
                 raise Unusable(
                     "bad_image", f"the mask {name} is a JPEG, whose edges are blurred", "save it as PNG"
                 )
-            extent, size = _find_inside(mask), mask.size
+            extent, size = find_inside(mask), mask.size
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise Unusable("bad_image", f"the mask {name} cannot be decoded ({error})") from None
     return None if extent is None else ((*map(float, extent),), size)  # type: ignore[return-value]
 
 
-def _find_inside(mask: Image.Image) -> tuple[int, int, int, int] | None:
+def find_inside(mask: Image.Image) -> tuple[int, int, int, int] | None:
+    """Return the smallest box around everything that is not 0, nor transparent; None if there is nothing."""
     if mask.mode == "P" and "transparency" not in mask.info:
         # A palette's numbers are object numbers, whatever their colours, and 0 is none; unless 0 is not black.
         palette = mask.getpalette() or [0, 0, 0]

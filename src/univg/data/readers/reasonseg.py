@@ -41,12 +41,14 @@ def _find_boxes(source: Source, row: Row, record: str) -> Drawn:
 @reads_pixels("lisa", _find_boxes, id_fields=("id", "image_path"))
 def read_lisa(source: Source, row: Row, drawn: Drawn, record: str) -> Iterable[GroundingSample]:
     """Yield the prepared files' samples, with the paper's zero-shot wording for the query."""
-    instruction = get_texts(row, "instruction")[0]
-    yield make_instructed(drawn.images[0], instruction, drawn.boxes[:1], record, keep_further(source, drawn))
+    texts = get_texts(row, "instruction")
+    for i, text in enumerate(texts):
+        name = f"{record}@{i}" if len(texts) > 1 else record
+        yield make_instructed(drawn.images[0], text, drawn.boxes[:1], name, keep_further(source, drawn))
 
 
 def keep_further(source: Source, drawn: Drawn) -> dict[str, Any]:
-    """Return for a sample's `extra` the boxes of a prepared record behind the first, which alone is its ground truth."""
+    """Return for a sample's `extra` the boxes of a prepared record behind the first, which alone is scored."""
     if len(drawn.boxes) == 1:
         return {}
     source.note(

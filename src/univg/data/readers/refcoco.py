@@ -27,6 +27,7 @@ from univg.data.formats.fields import (
     Row,
     clean_path,
     get,
+    get_box,
     get_images,
     get_question,
     get_texts,
@@ -80,8 +81,8 @@ def read_vlm_r1_lines(source: Source, turn: Turn, drawn: Drawn, record: str) -> 
 
 def _find_sides(source: Source, row: Row, record: str) -> Drawn:
     image = _read_image(source, row, record)
-    boxes = read_boxes(get(row, "bbox"), "'bbox'")
-    return Drawn(tuple((x, y, x + w, y + h) for x, y, w, h in boxes), (image,), 0, read_row_size(row))
+    x, y, width, height = get_box(row, "bbox")
+    return Drawn(((x, y, x + width, y + height),), (image,), 0, read_row_size(row))
 
 
 @reads_pixels("refcoco", _find_sides, id_fields=("question_id", "id"))
