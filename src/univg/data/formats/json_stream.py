@@ -56,9 +56,7 @@ class Decoder:
         return Unusable("bad_field", cause, "keep the one that is meant")
 
 
-def read_items(
-    path: str | os.PathLike[str], largest: int = LARGEST, alone: bool = True
-) -> Iterator[tuple[str | None, Any]]:
+def read_items(path: str | os.PathLike[str], largest: int = LARGEST) -> Iterator[tuple[str | None, Any]]:
     """Yield the records of a JSON file, in its order, each as soon as it is complete.
 
     - A list yields `(None, item)` for each item.
@@ -69,8 +67,7 @@ def read_items(
     megabyte. UTF-8, with or without a byte-order mark, UTF-16 and UTF-32; gzip, bzip2 and xz are unpacked.
 
     Raises `UnivgError` naming the file, the record and the character where the text stops being JSON, or ends
-    before its time. All records before that place have been yielded by then. With `alone` off, what follows the
-    first object is left for :func:`read_values`.
+    before its time. All records before that place have been yielded by then.
     """
     with opening(Path(path)) as data:
         text = _Text(data.file, data.encoding, os.fspath(path), largest)
@@ -81,7 +78,7 @@ def read_items(
             yield from _read_object(text)
         else:
             raise text.error("neither a JSON list nor an object", "give the file as it was published")
-        if text.peek() and alone:
+        if text.peek():
             raise text.error("more text follows the end of the JSON", "if it is JSON Lines, name it .jsonl")
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -20,9 +21,17 @@ from univg.data.formats.json_stream import Decoder, explain, is_cut, read_items,
 from univg.data.formats.opening import PACKED_SUFFIXES, opening, tell_encoding
 from univg.errors import UnivgError
 
-__all__ = ["Container", "Rows", "detect_container", "import_pyarrow", "list_paths", "read_rows"]
+__all__ = [
+    "Container",
+    "Rows",
+    "detect_container",
+    "holds_object",
+    "import_pyarrow",
+    "list_paths",
+    "read_rows",
+]
 
-Container: TypeAlias = Literal["array", "object", "lines", "table", "parquet", "arrow", "folder"]
+Container: TypeAlias = Literal["array", "object", "objects", "lines", "table", "parquet", "arrow", "folder"]
 Rows: TypeAlias = Iterator[tuple[str, "Row | Unusable"]]
 """The position of every row, as a person would find it, and the row, or what is wrong with it."""
 
@@ -59,11 +68,30 @@ def detect_container(path: Path) -> Container:
             return "object"
         # Of a .jsonl file's first line much may be wrong; one that stands open is an object over several lines.
         alone = len(some) < 2 and b"\r" not in first  # old Macs end lines so
-        return "lines" if complete[0] or (suffix in _LINES and (alone or complete[-1])) else "object"
+        if complete[0] or (suffix in _LINES and (alone or complete[-1])):
+            return "lines"
+        return "objects" if _go_on_behind_first(path) else "object"
     if len(some) == 2 and complete[0]:
         return "lines"  # null, a number: whoever reads it will say so
     cause = "neither JSON nor JSON Lines" if first else "an empty file"
     raise UnivgError(cause, path, "give a published JSON, JSONL, Parquet or Arrow file")
+
+
+def holds_object(folder: Path) -> bool:
+    """Tell whether a JSON file of a folder is one object, as that of each image is in some sets; not rows of any."""
+    for file in sorted(folder.rglob("*.json")):
+        with suppress(UnivgError):  # whoever reads it will say what is wrong with it
+            if detect_container(file) == "object":
+                return True
+    return False
+
+
+def _go_on_behind_first(path: Path) -> bool:
+    """Tell whether more objects stand behind the first. One too long to be a record is the only one of its file."""
+    with opening(path) as data, suppress(ValueError, RecursionError):
+        text = data.file.read(_LONGEST_LINE).decode(data.encoding, "replace").removeprefix("\ufeff").lstrip()
+        return text[json.JSONDecoder().raw_decode(text)[1] :].strip(", \t\r\n").startswith("{")
+    return False
 
 
 def _find_suffix(path: Path) -> str:
@@ -95,7 +123,7 @@ def read_rows(path: str | os.PathLike[str]) -> Rows:
             yield str(position), row
     elif container == "table":
         yield from _read_table(path)
-    elif container == "object":
+    elif container in ("object", "objects"):
         yield from _read_objects(path)
     else:
         files = _list_tables(path) if container == "folder" else [path]

@@ -23,7 +23,7 @@ from univg.data.formats.fields import name_kind
 from univg.data.formats.image_root import ImageRoot
 from univg.data.formats.json_stream import read_items
 from univg.data.formats.records import Source
-from univg.data.formats.rows import detect_container, read_rows
+from univg.data.formats.rows import detect_container, holds_object, read_rows
 from univg.data.readers.answers import read_answers
 from univg.data.readers.frameworks import read_easyr1, read_trl, read_univg, read_verl
 from univg.data.readers.llmseg import read_llmseg, read_llmseg_raw
@@ -195,7 +195,7 @@ def _detect_folder(path: Path) -> str | None:
         return "voc"
     if next(path.rglob("*.parquet"), None) or next(path.rglob("*.arrow"), None):
         return None
-    return "reasonseg_raw" if next(path.rglob("*.json"), None) is not None else None
+    return "reasonseg_raw" if holds_object(path) else None
 
 
 def _detect_object(path: Path) -> str | None:

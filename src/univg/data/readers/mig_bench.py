@@ -46,7 +46,11 @@ def read_mig_bench(source: Source) -> Iterator[GroundingSample]:
     scale = detect_scale(source, "answer")
 
     def convert(row: Row, record: str) -> Iterable[GroundingSample]:
-        task, question, images = get_text(row, "task"), get_question(row, "question"), get_images(row, "images")
+        task, question, images = (
+            get_text(row, "task"),
+            get_question(row, "question"),
+            get_images(row, "images"),
+        )
         info, position = row.get("additional_info") or "", str(row["position"])
         sentence, boxed = _BOX_TEXT.subn("", info if isinstance(info, str) else "")
         yield GroundingSample(
