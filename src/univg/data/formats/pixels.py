@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import wraps
+from functools import lru_cache, partial, wraps
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -30,6 +30,7 @@ _SIZES = (
     ("imageWidth", "imageHeight"),
     ("img_w", "img_h"),
 )
+_SIZES_KEPT = 1 << 16
 _FAR = 0.5
 """Of the image's sides: a box that passes them by more is of another image or scale, not drawn sloppily."""
 
@@ -64,18 +65,20 @@ def reads_pixels(
         @wraps(make)
         def read(source: Source) -> Iterator[GroundingSample]:
             quiet = replace(source, on_fault=lambda fault: None, on_note=None)
+            size_of = lru_cache(_SIZES_KEPT)(partial(_find_size, quiet))
 
             def measure(part: Any, record: str) -> Iterator[tuple[Box, SizeWH | None]]:
                 drawn = find(quiet, part, record)
-                size = _find_size(quiet, drawn)
+                size = size_of(drawn.images[drawn.target], read_stated(drawn.stated_wh))
                 yield from ((box, size) for box in drawn.boxes)
 
             found = make_samples(quiet, set_name, rows(source.path), measure, id_fields, split)
             scale = decide_scale(found, "pixel", source.note)
+            size_of = lru_cache(_SIZES_KEPT)(partial(_find_size, source, certainly=True))
 
             def convert(part: Any, record: str) -> Iterable[GroundingSample]:
                 drawn = find(source, part, record)
-                size = _find_size(source, drawn, certainly=True)
+                size = size_of(drawn.images[drawn.target], read_stated(drawn.stated_wh))
                 return make(source, part, drawn._replace(boxes=place_boxes(drawn.boxes, scale, size)), record)
 
             yield from make_samples(source, set_name, rows(source.path), convert, id_fields, split)
@@ -85,18 +88,18 @@ def reads_pixels(
     return decorate
 
 
-def _find_size(source: Source, drawn: Drawn, certainly: bool = False) -> SizeWH:
+def _find_size(source: Source, name: str, stated_wh: SizeWH | None, certainly: bool = False) -> SizeWH:
     """Return the size of the image the boxes lie on; what the record states only where the image is not there.
 
     `certainly`: once the whole file has been seen, what others of its pictures prove counts too.
     """
-    name = drawn.images[drawn.target]
+    stated = stated_wh or (None, None)
     path = source.images.find(name) if source.images is not None else None
     if path is None:
-        return read_stated(drawn.stated_wh) or source.read_size(name)
-    size = source.check_size(path, name, drawn.stated_wh)
+        return stated_wh or source.read_size(name)
+    size = source.check_size(path, name, stated)
     if certainly:
-        source.check_frame(path, name, drawn.stated_wh)
+        source.check_frame(path, name, stated)
     return size
 
 
@@ -130,7 +133,7 @@ def read_row_size(row: Row) -> tuple[Any, Any]:
     """Return width and height as a record states them, under whichever of the usual names; (None, None) if not."""
     for names in _SIZES:
         sides = row.get(names[0]), row.get(names[1])
-        if read_stated(sides) is not None:
+        if None not in sides and read_stated(sides) is not None:
             return sides
     return None, None
 

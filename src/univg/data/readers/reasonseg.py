@@ -138,7 +138,9 @@ def _find_image_beside(source: Source, file: Path, stated: Any) -> str:
             raise Unusable("other_name", f"{file.name} names {named.name}, and {there[0].name} is there too")
         there = there or [named] * named.is_file()
     if not there:
-        return file.relative_to(folder).with_suffix(".jpg").as_posix()
+        beside = file.relative_to(folder)
+        names = [beside.with_suffix(suffix).as_posix() for suffix in _SUFFIXES]
+        return next((name for name in names if source.images and source.images.find(name)), names[0])
     if source.images is None:
         return str(there[0])
     named_here = source.images.relative(there[0])
