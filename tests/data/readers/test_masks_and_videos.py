@@ -74,7 +74,9 @@ ROWS: dict[str, Callable[..., dict[str, Any]]] = {
 PIXELS = [20, 10, 100, 50]
 
 
-@pytest.mark.parametrize("reader", [pytest.param(name, id=f"stated size, {name}") for name in ROWS])
+@pytest.mark.parametrize(
+    "reader", [pytest.param(name, id=f"a stated size is compared: {name}") for name in ROWS]
+)
 def test_a_stated_size_is_compared(reader: str, tmp_path: Path) -> None:
     save(tmp_path / "a.jpg")
     make = ROWS[reader]
@@ -84,7 +86,9 @@ def test_a_stated_size_is_compared(reader: str, tmp_path: Path) -> None:
     assert kinds(faults) == ["size_mismatch"] and "200x100, and the annotation says 100x50" in faults[0].cause
 
 
-@pytest.mark.parametrize("reader", [pytest.param(name, id=f"rotated picture, {name}") for name in ROWS])
+@pytest.mark.parametrize(
+    "reader", [pytest.param(name, id=f"a size of the stored frame: {name}") for name in ROWS]
+)
 def test_a_stated_size_of_the_stored_frame_is_refused_in_its_own_words(reader: str, tmp_path: Path) -> None:
     save(tmp_path / "a.jpg", (100, 200), orientation=6)  # shown as 200x100
     make = ROWS[reader]
@@ -97,7 +101,9 @@ def test_a_stated_size_of_the_stored_frame_is_refused_in_its_own_words(reader: s
     assert all("drawn on the stored frame" in fault.cause for fault in faults)
 
 
-@pytest.mark.parametrize("reader", [pytest.param(name, id=f"scale, {name}") for name in ROWS])
+@pytest.mark.parametrize(
+    "reader", [pytest.param(name, id=f"one scale for the file: {name}") for name in ROWS]
+)
 def test_the_scale_is_decided_for_the_file(reader: str, tmp_path: Path) -> None:
     save(tmp_path / "a.jpg", (400, 300))
     make = ROWS[reader]
@@ -472,6 +478,7 @@ def put_reasonvos(folder: Path, masks: list[str], obj_id: Any = 3) -> Path:
 
 
 def test_a_mask_that_is_not_there_is_not_an_object_that_is_not_seen(tmp_path: Path) -> None:
+    """The row: a mask that is not there is not an object that is not seen."""
     path = put_reasonvos(tmp_path, THREE[:2])
     samples, (fault,), _ = every(path)
     assert not samples and fault.kind == "frame_mismatch"
@@ -482,6 +489,7 @@ def test_a_mask_that_is_not_there_is_not_an_object_that_is_not_seen(tmp_path: Pa
 
 
 def test_masks_missing_of_other_frames_are_told(tmp_path: Path) -> None:
+    """The row: masks missing of other frames."""
     (sample,), faults, notes = every(put_reasonvos(tmp_path, THREE[1:], obj_id=[3]))
     assert sample.boxes == (UNIT,) and not faults
     assert notes == ["MOSE_v_3 has 2 mask(s), and the video 3 frame(s): those that are there are used"]
