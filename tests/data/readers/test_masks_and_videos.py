@@ -141,20 +141,19 @@ def test_boxes_0_1000_on_large_photographs_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("factor", "told"),
     [
-        pytest.param(100, "boxes are written in percent, not 0-1000", id="MIG-Bench and stage 2 in percent"),
-        pytest.param(3000, "boxes are written in pixels", id="MIG-Bench and stage 2 in pixels"),
+        pytest.param(100, "boxes are written in percent, not 0-1000", id="MIG-Bench in percent"),
+        pytest.param(3000, "boxes are written in pixels", id="MIG-Bench in pixels"),
     ],
 )
-@pytest.mark.parametrize("reader", ["mig_bench", "rl"])
-def test_sets_without_pixels(factor: int, told: str, reader: str, tmp_path: Path) -> None:
+def test_sets_without_pixels(factor: int, told: str, tmp_path: Path) -> None:
     answer = [value * factor for value in (0.125, 0.25, 0.5, 0.75)]
     row = {"task": "diff", "images": ["a.png", "b.png"], "question": "What?", "answer": answer}
     path = put(tmp_path / "x.json", [row] * 10)
     if factor == 3000:
         with pytest.raises(UnivgError, match=told):
-            every(path, reader=reader)
+            every(path, reader="mig_bench")
         return
-    samples, faults, notes = every(path, reader=reader)
+    samples, faults, notes = every(path, reader="mig_bench")
     assert {sample.boxes for sample in samples} == {((0.125, 0.25, 0.5, 0.75),)}
     assert told in notes[0] and not faults
 
@@ -240,6 +239,29 @@ def test_vlm_r1_with_several_images_says_nothing_of_the_box(tmp_path: Path) -> N
     row = {**ROWS["vlm_r1"](PIXELS), "image": ["a.jpg", "a.jpg"]}
     samples, (fault,), _ = every(put(tmp_path / "x.json", [row]), tmp_path)
     assert not samples and "nothing says on which the box lies" in fault.cause
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "n"),
+    [
+        pytest.param("[20, 10, 100, 50]", 1, 1, id="nothing said: the last image"),
+        pytest.param("In the first image: [20, 10, 100, 50]", 0, 1, id="the answer names the image"),
+        pytest.param('[{"bbox_2d": [20, 10, 100, 50], "image_idx": 0}]', 0, 1, id="a key beside the box"),
+        pytest.param("[20, 10, 100, 50] [0, 0, 200, 100]", 1, 2, id="two boxes of one answer"),
+        pytest.param("Image 1: [20, 10, 100, 50] Image 2: [0, 0, 9, 9]", None, 0, id="boxes on two images"),
+    ],
+)
+def test_lines_with_several_images(answer: str, target: int | None, n: int, tmp_path: Path) -> None:
+    save(tmp_path / "a.jpg")
+    save(tmp_path / "b.jpg")
+    row = lines_row([], image=["b.jpg", "a.jpg"])
+    row["conversations"] = [
+        {"from": "human", "value": "<image><image>Where?"},
+        {"from": "gpt", "value": answer},
+    ]
+    samples, faults, _ = every(put(tmp_path / "x.json", [row]), tmp_path, "vlm_r1_lines")
+    assert [(s.target_image, s.boxes[0], len(s.boxes)) for s in samples] == [(target, UNIT, n)] * bool(n)
+    assert kinds(faults) == ["which_image"] * (not n)
 
 
 @pytest.mark.parametrize("reader", ["lisa", "llmseg", "reasonvos"])

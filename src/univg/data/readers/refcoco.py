@@ -21,6 +21,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from univg.data.formats.answers import ImageNumbers, place_boxes, read_written
 from univg.data.formats.conversations import Turn, split_turns, strip_tags
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import (
@@ -39,7 +40,6 @@ from univg.data.formats.pixels import Drawn, read_boxes, read_row_size, reads_pi
 from univg.data.formats.records import Source
 from univg.data.readers.univg_r1 import strip_wording
 from univg.files import write_whole
-from univg.grounding.coordinates import read_quads
 from univg.grounding.samples import GroundingSample
 
 __all__ = ["read_lmms_rows", "read_vlm_r1", "read_vlm_r1_lines"]
@@ -65,16 +65,20 @@ def read_vlm_r1(source: Source, row: Row, drawn: Drawn, record: str) -> Iterable
 
 
 def _find_answered(source: Source, turn: Turn, record: str) -> Drawn:
-    quads = read_quads(turn.answer)
-    if not quads:
+    written = read_written(turn.answer)
+    if not written:
         raise Unusable("no_box", f"the answer {shorten(turn.answer)} holds no box")
-    x1, y1, x2, y2 = map(float, quads[0])
-    return Drawn(((x1, y1, x2, y2),), turn.images, len(turn.images) - 1, read_row_size(turn.row))
+    told = place_boxes(written, turn.images, ImageNumbers()) or [len(turn.images) - 1]
+    if len(set(told)) > 1:
+        raise Unusable(
+            "which_image", "the boxes of one answer lie on several images", "ask for each by itself"
+        )
+    return Drawn(tuple(one.box for one in written), turn.images, told[0], read_row_size(turn.row))
 
 
 @reads_pixels("refcoco", _find_answered, split=partial(split_turns, images_field="image"))
 def read_vlm_r1_lines(source: Source, turn: Turn, drawn: Drawn, record: str) -> Iterable[GroundingSample]:
-    """Yield the samples of VLM-R1's JSONL; of several images the box lies on the last, whose pixels it counts."""
+    """Yield the samples of VLM-R1's JSONL; of several images the boxes lie on the one the answer names, or the last."""
     query, _ = strip_wording(turn.question)
     yield _make_referring(drawn, query, record)
 
