@@ -178,7 +178,9 @@ def _read_videos(path: Path) -> Rows:
 
 def _split_video(source: Source, listed: bool, row: Row) -> Iterator[tuple[str, _Asked]]:
     """Yield the expressions of a video: a list (whose published exp_id occurs twice in some videos) or an object."""
-    names = [str(name) for name in get_list(row, "frames")]
+    names = get_list(row, "frames")
+    if odd := [name for name in names if not isinstance(name, str) or not name]:
+        raise Unusable("bad_field", f"'frames' holds {name_kind(odd[0])}, where frames are named in text")
     expressions = dict(enumerate(get_list(row, "expressions"))) if listed else get_object(row, "expressions")
     _check_frames(names, len(expressions))
     shown = spread(len(names))
