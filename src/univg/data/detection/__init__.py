@@ -13,6 +13,7 @@ from univg.data.detection.coco import read_coco_images
 from univg.data.detection.images import DetectionImage, Instance
 from univg.data.detection.questions import asking
 from univg.data.detection.voc import read_voc_images
+from univg.data.detection.yolo import read_yolo_images
 from univg.data.formats.records import Source
 
 __all__ = ["DETECTION", "DetectionImage", "Instance", "asking"]
@@ -20,5 +21,6 @@ __all__ = ["DETECTION", "DetectionImage", "Instance", "asking"]
 DETECTION: dict[str, Callable[[Source], list[DetectionImage]]] = {
     "coco": read_coco_images,
     "voc": read_voc_images,
+    "yolo": read_yolo_images,
 }
 """What reads the images of each detection format, by the format's name."""

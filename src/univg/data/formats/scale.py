@@ -46,6 +46,7 @@ _PERMILLE = 1000.0
 _PERCENT = 100.0
 _ENOUGH, _FEW = 10, 5
 """How many boxes make percent, or 0-1000 in the place of pixels, more than chance."""
+_CHANCE = 1e-3
 _FAR_OUTSIDE = 1.5
 _SLACK = 1e-9
 
@@ -83,6 +84,7 @@ def decide_scale(
     - percent: no number of ten boxes or more passes 100, and the images are much larger (or 0-1000 was expected).
     - 0-1000 instead of pixels: a fifth of the boxes or more lie outside their image, and all within 0-1000.
     - pixels instead of 0-1000: a number passes 1000, and all boxes lie inside their images, whose sizes are known.
+    - another scale instead of 0-1: no box could be 0-1, and the others are next to impossible (`_find_larger`).
 
     Single boxes that do not fit what is decided are for `stray_fault`.
     """
@@ -116,9 +118,38 @@ def decide_scale(
                 "pixel",
                 f"{passing} of {n} box(es) pass 1000, and all lie inside their image as pixels",
             )
+    elif expected == "unit":
+        scale, why = _find_larger(written)
     if scale != expected:
         found(f"boxes are written {SCALES[scale]}, not {SCALES[expected]} ({why}): read as such")
     return scale
+
+
+def _find_larger(written: list[tuple[Box, SizeWH | None]]) -> tuple[Scale, str]:
+    """Return the scale of boxes that pass 1 where 0-1 is expected, and why; 0-1 if some do not, or two scales fit.
+
+    What fits by chance is told apart by how likely it is that boxes of one scale all stay within another's limits.
+    """
+    finite = [(box, size) for box, size in written if all(map(math.isfinite, box))]
+    top, n = max(max(map(abs, box)) for box, _ in finite), len(finite)
+    if any(max(map(abs, box)) <= UNIT_LIMIT and any(v != int(v) for v in box) for box, _ in finite):
+        return "unit", ""
+    placed = [(box, size) for box, size in finite if size is not None]
+    if len(placed) < n:
+        return "unit", ""
+    sizes = [size for _, size in placed]
+    outside = sum(_reaches_out(box, size) for box, size in placed)
+    if top <= _PERCENT:
+        as_pixels = math.prod(min(1, _PERCENT / side) for size in sizes for side in size)
+        if as_pixels < _CHANCE:
+            return "percent", f"no number of {n} box(es) passes 100, on images much larger"
+    elif not outside:
+        as_permille = math.prod(min(1, side / _PERMILLE) for size in sizes for side in size)
+        if top > _PERMILLE or as_permille < _CHANCE:
+            return "pixel", f"{n} box(es) pass 1, and all lie inside their image as pixels"
+    elif top <= _PERMILLE and n >= _FEW and outside >= n / 5:
+        return "permille", f"{outside} of {n} boxes lie outside their image as pixels, none as 0-1000"
+    return "unit", ""
 
 
 def _could_be_percent(boxes: list[tuple[Box, SizeWH | None]], expected: Scale) -> bool:

@@ -8,27 +8,53 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from univg.data.detection.coco_folder import find_coco_files
+from univg.data.detection.yolo_folder import find_yolo_labels, is_yolo_config
 from univg.data.formats.json_stream import read_items
 from univg.data.formats.rows import detect_container
+from univg.errors import UnivgError
 
 __all__ = ["find_format"]
 
 
 def find_format(path: Path) -> str | None:
-    """Return the format (a key of `READERS`) of what is no rows; None if the fields of rows decide."""
+    """Return the format (a key of `READERS`) of what is no rows; None if the fields of rows decide.
+
+    Raises `UnivgError` for a folder that holds sets of several formats.
+    """
     if path.is_dir():
         return _find_in_folder(path)
-    if path.suffix.lower() == ".xml":
+    suffix = path.suffix.lower()
+    if suffix == ".xml":
         return "voc"
+    if suffix in (".yaml", ".yml"):
+        if is_yolo_config(path):
+            return "yolo"
+        raise UnivgError(
+            "a YAML file without names of classes", path, "give a YOLO set's data.yaml, or its folder"
+        )
     return _find_in_object(path) if detect_container(path) == "object" else None
 
 
 def _find_in_folder(path: Path) -> str | None:
-    if next(path.rglob("*.xml"), None) is not None:
-        return "voc"
-    if next(path.rglob("*.parquet"), None) or next(path.rglob("*.arrow"), None):
-        return None
-    return "reasonseg_raw" if next(path.rglob("*.json"), None) is not None else None
+    """Return the format of the annotations in a folder, None for rows; what holds several sets is refused."""
+    found: dict[str, Path] = {}
+    if (xml := next(path.rglob("*.xml"), None)) is not None:
+        found["voc"] = xml
+    labels = find_yolo_labels(path) or next(filter(is_yolo_config, sorted(path.iterdir())), None)
+    if labels is not None:
+        found["yolo"] = labels
+    if rows := next(path.rglob("*.parquet"), None) or next(path.rglob("*.arrow"), None):
+        found[""] = rows
+    elif coco := find_coco_files(path):
+        found["coco"] = coco[0]
+    elif not found and next(path.rglob("*.json"), None) is not None:
+        return "reasonseg_raw"
+    if len(found) > 1:
+        several = ", ".join(f"{name or 'rows'} ({file.relative_to(path)})" for name, file in found.items())
+        fix = "give the file or folder of one of them, or name one with --format"
+        raise UnivgError(f"annotations in several formats: {several}", path, fix)
+    return next(iter(found), None) or None
 
 
 def _find_in_object(path: Path) -> str | None:
