@@ -161,7 +161,10 @@ def _decide_keypoints(folder: YoloFolder, entries: list[_Entry]) -> int:
     long = [line for entry in entries for line in entry.lines if len(line.numbers) > 6]
     if not long or len({len(line.numbers) for line in long}) > 1:
         return 0
-    flags, points = all(map(_has_flags, long)), all(map(_has_points, long))
+    flags = all(map(_has_flags, long)) and any(
+        2 in line.numbers[6::3] or line.texts[6].isdecimal() for line in long
+    )
+    points = all(map(_has_points, long))
     n = len(long[0].numbers) - 4
     if flags or (points and len(long) >= _ENOUGH and n > 4):
         size = 3 if flags else 2
