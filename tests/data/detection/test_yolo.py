@@ -55,7 +55,7 @@ def near(box: Box, other: Box, slack: float = 1e-9) -> bool:
         pytest.param("train: [images/train, images/val]\nnames: [cup, dog]\n", id="a split as a list"),
         pytest.param("path: .\ntrain: images\nnames: [cup, dog]\n", id="one folder above the splits"),
         pytest.param(
-            "path: /home/me/{name}\ntrain: images/train\nval: images/val\nnames: [cup, dog]\n",
+            "path: /there/me/{name}\ntrain: images/train\nval: images/val\nnames: [cup, dog]\n",
             id="path of another machine",
         ),
         pytest.param(
