@@ -482,7 +482,8 @@ def test_what_is_written_is_read_back(
     nested: bool,
     tmp_path: Path,
 ) -> None:
-    shutil.rmtree(tmp_path), tmp_path.mkdir()
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
     kept: dict[tuple[int, Box], None] = {}
     for x1, y1, x2, y2, number in boxes:
         box = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))

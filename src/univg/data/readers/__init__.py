@@ -114,6 +114,8 @@ READERS: dict[str, Reader] = {
     "coco": _of_objects("any COCO detection JSON", "coco"),
     "voc": _of_objects("any Pascal VOC folder", "voc"),
     "yolo": _of_objects("any YOLO folder (or its data.yaml)", "yolo"),
+    "csv": _of_objects("any table of boxes (CSV, TSV)", "csv"),
+    "open_images": _of_objects("Open Images' table of boxes", "open_images"),
     "trl": Reader("what convert --to trl wrote", read_trl, "prompt images solution"),
     "verl": Reader("what convert --to verl wrote", read_verl, "prompt images reward_model"),
     "easyr1": Reader("what convert --to easyr1 wrote", read_easyr1, "problem answer images"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from univg.data.detection.coco_folder import find_coco_files
+from univg.data.detection.tables import choose_table, find_table_files, find_table_format
 from univg.data.detection.yolo_folder import find_yolo_labels, is_yolo_config
 from univg.data.formats.json_stream import read_items
 from univg.data.formats.rows import detect_container
@@ -25,6 +26,8 @@ def find_format(path: Path) -> str | None:
     if path.is_dir():
         return _find_in_folder(path)
     suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv") and (found := find_table_format(path)) is not None:
+        return found
     if suffix == ".xml":
         return "voc"
     if suffix in (".yaml", ".yml"):
@@ -48,6 +51,9 @@ def _find_in_folder(path: Path) -> str | None:
         found[""] = rows
     elif coco := find_coco_files(path):
         found["coco"] = coco[0]
+    elif find_table_files(path):
+        table = choose_table(path)
+        found[find_table_format(table) or "csv"] = table
     elif not found and next(path.rglob("*.json"), None) is not None:
         return "reasonseg_raw"
     if len(found) > 1:
