@@ -58,6 +58,7 @@ def near(box: Box, other: Box, slack: float = 1e-9) -> bool:
             id="VoTT's table with quotes",
         ),
         pytest.param("a.jpg,20,10,100,50,cup\n", id="keras-retinanet without a header"),
+        pytest.param("a.jpg,20,10,100,50,cup,200,100\n", id="SKU-110K without a header"),
         pytest.param(
             "TRAIN,gs://bucket/x/a.jpg,cup,0.1,0.1,,,0.5,0.5,,\nTEST,gs://bucket/x/b.jpg,,,,,,,,,\n",
             id="Google AutoML with two corners",

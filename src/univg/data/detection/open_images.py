@@ -54,6 +54,13 @@ def _read_names(path: Path) -> tuple[dict[str, str], Path | None]:
         files = sorted(folder.glob("*class-descriptions*.csv"), key=lambda file: "boxable" not in file.name)
         for file in files:
             table = read_table(file, lambda cells: "LabelName" in cells)
-            rows = (cells for _, cells in table.rows() if not isinstance(cells, Unusable))
-            return {code.strip(): name.strip() for code, name, *_ in rows}, file
+            names: dict[str, str] = {}
+            for number, cells in table.rows():
+                if isinstance(cells, Unusable) or len(cells) < 2:
+                    continue  # whose boxes have this class are told so
+                code, name = cells[0].strip(), cells[1].strip()
+                if names.setdefault(code, name) != name:
+                    cause = f"{code} is {names[code]} and {name}"
+                    raise UnivgError(cause, f"{file}, line {number}", "leave the right one")
+            return names, file
     return {}, None

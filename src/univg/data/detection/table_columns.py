@@ -29,6 +29,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
             "image",
             "img",
             "file",
+            "frame",
             "imageid",
             "imgid",
         ),
@@ -213,7 +214,7 @@ def _are_sides(cells: Sequence[str], box: Sequence[int], size: Sequence[int]) ->
 
 
 def find_headless(table: Table) -> Columns | None:
-    """Return the columns of keras-retinanet's tables (path, corners, class), or of Google AutoML's; None if neither."""
+    """Return the columns of a table as keras-retinanet, SKU-110K or Google AutoML write it; None if it is none."""
     rows = [cells for _, cells in table.rows(_ENOUGH) if not isinstance(cells, Unusable)]
     if not rows:
         return None
@@ -227,6 +228,8 @@ def find_headless(table: Table) -> Columns | None:
             cause = "a table without a header, whose class may be the second column or the last"
             raise UnivgError(cause, table.path, "write a header: image, xmin, ymin, xmax, ymax, class")
         return Columns(0, (), 5, (1, 2, 3, 4), ("corners",), None, {})
+    if width == 8 and all(map(numeric, (1, 2, 3, 4, 6, 7))) and not numeric(5):
+        return Columns(0, (), 5, (1, 2, 3, 4), ("corners",), (6, 7), {})
     first = width - 10  # the part of the set, which AutoML's tables may have in front
     if first in (0, 1) and all(map(numeric, range(first + 2, width))):
         return Columns(

@@ -16,7 +16,7 @@ from pathlib import Path
 from univg.data.detection.images import DetectionImage
 from univg.data.detection.listing import ListedBox, ListedImage, gather_images
 from univg.data.detection.voc import list_pictures
-from univg.data.detection.yolo_folder import YoloFolder, name_place
+from univg.data.detection.yolo_folder import YoloFolder, name_place, read_lines
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import shorten
 from univg.data.formats.records import Source
@@ -82,13 +82,12 @@ def read_yolo_images(source: Source) -> list[DetectionImage]:
 
 def _read_lines(source: Source, record: str, file: Path) -> Iterator[_Line]:
     """Yield the lines of a label file, class and numbers apart; a line that cannot be parted is a fault."""
-    raw = file.read_bytes()
     try:
-        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except UnicodeDecodeError:
-        raise Unusable("bad_field", f"{file.name} is no text in UTF-8", "write the file again") from None
-    for number, written in enumerate(text.splitlines(), start=1):
-        if not written.strip():
+        lines = read_lines(file)
+    except UnivgError as error:
+        raise Unusable("bad_field", f"{file.name}: {error.cause}", error.remedy) from None
+    for number, written in enumerate(lines, start=1):
+        if not written.strip(" \t,;\0"):
             continue
         part = f"{record}@line {number}"
         with source.reporting(part):

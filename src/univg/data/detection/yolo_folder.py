@@ -20,7 +20,7 @@ from univg.data.formats.fields import shorten
 from univg.data.formats.image_root import ImageRoot, is_foreign
 from univg.errors import UnivgError
 
-__all__ = ["Split", "YoloFolder", "find_yolo_labels", "is_yolo_config", "name_place"]
+__all__ = ["Split", "YoloFolder", "find_yolo_labels", "is_yolo_config", "name_place", "read_lines"]
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
 _IMAGES, _LABELS = ("images", "jpegimages"), "labels"
@@ -192,7 +192,7 @@ class YoloFolder:
                 yield from same
             return
         assert split.listing is not None
-        lines = split.listing.read_text("utf-8-sig").splitlines()
+        lines = read_lines(split.listing)
         texts = [
             (number, line.strip().replace("\\", "/")) for number, line in enumerate(lines, 1) if line.strip()
         ]
@@ -326,12 +326,18 @@ def _compare(folder: YoloFolder, lists: list[Path]) -> None:
             )
 
 
-def _read_names(file: Path) -> dict[int, str]:
+def read_lines(file: Path) -> list[str]:
+    """Return the lines of a text, as editors count them; `UnivgError` if it is none."""
+    raw = file.read_bytes()
     try:
-        lines = file.read_text("utf-8-sig").splitlines()
+        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
-        raise UnivgError("not UTF-8", file, "save it as UTF-8") from None
-    return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+        raise UnivgError("no text in UTF-8", file, "save it as UTF-8") from None
+    return re.split(r"\r\n|\r|\n", text)
+
+
+def _read_names(file: Path) -> dict[int, str]:
+    return {number: line.strip() for number, line in enumerate(read_lines(file)) if line.strip()}
 
 
 def _read_yaml_names(data: dict[str, Any], file: Path) -> dict[int, str]:

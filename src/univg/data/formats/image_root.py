@@ -194,7 +194,7 @@ def _normalize(parts: tuple[str, ...], form: str) -> tuple[str, ...]:
 def _list_names(folder: Path) -> tuple[str, ...]:
     try:
         return tuple(sorted(os.listdir(folder)))
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a path with a null character
         return ()
 
 
