@@ -335,6 +335,33 @@ def test_lists_of_pictures(tmp_path: Path, picture: Save, every: Every) -> None:
     assert any("labels/out.txt: left out" in note for note in notes)
 
 
+def test_rotated_pictures_and_empty_sets_are_told(tmp_path: Path, picture: Save, every: Every) -> None:
+    """Shares of a picture are taken of the one that is shown; the format says of no size."""
+    picture("images/a.jpg", (200, 100), 6)
+    write(tmp_path, {"classes.txt": "cup", "labels/a.txt": CUP})
+    (sample,), faults, notes = every(tmp_path, tmp_path)
+    assert faults == [] and near(sample.boxes[0], CUP_UNIT)
+    assert any("1 image(s) are stored rotated" in note for note in notes)
+    (image,) = DETECTION["yolo"](Source.of(tmp_path, tmp_path))
+    assert image.size_wh == (100, 200)
+
+
+def test_texts_that_are_no_labels(tmp_path: Path, picture: Save) -> None:
+    """Other formats of one text a picture are not taken for YOLO's: KITTI's, DOTA's, lists of names."""
+    picture("a.jpg")
+    texts = (
+        "Car 0.00 0 -1.57 599.41 156.40 629.75 189.25 2.85 2.63 12.34 0.47 1.49 69.44 -1.56",
+        "937.0 913.0 921.0 912.0 923.0 874.0 940.0 875.0 small-vehicle 0",
+        "000012 -1",
+        "a cup on a table",
+    )
+    for text in texts:
+        write(tmp_path, {"a.txt": text})
+        with pytest.raises(UnivgError) as told:
+            detect(tmp_path)
+        assert "classes" not in str(told.value)
+
+
 def test_a_split_that_is_not_there(tmp_path: Path, picture: Save, every: Every) -> None:
     picture("images/train/1.jpg")
     write(
@@ -404,6 +431,7 @@ def test_lines(lines: str, note: str, tmp_path: Path, picture: Save, every: Ever
         pytest.param("0 0.9 0.9 0.4 0.4", "out_of_range", id="a box over the edge"),
         pytest.param("0 0.3 0.3 0.4 0.4 0.2 0.2 0.9", "bad_box", id="keypoints or a polygon with confidence"),
         pytest.param("0 10,20 30,20 30,40 10,40", "bad_box", id="commas that may be points or decimals"),
+        pytest.param("0 0,3 0.3 0.4 0,4", "bad_box", id="decimal commas beside points"),
         pytest.param("1 0.5 0.5 0.2 0.2", "repeated_box", id="a label written twice"),
     ],
 )

@@ -87,11 +87,11 @@ def _read_lines(source: Source, record: str, file: Path) -> Iterator[_Line]:
     except UnivgError as error:
         raise Unusable("bad_field", f"{file.name}: {error.cause}", error.remedy) from None
     for number, written in enumerate(lines, start=1):
-        if not written.strip(" \t,;\0"):
+        if not written.strip().strip(",;"):
             continue
         part = f"{record}@line {number}"
         with source.reporting(part):
-            name, *texts = _split(source, written)
+            name, *texts = _split(source, written) or [""]
             numbers = [_read_number(text, written) for text in texts]
             if len(numbers) < 4:
                 cause = f"{shorten(written.strip())} is no class with four numbers"
@@ -101,12 +101,13 @@ def _read_lines(source: Source, record: str, file: Path) -> Iterator[_Line]:
 
 def _split(source: Source, written: str) -> list[str]:
     """Return the words of a line, which blanks, tabs, commas or semicolons part; decimal commas as points."""
-    words = [word.rstrip(",;") for word in written.replace(";", " ").split()]
+    words = [word for part in written.replace(";", " ").split() if (word := part.rstrip(","))]
     if not any("," in word for word in words):
-        return [word for word in words if word]
-    if "." in written or len(words) == 1:
-        return [word for word in written.replace(",", " ").replace(";", " ").split() if word]
-    if not all(_COMMA.fullmatch(word) for word in words if "," in word):  # 10,20 may be a point as well
+        return words
+    joined = [word for word in words if "," in word]
+    if len(words) == 1 or all("." in word for word in joined):
+        return [word for word in re.split(r"[\s,;]+", written) if word]
+    if "." in written or not all(map(_COMMA.fullmatch, joined)):  # 10,20 may be a point as well
         cause = f"{shorten(written.strip())}: a comma may part numbers, or stand for the decimal point"
         raise Unusable("bad_box", cause, "write numbers with a point, and blanks between them")
     source.note("numbers are written with a decimal comma: read as such")

@@ -39,7 +39,7 @@ _NO_LABELS = re.compile(
     r"(?:classes|predefined_classes|readme.*|notes?|license.*|requirements|train|val|valid|validation|test|.*autosplit.*)\.txt",
     re.IGNORECASE,
 )
-_NUMBERS = re.compile(rb"\s*[\w.+-]+(?:[\s,;]+[-+]?[\d.][\d.eE+-]*){4,}")
+_NUMBERS = re.compile(rb"\s*\d+(?:\.0*)?(?:[\s,;]+[-+]?[\d.][\d.eE+-]*){4,}[\s,;]*")
 
 
 class _Loader(yaml.BaseLoader):
@@ -283,7 +283,7 @@ def _begins_with_numbers(file: Path) -> bool:
             start = opened.read(1 << 12).removeprefix(b"\xef\xbb\xbf").replace(b"\0", b"")
     except OSError:
         return False
-    return _NUMBERS.match(start.removeprefix(b"\xff\xfe").strip().split(b"\n", 1)[0]) is not None
+    return _NUMBERS.fullmatch(start.removeprefix(b"\xff\xfe").strip().split(b"\n", 1)[0]) is not None
 
 
 # --- names ---
