@@ -262,16 +262,17 @@ def _match_beside(source: Source, folder: YoloFolder, every: list[Path]) -> dict
     bare: list[Path] = []
     for picture in _list_pictures(source, folder):
         files = [file for file in folder.find_label_files(picture) if file.is_file()]
-        with source.reporting(folder.name_record(picture)):
-            if len(files) > 1 and files[0].read_bytes() != files[1].read_bytes():
-                mine.update({file: mine[file] for file in files})
-                cause = f"{folder.say(files)} both are labels of {picture.name}, and differ"
-                raise Unusable("ambiguous_id", cause, "remove the wrong one")
-            if files:
-                mine[files[0]].append(picture)
-                mine.update({file: mine[file] for file in files[1:]})
-            else:
-                bare.append(picture)
+        if len(files) > 1:
+            mine.update({file: mine[file] for file in files})  # none of them is without its picture
+            if files[0].read_bytes() != files[1].read_bytes():
+                with source.reporting(folder.name_record(picture)):
+                    cause = f"{folder.say(files)} both are labels of {picture.name}, and differ"
+                    raise Unusable("ambiguous_id", cause, "remove the wrong one")
+                continue
+        if files:
+            mine[files[0]].append(picture)
+        else:
+            bare.append(picture)
     _note_bare(source, folder, bare)
     order = {file: place for place, file in enumerate(every)}
     return dict(sorted(mine.items(), key=lambda pair: order.get(pair[0], len(order))))
