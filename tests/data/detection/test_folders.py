@@ -54,6 +54,7 @@ def coco_text(*names: str, size: tuple[int, int] = (200, 100)) -> str:
             "annotations/instances_val.json", "val/1.jpg", "images/val/1.jpg", id="a split in the names"
         ),
         pytest.param("train/_annotations.coco.json", "1.jpg", "train/1.jpg", id="RoboFlow's COCO folder"),
+        pytest.param("result.json", "images\\1.jpg", "images/1.jpg", id="Label Studio's COCO export"),
         pytest.param("labels.json", "1.jpg", "1.jpg", id="a COCO file beside the pictures"),
     ],
 )
@@ -71,6 +72,17 @@ def test_coco_folders(
         (sample,), faults, _ = every(tmp_path, images)
         assert (sample.boxes, faults) == ((CUP_UNIT,), [])
         assert sample.images[0] == (picture_name if images else (tmp_path / picture_name).as_posix())
+
+
+def test_the_place_where_most_pictures_are(tmp_path: Path, picture: Save, every: Every) -> None:
+    """A name that is not there takes no other's picture, wherever that lies."""
+    for name in ("images/a.jpg", "images/sub/c.jpg", "images/d.jpg"):
+        picture(name)
+    names = ("images\\a.jpg", "images\\sub\\c.jpg", "..\\..\\upload\\d.jpg", "..\\label\\c.jpg")
+    put(tmp_path, "result.json", coco_text(*names))
+    samples, faults, _ = every(tmp_path, tmp_path)
+    assert [sample.images[0] for sample in samples] == ["images/a.jpg", "images/d.jpg", "images/sub/c.jpg"]
+    assert [(fault.record, fault.kind) for fault in faults] == [("coco#3", "missing_image")]
 
 
 def test_a_coco_folder_with_two_places_of_pictures(tmp_path: Path, picture: Save, every: Every) -> None:

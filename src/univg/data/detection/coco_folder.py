@@ -49,7 +49,8 @@ def choose_coco_file(path: Path) -> Path:
 def find_coco_pictures(source: Source, folder: Path, file: Path, listed: Iterable[ListedImage]) -> None:
     """Give each listed image of a folder's COCO file its picture, where no other folder of images is named.
 
-    All lie under one place: the folder with the name of the file's split, else the one where any is found.
+    All lie under one place: the folder with the name of the file's split, else the one where most are found; where
+    a name is another picture in each of two, which is meant is asked.
     """
     if source.images is not None and source.images.folder.resolve() != folder.resolve():
         return
@@ -57,19 +58,18 @@ def find_coco_pictures(source: Source, folder: Path, file: Path, listed: Iterabl
     above = [folder, folder / "images", file.parent]
     own = [place / split for place in above if (place / split).is_dir()]
     listed = list(listed)
-    found = []
+    found: list[tuple[Path, list[Path | None]]] = []
     for place in dict.fromkeys(own or [place for place in above if place.is_dir()]):
         root = ImageRoot(place)
         root.expect(lambda: [clean_path(entry.name) for entry in listed])
-        paths = [root.find(clean_path(entry.name)) for entry in listed]
-        if any(paths):
-            found.append((place, paths))
-    if len({tuple(path and path.resolve() for path in paths) for _, paths in found}) > 1:
-        places = " or ".join(str(place) for place, _ in found)
-        raise UnivgError(f"its pictures may be those in {places}", file, "say which with --images")
-    for _, paths in found[:1]:
-        for entry, path in zip(listed, paths, strict=True):
-            entry.path = path
+        found.append((place, [root.find(clean_path(entry.name)) for entry in listed]))
+    for paths in zip(*(paths for _, paths in found), strict=True):
+        if len({path.resolve() for path in paths if path is not None}) > 1:
+            places = " or ".join(str(place) for place, _ in found)
+            raise UnivgError(f"its pictures may be those in {places}", file, "say which with --images")
+    fullest = max(found, key=lambda one: sum(path is not None for path in one[1]), default=None)
+    for entry, path in zip(listed, fullest[1] if fullest else (), strict=True):
+        entry.path = path
 
 
 def _is_of_one_picture(file: Path) -> bool:
