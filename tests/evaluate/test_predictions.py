@@ -125,6 +125,21 @@ def test_a_line_that_cannot_be_scored_is_named(record: str, line: str, tmp_path:
         read_predictions(path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b'[{"text": "a", "answer": [0, 0, 1, 1]}]', id="a list of answers"),
+        pytest.param(
+            b'\xef\xbb\xbf{"text": "a", "answer": [0, 0, 1, 1]},\r\n', id="a byte-order mark and a comma"
+        ),
+        pytest.param('{"text": "a", "answer": [0, 0, 1, 1]}\n'.encode("utf-16"), id="answers in UTF-16"),
+    ],
+)
+def test_answers_are_read_from_any_container(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_bytes(content)
+    assert [(one.text, one.answer) for one in read_predictions(tmp_path / "p.json")] == [("a", (0, 0, 1, 1))]
+
+
 def test_files_that_hold_nothing(tmp_path: Path) -> None:
     with pytest.raises(UnivgError, match="cannot be read"):
         read_predictions(tmp_path / "none.jsonl")

@@ -1,6 +1,6 @@
 """Score responses made elsewhere, without a model: `univg score`.
 
-In: JSON Lines with `text` (the raw response; null for none), `answer` (a box x1 y1 x2 y2; one scale for the
+In: JSON Lines, or a list, with `text` (the raw response; null for none), `answer` (a box x1 y1 x2 y2; one scale for the
 whole file, 0-1 or 0-1000), and optionally `id` and `task`. Out: the same rows in the same order with what they
 are worth.
 """
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from univg.data.formats.faults import Unusable
+from univg.data.formats.rows import read_rows
 from univg.errors import UnivgError
 from univg.evaluate.rows import Row, reward_columns, score_columns
 from univg.files import write_whole
@@ -43,16 +45,12 @@ class Prediction:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Read all lines of a predictions file; blank lines are passed over. Raises UnivgError, naming the line."""
-    try:
-        with open(path, "rb") as file:
-            predictions = [
-                _read_prediction(line, f"{path}, line {number}")
-                for number, line in enumerate(file, start=1)
-                if line.strip()
-            ]
-    except OSError as error:
-        raise UnivgError(f"cannot be read ({error.strerror})", path, "check the path") from None
+    """Read all predictions of a file, JSON Lines or a list. Raises UnivgError, naming the line."""
+    if not path.exists():
+        raise UnivgError("cannot be read (no such file)", path, "check the path")
+    empty = path.is_file() and not path.read_bytes().strip()
+    rows = [] if empty else list(read_rows(path))
+    predictions = [_read_prediction(row, f"{path}, {place}") for place, row in rows]
     if not predictions:
         raise UnivgError("no predictions", path, "give one JSON object a line")
     return predictions
@@ -134,11 +132,10 @@ def write_scores(path: Path, rows: Iterable[Row]) -> None:
     write_whole(path, "".join(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n" for row in rows))
 
 
-def _read_prediction(line: bytes, where: str) -> Prediction:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UnivgError(f"not JSON ({error})", where, "write one object a line") from None
+def _read_prediction(record: Any, where: str) -> Prediction:
+    if isinstance(record, Unusable):
+        cause = record.cause.replace("not complete JSON", "not JSON")
+        raise UnivgError(cause, where, record.fix or "write one object a line")
     if not isinstance(record, dict):
         raise UnivgError("not an object with named fields", where, "write one object a line")
     text, answer, task = record.get("text"), record.get("answer"), record.get("task")

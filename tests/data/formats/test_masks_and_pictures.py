@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from PIL import Image
 
 from univg.data.formats.faults import Unusable
 from univg.data.formats.image_root import ImageRoot, image_size
-from univg.data.formats.masks import mask_extent, rle_extent
+from univg.data.formats.masks import find_inside, mask_extent, rle_extent
 from univg.pictures.images import ImageFault, open_picture
 
 SIDE = st.integers(1, 12)
@@ -104,6 +106,54 @@ def test_extent_of_mask_images(mode: str, tmp_path: Path) -> None:
     assert mask_extent(path) == ((3.0, 2.0, 9.0, 7.0), (20, 10))
     Image.new("L", (20, 10)).save(path)
     assert mask_extent(path) is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "outside", "inside"),
+    [
+        pytest.param("I;16", 0, 1, id="object numbers of 16 bits"),
+        pytest.param("I;16", 0, 256, id="object numbers above 255"),
+        pytest.param("RGB", (0, 0, 0), (1, 0, 0), id="an object number as a dark colour"),
+        pytest.param("RGBA", (0, 0, 0, 255), (0, 0, 1, 255), id="opaque colours"),
+        pytest.param(
+            "RGBA", (255, 255, 255, 0), (255, 255, 255, 255), id="white all over, transparent outside"
+        ),
+        pytest.param("RGBA", (0, 0, 0, 0), (0, 0, 0, 255), id="black all over, transparent outside"),
+        pytest.param("LA", (0, 255), (9, 255), id="grey with transparency"),
+    ],
+)
+@given(st.integers(0, 15), st.integers(0, 5), st.integers(1, 5), st.integers(1, 5))
+def test_extent_whatever_numbers_a_mask_is_painted_with(
+    mode: str, outside: Any, inside: Any, x: int, y: int, width: int, height: int
+) -> None:
+    mask = Image.new(mode, (20, 10), outside)
+    mask.paste(Image.new(mode, (width, height), inside), (x, y))
+    packed = io.BytesIO()
+    mask.save(packed, "PNG")
+    packed.seek(0)
+    with Image.open(packed) as read:
+        assert find_inside(read) == (x, y, x + width, y + height)
+
+
+def test_a_palette_whose_first_colour_is_not_black_is_read_by_its_colours(tmp_path: Path) -> None:
+    mask = Image.new("P", (20, 10), 1)
+    mask.paste(0, (3, 2, 9, 7))
+    mask.putpalette([255, 255, 255, 0, 0, 0])
+    mask.save(tmp_path / "m.png")
+    assert mask_extent(tmp_path / "m.png") == ((3.0, 2.0, 9.0, 7.0), (20, 10))
+
+
+@given(SIDE, SIDE, st.data())
+def test_run_lengths_that_end_too_early_are_no_mask(height: int, width: int, data: st.DataObject) -> None:
+    pixels = data.draw(st.lists(st.booleans(), min_size=height * width, max_size=height * width))
+    runs = lengths(pixels)
+    cut = runs[: data.draw(st.integers(1, len(runs)))]
+    if sum(cut) == len(pixels):
+        rle_extent({"size": [height, width], "counts": compressed(cut)})
+        return
+    for counts in (cut, compressed(cut)):
+        with pytest.raises(Unusable, match=r"end after \d+ of"):
+            rle_extent({"size": [height, width], "counts": counts})
 
 
 def test_sizes_are_those_of_the_upright_picture(tmp_path: Path) -> None:

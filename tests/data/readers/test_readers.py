@@ -136,6 +136,7 @@ def test_a_box_in_the_other_scale_is_found(put: Callable[..., Path]) -> None:
         (mig(images=[]), "no_images"),
         (mig(images=[1]), "bad_field"),
         ({k: v for k, v in mig().items() if k != "images"}, "missing_field"),
+        ({k: v for k, v in mig().items() if k != "task"}, "missing_field"),
         (["no object"], "bad_field"),
         (None, "bad_field"),
     ],

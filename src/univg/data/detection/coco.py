@@ -73,6 +73,9 @@ def _read_file(source: Source) -> _Coco:
         if key == "categories" and isinstance(value, dict):
             for category_id, name in _list_categories(value):
                 coco.categories.setdefault(_name_id(category_id), set()).add(name)
+        elif isinstance(value, Unusable):  # a key stands twice in it
+            with source.reporting(f"coco#{key}"):
+                raise value
         elif key in ("images", "annotations") and not isinstance(value, dict):
             with source.reporting(f"coco#{key}"):
                 raise Unusable("bad_field", f"{shorten(value)} among the {key} is no object")

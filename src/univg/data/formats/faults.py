@@ -41,6 +41,10 @@ FAULTS: dict[str, tuple[str, str]] = {
         "say beside each box on which image it lies",
     ),
     "not_visible": ("the object is not in the image it should be found in", "choose another frame"),
+    "frame_mismatch": (
+        "frames and their masks or boxes do not match",
+        "fetch frames and masks of one release",
+    ),
     "missing_image": ("the image is not there", "check --images, or fetch the image"),
     "bad_image": ("the image cannot be decoded", "export or download it again"),
     "no_target_image": ("nothing says on which image the box lies", "give target_image"),

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import shorten
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Extent", "mask_extent", "rle_extent", "union"]
+__all__ = ["Extent", "find_inside", "mask_extent", "rle_extent", "rle_extents", "union", "unite"]
 
 Extent: TypeAlias = tuple[Box, SizeWH]
 """The smallest box (pixels, edges) around a mask, and the mask's size."""
@@ -43,8 +43,7 @@ def rle_extent(rle: Any) -> Extent | None:
     import numpy as np
 
     if isinstance(rle, list):
-        found = [extent for extent in map(rle_extent, rle) if extent is not None]
-        return (union([box for box, _ in found]), found[0][1]) if found else None
+        return unite(rle_extents(rle))
     try:
         height, width = (int(side) for side in rle["size"])
         counts = rle["counts"]
@@ -56,6 +55,8 @@ def rle_extent(rle: Any) -> Extent | None:
     ends = np.cumsum(runs)
     if not 0 < n_pixels < _MOST_PIXELS or ((runs < 0) | (runs > n_pixels) | (ends > n_pixels)).any():
         raise Unusable("bad_field", f"the run lengths do not fit a mask of {width}x{height}")
+    if ends.size and ends[-1] != n_pixels:
+        raise Unusable("bad_field", f"the run lengths end after {ends[-1]} of {width}x{height} pixels")
     starts, ends = ends[:-1:2], ends[1::2]  # of the runs inside
     starts, ends = starts[starts < ends], ends[starts < ends]
     if not starts.size:
@@ -64,6 +65,22 @@ def rle_extent(rle: Any) -> Extent | None:
     top = np.where(first == last, starts % height, 0).min()
     bottom = np.where(first == last, (ends - 1) % height + 1, height).max()
     return (float(first[0]), float(top), float(last[-1] + 1), float(bottom)), (width, height)
+
+
+def rle_extents(rle: Any) -> list[Extent]:
+    """Return the extents of a mask, or of each mask of a list, without those that are empty."""
+    masks = rle if isinstance(rle, list) else [rle]
+    return [extent for extent in map(rle_extent, masks) if extent is not None]
+
+
+def unite(extents: Iterable[Extent]) -> Extent | None:
+    """Return the extent of masks of one image, taken together; None if there are none."""
+    found = list(extents)
+    sizes = sorted({size for _, size in found})
+    if len(sizes) > 1:
+        (w, h), (other_w, other_h) = sizes[:2]
+        raise Unusable("frame_mismatch", f"masks of one image are {w}x{h} and {other_w}x{other_h}")
+    return (union([box for box, _ in found]), sizes[0]) if found else None
 
 
 def _decompress(text: str | bytes) -> NDArray[np.int64]:
@@ -89,13 +106,36 @@ def _decompress(text: str | bytes) -> NDArray[np.int64]:
 
 
 def mask_extent(path: str | os.PathLike[str]) -> Extent | None:
-    """Return the extent of a mask image, in which everything that is not 0 is inside; None if it is empty."""
-    with Image.open(path) as mask:
-        # A palette's numbers are object numbers; converting it to grey would make them brightnesses.
-        flat = mask if mask.mode in ("1", "L", "P") else mask.convert("L")
-        extent = (flat if flat.mode == "1" else flat.point(lambda value: 255 if value else 0, "L")).getbbox()
-        size = mask.size
+    """Return the extent of a mask image, in which everything that is not 0 is inside; None if it is empty.
+
+    What is transparent is outside. `Unusable` for what cannot be decoded, and for JPEG, whose edges are blurred.
+    """
+    name = os.path.basename(path)
+    try:
+        with Image.open(path) as mask:
+            if mask.format == "JPEG":
+                raise Unusable(
+                    "bad_image", f"the mask {name} is a JPEG, whose edges are blurred", "save it as PNG"
+                )
+            extent, size = find_inside(mask), mask.size
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise Unusable("bad_image", f"the mask {name} cannot be decoded ({error})") from None
     return None if extent is None else ((*map(float, extent),), size)  # type: ignore[return-value]
+
+
+def find_inside(mask: Image.Image) -> tuple[int, int, int, int] | None:
+    """Return the smallest box around everything that is not 0, nor transparent; None if there is nothing."""
+    if mask.mode == "P" and "transparency" not in mask.info:
+        # A palette's numbers are object numbers, whatever their colours, and 0 is none; unless 0 is not black.
+        palette = mask.getpalette() or [0, 0, 0]
+        return (mask.convert("RGB") if any(palette[:3]) else mask).getbbox()
+    if mask.mode in ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "RGB"):
+        return mask.getbbox()  # of numbers: as grey, those of 16 bits and dark colours would become 0
+    whole = mask.convert("RGBA")
+    alpha = whole.getchannel("A").point(lambda value: 255 if value else 0)
+    seen = Image.composite(whole.convert("RGB"), Image.new("RGB", mask.size), alpha)
+    opaque = alpha.getextrema() == (255, 255)
+    return seen.getbbox() or (None if opaque else alpha.getbbox())
 
 
 def union(boxes: Iterable[Box]) -> Box:

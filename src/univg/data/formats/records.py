@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from univg.data.formats.faults import OnFault, Unusable, name_fault, report
 from univg.data.formats.fields import Row, name_kind
@@ -22,7 +22,7 @@ from univg.grounding.boxes import SizeWH
 from univg.grounding.samples import GroundingSample, SampleError
 from univg.pictures.images import ImageFault
 
-__all__ = ["Source", "make_samples", "read_stated", "reads"]
+__all__ = ["Read", "Source", "Split", "make_samples", "read_stated", "reads"]
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,7 @@ def _refuse_stored(name: str, stored: Stored, as_others: str = "") -> Unusable:
     return Unusable("size_mismatch", cause, "remove the orientation from the file, or annotate it upright")
 
 
+Made = TypeVar("Made")
 Split: TypeAlias = Callable[[Row], Iterable[tuple[str, Any]]]
 
 
@@ -148,11 +149,11 @@ def make_samples(
     source: Source,
     set_name: str,
     rows: Rows,
-    convert: Callable[[Any, str], Iterable[GroundingSample]],
+    convert: Callable[[Any, str], Iterable[Made]],
     id_fields: tuple[str, ...] = ("id",),
     split: Split | None = None,
-) -> Iterator[GroundingSample]:
-    """Yield the samples of `rows`, each `(position, row)`, as `convert(row, record)` makes them.
+) -> Iterator[Made]:
+    """Yield the samples, or what else `convert(row, record)` makes, of `rows`, each `(position, row)`.
 
     `record` is `"<set>#<id>"` with the first of `id_fields` that the row has, else its position. Of a record that
     asks several questions, `split` makes `(name, part)` pairs; each part is then converted as `"<set>#<id>@<name>"`

@@ -1,65 +1,111 @@
-"""Read rows out of whatever holds them: JSON lists, JSON Lines, Parquet and Arrow files, `datasets` folders.
+"""Read rows out of whatever holds them: JSON lists, JSON Lines, tables as text, Parquet, Arrow, `datasets` folders.
 
 All are read as streams. Parquet and Arrow need pyarrow, which comes with `datasets` (`pip install univg[train]`).
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import Row
-from univg.data.formats.json_stream import read_items
+from univg.data.formats.json_stream import Decoder, explain, is_cut, read_items, read_values
+from univg.data.formats.opening import PACKED_SUFFIXES, opening, tell_encoding
 from univg.errors import UnivgError
 
-__all__ = ["Container", "Rows", "detect_container", "import_pyarrow", "list_paths", "read_rows"]
+__all__ = [
+    "Container",
+    "Rows",
+    "detect_container",
+    "holds_object",
+    "import_pyarrow",
+    "list_paths",
+    "read_rows",
+]
 
-Container: TypeAlias = Literal["array", "object", "lines", "parquet", "arrow", "folder"]
+Container: TypeAlias = Literal["array", "object", "objects", "lines", "table", "parquet", "arrow", "folder"]
 Rows: TypeAlias = Iterator[tuple[str, "Row | Unusable"]]
 """The position of every row, as a person would find it, and the row, or what is wrong with it."""
 
-_FIRST_LINE = 1 << 24
+_LONGEST_LINE = 1 << 24
+_LINES = (".jsonl", ".ndjson")
 _BATCH_ROWS = 256
-_BOM = b"\xef\xbb\xbf"
+_LONGEST_CELL = 1 << 28  # a picture in base 64
+_DELIMITERS = {".csv": ",;\t", ".tsv": "\t"}
+_TABLES: dict[bytes, Container] = {b"PAR1": "parquet", b"ARROW1": "arrow"}
 
 
 def detect_container(path: Path) -> Container:
-    """Tell what kind of file or folder this is, by its content; a Parquet or Arrow file by its suffix.
+    """Tell what kind of file or folder this is, by its content; a Parquet or Arrow file by its suffix too.
 
     Raises `UnivgError` for a file that is missing, empty or of another kind.
     """
     if path.is_dir():
         return "folder"
-    if path.suffix in (".parquet", ".arrow"):
-        return "parquet" if path.suffix == ".parquet" else "arrow"
-    try:
-        with path.open("rb") as file:
-            line = file.readline(_FIRST_LINE)
-            while line and not line.removeprefix(_BOM).strip():
-                line = file.readline(_FIRST_LINE)
-            more = bool(file.read(1 << 16).strip())
-    except FileNotFoundError:
-        raise UnivgError("no such file", path, "check the path") from None
-    except OSError as error:
-        raise UnivgError(f"cannot be read ({error.strerror})", path, "check its permissions") from None
-    start = line.removeprefix(_BOM).lstrip()
-    if start.startswith(b"["):
-        return "array"
-    if start.startswith(b"{"):
-        return "lines" if path.suffix == ".jsonl" or (more and _is_object(start)) else "object"
-    cause = "an empty file" if not start else "neither JSON nor JSON Lines"
+    suffix = _find_suffix(path)
+    with opening(path) as data:
+        for magic, kind in _TABLES.items():
+            if data.head.startswith(magic) or suffix == f".{kind}":
+                return kind
+        lines = filter(None, (line.strip() for line in data.lines(_LONGEST_LINE)))
+        first = next(lines, b"")
+        if suffix in _DELIMITERS and first[:1] not in (b"", b"[", b"{"):
+            return "table"
+        if first.startswith(b"["):
+            return "array"
+        some = [first, *islice(lines, 1)]
+    complete = [_is_value(line) for line in some]
+    if first.startswith(b"{"):
+        if complete == [True] and suffix not in _LINES:
+            return "object"
+        # Of a .jsonl file's first line much may be wrong; one that stands open is an object over several lines.
+        alone = len(some) < 2 and b"\r" not in first  # old Macs end lines so
+        if complete[0] or (suffix in _LINES and (alone or complete[-1])):
+            return "lines"
+        return "objects" if _go_on_behind_first(path) else "object"
+    if len(some) == 2 and complete[0]:
+        return "lines"  # null, a number: whoever reads it will say so
+    cause = "neither JSON nor JSON Lines" if first else "an empty file"
     raise UnivgError(cause, path, "give a published JSON, JSONL, Parquet or Arrow file")
 
 
-def _is_object(line: bytes) -> bool:
+def holds_object(folder: Path) -> bool:
+    """Tell whether a JSON file of a folder is one object, as that of each image is in some sets; not rows of any."""
+    for file in sorted(folder.rglob("*.json")):
+        with suppress(UnivgError):  # whoever reads it will say what is wrong with it
+            if detect_container(file) == "object":
+                return True
+    return False
+
+
+def _go_on_behind_first(path: Path) -> bool:
+    """Tell whether more objects stand behind the first. One too long to be a record is the only one of its file."""
+    with opening(path) as data, suppress(ValueError, RecursionError):
+        text = data.file.read(_LONGEST_LINE).decode(data.encoding, "replace").removeprefix("\ufeff").lstrip()
+        return text[json.JSONDecoder().raw_decode(text)[1] :].strip(", \t\r\n").startswith("{")
+    return False
+
+
+def _find_suffix(path: Path) -> str:
+    """Return the suffix without that of packing, in small letters: .jsonl of a.JSONL.gz."""
+    packed = path.suffix.lower() in PACKED_SUFFIXES
+    return (path.with_suffix("") if packed else path).suffix.lower()
+
+
+def _is_value(line: bytes) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        json.loads(line.rstrip(b","))
     except (ValueError, RecursionError):
         return False
+    return True
 
 
 def read_rows(path: str | os.PathLike[str]) -> Rows:
@@ -75,10 +121,15 @@ def read_rows(path: str | os.PathLike[str]) -> Rows:
     elif container == "array":
         for position, (_, row) in enumerate(read_items(path)):
             yield str(position), row
-    elif container == "object":
-        yield path.stem, _read_object(path)
+    elif container == "table":
+        yield from _read_table(path)
+    elif container in ("object", "objects"):
+        yield from _read_objects(path)
     else:
         files = _list_tables(path) if container == "folder" else [path]
+        if files and files[0].suffix.lower() not in (".parquet", ".arrow"):
+            yield from _read_parts(path, files)
+            return
         rows = (row for file in files for batch in _read_batches(file) for row in batch.to_pylist())
         yield from ((str(position), row) for position, row in enumerate(rows))
 
@@ -108,28 +159,67 @@ def _list_texts(value: object) -> Iterator[str]:
             yield from _list_texts(one.get("path") if isinstance(one, Mapping) else one)
 
 
-def _read_object(path: Path) -> Row:
-    try:
-        value = json.loads(path.read_text("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UnivgError(f"not JSON ({error})", path, "download or write it again") from None
-    return value if isinstance(value, dict) else {}
+def _read_objects(path: Path) -> Rows:
+    """Yield the object of a file, under the file's name; of several, one after the other, each under its number."""
+    values = read_values(path)
+    some = list(islice(values, 2))
+    if len(some) == 1:
+        yield path.stem, some[0]
+        return
+    yield from ((str(position), row) for position, row in enumerate(chain(some, values)))
 
 
 def _read_lines(path: Path) -> Rows:
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            line = raw.removeprefix(_BOM) if number == 1 else raw
-            if not line.strip():
-                continue
-            try:
-                yield f"line {number}", json.loads(line)
-            except (ValueError, RecursionError) as error:
-                cause, fix = f"not complete JSON ({error})", ""
-                if not raw.endswith(b"\n"):
-                    cause = "the file ends in the middle of this line, so more records may be missing"
-                    fix = "download or copy the file again"
-                yield f"line {number}", Unusable("not_json", cause, fix)
+    decoder = Decoder()
+    with opening(path) as data:
+        for number, raw in enumerate(data.lines(), start=1):
+            if line := raw.strip():
+                yield f"line {number}", _parse_line(decoder, line, raw.endswith(b"\n"), path)
+
+
+def _parse_line(decoder: Decoder, raw: bytes, whole: bool, path: Path) -> Any:
+    """Return the value of a line (a comma behind it is no matter), or what is wrong with it."""
+    try:
+        line = raw.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError as error:
+        return Unusable("not_json", *tell_encoding(error, path))
+    try:
+        value, end = decoder.scan(line, 0)
+        if line[end:].strip() not in ("", ","):
+            raise json.JSONDecodeError("Extra data", line, end)
+        return decoder.check(value)
+    except json.JSONDecodeError as error:
+        decoder.repeated = None
+        if not whole and is_cut(line, error):
+            cause = "the file ends in the middle of this line, so more records may be missing"
+            return Unusable("not_json", cause, "download or copy the file again")
+        return Unusable("not_json", *(explain(line, error) or (f"not complete JSON ({error})",)))
+    except (ValueError, RecursionError) as error:
+        return Unusable("not_json", f"not complete JSON ({error})")
+
+
+def _read_table(path: Path) -> Rows:
+    """Yield the rows of a CSV or TSV file under the names of its first line, every cell a text."""
+    csv.field_size_limit(_LONGEST_CELL)
+    with opening(path) as data:
+        lines = (line.decode() for line in data.lines())
+        head = next(lines, "")
+        delimiter = max(_DELIMITERS[_find_suffix(path)], key=head.count)
+        cells = csv.reader(chain([head], lines), delimiter=delimiter)
+        try:
+            names = [name.strip() for name in next(cells)]
+            for values in cells:
+                if not values:
+                    continue
+                if len(values) != len(names):
+                    cause = f"{len(values)} cell(s), and the first line names {len(names)}"
+                    yield f"line {cells.line_num}", Unusable("bad_field", cause, "write the row again")
+                else:
+                    yield f"line {cells.line_num}", dict(zip(names, values, strict=True))
+        except (csv.Error, UnicodeDecodeError) as error:
+            told = (f"not a readable table ({error})", "export it again")
+            cause, fix = tell_encoding(error, path) if isinstance(error, UnicodeDecodeError) else told
+            raise UnivgError(cause, f"{path}, line {cells.line_num + 1}", fix) from None
 
 
 def _list_tables(folder: Path) -> list[Path]:
@@ -146,7 +236,20 @@ def _list_tables(folder: Path) -> list[Path]:
     # cache-*: what `datasets` leaves behind after map and filter
     if files := sorted(file for file in files if not file.name.startswith("cache-")):
         return files
-    raise UnivgError("no Parquet or Arrow file in this folder", folder, "name a file, or --format")
+    if parts := [file for file in folder.iterdir() if _find_suffix(file) in (".json", *_LINES)]:
+        return sorted(parts, key=_number_parts)
+    raise UnivgError("no Parquet, Arrow or JSON file in this folder", folder, "name a file, or --format")
+
+
+def _number_parts(file: Path) -> list[tuple[int, str]]:
+    """Sort part-2 before part-10."""
+    return [(int(digits or 0), other) for digits, other in re.findall(r"(\d+)|(\D+)", file.name)]
+
+
+def _read_parts(folder: Path, files: list[Path]) -> Rows:
+    for file in files:
+        for position, row in read_rows(file):
+            yield f"{file.relative_to(folder).as_posix()}/{position}", row
 
 
 def import_pyarrow(what: str, place: object = "") -> Any:

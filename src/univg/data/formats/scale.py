@@ -9,12 +9,14 @@ refused, never converted by itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, cast
 
 from univg.data.formats.fields import find_numbers
 from univg.data.formats.records import Source
 from univg.data.formats.rows import read_rows
+from univg.errors import UnivgError
 from univg.grounding.boxes import (
     Box,
     SizeWH,
@@ -46,30 +48,86 @@ _PERMILLE = 1000.0
 _PERCENT = 100.0
 _ENOUGH, _FEW = 10, 5
 """How many boxes make percent, or 0-1000 in the place of pixels, more than chance."""
-_CHANCE = 1e-3
+_CHANCE = math.log(1e-3)
+"""Less likely than this is no chance."""
 _FAR_OUTSIDE = 1.5
 _SLACK = 1e-9
 
 
 def detect_scale(source: Source, field: str) -> Scale:
-    """Return the scale of the boxes in `field` of all rows, 0-1 if no number passes 1.05, and note it.
+    """Return the scale of the boxes in `field` of all rows of a set in 0-1 or 0-1000, and note it.
 
-    Where some records alone would be 0-1 and others 0-1000, the file is taken as 0-1000, and the note says how
-    many look otherwise: `box_fault` finds each of them.
+    0-1 if no number passes 1.05. Where some records alone would be 0-1 and others 0-1000, the file is taken as
+    0-1000, and the note says how many look otherwise: `box_fault` finds each of them. Percent and pixels are no
+    scales of such a set: `decide_scale` tells the first, and a file of the second is refused as a whole, as nobody
+    knows which image's pixels they are.
     """
-    small = large = 0
-    for _, row in read_rows(source.path):
-        numbers = find_numbers(row.get(field)) if isinstance(row, dict) else []
-        if numbers and max(map(abs, numbers)) > UNIT_LIMIT:
-            large += 1
-        elif numbers:
-            small += 1
+    small = large = huge = 0
+
+    def find_boxes() -> Iterator[tuple[Box, None]]:
+        nonlocal small, large, huge
+        for _, row in read_rows(source.path):
+            numbers = find_numbers(row.get(field)) if isinstance(row, dict) else []
+            top = max(map(abs, numbers), default=0.0)
+            small += bool(numbers) and top <= UNIT_LIMIT
+            large += top > UNIT_LIMIT
+            huge += top > UNIT_LIMIT * _PERMILLE
+            if len(numbers) == 4:
+                yield (numbers[0], numbers[1], numbers[2], numbers[3]), None
+
+    scale = decide_scale(find_boxes(), "permille", lambda note: None)
     if not large:
         source.note(f"boxes are written 0-1 (no number of {small} passes {UNIT_LIMIT})")
         return "unit"
+    if huge >= _FEW and huge >= large / 5:
+        cause = f"boxes are written in pixels: {huge} of {small + large} hold numbers far above 1000"
+        raise UnivgError(cause, source.path, "write them 0-1 or 0-1000 of their image's width and height")
+    if scale == "percent":
+        source.note(f"boxes are written in percent, not 0-1000 (no number of {large + small} passes 100)")
+        return scale
     mixed = f", but {small} hold no number above {UNIT_LIMIT}: see wrong_scale" if small else ""
     source.note(f"boxes are written 0-1000 ({large} of {small + large} hold larger numbers than 1{mixed})")
     return "permille"
+
+
+@dataclass
+class _Tally:
+    """Count what boxes tell of their scale: `n` finite ones, their largest number, how they lie on their images.
+
+    - `fractions`: boxes that can only be 0-1.
+    - `log_in_percent`, `log_in_image`: how likely it is, as a logarithm, that boxes in pixels all stay below 100, and
+      that boxes in 0-1000 all lie inside their images as pixels.
+    """
+
+    n: int = 0
+    top: float = 0.0
+    passing: int = 0
+    outside: int = 0
+    unknown: int = 0
+    narrowest: float = math.inf
+    fractions: int = 0
+    log_in_percent: float = 0.0
+    log_in_image: float = 0.0
+
+    def add(self, box: Box, size: SizeWH | None) -> None:
+        if not all(map(math.isfinite, box)):
+            return
+        largest = max(map(abs, box))
+        self.n += 1
+        self.top = max(self.top, largest)
+        self.passing += largest > _PERMILLE
+        self.fractions += largest <= UNIT_LIMIT and any(value != int(value) for value in box)
+        if size is None:
+            self.unknown += 1
+        else:
+            self.outside += _reaches_out(box, size)
+            self.narrowest = min(self.narrowest, *size)
+            self.log_in_percent += sum(math.log(min(1, _PERCENT / side)) for side in size)
+            self.log_in_image += sum(math.log(min(1, side / _PERMILLE)) for side in size)
+
+    def looks_small(self, full: float) -> bool:
+        """Tell whether no number passes `full`, on images whose sides are all three times as long or longer."""
+        return self.top <= full and not self.unknown and self.narrowest >= 3 * full
 
 
 def decide_scale(
@@ -82,79 +140,69 @@ def decide_scale(
 
     - 0-1: no number passes 1.05.
     - percent: no number of ten boxes or more passes 100, and the images are much larger (or 0-1000 was expected).
-    - 0-1000 instead of pixels: a fifth of the boxes or more lie outside their image, and all within 0-1000.
+    - 0-1000 instead of pixels: a fifth of the boxes or more lie outside their image, and all within 0-1000; or no
+      number of ten boxes or more passes 1000, and the images are much larger.
     - pixels instead of 0-1000: a number passes 1000, and all boxes lie inside their images, whose sizes are known.
     - another scale instead of 0-1: no box could be 0-1, and the others are next to impossible (`_find_larger`).
 
     Single boxes that do not fit what is decided are for `stray_fault`.
     """
-    written = list(boxes)
-    largest = [max(map(abs, box)) for box, _ in written if all(map(math.isfinite, box))]
-    top, n = max(largest, default=0.0), len(largest)
-    scale: Scale = expected
-    why = ""
-    if not n or top <= UNIT_LIMIT:
-        if n and expected != "unit":
-            scale, why = "unit", f"no number of {n} box(es) passes {UNIT_LIMIT}"
-    elif expected in ("pixel", "permille") and top <= _PERCENT and _could_be_percent(written, expected):
-        if n >= _ENOUGH:
-            scale, why = "percent", f"no number of {n} boxes passes 100"
-        elif expected == "pixel":
-            found(
-                f"no number of {n} box(es) passes 100, on images of 300 pixels and more: percent? Read as pixels"
-            )
-    elif expected == "pixel":
-        outside = sum(size is not None and _reaches_out(box, size) for box, size in written)
-        if outside >= max(1, n / 5) and n >= _FEW and top <= _PERMILLE:
-            scale, why = (
-                "permille",
-                f"{outside} of {n} boxes lie outside their image as pixels, none as 0-1000",
-            )
-    elif expected == "permille" and top > _PERMILLE:
-        inside = all(size is not None and not _reaches_out(box, size) for box, size in written)
-        if inside:
-            passing = sum(value > _PERMILLE for value in largest)
-            scale, why = (
-                "pixel",
-                f"{passing} of {n} box(es) pass 1000, and all lie inside their image as pixels",
-            )
-    elif expected == "unit":
-        scale, why = _find_larger(written)
+    seen = _Tally()
+    for box, size in boxes:
+        seen.add(box, size)
+    scale, why = _judge(seen, expected, found)
     if scale != expected:
         found(f"boxes are written {SCALES[scale]}, not {SCALES[expected]} ({why}): read as such")
     return scale
 
 
-def _find_larger(written: list[tuple[Box, SizeWH | None]]) -> tuple[Scale, str]:
+def _judge(seen: _Tally, expected: Scale, found: Callable[[str], None]) -> tuple[Scale, str]:
+    n = seen.n
+    if seen.top <= UNIT_LIMIT:
+        return ("unit", f"no number of {n} box(es) passes {UNIT_LIMIT}") if n else (expected, "")
+    if expected == "permille" and seen.top <= _PERCENT and n >= _ENOUGH:
+        return "percent", f"no number of {n} boxes passes 100"
+    if expected == "permille" and seen.passing and not seen.outside and not seen.unknown:
+        why = f"{seen.passing} of {n} box(es) pass 1000, and all lie inside their image as pixels"
+        return "pixel", why
+    if expected == "unit":
+        return _find_larger(seen)
+    if expected != "pixel":
+        return expected, ""
+    for full, other in ((_PERCENT, "percent"), (_PERMILLE, "permille")):
+        if seen.looks_small(full) and n >= _ENOUGH:
+            return cast(Scale, other), f"no number of {n} boxes passes {full:g}"
+        if seen.looks_small(full):
+            name = "percent" if full == _PERCENT else "0-1000"
+            found(
+                f"no number of {n} box(es) passes {full:g}, on images of {3 * full:g} pixels and more: {name}? "
+                "Read as pixels"
+            )
+            return expected, ""
+    if seen.outside >= max(1, n / 5) and n >= _FEW and seen.top <= _PERMILLE:
+        return "permille", f"{seen.outside} of {n} boxes lie outside their image as pixels, none as 0-1000"
+    return expected, ""
+
+
+def _find_larger(seen: _Tally) -> tuple[Scale, str]:
     """Return the scale of boxes that pass 1 where 0-1 is expected, and why; 0-1 if some do not, or two scales fit.
 
     What fits by chance is told apart by how likely it is that boxes of one scale all stay within another's limits.
     """
-    finite = [(box, size) for box, size in written if all(map(math.isfinite, box))]
-    top, n = max(max(map(abs, box)) for box, _ in finite), len(finite)
-    if any(max(map(abs, box)) <= UNIT_LIMIT and any(v != int(v) for v in box) for box, _ in finite):
+    if seen.fractions or seen.unknown:
         return "unit", ""
-    placed = [(box, size) for box, size in finite if size is not None]
-    if len(placed) < n:
-        return "unit", ""
-    sizes = [size for _, size in placed]
-    outside = sum(_reaches_out(box, size) for box, size in placed)
-    if top <= _PERCENT:
-        as_pixels = math.prod(min(1, _PERCENT / side) for size in sizes for side in size)
-        if as_pixels < _CHANCE:
-            return "percent", f"no number of {n} box(es) passes 100, on images much larger"
-    elif not outside:
-        as_permille = math.prod(min(1, side / _PERMILLE) for size in sizes for side in size)
-        if top > _PERMILLE or as_permille < _CHANCE:
-            return "pixel", f"{n} box(es) pass 1, and all lie inside their image as pixels"
-    elif top <= _PERMILLE and n >= _FEW and outside >= n / 5:
-        return "permille", f"{outside} of {n} boxes lie outside their image as pixels, none as 0-1000"
+    if seen.top <= _PERCENT:
+        if seen.log_in_percent < _CHANCE:
+            return "percent", f"no number of {seen.n} box(es) passes 100, on images much larger"
+    elif not seen.outside:
+        if seen.passing or seen.log_in_image < _CHANCE:
+            return "pixel", f"{seen.n} box(es) pass 1, and all lie inside their image as pixels"
+    elif not seen.passing and seen.n >= _FEW and seen.outside >= seen.n / 5:
+        return (
+            "permille",
+            f"{seen.outside} of {seen.n} boxes lie outside their image as pixels, none as 0-1000",
+        )
     return "unit", ""
-
-
-def _could_be_percent(boxes: list[tuple[Box, SizeWH | None]], expected: Scale) -> bool:
-    sizes = [size for _, size in boxes if size is not None]
-    return expected == "permille" or (len(sizes) == len(boxes) and min(map(min, sizes)) >= 3 * _PERCENT)
 
 
 def _reaches_out(box_px: Box, size_wh: SizeWH) -> bool:

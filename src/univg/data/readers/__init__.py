@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from univg.data.detection import DETECTION, asking
-from univg.data.formats.faults import FAULTS, RecordFault
+from univg.data.formats.faults import FAULTS, RecordFault, Unusable
+from univg.data.formats.fields import name_kind
 from univg.data.formats.image_root import ImageRoot
 from univg.data.formats.records import Source
 from univg.data.formats.rows import read_rows
@@ -168,9 +169,14 @@ def detect(path: str | os.PathLike[str]) -> str:
     kind = find_format(path)
     if kind is not None:
         return kind
-    first = next((row for _, row in read_rows(path) if isinstance(row, dict)), None)
+    first, why = None, ""
+    for _, row in read_rows(path):
+        if isinstance(row, dict):
+            first = row
+            break
+        why = why or (row.cause if isinstance(row, Unusable) else f"a record is {name_kind(row)}")
     if first is None:
-        raise UnivgError("no record with fields", path, "give a published file")
+        raise UnivgError(f"no record with fields ({why or 'it is empty'})", path, "give a published file")
     if (kind := detect_conversations(path, first)) is not None:
         return kind
     fitting = [name for name, reader in READERS.items() if reader.fits(first)]

@@ -12,7 +12,7 @@ from univg.data.detection.coco_folder import find_coco_files
 from univg.data.detection.tables import choose_table, find_table_files, find_table_format
 from univg.data.detection.yolo_folder import find_yolo_labels, is_yolo_config
 from univg.data.formats.json_stream import read_items
-from univg.data.formats.rows import detect_container
+from univg.data.formats.rows import detect_container, holds_object
 from univg.errors import UnivgError
 
 __all__ = ["find_format"]
@@ -54,7 +54,7 @@ def _find_in_folder(path: Path) -> str | None:
     elif find_table_files(path):
         table = choose_table(path)
         found[find_table_format(table) or "csv"] = table
-    elif not found and next(path.rglob("*.json"), None) is not None:
+    elif not found and holds_object(path):
         return "reasonseg_raw"
     if len(found) > 1:
         several = ", ".join(f"{name or 'rows'} ({file.relative_to(path)})" for name, file in found.items())

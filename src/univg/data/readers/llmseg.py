@@ -1,7 +1,8 @@
 """Read LLM-Seg40K: the prepared `LLMSeg_eval.json`, and the raw file with run-length masks.
 
-Prepared: `image_path`, `question`, `bbox` (pixels; nested lists, of which the first four numbers count).
-Raw: `{image: {from_dataset, qa_pairs: [{question, answer, rle_seg}]}}`.
+Prepared: `image_path`, `question`, `bbox` (pixels; nested lists of numbers, the first four of which are read).
+Raw: `{image: {from_dataset, qa_pairs: [{question, answer, rle_seg}]}}`. A list of masks is a list of objects: each
+is a box, in the file's order, and the first is scored, as in the prepared file.
 """
 
 from __future__ import annotations
@@ -10,25 +11,29 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import Row, clean_path, get, get_images, get_list, get_question, read_box
+from univg.data.formats.fields import Row, clean_path, get, get_images, get_list, get_question
 from univg.data.formats.json_stream import read_items
-from univg.data.formats.masks import rle_extent
+from univg.data.formats.masks import rle_extents
+from univg.data.formats.pixels import Drawn, check_mask_size, read_boxes, read_row_size, reads_pixels
 from univg.data.formats.records import Source, reads
 from univg.data.formats.rows import Rows
-from univg.data.readers.reasonseg import make_instructed
+from univg.data.readers.reasonseg import keep_further, make_instructed
 from univg.grounding.boxes import px_to_unit
 from univg.grounding.samples import GroundingSample
 
 __all__ = ["read_llmseg", "read_llmseg_raw"]
 
 
-@reads("llmseg", id_fields=("id", "question_id"))
-def read_llmseg(source: Source, row: Row, record: str) -> Iterable[GroundingSample]:
+def _find_boxes(source: Source, row: Row, record: str) -> Drawn:
+    images = get_images(row, "image_path")[:1]
+    return Drawn(read_boxes(get(row, "bbox"), "'bbox'"), images, 0, read_row_size(row))
+
+
+@reads_pixels("llmseg", _find_boxes, id_fields=("id", "question_id"))
+def read_llmseg(source: Source, row: Row, drawn: Drawn, record: str) -> Iterable[GroundingSample]:
     """Yield the prepared file's samples, with the paper's zero-shot wording for the query."""
-    image = get_images(row, "image_path")[0]
-    box_px = read_box(get(row, "bbox"), "'bbox'", several=True)
-    box = px_to_unit(box_px, source.read_size(image))
-    yield make_instructed(image, get_question(row, "question"), box, record)
+    question = get_question(row, "question")
+    yield make_instructed(drawn.images[0], question, drawn.boxes[:1], record, keep_further(source, drawn))
 
 
 def _read_images(path: Path) -> Rows:
@@ -49,9 +54,12 @@ def read_llmseg_raw(source: Source, asked: tuple[Row, Row], record: str) -> Iter
     row, pair = asked
     if not isinstance(pair, dict):
         raise Unusable("bad_field", "an entry of 'qa_pairs' is not an object")
-    extent = rle_extent(get(pair, "rle_seg"))
-    if extent is None:
+    extents = rle_extents(get(pair, "rle_seg"))
+    if not extents:
         raise Unusable("no_box", "the mask is empty")
+    image = clean_path(row["image"])
+    check_mask_size(source, image, extents)
+    boxes = tuple(px_to_unit(*extent) for extent in extents)
     extra = {"from_dataset": row.get("from_dataset"), "answer": pair.get("answer")}
     question = get_question(pair, "question")
-    yield make_instructed(clean_path(row["image"]), question, px_to_unit(*extent), record, extra)
+    yield make_instructed(image, question, boxes, record, extra)

@@ -46,13 +46,17 @@ def read_mig_bench(source: Source) -> Iterator[GroundingSample]:
     scale = detect_scale(source, "answer")
 
     def convert(row: Row, record: str) -> Iterable[GroundingSample]:
-        question, images = get_question(row, "question"), get_images(row, "images")
+        task, question, images = (
+            get_text(row, "task"),
+            get_question(row, "question"),
+            get_images(row, "images"),
+        )
         info, position = row.get("additional_info") or "", str(row["position"])
         sentence, boxed = _BOX_TEXT.subn("", info if isinstance(info, str) else "")
         yield GroundingSample(
             images,
             question,
-            get_text(row, "task"),
+            task,
             (apply_scale(get_box(row, "answer"), scale),),
             find_named_image(len(images), question, sentence if boxed else ""),
             source=record,

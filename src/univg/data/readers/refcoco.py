@@ -10,8 +10,10 @@ These are the paper's single-image simple references: no thinking, a bare box fo
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import re
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from univg.data.formats.answers import ImageNumbers, place_boxes, read_written
 from univg.data.formats.conversations import Turn, split_turns, strip_tags
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import (
@@ -30,13 +33,13 @@ from univg.data.formats.fields import (
     get_question,
     get_texts,
     name_kind,
+    read_flag,
     shorten,
 )
-from univg.data.formats.records import Source, reads
+from univg.data.formats.pixels import Drawn, read_boxes, read_row_size, reads_pixels
+from univg.data.formats.records import Source
 from univg.data.readers.univg_r1 import strip_wording
 from univg.files import write_whole
-from univg.grounding.boxes import Box, px_to_unit
-from univg.grounding.coordinates import read_quads
 from univg.grounding.samples import GroundingSample
 
 __all__ = ["read_lmms_rows", "read_vlm_r1", "read_vlm_r1_lines"]
@@ -46,65 +49,136 @@ EMBEDDED = "embedded"
 """The folder under the image root that images out of rows are written to."""
 
 
-@reads("refcoco", id_fields=("id", "question_id"))
-def read_vlm_r1(source: Source, row: Row, record: str) -> Iterable[GroundingSample]:
+def _find_solution(source: Source, row: Row, record: str) -> Drawn:
+    images = get_images(row, "image")
+    if len(images) > 1:
+        cause = f"'image' names {len(images)} images, and nothing says on which the box lies"
+        raise Unusable("bad_field", cause, "name one, or write conversations (vlm_r1_lines)")
+    return Drawn(read_boxes(get(row, "solution"), "'solution'"), images, 0, read_row_size(row))
+
+
+@reads_pixels("refcoco", _find_solution, id_fields=("id", "question_id"))
+def read_vlm_r1(source: Source, row: Row, drawn: Drawn, record: str) -> Iterable[GroundingSample]:
     """Yield the samples of VLM-R1's JSON."""
-    images = get_images(row, "image")[:1]
     query, _ = strip_wording(strip_tags(get_question(row, "problem")))
-    yield _make_referring(source, row, images, query, get_box(row, "solution"), record)
+    yield _make_referring(drawn, query, record)
 
 
-@reads("refcoco", split=partial(split_turns, images_field="image"))
-def read_vlm_r1_lines(source: Source, turn: Turn, record: str) -> Iterable[GroundingSample]:
-    """Yield the samples of VLM-R1's JSONL; of several images the box lies on the last, whose pixels it counts."""
-    quads = read_quads(turn.answer)
-    if not quads:
+def _find_answered(source: Source, turn: Turn, record: str) -> Drawn:
+    written = read_written(turn.answer)
+    if not written:
         raise Unusable("no_box", f"the answer {shorten(turn.answer)} holds no box")
-    x1, y1, x2, y2 = map(float, quads[0])
+    told = place_boxes(written, turn.images, ImageNumbers()) or [len(turn.images) - 1]
+    if len(set(told)) > 1:
+        raise Unusable(
+            "which_image", "the boxes of one answer lie on several images", "ask for each by itself"
+        )
+    return Drawn(tuple(one.box for one in written), turn.images, told[0], read_row_size(turn.row))
+
+
+@reads_pixels("refcoco", _find_answered, split=partial(split_turns, images_field="image"))
+def read_vlm_r1_lines(source: Source, turn: Turn, drawn: Drawn, record: str) -> Iterable[GroundingSample]:
+    """Yield the samples of VLM-R1's JSONL; of several images the boxes lie on the one the answer names, or the last."""
     query, _ = strip_wording(turn.question)
-    yield _make_referring(source, turn.row, turn.images, query, (x1, y1, x2, y2), record)
+    yield _make_referring(drawn, query, record)
 
 
-@reads("refcoco", id_fields=("question_id", "id"))
-def read_lmms_rows(source: Source, row: Row, record: str) -> Iterable[GroundingSample]:
-    """Yield a sample for each expression of each of lmms-eval's rows."""
+def _find_sides(source: Source, row: Row, record: str) -> Drawn:
     image = _read_image(source, row, record)
     x, y, width, height = get_box(row, "bbox")
+    return Drawn(((x, y, x + width, y + height),), (image,), 0, read_row_size(row))
+
+
+@reads_pixels("refcoco", _find_sides, id_fields=("question_id", "id"))
+def read_lmms_rows(source: Source, row: Row, drawn: Drawn, record: str) -> Iterable[GroundingSample]:
+    """Yield a sample for each expression of each of lmms-eval's rows. A crowd that is referred to is a target too."""
+    if read_flag(row.get("iscrowd"), "iscrowd"):
+        source.note("rows marked iscrowd are read as the others: the crowd is what their expressions mean")
     expressions = get_texts(row, "answer")
     for i, text in enumerate(expressions):
-        name = f"{record}@{i}" if len(expressions) > 1 else record
-        yield _make_referring(source, row, (image,), text, (x, y, x + width, y + height), name)
+        yield _make_referring(drawn, text, f"{record}@{i}" if len(expressions) > 1 else record)
 
 
-def _make_referring(
-    source: Source, row: Row, images: tuple[str, ...], query: str, box_px: Box, record: str
-) -> GroundingSample:
-    """Make a sample; the box is measured by the size the row states (`width`, `height`), else by the image's own."""
-    sides = [row.get(name) or row.get(f"image_{name}") for name in ("width", "height")]
-    width, height = (side if isinstance(side, (int, float)) else 0 for side in sides)
-    size = (width, height) if min(width, height) > 0 else source.read_size(images[-1])
-    box, thinking = px_to_unit(box_px, size), len(images) > 1  # type: ignore[arg-type]  # floats do as well
-    return GroundingSample(images, query, TASK, (box,), len(images) - 1, thinking=thinking, source=record)
+def _make_referring(drawn: Drawn, query: str, record: str) -> GroundingSample:
+    images, target = drawn.images, drawn.target
+    return GroundingSample(images, query, TASK, drawn.boxes, target, thinking=len(images) > 1, source=record)
+
+
+# --- the picture of an lmms-eval row ---
 
 
 def _read_image(source: Source, row: Row, record: str) -> str:
     """Return the path of a row's image; one that is embedded is written under the image root first."""
     value = get(row, "image")
-    if isinstance(value, str):
-        return clean_path(value)
     raw = value.get("bytes") if isinstance(value, Mapping) else value
-    path = value.get("path") if isinstance(value, Mapping) else None
-    name = _make_name(row.get("file_name") or row.get("image_name") or path or record.partition("#")[2])
-    if source.images is not None and source.images.find(name) is not None:
-        return name
+    path = value.get("path") if isinstance(value, Mapping) else value if isinstance(value, str) else None
     if not isinstance(raw, bytes):
-        if isinstance(path, str) and path:
-            return clean_path(path)
-        raise Unusable("bad_field", f"'image' is {name_kind(value)}, neither a path nor an embedded image")
+        names = [name for name in (path, row.get("file_name"), row.get("image_name")) if _is_name(name)]
+        if not _is_name(path):
+            raise Unusable(
+                "bad_field", f"'image' is {name_kind(value)}, neither a path nor an embedded image"
+            )
+        return _find_named(source, [clean_path(str(name)) for name in names])
+    name = _make_name(row.get("file_name") or row.get("image_name") or path or record.partition("#")[2])
     if source.images is None:
         fix = "name with --images a folder to write it to"
         raise Unusable("missing_image", "the image is embedded in the row", fix)
+    there = source.images.find(name)
+    if there is not None and _holds(there, raw):
+        return name
     return _extract(source, source.images.folder, raw, name)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+_COCO = re.compile(r"(?P<stem>(?P<set>COCO_(?:train|val|test)2014_)?(?P<id>\d{12}))(?:_\d+)?\.jpg")
+"""COCO's pictures are known by twelve digits; lmms-eval's rows add the number of the expression behind them."""
+
+
+def _find_named(source: Source, names: list[str]) -> str:
+    """Return the path of a row's picture, which it may name twice; the first name if that is nowhere.
+
+    COCO's pictures are found by the twelve digits in their names, which no two have. Other names have to be there as
+    they are written, and two names of two pictures are a fault: whose box it is would be a guess.
+    """
+    found = {name: _find_candidate(source, name) for name in names}
+    paths = dict(filter(None, found.values()))
+    ids = [match["id"] if (match := _match_coco(name)) else None for name in names]
+    if len(paths) > 1 or len({*ids} - {None}) > 1:
+        pictures = dict.fromkeys(candidate for _, candidate in paths.items()) if len(paths) > 1 else names
+        cause = f"the row names two pictures, {' and '.join(pictures)}"
+        raise Unusable("other_name", cause, "leave the one in that the box was drawn on")
+    for name, number in zip(names, ids, strict=True):
+        there = found[name]
+        if there is not None and (name == names[0] or (number is not None and number == ids[0])):
+            if there[1] != name:
+                source.note(
+                    "names with the number of an expression behind COCO's (COCO_train2014_…_16.jpg) are taken for "
+                    "COCO's picture of the twelve digits"
+                )
+            return there[1]
+    return names[0]
+
+
+def _match_coco(name: str) -> re.Match[str] | None:
+    return _COCO.fullmatch(os.path.basename(name))
+
+
+def _find_candidate(source: Source, name: str) -> tuple[Path, str] | None:
+    """Return where a name's picture lies, and the name it has there; None if nowhere."""
+    candidates, match = [name], _match_coco(name)
+    if match is not None:
+        candidates.append(os.path.join(os.path.dirname(name), f"{match['stem']}.jpg"))
+    if match is not None and match["set"]:
+        candidates += [f"{part}2014/COCO_{part}2014_{match['id']}.jpg" for part in ("train", "val")]
+        candidates += [f"{part}2017/{match['id']}.jpg" for part in ("train", "val")]
+    for candidate in candidates if source.images is not None else ():
+        path = source.images.find(candidate) if source.images is not None else None
+        if path is not None:
+            return path, candidate
+    return None
 
 
 def _make_name(value: Any) -> str:
@@ -122,7 +196,14 @@ def _extract(source: Source, root: Path, raw: bytes, name: str) -> str:
     if not Path(name).suffix:
         name += {"jpeg": ".jpg"}.get(kind, f".{kind}")
     path = root / EMBEDDED / name
+    if path.exists() and not _holds(path, raw):  # of another row, called the same
+        name = f"{path.stem}-{hashlib.sha256(raw).hexdigest()[:12]}{path.suffix}"
+        path = path.with_name(name)
     if not path.exists():
         write_whole(path, raw)
-        source.note(f"images embedded in rows were written to {path.parent}")
+    source.note(f"images embedded in rows were written to {path.parent}")
     return f"{EMBEDDED}/{name}"
+
+
+def _holds(path: Path, raw: bytes) -> bool:
+    return path.stat().st_size == len(raw) and path.read_bytes() == raw
