@@ -16,7 +16,9 @@ class BuildCommand(Command):
 
     positional: ClassVar[str | None] = "file"
 
-    file: Annotated[Path, Parameter(metavar="FILE")] = Field(description="A COCO JSON file or a VOC folder.")
+    file: Annotated[Path, Parameter(metavar="FILE")] = Field(
+        description="A COCO file, a VOC or YOLO folder, a table of boxes (CSV)."
+    )
     out: Folder = Field(description="Folder to write.")
     images: Root = Field(default=None, description="The folder the images lie under.")
     n: Number = Field(default=100, ge=1, description="How many tasks.")

@@ -47,7 +47,7 @@ class BuildPlan:
 
 
 def write_tasks(file: Path, images: Path | None, out: Path, plan: BuildPlan, book: FaultBook) -> int:
-    """Make tasks of a COCO file or a VOC folder and write them under `out`; return how many.
+    """Make tasks of a detection set and write them under `out`; return how many.
 
     A shortfall is a note in `book`. Raises UnivgError for what cannot be read or written, an unknown family or
     category, and if `out` holds tasks already.

@@ -11,8 +11,11 @@ from collections.abc import Callable
 
 from univg.data.detection.coco import read_coco_images
 from univg.data.detection.images import DetectionImage, Instance
+from univg.data.detection.open_images import read_open_images
 from univg.data.detection.questions import asking
+from univg.data.detection.tables import read_table_images
 from univg.data.detection.voc import read_voc_images
+from univg.data.detection.yolo import read_yolo_images
 from univg.data.formats.records import Source
 
 __all__ = ["DETECTION", "DetectionImage", "Instance", "asking"]
@@ -20,5 +23,8 @@ __all__ = ["DETECTION", "DetectionImage", "Instance", "asking"]
 DETECTION: dict[str, Callable[[Source], list[DetectionImage]]] = {
     "coco": read_coco_images,
     "voc": read_voc_images,
+    "yolo": read_yolo_images,
+    "csv": read_table_images,
+    "open_images": read_open_images,
 }
 """What reads the images of each detection format, by the format's name."""

@@ -7,9 +7,10 @@ objects, and flags as words; all of these are read. Two entries with one id leav
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from univg.data.detection.coco_folder import choose_coco_file, find_coco_pictures
 from univg.data.detection.images import DetectionImage
 from univg.data.detection.listing import ListedBox, ListedImage, gather_images
 from univg.data.formats.faults import Unusable
@@ -45,7 +46,11 @@ def _name_id(value: Any) -> str:
 
 
 def read_coco_images(source: Source) -> list[DetectionImage]:
-    """Return the images of a COCO detection (or COCO-video) file, by file name, with their boxes (x y w h, pixels)."""
+    """Return the images of a COCO detection (or COCO-video) file, by file name, with their boxes (x y w h, pixels).
+
+    Of a folder the one COCO file in it, with its pictures in their usual place.
+    """
+    folder, source = source.path, replace(source, path=choose_coco_file(source.path))
     coco = _read_file(source)
     for image_id in coco.annotations.keys() - coco.images.keys():
         for annotation in coco.annotations[image_id]:
@@ -56,6 +61,8 @@ def read_coco_images(source: Source) -> list[DetectionImage]:
     for image_id, entries in coco.images.items():
         with source.reporting(f"coco#{image_id}"):
             listed.append(_list_image(source, coco, image_id, entries))
+    if folder != source.path:
+        find_coco_pictures(source, folder, source.path, listed)
     return sorted(gather_images(source, listed, "sides"), key=lambda image: image.name)
 
 

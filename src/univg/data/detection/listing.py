@@ -19,7 +19,8 @@ from univg.data.formats.faults import RecordFault, Unusable, report
 from univg.data.formats.fields import clean_path
 from univg.data.formats.image_root import is_foreign
 from univg.data.formats.records import Source, read_stated
-from univg.data.formats.scale import Scale, apply_scale, decide_scale, stray_fault
+from univg.data.formats.scale import UNIT_LIMIT, Scale, apply_scale, decide_scale, stray_fault
+from univg.errors import UnivgError
 from univg.grounding.boxes import Box, SizeWH, clip_unit, is_degenerate, unit_to_px
 
 __all__ = ["Form", "ListedBox", "ListedImage", "gather_images"]
@@ -29,6 +30,10 @@ Form: TypeAlias = Literal["corners", "sides", "centre"]
 
 _FEW = 5
 """Boxes, below which a file's own form is believed even if some reach outside."""
+_NEARLY = 0.95
+"""Of a file's boxes fit their images in the form that is meant."""
+_SLACK = 0.01
+"""Of an image's side: outside by less is a sloppy edge."""
 _ROUNDING = 0.5
 """Of a pixel: less outside the image is rounding; more is a box that was drawn for another picture."""
 _FAR = 0.5
@@ -74,17 +79,21 @@ class _Placed:
 
 
 def gather_images(
-    source: Source, listed: Iterable[ListedImage], form: Form = "corners", scale: Scale = "pixel"
+    source: Source,
+    listed: Iterable[ListedImage],
+    form: Form | Sequence[Form] = "corners",
+    scale: Scale = "pixel",
 ) -> list[DetectionImage]:
     """Return one image for each picture that is listed, in the list's order, with boxes in the unit frame, clipped.
 
     `form` and `scale` are what the format prescribes. The scale really used is decided over all boxes of the file
-    (`decide_scale`), and so is x1 y1 x2 y2 where the format has x y width height; both are noted. What cannot be used
-    is a fault of its image or object. Entries of one picture are put together, an object written twice counts once.
+    (`decide_scale`), and so is the form where the format has x y width height or centres, or leaves it open by giving
+    several; both are noted. What cannot be used is a fault of its image or object. Entries of one picture are put
+    together, an object written twice counts once.
     """
     placed = _place(source, list(listed))
     boxes = [(box, image.size_wh) for image in placed for box in image.listed.boxes]
-    form = _decide_form(source, boxes, form)
+    form = _decide_form(source, boxes, form, scale)
     scale = decide_scale(((_corners(box.numbers, form), size) for box, size in boxes), scale, source.note)
     by_file: dict[str, list[_Placed]] = {}
     for image in placed:
@@ -157,26 +166,65 @@ def _corners(numbers: Box, form: Form) -> Box:
     return (a, b, a + c, b + d) if form == "sides" else (a - c / 2, b - d / 2, a + c / 2, b + d / 2)
 
 
-def _decide_form(source: Source, boxes: Sequence[tuple[ListedBox, SizeWH]], form: Form) -> Form:
-    """Return "corners" for a file of x y width height in which many boxes fit their images only as corners."""
-    if form != "sides" or len(boxes) < _FEW:
-        return form
+_FORMS: dict[Form, str] = {
+    "corners": "x1 y1 x2 y2",
+    "sides": "x y width height",
+    "centre": "centre x, centre y, width, height",
+}
+_Sized: TypeAlias = tuple[ListedBox, SizeWH]
 
-    def outside(box: Box, size: SizeWH) -> bool:
-        return box[2] > size[0] + 1 or box[3] > size[1] + 1
 
-    wrong = sum(outside(_corners(box.numbers, form), size) for box, size in boxes)
-    fits = all(
-        box.numbers[0] < box.numbers[2] and box.numbers[1] < box.numbers[3] and not outside(box.numbers, size)
-        for box, size in boxes
-    )
-    if not fits or wrong < len(boxes) / 10:
-        return form
+def _decide_form(
+    source: Source, boxes: Sequence[_Sized], expected: Form | Sequence[Form], scale: Scale
+) -> Form:
+    """Return the form of a file's boxes: the expected one, unless many boxes fit their images only in another.
+
+    Of several that are expected alike, that one in which (nearly) all boxes fit; `UnivgError` if that is not one.
+    """
+    if not isinstance(expected, str):
+        return _choose_form(source, boxes, expected)
+    others: dict[Form, tuple[Form, ...]] = {"sides": ("corners",), "centre": ("corners", "sides")}
+    if expected not in others or len(boxes) < _FEW:
+        return expected
+    in_pixels = scale == "pixel"
+    wrong = sum(not _fits(box, size, expected, in_pixels) for box, size in boxes)
+    fitting = [
+        form for form in others[expected] if all(_fits(box, size, form, in_pixels) for box, size in boxes)
+    ]
+    if not fitting or wrong < len(boxes) / 10:
+        return expected
+    why = f"{wrong} of {len(boxes)} would lie outside their image, and none does as"
+    if len(fitting) > 1:
+        cause = f"boxes are not {_FORMS[expected]} ({why} {' or as '.join(_FORMS[form] for form in fitting)})"
+        raise UnivgError(cause, source.path, "write them as the format says")
     source.note(
-        f"boxes are written x1 y1 x2 y2, not x y width height ({wrong} of {len(boxes)} would lie outside "
-        "their image, and none does as corners): read as such"
+        f"boxes are written {_FORMS[fitting[0]]}, not {_FORMS[expected]} ({why} {_FORMS[fitting[0]]}): read as such"
     )
-    return "corners"
+    return fitting[0]
+
+
+def _choose_form(source: Source, boxes: Sequence[_Sized], forms: Sequence[Form]) -> Form:
+    in_pixels = any(max(map(abs, box.numbers)) > UNIT_LIMIT for box, _ in boxes)
+    fitting = [
+        form
+        for form in forms
+        if sum(_fits(box, size, form, in_pixels) for box, size in boxes) >= _NEARLY * len(boxes)
+    ]
+    if len(fitting) == 1 or not boxes:
+        source.note(f"boxes are read as {_FORMS[(fitting or forms)[0]]}: only so they fit their images")
+        return (fitting or list(forms))[0]
+    how = "either" if fitting else "neither"
+    cause = f"boxes may be written {' or '.join(_FORMS[form] for form in forms)}, and {how} fits all images"
+    raise UnivgError(cause, source.path, "give the columns names that say which, as xmin, ymin, xmax, ymax")
+
+
+def _fits(box: ListedBox, size_wh: SizeWH, form: Form, in_pixels: bool) -> bool:
+    x1, y1, x2, y2 = _corners(box.numbers, form)
+    (width, height), slack = (size_wh, 1.0) if in_pixels else ((1.0, 1.0), _SLACK)
+    if form == "corners" and not (x1 < x2 and y1 < y2):
+        return False
+    low = form != "centre" or min(x1, y1) >= -slack
+    return low and x2 <= width + slack and y2 <= height + slack
 
 
 def _make_image(source: Source, same: list[_Placed], form: Form, scale: Scale) -> DetectionImage:

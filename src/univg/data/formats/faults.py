@@ -25,6 +25,7 @@ FAULTS: dict[str, tuple[str, str]] = {
     "degenerate_box": ("the box encloses no area", "look at the image and draw the box"),
     "repeated_box": ("an object is written twice; it counts once", "remove one of the two"),
     "ambiguous_id": ("two entries have the same id", "give each entry an id of its own"),
+    "unknown_class": ("a category that no name belongs to", "name it, or correct its number"),
     "other_name": (
         "the annotation names another picture than the file's own",
         "correct the name in the file",

@@ -180,11 +180,9 @@ class ImageRoot:
         return f"{why} ({other[0]} is there: names differ in capitals)" if other else why
 
     def relative(self, path: Path) -> str:
-        """Return `path` relative to the folder (as it is if it lies elsewhere), with slashes."""
-        try:
-            return path.relative_to(self.folder).as_posix()
-        except ValueError:
-            return str(path)
+        """Return `path` relative to the folder, with slashes; in full if it lies elsewhere."""
+        full, folder = (Path(os.path.abspath(given)) for given in (path, self.folder))
+        return full.relative_to(folder).as_posix() if full.is_relative_to(folder) else full.as_posix()
 
 
 def _normalize(parts: tuple[str, ...], form: str) -> tuple[str, ...]:
@@ -196,7 +194,7 @@ def _normalize(parts: tuple[str, ...], form: str) -> tuple[str, ...]:
 def _list_names(folder: Path) -> tuple[str, ...]:
     try:
         return tuple(sorted(os.listdir(folder)))
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a path with a null character
         return ()
 
 

@@ -48,6 +48,8 @@ _PERMILLE = 1000.0
 _PERCENT = 100.0
 _ENOUGH, _FEW = 10, 5
 """How many boxes make percent, or 0-1000 in the place of pixels, more than chance."""
+_CHANCE = math.log(1e-3)
+"""Less likely than this is no chance."""
 _FAR_OUTSIDE = 1.5
 _SLACK = 1e-9
 
@@ -90,7 +92,12 @@ def detect_scale(source: Source, field: str) -> Scale:
 
 @dataclass
 class _Tally:
-    """Count what boxes tell of their scale: `n` finite ones, their largest number, how they lie on their images."""
+    """Count what boxes tell of their scale: `n` finite ones, their largest number, how they lie on their images.
+
+    - `fractions`: boxes that can only be 0-1.
+    - `log_in_percent`, `log_in_image`: how likely it is, as a logarithm, that boxes in pixels all stay below 100, and
+      that boxes in 0-1000 all lie inside their images as pixels.
+    """
 
     n: int = 0
     top: float = 0.0
@@ -98,6 +105,9 @@ class _Tally:
     outside: int = 0
     unknown: int = 0
     narrowest: float = math.inf
+    fractions: int = 0
+    log_in_percent: float = 0.0
+    log_in_image: float = 0.0
 
     def add(self, box: Box, size: SizeWH | None) -> None:
         if not all(map(math.isfinite, box)):
@@ -106,11 +116,14 @@ class _Tally:
         self.n += 1
         self.top = max(self.top, largest)
         self.passing += largest > _PERMILLE
+        self.fractions += largest <= UNIT_LIMIT and any(value != int(value) for value in box)
         if size is None:
             self.unknown += 1
         else:
             self.outside += _reaches_out(box, size)
             self.narrowest = min(self.narrowest, *size)
+            self.log_in_percent += sum(math.log(min(1, _PERCENT / side)) for side in size)
+            self.log_in_image += sum(math.log(min(1, side / _PERMILLE)) for side in size)
 
     def looks_small(self, full: float) -> bool:
         """Tell whether no number passes `full`, on images whose sides are all three times as long or longer."""
@@ -130,6 +143,7 @@ def decide_scale(
     - 0-1000 instead of pixels: a fifth of the boxes or more lie outside their image, and all within 0-1000; or no
       number of ten boxes or more passes 1000, and the images are much larger.
     - pixels instead of 0-1000: a number passes 1000, and all boxes lie inside their images, whose sizes are known.
+    - another scale instead of 0-1: no box could be 0-1, and the others are next to impossible (`_find_larger`).
 
     Single boxes that do not fit what is decided are for `stray_fault`.
     """
@@ -151,6 +165,8 @@ def _judge(seen: _Tally, expected: Scale, found: Callable[[str], None]) -> tuple
     if expected == "permille" and seen.passing and not seen.outside and not seen.unknown:
         why = f"{seen.passing} of {n} box(es) pass 1000, and all lie inside their image as pixels"
         return "pixel", why
+    if expected == "unit":
+        return _find_larger(seen)
     if expected != "pixel":
         return expected, ""
     for full, other in ((_PERCENT, "percent"), (_PERMILLE, "permille")):
@@ -166,6 +182,27 @@ def _judge(seen: _Tally, expected: Scale, found: Callable[[str], None]) -> tuple
     if seen.outside >= max(1, n / 5) and n >= _FEW and seen.top <= _PERMILLE:
         return "permille", f"{seen.outside} of {n} boxes lie outside their image as pixels, none as 0-1000"
     return expected, ""
+
+
+def _find_larger(seen: _Tally) -> tuple[Scale, str]:
+    """Return the scale of boxes that pass 1 where 0-1 is expected, and why; 0-1 if some do not, or two scales fit.
+
+    What fits by chance is told apart by how likely it is that boxes of one scale all stay within another's limits.
+    """
+    if seen.fractions or seen.unknown:
+        return "unit", ""
+    if seen.top <= _PERCENT:
+        if seen.log_in_percent < _CHANCE:
+            return "percent", f"no number of {seen.n} box(es) passes 100, on images much larger"
+    elif not seen.outside:
+        if seen.passing or seen.log_in_image < _CHANCE:
+            return "pixel", f"{seen.n} box(es) pass 1, and all lie inside their image as pixels"
+    elif not seen.passing and seen.n >= _FEW and seen.outside >= seen.n / 5:
+        return (
+            "permille",
+            f"{seen.outside} of {seen.n} boxes lie outside their image as pixels, none as 0-1000",
+        )
+    return "unit", ""
 
 
 def _reaches_out(box_px: Box, size_wh: SizeWH) -> bool:

@@ -21,10 +21,10 @@ from univg.data.detection import DETECTION, asking
 from univg.data.formats.faults import FAULTS, RecordFault, Unusable
 from univg.data.formats.fields import name_kind
 from univg.data.formats.image_root import ImageRoot
-from univg.data.formats.json_stream import read_items
 from univg.data.formats.records import Source
-from univg.data.formats.rows import detect_container, holds_object, read_rows
+from univg.data.formats.rows import read_rows
 from univg.data.readers.answers import read_answers
+from univg.data.readers.finding import find_format
 from univg.data.readers.frameworks import read_easyr1, read_trl, read_univg, read_verl
 from univg.data.readers.llmseg import read_llmseg, read_llmseg_raw
 from univg.data.readers.mgrounding import read_mgrounding, read_mgrounding_text
@@ -114,6 +114,9 @@ READERS: dict[str, Reader] = {
     "revos_raw": Reader("ReVOS, raw masks", read_revos_raw),
     "coco": _of_objects("any COCO detection JSON", "coco"),
     "voc": _of_objects("any Pascal VOC folder", "voc"),
+    "yolo": _of_objects("any YOLO folder (or its data.yaml)", "yolo"),
+    "csv": _of_objects("any table of boxes (CSV, TSV)", "csv"),
+    "open_images": _of_objects("Open Images' table of boxes", "open_images"),
     "trl": Reader("what convert --to trl wrote", read_trl, "prompt images solution"),
     "verl": Reader("what convert --to verl wrote", read_verl, "prompt images reward_model"),
     "easyr1": Reader("what convert --to easyr1 wrote", read_easyr1, "problem answer images"),
@@ -156,20 +159,14 @@ def read(
 
 
 def detect(path: str | os.PathLike[str]) -> str:
-    """Return the format of a file, by the fields of its first records; `UnivgError` if none, or several, fit.
+    """Return the format of a file or folder; `UnivgError` if none, or several, fit.
 
-    A folder is `voc` if XML files are in it, `reasonseg_raw` if JSON files are, else rows of tables.
+    What is no list of records shows by itself what it is (`find_format`), rows by the fields of the first record.
     """
     path = Path(path)
     if not path.exists():
         raise UnivgError("no such file", path, "check the path")
-    if path.suffix.lower() == ".xml":
-        return "voc"
-    kind = None
-    if path.is_dir():
-        kind = _detect_folder(path)
-    elif detect_container(path) == "object":
-        kind = _detect_object(path)
+    kind = find_format(path)
     if kind is not None:
         return kind
     first, why = None, ""
@@ -188,27 +185,3 @@ def detect(path: str | os.PathLike[str]) -> str:
     cause = f"several formats fit ({', '.join(fitting)})" if fitting else "no known format"
     fields = ", ".join(sorted(map(str, first)))
     raise UnivgError(cause, f"{path}, whose first record has the fields {fields}", "name one with --format")
-
-
-def _detect_folder(path: Path) -> str | None:
-    if next(path.rglob("*.xml"), None) is not None:
-        return "voc"
-    if next(path.rglob("*.parquet"), None) or next(path.rglob("*.arrow"), None):
-        return None
-    return "reasonseg_raw" if holds_object(path) else None
-
-
-def _detect_object(path: Path) -> str | None:
-    """Tell COCO, LLM-Seg40K, ReasonVOS and ReVOS apart by what stands in the object first."""
-    for key, value in read_items(path):
-        if key in ("images", "annotations", "categories") and isinstance(value, dict):
-            return "coco"
-        if key == "videos" and isinstance(value, dict):
-            video = next(iter(value.values()), None)
-            expressions = video.get("expressions") if isinstance(video, dict) else None
-            return "revos_raw" if isinstance(expressions, dict) else "reasonvos_raw"
-        if isinstance(value, dict) and "qa_pairs" in value:
-            return "llmseg_raw"
-        if key in ("text", "shapes", "is_sentence"):
-            return "reasonseg_raw"
-    return None
