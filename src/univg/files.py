@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from univg.errors import UnivgError, one_line
+from univg.errors import UnivgError
 
 try:
     import fcntl
@@ -151,12 +151,12 @@ def _digest_block(block: tuple[Path, int]) -> bytes:
 def check_writable(folder: Path) -> None:
     """Raise UnivgError unless files can be written under `folder`; nothing is left there."""
     if folder.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") and not folder.is_dir():
-        raise UnivgError("--out names a folder, not a picture", one_line(folder), "leave the file name out")
+        raise UnivgError("--out names a folder, not a picture", folder, "leave the file name out")
     try:
         above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         if not above.is_dir():
             raise UnivgError(
-                "--out cannot be a folder", f"{one_line(above)} is a file", "name another folder with --out"
+                "--out cannot be a folder", f"{above} is a file", "name another folder with --out"
             )
         if not os.access(above, os.W_OK | os.X_OK):
             raise unwritable(folder, PermissionError(13, "permission denied"))
@@ -172,9 +172,7 @@ def check_writable(folder: Path) -> None:
 def unwritable(path: str | os.PathLike[str], error: Exception) -> UnivgError:
     """Return the one-line error for a folder or file that could not be written, and why."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return UnivgError(
-        f"cannot write ({one_line(reason.lower())})", one_line(path), "name another folder with --out"
-    )
+    return UnivgError(f"cannot write ({reason.lower()})", path, "name another folder with --out")
 
 
 @contextmanager

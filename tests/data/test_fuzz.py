@@ -165,12 +165,12 @@ JSON |= {
         {"id": k, "image": "a.jpg", "conversations": turns("<image>The dog?", "[0.1, 0.1, 0.5, 0.5]")}
         for k in range(2)
     ],
-    **dict.fromkeys(
-        ("qwen_pixels", "qwen_permille"),
-        [{"image": f"{name}.jpg", "conversations": turns("<image>The dog?", BBOX_2D)} for name in "ab"],
-    ),
+    "qwen_pixels": [
+        {"image": f"{name}.jpg", "conversations": turns("<image>The dog?", BBOX_2D)} for name in "ab"
+    ],
     "qwen": [{"image": f"{name}.jpg", "conversations": turns("<image>The dog?", QUAD)} for name in "ab"],
 }
+JSON["qwen_permille"] = JSON["qwen_pixels"]
 JSON["trl"] = [{**row, "prompt": turns("Where?", "", CHAT)[:1]} for row in JSON["trl"]]
 
 VOC = """<annotation><filename>{0}.jpg</filename><size><width>200</width><height>100</height></size>
@@ -227,11 +227,41 @@ def make_voc(root: Path) -> tuple[Path, list[Path]]:
     return root, files
 
 
+def make_yolo(root: Path) -> tuple[Path, list[Path]]:
+    folder = root / "images"  # the folder of the set, and of its pictures
+    files = [put(folder / "data.yaml", "train: images/train\nnames:\n  0: cup\n  1: dog\n")]
+    for name in "ab":
+        (folder / "images/train").mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / f"{name}.jpg", folder / f"images/train/{name}.jpg")
+        lines = "0 0.325 0.3 0.45 0.4\n1 0.5 0.5 0.25 0.5\n1 0.25 0.625 0.125 0.25\n"
+        files.append(put(folder / f"labels/train/{name}.txt", lines))
+    return folder, files
+
+
+def make_csv(root: Path) -> tuple[Path, list[Path]]:
+    rows = ["filename,width,height,class,xmin,ymin,xmax,ymax"]
+    rows += [f"{name}.jpg,200,100,cup,{20 + k},10,{110 + k},50" for k in range(3) for name in "ab"]
+    path = put(root / "labels.csv", "\n".join(rows) + "\n")
+    return path, [path]
+
+
+def make_open_images(root: Path) -> tuple[Path, list[Path]]:
+    flags = "IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
+    rows = [f"ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,{flags}"]
+    rows += [f"{name},xclick,/m/01,1,0.1,0.55{k},0.1,0.5,0,0,0,0,0" for k in range(3) for name in "ab"]
+    path = put(root / "train-annotations-bbox.csv", "\n".join(rows) + "\n")
+    put(root / "class-descriptions-boxable.csv", "/m/01,Cup\n/m/02,Dog\n")
+    return path, [path]
+
+
 FOLDERS: dict[str, Callable[[Path], tuple[Path, list[Path]]]] = {
     "reasonseg_raw": make_reasonseg_raw,
     "reasonvos_raw": make_reasonvos_raw,
     "revos_raw": make_revos_raw,
     "voc": make_voc,
+    "yolo": make_yolo,
+    "csv": make_csv,
+    "open_images": make_open_images,
 }
 
 
@@ -362,7 +392,9 @@ def damage_lines(text: str, dice: random.Random) -> str:
     elif kind == 2:
         lines[place] = separator.join(cells[:-1])
     elif kind == 3:
-        cells[dice.randrange(len(cells))] = dice.choice(["", "nothing", "nan", "1e9"])
+        at = dice.randrange(len(cells))
+        numeric = cells[at].replace(".", "").isdigit()  # another text says something else
+        cells[at] = dice.choice(["", "nothing", "nan", "1e9"]) if numeric else ""
         lines[place] = separator.join(cells)
     else:
         lines.insert(place, dice.choice(["", "#", "nothing", separator.join(["1"] * 12)]))

@@ -61,16 +61,16 @@ def locate(name: str | Path) -> Source:
     if str(name) in EMBEDDED:
         folder = ASSETS / EMBEDDED[str(name)]
         if not folder.is_dir():
-            raise unusable("the embedded checkpoint is not in this installation", name, "reinstall univg")
+            raise UnivgError("the embedded checkpoint is not in this installation", name, "reinstall univg")
         return Source(folder)
     path = Path(name).expanduser()
     if path.is_dir():
         return Source(path)
     if path.exists():
-        raise unusable("this is a file, not a checkpoint", name, "give the folder that holds config.json")
+        raise UnivgError("this is a file, not a checkpoint", name, "give the folder that holds config.json")
     if not isinstance(name, str) or not _could_be_hub_name(name):
         remedy = f"check the path, or give a hub name such as GD-ML/UniVG-R1, or {' or '.join(EMBEDDED)}"
-        raise unusable("no such folder", name, remedy)
+        raise UnivgError("no such folder", name, remedy)
     return _download(name, _SETTINGS_PATTERNS)
 
 
@@ -87,15 +87,15 @@ def _download(name: str, patterns: Sequence[str]) -> Source:
     try:
         folder = snapshot_download(repository, revision=revision or None, allow_patterns=list(patterns))
     except errors.GatedRepoError as error:
-        raise unusable("this hub model is gated", name, "accept its terms on the hub and log in") from error
+        raise UnivgError("this hub model is gated", name, "accept its terms on the hub and log in") from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise unusable(
+        raise UnivgError(
             "no folder of this name, and no such model or revision on the hub", name, "check the spelling"
         ) from error
     except errors.HFValidationError as error:
-        raise unusable("no such folder, and no valid hub name", name, "check the path") from error
+        raise UnivgError("no such folder, and no valid hub name", name, "check the path") from error
     except (OSError, errors.EntryNotFoundError, errors.XetDownloadError) as error:
-        raise unusable(
+        raise UnivgError(
             "no folder of this name, and the hub cannot be reached",
             name,
             "connect to the internet, or give the folder of a downloaded checkpoint",
@@ -110,9 +110,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # undecodable bytes are a ValueError too
-        raise unusable(f"not readable as JSON ({brief(error)})", path, COPY_AGAIN) from error
+        raise UnivgError(f"not readable as JSON ({brief(error)})", path, COPY_AGAIN) from error
     if not isinstance(value, dict):
-        raise unusable("the file holds no JSON object", path, COPY_AGAIN)
+        raise UnivgError("the file holds no JSON object", path, COPY_AGAIN)
     return value
 
 
@@ -120,10 +120,10 @@ def model_type(folder: Path) -> str:
     """Return what `config.json` says the model is. Errors: UnivgError for a folder that is no checkpoint."""
     remedy = "give the folder that save_pretrained wrote"
     if not (folder / CONFIG_FILE).is_file():
-        raise unusable(f"not a checkpoint (no {CONFIG_FILE})", folder, remedy)
+        raise UnivgError(f"not a checkpoint (no {CONFIG_FILE})", folder, remedy)
     stated = read_json(folder / CONFIG_FILE).get("model_type")
     if not isinstance(stated, str):
-        raise unusable("not a model's configuration (no model_type)", folder / CONFIG_FILE, remedy)
+        raise UnivgError("not a model's configuration (no model_type)", folder / CONFIG_FILE, remedy)
     return stated
 
 
@@ -136,7 +136,7 @@ def adapter_folder(name: str | Path) -> Path:
     """Find the folder of a LoRA adapter and check its weights. Errors: UnivgError."""
     source = locate(name)
     if not (source.folder / ADAPTER_CONFIG_FILE).is_file():
-        raise unusable(f"not a LoRA adapter (no {ADAPTER_CONFIG_FILE})", name, "give the adapter's folder")
+        raise UnivgError(f"not a LoRA adapter (no {ADAPTER_CONFIG_FILE})", name, "give the adapter's folder")
     folder = source.fetch(ADAPTER_WEIGHTS_FILE)
     if not (folder / ADAPTER_WEIGHTS_FILE).is_file():
         _refuse_weightless(folder, ADAPTER_WEIGHTS_FILE)
@@ -150,14 +150,14 @@ def base_of(adapter: Path) -> Source:
     settings = read_json(adapter / ADAPTER_CONFIG_FILE)
     base, revision = settings.get("base_model_name_or_path"), settings.get("revision")
     if not isinstance(base, str) or not base:
-        raise unusable("the adapter does not say which model it belongs to", adapter, remedy)
+        raise UnivgError("the adapter does not say which model it belongs to", adapter, remedy)
     beside = adapter / base  # relative to the adapter, when both moved together
     named = f"{base}@{revision}" if revision and not Path(base).is_dir() else base
     try:
         return locate(beside if beside.is_dir() else named)
     except UnivgError as error:
         cause = f"the adapter's base {base!r} is not there ({error.cause})"
-        raise unusable(cause, adapter, remedy) from error
+        raise UnivgError(cause, adapter, remedy) from error
 
 
 def weight_files(source: Source) -> list[Path]:
@@ -167,7 +167,7 @@ def weight_files(source: Source) -> list[Path]:
     if index.is_file():
         shards = read_json(index).get("weight_map")
         if not isinstance(shards, dict) or not shards:
-            raise unusable("the index names no weights", index, COPY_AGAIN)
+            raise UnivgError("the index names no weights", index, COPY_AGAIN)
         files = [folder / str(name) for name in sorted(set(shards.values()))]
     elif (folder / WEIGHTS_FILE).is_file():
         files = [folder / WEIGHTS_FILE]
@@ -181,12 +181,12 @@ def weight_files(source: Source) -> list[Path]:
 def _refuse_weightless(folder: Path, expected: str) -> NoReturn:
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
-        raise unusable(
+        raise UnivgError(
             f"only pickled weights ({pickles[0]}), which can run code when read",
             folder,
             "where you trust them, load and save_pretrained them with transformers: that writes safetensors",
         )
-    raise unusable(f"the checkpoint has no weights (no {expected})", folder, COPY_AGAIN)
+    raise UnivgError(f"the checkpoint has no weights (no {expected})", folder, COPY_AGAIN)
 
 
 def _check_whole(file: Path) -> None:
@@ -194,17 +194,12 @@ def _check_whole(file: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
-        raise unusable("a part of the weights is missing", file, COPY_AGAIN)
+        raise UnivgError("a part of the weights is missing", file, COPY_AGAIN)
     try:
         with safe_open(file, framework="np"):
             pass
     except (SafetensorError, OSError) as error:
-        raise unusable(f"the weights are damaged or cut off ({brief(error)})", file, COPY_AGAIN) from error
-
-
-def unusable(cause: str, place: object, remedy: str) -> UnivgError:
-    """Return the error for a checkpoint that cannot be used, on one line whatever its parts hold."""
-    return UnivgError(one_line(cause), one_line(place), one_line(remedy))
+        raise UnivgError(f"the weights are damaged or cut off ({brief(error)})", file, COPY_AGAIN) from error
 
 
 def brief(error: BaseException) -> str:

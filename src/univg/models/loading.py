@@ -25,7 +25,7 @@ from univg.grounding.boxes import SizeWH
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import PromptStyle
 from univg.models import checkpoint
-from univg.models.checkpoint import COPY_AGAIN, EMBEDDED, unusable
+from univg.models.checkpoint import COPY_AGAIN, EMBEDDED
 
 if TYPE_CHECKING:
     import torch
@@ -131,7 +131,9 @@ def load(
     family = _family_of(source.folder)
     if frame is not None and frame != family.frame:
         cause = f"{family.model_type} checkpoints write {family.frame} coordinates, not {frame}"
-        raise unusable(cause, name, f"leave the frame out, or choose a model of a family that writes {frame}")
+        raise UnivgError(
+            cause, name, f"leave the frame out, or choose a model of a family that writes {frame}"
+        )
     weights = checkpoint.weight_files(source)
     torch_device, torch_dtype = _placement(source.folder, device, dtype)
     stated_in = adapter if adapter and (adapter / CONVENTIONS_FILE).exists() else source.folder
@@ -183,23 +185,23 @@ def read_conventions(folder: str | Path) -> tuple[PromptStyle, PixelBudget]:
     remedy = 'write it as {"prompt_style": "think", "min_pixels": 3136, "max_pixels": 401408}'
     unknown = sorted(set(settings) - {"prompt_style", "min_pixels", "max_pixels"})
     if unknown:
-        raise unusable(f"unknown key {unknown[0]!r}", path, remedy)
+        raise UnivgError(f"unknown key {unknown[0]!r}", path, remedy)
     style = settings.pop("prompt_style", "think")
     if style not in get_args(PromptStyle):
-        raise unusable(f"unknown prompt style {style!r}", path, f"use one of {get_args(PromptStyle)}")
+        raise UnivgError(f"unknown prompt style {style!r}", path, f"use one of {get_args(PromptStyle)}")
     if not all(type(value) is int for value in settings.values()):
-        raise unusable("the pixel budget is not in whole numbers", path, remedy)
+        raise UnivgError("the pixel budget is not in whole numbers", path, remedy)
     try:
         return style, PixelBudget(**settings)
     except ValueError as error:
-        raise unusable(str(error), path, remedy) from error
+        raise UnivgError(str(error), path, remedy) from error
 
 
 def _family_of(folder: Path) -> ModelFamily:
     model_type = checkpoint.model_type(folder)
     if model_type not in MODEL_FAMILIES:
         known = ", ".join(MODEL_FAMILIES)
-        raise unusable(f"unknown model family {model_type!r}", folder, f"known families are {known}")
+        raise UnivgError(f"unknown model family {model_type!r}", folder, f"known families are {known}")
     return MODEL_FAMILIES[model_type]
 
 
@@ -237,14 +239,14 @@ def _reading(folder: Path, what: str) -> Iterator[None]:
         *(SafetensorError, StrictDataclassError),
     ) as error:
         cause = f"{what} cannot be read ({checkpoint.brief(error)})"
-        raise unusable(cause, folder, COPY_AGAIN) from error
+        raise UnivgError(cause, folder, COPY_AGAIN) from error
 
 
 def _read_processor(folder: Path) -> GroundingProcessor:
     # Without these files transformers would make up an image processor and an empty tokenizer.
     for one_of in (("preprocessor_config.json", "processor_config.json"), ("tokenizer.json", "vocab.json")):
         if not any((folder / name).is_file() for name in one_of):
-            raise unusable(f"the checkpoint has no {' or '.join(one_of)}", folder, COPY_AGAIN)
+            raise UnivgError(f"the checkpoint has no {' or '.join(one_of)}", folder, COPY_AGAIN)
     with _reading(folder, "the tokenizer or image processor"):
         from univg.models.processor import GroundingProcessor
 
@@ -267,7 +269,7 @@ def _read_model(folder: Path, family: ModelFamily, dtype: torch.dtype, quiet: bo
     absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
     if absent:
         cause = f"{len(absent)} of the model's weights are missing or of another shape ({absent[0]})"
-        raise unusable(cause, folder, COPY_AGAIN)
+        raise UnivgError(cause, folder, COPY_AGAIN)
     return model
 
 
@@ -315,13 +317,13 @@ def _check_fit(folder: Path, model: PreTrainedModel, processor: GroundingProcess
     vision = model.config.vision_config
     taken = vision.patch_size * vision.spatial_merge_size
     if taken != processor.factor:
-        raise unusable(
+        raise UnivgError(
             f"images are resized to multiples of {processor.factor}, but the model takes those of {taken}",
             folder,
             "restore the preprocessor_config.json that belongs to the model",
         )
     if processor.image_token_id != model.config.image_token_id:
-        raise unusable(
+        raise UnivgError(
             f"the tokenizer writes an image as token {processor.image_token_id}, "
             f"the model reads token {model.config.image_token_id}",
             folder,
@@ -334,7 +336,7 @@ def _merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     try:
         from peft import PeftModel
     except ImportError as error:
-        raise unusable("a LoRA adapter needs the peft package", adapter, "pip install peft") from error
+        raise UnivgError("a LoRA adapter needs the peft package", adapter, "pip install peft") from error
     with _reading(adapter, "the adapter"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft on transformers: nothing a user can act on
         # peft only warns of weights missing from the file, and then answers as if there were no adapter.
@@ -342,7 +344,7 @@ def _merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         try:
             merged: PreTrainedModel = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         except UserWarning as error:
-            raise unusable(
+            raise UnivgError(
                 "the adapter's weights do not belong to this base", adapter, "give the base it was trained on"
             ) from error
     return merged

@@ -121,8 +121,8 @@ class YoloFolder:
                 if file.is_file()
             ]
             if configs:
+                folder.base = place  # what it names is relative to it
                 folder._read_config(_choose_config(configs))
-                folder.base = place
                 _compare(folder, lists)
             elif lists:
                 folder._read_lists(lists)
