@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from univg.data.detection.coco import read_coco_images
+from univg.data.detection.cvat import read_cvat_images
 from univg.data.detection.images import DetectionImage, Instance
+from univg.data.detection.label_studio import read_label_studio_images
+from univg.data.detection.labelme import read_labelme_images
 from univg.data.detection.open_images import read_open_images
 from univg.data.detection.questions import asking
 from univg.data.detection.tables import read_table_images
@@ -23,6 +26,9 @@ __all__ = ["DETECTION", "DetectionImage", "Instance", "asking"]
 DETECTION: dict[str, Callable[[Source], list[DetectionImage]]] = {
     "coco": read_coco_images,
     "voc": read_voc_images,
+    "label_studio": read_label_studio_images,
+    "labelme": read_labelme_images,
+    "cvat": read_cvat_images,
     "yolo": read_yolo_images,
     "csv": read_table_images,
     "open_images": read_open_images,

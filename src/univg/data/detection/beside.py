@@ -68,7 +68,11 @@ class PictureSearch:
         """The pictures below each folder that may hold them, the likeliest folder first."""
         images = self.source.images
         above = [images.folder] if images is not None else [self.folder.parent, self.folder]
-        places = [place / name for place in above for name in _PICTURES] + above[::-1]
+        # What lies above the folder that was given, and is called nothing in particular, belongs to somebody else.
+        searched = (
+            above[::-1] if images is not None or self.source.path in self.folder.parents else [self.folder]
+        )
+        places = [place / name for place in above for name in _PICTURES] + searched
         return [list_pictures(place) for place in dict.fromkeys(places) if place.is_dir()]
 
     def find(self, file: Path, filename: str, exact: Path | None = None) -> Path | None:

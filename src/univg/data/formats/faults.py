@@ -26,6 +26,7 @@ FAULTS: dict[str, tuple[str, str]] = {
     "repeated_box": ("an object is written twice; it counts once", "remove one of the two"),
     "ambiguous_id": ("two entries have the same id", "give each entry an id of its own"),
     "unknown_class": ("a category that no name belongs to", "name it, or correct its number"),
+    "several_answers": ("several annotations of one image differ", "mark the one that is right"),
     "other_name": (
         "the annotation names another picture than the file's own",
         "correct the name in the file",

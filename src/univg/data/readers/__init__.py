@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from univg.data.detection import DETECTION, asking
+from univg.data.detection.label_studio import is_label_studio
 from univg.data.formats.faults import FAULTS, RecordFault, Unusable
 from univg.data.formats.fields import name_kind
 from univg.data.formats.image_root import ImageRoot
@@ -117,6 +118,9 @@ READERS: dict[str, Reader] = {
     "yolo": _of_objects("any YOLO folder (or its data.yaml)", "yolo"),
     "csv": _of_objects("any table of boxes (CSV, TSV)", "csv"),
     "open_images": _of_objects("Open Images' table of boxes", "open_images"),
+    "label_studio": _of_objects("Label Studio, JSON or JSON-MIN", "label_studio"),
+    "labelme": _of_objects("labelme or X-AnyLabeling, a folder", "labelme"),
+    "cvat": _of_objects("CVAT XML, for images or for video", "cvat"),
     "trl": Reader("what convert --to trl wrote", read_trl, "prompt images solution"),
     "verl": Reader("what convert --to verl wrote", read_verl, "prompt images reward_model"),
     "easyr1": Reader("what convert --to easyr1 wrote", read_easyr1, "problem answer images"),
@@ -177,6 +181,8 @@ def detect(path: str | os.PathLike[str]) -> str:
         why = why or (row.cause if isinstance(row, Unusable) else f"a record is {name_kind(row)}")
     if first is None:
         raise UnivgError(f"no record with fields ({why or 'it is empty'})", path, "give a published file")
+    if is_label_studio(first):
+        return "label_studio"
     if (kind := detect_conversations(path, first)) is not None:
         return kind
     fitting = [name for name, reader in READERS.items() if reader.fits(first)]

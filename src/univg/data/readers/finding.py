@@ -6,30 +6,42 @@ what stands in it, never by the spelling of a path.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from univg.data.detection.coco_folder import find_coco_files
+from univg.data.detection.cvat import find_root_tag
+from univg.data.detection.label_studio import is_label_studio
+from univg.data.detection.labelme import is_labelme
 from univg.data.detection.tables import choose_table, find_table_files, find_table_format
 from univg.data.detection.yolo_folder import find_yolo_labels, is_yolo_config
-from univg.data.formats.json_stream import read_items
 from univg.data.formats.rows import detect_container, holds_object
+from univg.data.readers.glimpse import peek_object
+from univg.data.readers.strangers import refuse_stranger
 from univg.errors import UnivgError
 
 __all__ = ["find_format"]
+
+_LOOKED_AT = 20
+"""Files of a folder that are looked at."""
+_LISTS = ("annotations", "completions", "predictions", "result")
+"""Fields of Label Studio's that hold lists, of which a glimpse keeps an item."""
 
 
 def find_format(path: Path) -> str | None:
     """Return the format (a key of `READERS`) of what is no rows; None if the fields of rows decide.
 
-    Raises `UnivgError` for a folder that holds sets of several formats.
+    Raises `UnivgError` for what is known and cannot be read, and for a folder that holds sets of several formats.
     """
+    refuse_stranger(path)
     if path.is_dir():
         return _find_in_folder(path)
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv") and (found := find_table_format(path)) is not None:
         return found
     if suffix == ".xml":
-        return "voc"
+        return _find_in_xml([path]) or "voc"
     if suffix in (".yaml", ".yml"):
         if is_yolo_config(path):
             return "yolo"
@@ -43,7 +55,10 @@ def _find_in_folder(path: Path) -> str | None:
     """Return the format of the annotations in a folder, None for rows; what holds several sets is refused."""
     found: dict[str, Path] = {}
     if (xml := next(path.rglob("*.xml"), None)) is not None:
-        found["voc"] = xml
+        found[_find_in_xml(path.rglob("*.xml")) or "voc"] = xml
+    in_json = _find_in_jsons(path.rglob("*.json"))
+    if in_json is not None and in_json[0] == "labelme":
+        found["labelme"] = in_json[1]
     labels = find_yolo_labels(path) or next(filter(is_yolo_config, sorted(path.iterdir())), None)
     if labels is not None:
         found["yolo"] = labels
@@ -54,8 +69,10 @@ def _find_in_folder(path: Path) -> str | None:
     elif find_table_files(path):
         table = choose_table(path)
         found[find_table_format(table) or "csv"] = table
+    elif not found and in_json is not None:
+        return in_json[0]
     elif not found and holds_object(path):
-        return "reasonseg_raw"
+        raise UnivgError("no folder of a format that is known", path, "name one of its files")
     if len(found) > 1:
         several = ", ".join(f"{name or 'rows'} ({file.relative_to(path)})" for name, file in found.items())
         fix = "give the file or folder of one of them, or name one with --format"
@@ -63,9 +80,34 @@ def _find_in_folder(path: Path) -> str | None:
     return next(iter(found), None) or None
 
 
+def _find_in_xml(files: Iterable[Path]) -> str | None:
+    """Tell Pascal VOC from CVAT by the outermost element; None if there is no file."""
+    tags = list(dict.fromkeys(map(find_root_tag, islice(files, _LOOKED_AT))))
+    if not tags:
+        return None
+    return "cvat" if "annotations" in tags and "annotation" not in tags else "voc"
+
+
+def _find_in_jsons(files: Iterable[Path]) -> tuple[str, Path] | None:
+    """Tell labelme's folder from ReasonSeg's by the first of its files that is either."""
+    found = [(kind, file) for file in islice(files, _LOOKED_AT) if (kind := _find_shapes(file)) is not None]
+    return min(found, key=lambda one: one[0] != "labelme", default=None)
+
+
+def _find_shapes(path: Path) -> str | None:
+    """Tell labelme's JSON from ReasonSeg's; None if it is neither."""
+    seen = peek_object(path)
+    if is_labelme(seen):
+        return "labelme"
+    return "reasonseg_raw" if seen.keys() & {"text", "shapes", "is_sentence"} else None
+
+
 def _find_in_object(path: Path) -> str | None:
-    """Tell COCO, LLM-Seg40K, ReasonVOS and ReVOS apart by what stands in the object first."""
-    for key, value in read_items(path):
+    """Tell single objects apart by their fields, the first that decides."""
+    seen = peek_object(path)
+    if is_label_studio(seen | {name: [seen[name]] for name in _LISTS if name in seen}):
+        return "label_studio"
+    for key, value in seen.items():
         if key in ("images", "annotations", "categories") and isinstance(value, dict):
             return "coco"
         if key == "videos" and isinstance(value, dict):
@@ -75,5 +117,5 @@ def _find_in_object(path: Path) -> str | None:
         if isinstance(value, dict) and "qa_pairs" in value:
             return "llmseg_raw"
         if key in ("text", "shapes", "is_sentence"):
-            return "reasonseg_raw"
+            return _find_shapes(path)
     return None

@@ -1,0 +1,383 @@
+"""Read Label Studio's exports: JSON (a task with its annotations), JSON-MIN (an annotation a row), and single tasks.
+
+https://labelstud.io/guide/export. Regions are in percent of their image; a turned rectangle is turned about its upper
+left corner. Of a task with several images a region says by `item_index`, `source` or `to_name` which is its own. A task
+that several people annotated has several answers: the one marked as ground truth counts, or what all agree on.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from univg.data.detection.addresses import Pictures, looks_like_picture
+from univg.data.detection.images import DetectionImage
+from univg.data.detection.listing import ListedBox, ListedImage, gather_images
+from univg.data.detection.shapes import ellipse_extent, extent, read_number, read_points, turn
+from univg.data.formats.faults import Unusable
+from univg.data.formats.fields import get_list, get_object, read_flag, shorten
+from univg.data.formats.records import Source, read_stated
+from univg.data.formats.rows import read_rows
+from univg.errors import UnivgError
+from univg.grounding.boxes import Box, SizeWH
+
+__all__ = ["is_label_studio", "read_label_studio_images"]
+
+Region: TypeAlias = Mapping[str, Any]
+
+_LABELS = tuple(
+    f"{kind}labels" for kind in ("rectangle", "polygon", "ellipse", "brush", "bitmask", "keypoint", "vector")
+)
+_SHAPES = ("rectangle", "polygon", "ellipse")
+_OF_MIN = ("annotation_id", "annotator", "lead_time", "created_at", "updated_at", "id", "agreement")
+
+
+def is_label_studio(row: Any) -> bool:
+    """Tell whether a record is a task of Label Studio, or a row of JSON-MIN."""
+    if not isinstance(row, Mapping):
+        return False
+    if isinstance(row.get("data"), Mapping):
+        answers = [row.get(name) for name in ("annotations", "completions", "predictions")]
+        return any(isinstance(answer, list) for answer in answers)
+    if isinstance(row.get("task"), Mapping) and isinstance(row["task"].get("data"), Mapping):
+        return isinstance(row.get("result"), list)
+    return bool(_list_min_regions(row)) or {"annotation_id", "annotator", "lead_time"} <= row.keys()
+
+
+def read_label_studio_images(source: Source) -> list[DetectionImage]:
+    """Return the images of an export that somebody annotated, in its order, with their boxes.
+
+    Images are looked for under the image root, else beside the file, by the ends of their addresses.
+    """
+    tasks = list(_read_tasks(source))
+    choose = _choose_answer if any(task.answers for task in tasks) else _choose_prediction
+    chosen = [(task, regions) for task in tasks for regions in choose(source, task)]
+    if tasks and not any(task.answers or task.guesses for task in tasks):
+        raise UnivgError(
+            "no task of this export is annotated", source.path, "annotate, submit, and export again"
+        )
+    pictures = Pictures(source, [address for task, _ in chosen for address in task.list_addresses()])
+    listed: list[ListedImage] = []
+    for task, regions in chosen:
+        with source.reporting(task.record):
+            listed += _list_images(source, task, regions, pictures)
+    return gather_images(source, listed, "sides", "percent")
+
+
+@dataclass
+class _Task:
+    """A task: its images by the names of the fields that hold them, and the answers of people and models."""
+
+    record: str
+    images: dict[str, list[str]]
+    answers: list[list[Region]] = field(default_factory=list)
+    true: list[list[Region]] = field(default_factory=list)
+    """Those of the answers that are marked as ground truth."""
+    guesses: list[list[Region]] = field(default_factory=list)
+
+    def list_addresses(self) -> list[str]:
+        return [address for addresses in self.images.values() for address in addresses]
+
+
+# --- tasks ---
+
+
+def _read_tasks(source: Source) -> Iterator[_Task]:
+    """Yield the tasks of a file; rows of JSON-MIN with one id are answers to one task."""
+    by_id: dict[str, _Task] = {}
+    for position, row in read_rows(source.path):
+        name = str(row["id"]) if isinstance(row, Mapping) and row.get("id") is not None else position
+        record = f"label_studio#{name}"
+        with source.reporting(record):
+            if isinstance(row, Unusable):
+                raise row
+            if not isinstance(row, Mapping):
+                raise Unusable("bad_field", f"a task is an object, not {shorten(row)}")
+            whole = {**row["task"], "annotations": [row]} if isinstance(row.get("task"), Mapping) else row
+            if "data" in whole:
+                yield _read_task(source, whole, record)
+            elif name in by_id:
+                by_id[name].answers.append(_list_min_regions(row))
+            else:
+                data = {key: value for key, value in row.items() if key not in _OF_MIN}
+                by_id[name] = _Task(record, _find_images(data), [_list_min_regions(row)])
+    yield from by_id.values()
+
+
+def _read_task(source: Source, row: Mapping[str, Any], record: str) -> _Task:
+    task = _Task(record, _find_images(get_object(row, "data")))
+    answers = row.get("annotations") if row.get("annotations") is not None else row.get("completions")
+    for answer in answers or []:
+        if not isinstance(answer, Mapping):
+            raise Unusable("bad_field", f"an annotation is an object, not {shorten(answer)}")
+        if read_flag(answer.get("was_cancelled"), "was_cancelled") or read_flag(
+            answer.get("skipped"), "skipped"
+        ):
+            source.note("answers that were skipped (was_cancelled) are passed over")
+            continue
+        regions = get_list(answer, "result")
+        task.answers.append(regions)
+        if read_flag(answer.get("ground_truth"), "ground_truth"):
+            task.true.append(regions)
+    for guess in row.get("predictions") or []:
+        if isinstance(guess, Mapping) and guess.get("result"):
+            task.guesses.append(get_list(guess, "result"))
+    return task
+
+
+def _find_images(data: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the addresses of images in a task's data, by the names of their fields."""
+    found: dict[str, list[str]] = {}
+    for name, value in data.items():
+        items = value if isinstance(value, list) else [value]
+        texts = [
+            next(iter(item.values()), None) if isinstance(item, Mapping) and len(item) == 1 else item
+            for item in items
+        ]
+        addresses = [text for text in texts if isinstance(text, str) and text]
+        if addresses and len(addresses) == len(items) and all(map(looks_like_picture, addresses)):
+            found[name] = addresses
+    if not found:  # an address without a suffix
+        for name in ("image", "img", "images"):
+            if isinstance(data.get(name), str) and data[name]:
+                found[name] = [data[name]]
+    return found
+
+
+def _list_min_regions(row: Mapping[str, Any]) -> list[Region]:
+    """Return the regions of a row of JSON-MIN, in the shape that the full export has."""
+    regions: list[Region] = []
+    for name, values in row.items():
+        for value in values if isinstance(values, list) else []:
+            kinds = [kind for kind in (*_LABELS, "labels") if isinstance(value, Mapping) and kind in value]
+            if kinds and ("x" in value or "points" in value or "rle" in value):
+                stated = {
+                    side: value.get(side) for side in ("original_width", "original_height", "item_index")
+                }
+                regions.append({"from_name": name, "type": kinds[0], "value": value, **stated})
+    return regions
+
+
+# --- whose answer ---
+
+
+def _choose_answer(source: Source, task: _Task) -> Iterator[list[Region]]:
+    """Yield the regions that count; none, and say why, if nobody annotated the task or people differ."""
+    if not task.answers:
+        if task.guesses:
+            source.note(
+                "tasks that hold only a model's predictions are passed over: nobody has annotated them"
+            )
+        else:
+            source.note("tasks that nobody has annotated are passed over")
+        return
+    with source.reporting(task.record):
+        yield _agree(task.true or task.answers, "annotations", "mark one as ground truth in Label Studio")
+
+
+def _choose_prediction(source: Source, task: _Task) -> Iterator[list[Region]]:
+    if task.guesses:
+        source.note("no task is annotated: the boxes are a model's predictions, which nobody has checked")
+        with source.reporting(task.record):
+            yield _agree(task.guesses, "predictions", "keep those of one model")
+
+
+def _agree(answers: list[list[Region]], what: str, fix: str) -> list[Region]:
+    if len({frozenset(map(_name_region, regions)) for regions in answers}) > 1:
+        raise Unusable("several_answers", f"{len(answers)} {what} of one task differ", fix)
+    return answers[0]
+
+
+def _name_region(region: Region) -> str:
+    """Return what a region says, without who drew it when."""
+    value = region.get("value")
+    return repr((region.get("type"), region.get("item_index"), region.get("to_name"), value))
+
+
+# --- regions ---
+
+
+def _list_images(source: Source, task: _Task, regions: list[Region], pictures: Pictures) -> list[ListedImage]:
+    addresses = task.list_addresses()
+    if not addresses:
+        kinds = (
+            ", ".join(sorted({str(region.get("type")) for region in regions if isinstance(region, Mapping)}))
+            or "nothing"
+        )
+        raise Unusable("no_images", f"the task has no image; its annotation holds {kinds}")
+    boxes: dict[str, list[ListedBox]] = {address: [] for address in addresses}
+    stated: dict[str, set[SizeWH]] = defaultdict(set)
+    labels, shaped = _collect_labels(regions), _list_shaped(regions)
+    for i, region in enumerate(regions):
+        name = region.get("id") or i if isinstance(region, Mapping) else i
+        part = f"{task.record}@{name}"
+        with source.reporting(part):
+            if not isinstance(region, Mapping):
+                raise Unusable("bad_field", f"the region {shorten(region)} is no object")
+            if not _has_place(source, region, shaped):
+                continue
+            address = _choose_image(task, region)
+            size = read_stated((region.get("original_width"), region.get("original_height")))
+            if size is not None:
+                stated[address].add(size)
+            numbers = _read_extent(source, region, size)
+            for label in _name_labels(region, labels.get(str(region.get("id")), [])):
+                boxes[address].append(ListedBox(part, label, numbers))
+    listed = []
+    for k, address in enumerate(dict.fromkeys(addresses)):
+        record = f"{task.record}@image {k}" if len(addresses) > 1 else task.record
+        with source.reporting(record):
+            if len(stated[address]) > 1:
+                both = " and ".join(f"{width}x{height}" for width, height in sorted(stated[address]))
+                raise Unusable("size_mismatch", f"its regions state {both} for one image")
+            size = next(iter(stated[address]), None)
+            path, written = pictures.find(address, len(boxes[address]))
+            listed.append(ListedImage(record, written, boxes[address], size or (None, None), path))
+    return listed
+
+
+def _collect_labels(regions: Iterable[Any]) -> dict[str, list[str]]:
+    """Return labels that stand in a result of their own beside the shape's, by the region's id; else its one choice."""
+    labels: dict[str, list[str]] = defaultdict(list)
+    choices: dict[str, list[str]] = defaultdict(list)
+    for region in regions:
+        value = region.get("value") if isinstance(region, Mapping) else None
+        if isinstance(value, Mapping) and region.get("id") is not None:
+            for kind in (*_LABELS, "labels"):
+                labels[str(region["id"])] += [
+                    text
+                    for text in _list_texts(value.get(kind))
+                    if kind == "labels" or kind != region.get("type")
+                ]
+            choices[str(region["id"])] += _list_texts(value.get("choices"))
+    return {
+        name: [*dict.fromkeys(labels[name])] or (choices[name] if len(choices[name]) == 1 else [])
+        for name in labels
+    }
+
+
+def _list_shaped(regions: Iterable[Any]) -> set[str]:
+    named = (region for region in regions if isinstance(region, Mapping) and region.get("id") is not None)
+    return {
+        str(region["id"])
+        for region in named
+        if str(region.get("type")).lower() != "labels" and _is_shape(region)
+    }
+
+
+def _is_shape(region: Region) -> bool:
+    return (
+        str(region.get("type"))
+        .lower()
+        .startswith((*_SHAPES, "brush", "bitmask", "keypoint", "vector", "video"))
+    )
+
+
+def _list_texts(value: Any) -> list[str]:
+    return (
+        [text for text in value if isinstance(text, str) and text.strip()] if isinstance(value, list) else []
+    )
+
+
+def _name_labels(region: Region, others: list[str]) -> list[str]:
+    own = [text for kind in (*_LABELS, "labels") for text in _list_texts(region["value"].get(kind))]
+    names = [*dict.fromkeys(text.strip() for text in own or others)]
+    if not names:
+        raise Unusable("missing_field", "the region has no label")
+    return names
+
+
+def _has_place(source: Source, region: Region, shaped: set[str]) -> bool:
+    """Tell whether a result is a shape that a box can be made of; those that are none are noted, masks refused.
+
+    `shaped`: the ids of regions whose shape is a result of its own, beside which labels repeat it.
+    """
+    kind, value = str(region.get("type")).lower(), region.get("value")
+    if kind == "labels" and str(region.get("id")) in shaped:
+        return False
+    if not isinstance(value, Mapping):
+        if kind.startswith(_SHAPES):
+            raise Unusable("missing_field", f"the {kind} has no 'value'")
+        return False
+    if kind.startswith(("brush", "bitmask")) or "rle" in value or "imageDataURL" in value:
+        fix = "export as COCO, or as PNG masks with label-studio-converter, or draw rectangles"
+        raise Unusable("no_box", "a mask painted with the brush, which is not read", fix)
+    if kind.startswith("video") or "sequence" in value:
+        raise Unusable("no_box", "an object in a video", "extract the frames, and annotate them as images")
+    if kind.startswith(("keypoint", "vector")):
+        source.note(f"regions that have no box are passed over: {kind}")
+        return False
+    return kind.startswith(_SHAPES) or (kind == "labels" and ("x" in value or "points" in value))
+
+
+def _choose_image(task: _Task, region: Region) -> str:
+    """Return the address of the image that a region lies on."""
+    addresses = task.list_addresses()
+    index = region.get("item_index")
+    named = _find_field(task, region)
+    items = task.images[named] if named else addresses if len(task.images) == 1 else []
+    if index is not None and items:
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(items):
+            raise Unusable("bad_field", f"item_index {index} is none of the task's {len(items)} image(s)")
+        return items[index]
+    if len(items) == 1:
+        return items[0]
+    if len(set(addresses)) == 1:
+        return addresses[0]
+    said = f"to_name {region.get('to_name')!r}" if region.get("to_name") else "nothing"
+    cause = f"which of the task's {len(addresses)} images it lies on is not known ({said}, and no item_index)"
+    raise Unusable("which_image", cause, "name the data's field in 'source', as $image, or give 'item_index'")
+
+
+def _find_field(task: _Task, region: Region) -> str:
+    """Return the field of the data that a region names: in `source`, or by the name of the tag it belongs to."""
+    written = region.get("source")
+    if isinstance(written, str) and written.removeprefix("$") in task.images:
+        return written.removeprefix("$")
+    name = region.get("to_name")
+    return name if isinstance(name, str) and name in task.images else ""
+
+
+def _read_extent(source: Source, region: Region, size: SizeWH | None) -> Box:
+    """Return x y width height in percent."""
+    turned_by = region.get("image_rotation")
+    if turned_by and read_number(region, "image_rotation") % 360:
+        cause = f"the image was turned by {turned_by} degrees in Label Studio, and its frame is not certain"
+        raise Unusable("bad_box", cause, "turn the image back and draw the region again")
+    value: Mapping[str, Any] = region["value"]
+    if "points" in value:
+        points = read_points(value["points"])
+        if len(points) < 3:
+            raise Unusable("bad_box", f"a polygon of {len(points)} points")
+        return _sides(extent(points))
+    degrees = read_number(value, "rotation") if value.get("rotation") else 0.0
+    x, y = read_number(value, "x"), read_number(value, "y")
+    if "radiusX" in value:
+        radii = (read_number(value, "radiusX"), read_number(value, "radiusY"))
+        across, down = _find_pixels(source, size, degrees)
+        box = ellipse_extent((x * across, y * down), (radii[0] * across, radii[1] * down), degrees)
+        return _sides((box[0] / across, box[1] / down, box[2] / across, box[3] / down))
+    width, height = read_number(value, "width"), read_number(value, "height")
+    if not degrees % 360 or width <= 0 or height <= 0:
+        return x, y, width, height
+    across, down = _find_pixels(source, size, degrees)
+    corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+    in_px = turn([(a * across, b * down) for a, b in corners], (x * across, y * down), degrees)
+    return _sides(extent((a / across, b / down) for a, b in in_px))
+
+
+def _find_pixels(source: Source, size: SizeWH | None, degrees: float) -> tuple[float, float]:
+    """Return what makes percent square, as angles need it."""
+    if not degrees % 360:
+        return 1.0, 1.0
+    if size is None:
+        cause = "a region that is turned, of an image whose original_width and original_height are not stated"
+        raise Unusable("missing_field", cause)
+    source.note("turned regions are given the extent of what is turned")
+    return size[0] / 100, size[1] / 100
+
+
+def _sides(box: Box) -> Box:
+    return box[0], box[1], box[2] - box[0], box[3] - box[1]
