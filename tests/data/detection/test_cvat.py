@@ -19,7 +19,8 @@ from univg.grounding.samples import GroundingSample
 Everything: TypeAlias = tuple[list[GroundingSample], list[RecordFault], list[str]]
 BOX = '<box label="car" occluded="1" xtl="20.00" ytl="10.00" xbr="100.00" ybr="50.00" z_order="2"></box>'
 UNIT = (0.1, 0.1, 0.5, 0.5)
-META = "<meta><task><name>drive</name><original_size><width>200</width><height>100</height></original_size></task></meta>"
+VIDEO_SIZE = "<original_size><width>200</width><height>100</height></original_size>"
+META = f"<meta><task><name>drive</name>{VIDEO_SIZE}</task></meta>"
 
 
 def image(name: str, inside: str = BOX, size: str = 'width="200" height="100"', **more: str) -> str:
@@ -33,7 +34,8 @@ def xml(tmp_path: Path) -> Callable[..., Path]:
 
     def write(*elements: str, path: str = "annotations.xml") -> Path:
         (tmp_path / path).parent.mkdir(exist_ok=True, parents=True)
-        text = f'<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version>{"".join(elements)}</annotations>'
+        head = '<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version>'
+        text = f"{head}{''.join(elements)}</annotations>"
         (tmp_path / path).write_text(text, "utf-8")
         return tmp_path / path
 
@@ -244,7 +246,7 @@ def test_frames_that_nobody_numbered_are_no_frames(
 ) -> None:
     path = xml(META, track(at(0), at(1)))
     root = put_frames(tmp_path / "images", *numbers)
-    with pytest.raises(UnivgError, match="frame_000000.*-start_number 0"):
+    with pytest.raises(UnivgError, match=r"frame_000000.*-start_number 0"):
         list(read(path, images=root))
 
 

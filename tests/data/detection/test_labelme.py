@@ -171,7 +171,7 @@ def test_parts_of_one_object(
     )
     picture("a.jpg")
     samples, faults, notes = every(folder, images=folder)
-    assert [(s.source, s.boxes[0]) for s in samples][0] == ("labelme#a@cat", UNIT)
+    assert (samples[0].source, samples[0].boxes[0]) == ("labelme#a@cat", UNIT)
     assert [len(sample.boxes) for sample in samples] == [2, 1] and faults == []
     assert notes == ["shapes with one label and one group_id are parts of one object: taken together"]
 
@@ -180,7 +180,7 @@ def test_parts_of_one_object(
 
 
 @pytest.mark.parametrize(
-    "named", ["..\\x\\a.jpg", "../x/a.jpg", "./../x/./a.jpg", "C:\\me\\x\\a.jpg", "/home/me/x/a.jpg", "a", ""]
+    "named", ["..\\x\\a.jpg", "../x/a.jpg", "./../x/./a.jpg", "C:\\me\\x\\a.jpg", "/data/x/a.jpg", "a", ""]
 )
 def test_pictures_in_another_folder(
     named: str,

@@ -28,7 +28,15 @@ _ANNOTATION = (
     *("id", "bbox", "category_id", "segmentation", "track_id", "instance_id"),
     *_FLAGS,
 )
-_IMAGE = ("file_name", "width", "height", "video_id", "frame_id", "frame_index")
+_IMAGE = (
+    "file_name",
+    "width",
+    "height",
+    "video_id",
+    "frame_id",
+    "frame_index",
+    "not_exhaustive_category_ids",
+)
 
 
 @dataclass
@@ -68,7 +76,7 @@ def read_coco_images(source: Source) -> list[DetectionImage]:
 
 def _read_file(source: Source) -> _Coco:
     coco = _Coco()
-    segments = 0
+    segments = captions = 0
     for key, value in read_items(source.path):
         if key == "categories" and isinstance(value, dict):
             for category_id, name in _list_categories(value):
@@ -81,9 +89,11 @@ def _read_file(source: Source) -> _Coco:
                 raise Unusable("bad_field", f"{shorten(value)} among the {key} is no object")
         elif key == "images":
             entry = {name: value.get(name) for name in _IMAGE}
+            entry["file_name"] = entry["file_name"] or _find_name(value)
             coco.images.setdefault(_name_id(value.get("id")), []).append(entry)
         elif key == "annotations":
             segments += "segments_info" in value
+            captions += "caption" in value and "bbox" not in value
             kept = {name: value[name] for name in _ANNOTATION if name in value}
             if _holds_box(value.get("bbox")):
                 kept.pop("segmentation", None)
@@ -91,9 +101,18 @@ def _read_file(source: Source) -> _Coco:
     if segments:
         fix = "convert it to instances first: panopticapi's converters/panoptic2detection_coco_format.py"
         raise UnivgError("a COCO panoptic file, whose objects are colours of PNG files", source.path, fix)
+    if captions and captions == sum(map(len, coco.annotations.values())):
+        fix = "give instances_*.json of the same images"
+        raise UnivgError("COCO captions, which have no boxes", source.path, fix)
     if not coco.images:
         raise UnivgError("no 'images' in this COCO file", source.path, "give a detection annotation file")
     return coco
+
+
+def _find_name(image: Mapping[str, Any]) -> Any:
+    """Return the path of an image that only an address names, as LVIS does: folder and name, as val2017/1.jpg."""
+    address = image.get("coco_url")
+    return "/".join(address.split("/")[-2:]) if isinstance(address, str) and "://" in address else None
 
 
 def _list_categories(value: dict[str, Any]) -> Iterable[tuple[Any, str]]:
@@ -128,11 +147,15 @@ def _list_image(source: Source, coco: _Coco, image_id: str, entries: list[dict[s
         raise Unusable("ambiguous_id", f"{entry['file_name']} is listed with one id and two sizes")
     if len(entries) > 1:
         source.note(f"images are listed more than once with one id, as {entry['file_name']}: taken as one")
+    partly = entry["not_exhaustive_category_ids"]  # LVIS
+    incomplete = set(map(_name_id, partly)) if isinstance(partly, list) else set()
     boxes = []
     for annotation in annotations:
         part = f"{record}@{annotation.get('id')}"
         with source.reporting(part):
             boxes.append(_list_box(source, coco, annotation, part))
+            if _name_id(annotation.get("category_id")) in incomplete:
+                boxes[-1].passed_over = boxes[-1].passed_over or "not all annotated"
     frame = entry["frame_id"] if entry["frame_id"] is not None else entry["frame_index"]
     video = None if entry["video_id"] is None else str(entry["video_id"])
     number = frame if isinstance(frame, int) else 0

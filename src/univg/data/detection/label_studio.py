@@ -7,30 +7,34 @@ that several people annotated has several answers: the one marked as ground trut
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 from univg.data.detection.addresses import Pictures, looks_like_picture
 from univg.data.detection.images import DetectionImage
 from univg.data.detection.listing import ListedBox, ListedImage, gather_images
-from univg.data.detection.shapes import ellipse_extent, extent, read_number, read_points, turn
+from univg.data.detection.regions import (
+    LABELS,
+    Region,
+    collect_labels,
+    has_place,
+    list_shaped,
+    name_labels,
+    read_extent,
+)
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import get_list, get_object, read_flag, shorten
 from univg.data.formats.records import Source, read_stated
 from univg.data.formats.rows import read_rows
 from univg.errors import UnivgError
-from univg.grounding.boxes import Box, SizeWH
+from univg.grounding.boxes import SizeWH
 
 __all__ = ["is_label_studio", "read_label_studio_images"]
 
-Region: TypeAlias = Mapping[str, Any]
-
-_LABELS = tuple(
-    f"{kind}labels" for kind in ("rectangle", "polygon", "ellipse", "brush", "bitmask", "keypoint", "vector")
-)
-_SHAPES = ("rectangle", "polygon", "ellipse")
+_REPEATED = re.compile(r"_(\d+)$")
 _OF_MIN = ("annotation_id", "annotator", "lead_time", "created_at", "updated_at", "id", "agreement")
 
 
@@ -72,6 +76,8 @@ class _Task:
 
     record: str
     images: dict[str, list[str]]
+    repeated: frozenset[str] = frozenset()
+    """Fields that list objects, as <Repeater> takes them: its tags are named by their number, as page_0."""
     answers: list[list[Region]] = field(default_factory=list)
     true: list[list[Region]] = field(default_factory=list)
     """Those of the answers that are marked as ground truth."""
@@ -102,12 +108,17 @@ def _read_tasks(source: Source) -> Iterator[_Task]:
                 by_id[name].answers.append(_list_min_regions(row))
             else:
                 data = {key: value for key, value in row.items() if key not in _OF_MIN}
-                by_id[name] = _Task(record, _find_images(data), [_list_min_regions(row)])
+                by_id[name] = _Task(record, _find_images(data), answers=[_list_min_regions(row)])
     yield from by_id.values()
 
 
 def _read_task(source: Source, row: Mapping[str, Any], record: str) -> _Task:
-    task = _Task(record, _find_images(get_object(row, "data")))
+    data = get_object(row, "data")
+    images = _find_images(data)
+    repeated = frozenset(
+        name for name in images if isinstance(data[name], list) and isinstance(data[name][0], Mapping)
+    )
+    task = _Task(record, images, repeated)
     answers = row.get("annotations") if row.get("annotations") is not None else row.get("completions")
     for answer in answers or []:
         if not isinstance(answer, Mapping):
@@ -151,7 +162,7 @@ def _list_min_regions(row: Mapping[str, Any]) -> list[Region]:
     regions: list[Region] = []
     for name, values in row.items():
         for value in values if isinstance(values, list) else []:
-            kinds = [kind for kind in (*_LABELS, "labels") if isinstance(value, Mapping) and kind in value]
+            kinds = [kind for kind in (*LABELS, "labels") if isinstance(value, Mapping) and kind in value]
             if kinds and ("x" in value or "points" in value or "rle" in value):
                 stated = {
                     side: value.get(side) for side in ("original_width", "original_height", "item_index")
@@ -190,8 +201,10 @@ def _agree(answers: list[list[Region]], what: str, fix: str) -> list[Region]:
     return answers[0]
 
 
-def _name_region(region: Region) -> str:
+def _name_region(region: Any) -> str:
     """Return what a region says, without who drew it when."""
+    if not isinstance(region, Mapping):
+        return repr(region)
     value = region.get("value")
     return repr((region.get("type"), region.get("item_index"), region.get("to_name"), value))
 
@@ -209,21 +222,21 @@ def _list_images(source: Source, task: _Task, regions: list[Region], pictures: P
         raise Unusable("no_images", f"the task has no image; its annotation holds {kinds}")
     boxes: dict[str, list[ListedBox]] = {address: [] for address in addresses}
     stated: dict[str, set[SizeWH]] = defaultdict(set)
-    labels, shaped = _collect_labels(regions), _list_shaped(regions)
+    labels, shaped = collect_labels(regions), list_shaped(regions)
     for i, region in enumerate(regions):
         name = region.get("id") or i if isinstance(region, Mapping) else i
         part = f"{task.record}@{name}"
         with source.reporting(part):
             if not isinstance(region, Mapping):
                 raise Unusable("bad_field", f"the region {shorten(region)} is no object")
-            if not _has_place(source, region, shaped):
+            if not has_place(source, region, shaped):
                 continue
             address = _choose_image(task, region)
             size = read_stated((region.get("original_width"), region.get("original_height")))
             if size is not None:
                 stated[address].add(size)
-            numbers = _read_extent(source, region, size)
-            for label in _name_labels(region, labels.get(str(region.get("id")), [])):
+            numbers = read_extent(source, region, size)
+            for label in name_labels(region, labels.get(str(region.get("id")), [])):
                 boxes[address].append(ListedBox(part, label, numbers))
     listed = []
     for k, address in enumerate(dict.fromkeys(addresses)):
@@ -238,80 +251,6 @@ def _list_images(source: Source, task: _Task, regions: list[Region], pictures: P
     return listed
 
 
-def _collect_labels(regions: Iterable[Any]) -> dict[str, list[str]]:
-    """Return labels that stand in a result of their own beside the shape's, by the region's id; else its one choice."""
-    labels: dict[str, list[str]] = defaultdict(list)
-    choices: dict[str, list[str]] = defaultdict(list)
-    for region in regions:
-        value = region.get("value") if isinstance(region, Mapping) else None
-        if isinstance(value, Mapping) and region.get("id") is not None:
-            for kind in (*_LABELS, "labels"):
-                labels[str(region["id"])] += [
-                    text
-                    for text in _list_texts(value.get(kind))
-                    if kind == "labels" or kind != region.get("type")
-                ]
-            choices[str(region["id"])] += _list_texts(value.get("choices"))
-    return {
-        name: [*dict.fromkeys(labels[name])] or (choices[name] if len(choices[name]) == 1 else [])
-        for name in labels
-    }
-
-
-def _list_shaped(regions: Iterable[Any]) -> set[str]:
-    named = (region for region in regions if isinstance(region, Mapping) and region.get("id") is not None)
-    return {
-        str(region["id"])
-        for region in named
-        if str(region.get("type")).lower() != "labels" and _is_shape(region)
-    }
-
-
-def _is_shape(region: Region) -> bool:
-    return (
-        str(region.get("type"))
-        .lower()
-        .startswith((*_SHAPES, "brush", "bitmask", "keypoint", "vector", "video"))
-    )
-
-
-def _list_texts(value: Any) -> list[str]:
-    return (
-        [text for text in value if isinstance(text, str) and text.strip()] if isinstance(value, list) else []
-    )
-
-
-def _name_labels(region: Region, others: list[str]) -> list[str]:
-    own = [text for kind in (*_LABELS, "labels") for text in _list_texts(region["value"].get(kind))]
-    names = [*dict.fromkeys(text.strip() for text in own or others)]
-    if not names:
-        raise Unusable("missing_field", "the region has no label")
-    return names
-
-
-def _has_place(source: Source, region: Region, shaped: set[str]) -> bool:
-    """Tell whether a result is a shape that a box can be made of; those that are none are noted, masks refused.
-
-    `shaped`: the ids of regions whose shape is a result of its own, beside which labels repeat it.
-    """
-    kind, value = str(region.get("type")).lower(), region.get("value")
-    if kind == "labels" and str(region.get("id")) in shaped:
-        return False
-    if not isinstance(value, Mapping):
-        if kind.startswith(_SHAPES):
-            raise Unusable("missing_field", f"the {kind} has no 'value'")
-        return False
-    if kind.startswith(("brush", "bitmask")) or "rle" in value or "imageDataURL" in value:
-        fix = "export as COCO, or as PNG masks with label-studio-converter, or draw rectangles"
-        raise Unusable("no_box", "a mask painted with the brush, which is not read", fix)
-    if kind.startswith("video") or "sequence" in value:
-        raise Unusable("no_box", "an object in a video", "extract the frames, and annotate them as images")
-    if kind.startswith(("keypoint", "vector")):
-        source.note(f"regions that have no box are passed over: {kind}")
-        return False
-    return kind.startswith(_SHAPES) or (kind == "labels" and ("x" in value or "points" in value))
-
-
 def _choose_image(task: _Task, region: Region) -> str:
     """Return the address of the image that a region lies on."""
     addresses = task.list_addresses()
@@ -322,6 +261,14 @@ def _choose_image(task: _Task, region: Region) -> str:
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(items):
             raise Unusable("bad_field", f"item_index {index} is none of the task's {len(items)} image(s)")
         return items[index]
+    repeated = _REPEATED.search(str(region.get("to_name")))
+    if (
+        repeated
+        and len(task.images) == 1
+        and task.images.keys() <= task.repeated
+        and int(repeated[1]) < len(items)
+    ):
+        return items[int(repeated[1])]
     if len(items) == 1:
         return items[0]
     if len(set(addresses)) == 1:
@@ -338,46 +285,3 @@ def _find_field(task: _Task, region: Region) -> str:
         return written.removeprefix("$")
     name = region.get("to_name")
     return name if isinstance(name, str) and name in task.images else ""
-
-
-def _read_extent(source: Source, region: Region, size: SizeWH | None) -> Box:
-    """Return x y width height in percent."""
-    turned_by = region.get("image_rotation")
-    if turned_by and read_number(region, "image_rotation") % 360:
-        cause = f"the image was turned by {turned_by} degrees in Label Studio, and its frame is not certain"
-        raise Unusable("bad_box", cause, "turn the image back and draw the region again")
-    value: Mapping[str, Any] = region["value"]
-    if "points" in value:
-        points = read_points(value["points"])
-        if len(points) < 3:
-            raise Unusable("bad_box", f"a polygon of {len(points)} points")
-        return _sides(extent(points))
-    degrees = read_number(value, "rotation") if value.get("rotation") else 0.0
-    x, y = read_number(value, "x"), read_number(value, "y")
-    if "radiusX" in value:
-        radii = (read_number(value, "radiusX"), read_number(value, "radiusY"))
-        across, down = _find_pixels(source, size, degrees)
-        box = ellipse_extent((x * across, y * down), (radii[0] * across, radii[1] * down), degrees)
-        return _sides((box[0] / across, box[1] / down, box[2] / across, box[3] / down))
-    width, height = read_number(value, "width"), read_number(value, "height")
-    if not degrees % 360 or width <= 0 or height <= 0:
-        return x, y, width, height
-    across, down = _find_pixels(source, size, degrees)
-    corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
-    in_px = turn([(a * across, b * down) for a, b in corners], (x * across, y * down), degrees)
-    return _sides(extent((a / across, b / down) for a, b in in_px))
-
-
-def _find_pixels(source: Source, size: SizeWH | None, degrees: float) -> tuple[float, float]:
-    """Return what makes percent square, as angles need it."""
-    if not degrees % 360:
-        return 1.0, 1.0
-    if size is None:
-        cause = "a region that is turned, of an image whose original_width and original_height are not stated"
-        raise Unusable("missing_field", cause)
-    source.note("turned regions are given the extent of what is turned")
-    return size[0] / 100, size[1] / 100
-
-
-def _sides(box: Box) -> Box:
-    return box[0], box[1], box[2] - box[0], box[3] - box[1]

@@ -16,7 +16,7 @@ __all__ = ["Glimpse", "peek_object", "take_glimpse"]
 
 _BYTES = 4096
 _ITEMS = 2000
-_NAMES, _FOLDERS, _DEEP = 100, 100, 3
+_NAMES, _FOLDERS, _DEEP = 100, 100, 4
 """Names of each folder, folders, and folders within folders, that are looked at."""
 
 
@@ -24,7 +24,7 @@ _NAMES, _FOLDERS, _DEEP = 100, 100, 3
 class Glimpse:
     """What shows of a file or folder at first sight.
 
-    - `head`: the first bytes; `lines`: the first lines, if it is text.
+    - `head`: the first bytes; `lines`: the first lines, if it is text, not JSON.
     - `record`: the object itself if the file is one, with the first item of each of its lists; of a list, or of lines,
       the first record; `listed` says which.
     - `names`: of a folder, what is in it and in its folders.
@@ -54,8 +54,9 @@ def take_glimpse(path: Path) -> Glimpse:
     except OSError:
         return Glimpse(path, path.suffix.lower())
     text = head.decode("utf-8-sig", "replace")
-    lines = [] if "\0" in text else [line for line in text.splitlines() if line.strip()]
     opening = text.lstrip()[:1]
+    no_text = "\0" in text or opening in ("[", "{")
+    lines = [] if no_text else [line for line in text.splitlines() if line.strip()]
     record, listed = (_peek(path, opening)) if opening in ("[", "{") else ({}, False)
     return Glimpse(path, path.suffix.lower(), head, lines, record, listed)
 

@@ -126,11 +126,6 @@ def _is_answer(glimpse: Glimpse) -> bool:
     }
 
 
-def _is_captions(glimpse: Glimpse) -> bool:
-    first = glimpse.record.get("annotations")
-    return isinstance(first, dict) and "caption" in first and "bbox" not in first
-
-
 def _holds_only(suffixes: Iterable[str]) -> Callable[[Glimpse], bool]:
     wanted = tuple(suffixes)
 
@@ -202,7 +197,7 @@ STRANGERS = (
     ),
     Stranger(
         "a Python pickle, which may run anything when it is opened, so it is not; refer's refs(unc).p is one",
-        "take RefCOCO as rows, as VLM-R1's JSON or lmms-lab/RefCOCO have it (univg fetch --list)",
+        "take RefCOCO as rows, as lmms-eval has it: univg data fetch refcoco",
         starts=tuple(b"\x80" + bytes([version]) for version in range(2, 6)),
         suffixes=(".p", ".pkl", ".pickle"),
     ),
@@ -218,7 +213,7 @@ STRANGERS = (
     # --- texts ---
     Stranger(
         "VLMEvalKit's TSV, with pictures in base64",
-        "take the same set as rows: VLM-R1's JSON, or lmms-lab/RefCOCO",
+        "take the same set as rows: univg data fetch refcoco",
         lines=r"(?=.*\bindex\b)(?=.*\b(image|image_path)\b)(?=.*\b(question|answer|bbox)\b)[^\t]*\t",
     ),
     Stranger(
@@ -319,9 +314,6 @@ STRANGERS = (
         shows=_is_create_ml,
     ),
     # --- published sets ---
-    Stranger(
-        "COCO captions, which have no boxes", "give instances_*.json of the same images", shows=_is_captions
-    ),
     Stranger(
         "a detector's results in COCO's form, not annotations",
         "give the annotation file; to score boxes, write what univg score reads",
