@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from univg.data.readers import RecordFault, detect, read
+from univg.data.exports.label_studio import write_label_studio
+from univg.data.exports.settings import Export
+from univg.data.readers import ImageRoot, RecordFault, detect, read
 from univg.errors import UnivgError
 from univg.grounding.samples import GroundingSample
 
@@ -458,6 +460,54 @@ def test_projects_of_other_things(put: Callable[..., Path], every: Callable[...,
     sentiment = task({"id": "x", "type": "choices", "value": {"choices": ["good"]}}, data={"text": "fine"})
     samples, (fault,), _ = every(put(sentiment))
     assert samples == [] and fault.kind == "no_images" and "holds choices" in fault.cause
+
+
+@pytest.mark.parametrize(
+    ("boxes", "seen", "kinds"),
+    [
+        ([(40, 30, 200, 150), (320, 240, 160, 120), (10, 10, 20, 20)], 3, []),
+        ([(10, 10, 20, 20), (20, 20, 30, 30), (320, 240, 160, 120)], 2, ["wrong_scale"]),
+        ([(600, 10, 200, 20), (20, 20, 30, 30)], 1, ["wrong_scale"]),
+    ],
+)
+def test_pixels_where_percent_are_meant(
+    boxes: list[tuple[int, ...]],
+    seen: int,
+    kinds: list[str],
+    put: Callable[..., Path],
+    picture: Callable[..., Path],
+    every: Callable[..., Everything],
+) -> None:
+    size = {"original_width": 640, "original_height": 480}
+    regions = [
+        region(f"c{i}", id=f"r{i}", x=x, y=y, width=w, height=h, **size)
+        for i, (x, y, w, h) in enumerate(boxes)
+    ]
+    samples, faults, notes = every(put(task(*regions)), images=picture("a.jpg", (640, 480)).parent)
+    assert len(samples) == seen and [fault.kind for fault in faults] == kinds
+    if not kinds:
+        assert samples[0].boxes[0] == (40 / 640, 30 / 480, 240 / 640, 180 / 480)
+        assert notes[0].startswith("boxes are written in pixels, not in percent")
+    else:
+        assert "where percent are meant" in notes[0]
+
+
+def test_what_univg_writes_is_read_back(
+    picture: Callable[..., Path], every: Callable[..., Everything], tmp_path: Path
+) -> None:
+    """`convert --to label_studio` writes predictions, which are read where nothing else is in the file."""
+    root = picture("pictures/s 1/a.jpg").parents[1]
+    picture("pictures/s 2/a.jpg")
+    samples = [
+        GroundingSample(
+            (f"s {k}/a.jpg",), "the cat", "detection", ((0.1 * k, 0.1, 0.5, 0.5),), 0, source=f"x#{k}"
+        )
+        for k in (1, 2)
+    ]
+    how = Export(images=ImageRoot(root), category="cat")
+    write_label_studio(tmp_path / "tasks.json", iter(samples), how)
+    read_back, faults, _ = every(tmp_path / "tasks.json", images=root)
+    assert boxes_of(read_back) == {"s 1/a.jpg": [UNIT], "s 2/a.jpg": [(0.2, 0.1, 0.5, 0.5)]} and faults == []
 
 
 SIDES = st.tuples(*[st.floats(2, 49)] * 4)

@@ -32,8 +32,8 @@ def looks_like_picture(address: str) -> bool:
     >>> [looks_like_picture(text) for text in ("s3://b/a.JPG?x=1", "/data/local-files/?d=a.png", "a cat", "a.mp4")]
     [True, True, False, False]
     """
-    if address.startswith("data:image"):
-        return True
+    if address.startswith("data:image") or "\n" in address:
+        return "\n" not in address
     Image.init()
     suffix = PurePosixPath(_write(address)[0].partition("?")[0]).suffix.lower()
     return Image.EXTENSION.get(suffix) in FORMATS

@@ -238,8 +238,12 @@ def _list_images(source: Source, task: _Task, regions: list[Region], pictures: P
             numbers = read_extent(source, region, size)
             for label in name_labels(region, labels.get(str(region.get("id")), [])):
                 boxes[address].append(ListedBox(part, label, numbers))
+    # Of several fields with images some may only be shown beside: nobody says that nothing is on those.
+    drawn_on = [
+        shown for shown in task.images.values() if len(task.images) == 1 or any(map(boxes.get, shown))
+    ]
     listed = []
-    for k, address in enumerate(dict.fromkeys(addresses)):
+    for k, address in enumerate(dict.fromkeys(address for shown in drawn_on for address in shown)):
         record = f"{task.record}@image {k}" if len(addresses) > 1 else task.record
         with source.reporting(record):
             if len(stated[address]) > 1:

@@ -102,6 +102,7 @@ class _Tally:
     n: int = 0
     top: float = 0.0
     passing: int = 0
+    past_percent: int = 0
     outside: int = 0
     unknown: int = 0
     narrowest: float = math.inf
@@ -116,6 +117,7 @@ class _Tally:
         self.n += 1
         self.top = max(self.top, largest)
         self.passing += largest > _PERMILLE
+        self.past_percent += largest > _PERCENT
         self.fractions += largest <= UNIT_LIMIT and any(value != int(value) for value in box)
         if size is None:
             self.unknown += 1
@@ -143,6 +145,7 @@ def decide_scale(
     - 0-1000 instead of pixels: a fifth of the boxes or more lie outside their image, and all within 0-1000; or no
       number of ten boxes or more passes 1000, and the images are much larger.
     - pixels instead of 0-1000: a number passes 1000, and all boxes lie inside their images, whose sizes are known.
+    - pixels instead of percent: half of the boxes pass 100, and all lie inside their images.
     - another scale instead of 0-1: no box could be 0-1, and the others are next to impossible (`_find_larger`).
 
     Single boxes that do not fit what is decided are for `stray_fault`.
@@ -167,6 +170,11 @@ def _judge(seen: _Tally, expected: Scale, found: Callable[[str], None]) -> tuple
         return "pixel", why
     if expected == "unit":
         return _find_larger(seen)
+    if expected == "percent" and seen.top > _PERCENT * _FAR_OUTSIDE:
+        past = f"{seen.past_percent} of {n} box(es) pass 100"
+        if seen.past_percent >= n / 2 and not seen.outside and not seen.unknown:
+            return "pixel", f"{past}, and all lie inside their image as pixels"
+        found(f"{past}, where percent are meant; the others are read as percent")
     if expected != "pixel":
         return expected, ""
     for full, other in ((_PERCENT, "percent"), (_PERMILLE, "permille")):
