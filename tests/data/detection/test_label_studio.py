@@ -103,6 +103,12 @@ def boxes_of(samples: list[GroundingSample]) -> dict[str, list[tuple[float, ...]
             (0.3, 0.1, 0.5, 0.9),
             id="Label Studio rectangle turned is given its extent",
         ),
+        pytest.param(
+            # of a public report: 1000x500, (200, 100) 300 wide and 100 high, turned by 90 degrees
+            region(x=20, y=20, width=30, height=20, rotation=90, original_width=1000, original_height=500),
+            (0.1, 0.2, 0.2, 0.8),
+            id="angles are taken in pixels, not in percent",
+        ),
         pytest.param(region(rotation=360), UNIT, id="turned all the way round"),
         pytest.param(
             region(kind="polygonlabels", points=[[10, 50], [30, 10], [50, 20]]),
@@ -131,7 +137,8 @@ def test_shapes(
 ) -> None:
     path = put(task(drawn))
     assert detect(path) == "label_studio"
-    (sample,), faults, notes = every(path, images=picture("a.jpg").parent)
+    size = (drawn["original_width"], drawn["original_height"])
+    (sample,), faults, notes = every(path, images=picture("a.jpg", size).parent)
     assert boxes_of([sample]) == {"a.jpg": [box]} and sample.source == "label_studio#1@cat" and faults == []
     assert any("turned" in note for note in notes) == bool(drawn["value"].get("rotation", 0) % 360)
 
@@ -344,8 +351,10 @@ def test_addresses(
     tmp_path: Path,
 ) -> None:
     picture(f"root/{file}")
-    samples, faults, _ = every(put(task(region(), data={"image": address})), images=tmp_path / "root")
-    assert boxes_of(samples) == {file: [UNIT]} and faults == []
+    tasks = [task(region(), number=k, data={"image": address}) for k in (1, 2)]  # one picture, in two tasks
+    samples, _, notes = every(put(*tasks), images=tmp_path / "root")
+    assert boxes_of(samples) == {file: [UNIT]}
+    assert sum("found by" in note for note in notes) <= 1
 
 
 @pytest.mark.parametrize(

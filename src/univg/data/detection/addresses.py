@@ -65,7 +65,7 @@ class Pictures:
     """The pictures of all addresses of a file, found together: under the image root, else beside the file."""
 
     def __init__(self, source: Source, addresses: Iterable[str]) -> None:
-        self._source = source
+        self._source, self._told = source, False
         beside = source.path.parent
         pictures = beside / "images"
         self._root = source.images or ImageRoot(pictures if pictures.is_dir() else beside)
@@ -90,7 +90,8 @@ class Pictures:
         if path is None and self._source.images is not None:
             lost = f"; its {n_boxes} box(es) are left out" if n_boxes else ""
             raise Unusable("missing_image", self._explain(address) + lost)
-        if path is not None and name.startswith("../"):
+        if path is not None and name.startswith("../") and not self._told:
+            self._told = True
             self._source.note(
                 f"images are named by addresses, as {address[:80]}: found by the addresses' ends"
             )
