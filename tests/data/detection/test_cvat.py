@@ -196,6 +196,19 @@ def test_images_lie_where_cvat_packs_them(
     assert samples[0].images == (str(tmp_path / "images/s/a.png"),) and faults == []
 
 
+def test_all_images_are_found_in_one_way(
+    xml: Callable[..., Path], picture: Callable[..., Path], every: Callable[..., Everything], tmp_path: Path
+) -> None:
+    """Two pictures lie in images/, so b.jpg above it is another b.jpg."""
+    path = xml(*(image(f"{name}.jpg") for name in "abc"))
+    for name in ("images/a.jpg", "images/c.jpg", "b.jpg"):
+        picture(name)
+    samples, (fault,), _ = every(path, images=tmp_path / "images")
+    assert fault.kind == "missing_image" and "its 1 box(es) are left out" in fault.cause
+    samples, _, _ = every(path, images=tmp_path)
+    assert "b.jpg" not in boxes_of(samples)
+
+
 # --- video ---
 
 

@@ -384,6 +384,18 @@ def test_two_addresses_are_never_one_picture(
         assert "its 1 box(es) are left out" in faults[0].cause
 
 
+def test_all_uploads_are_found_in_one_way(
+    put: Callable[..., Path], picture: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    """11111111-a.jpg is there with its digits, so a.jpg is not 22222222-a.jpg."""
+    root = picture("root/11111111-a.jpg").parent
+    picture("root/a.jpg")
+    names = ("/data/upload/4/11111111-a.jpg", "/data/upload/4/22222222-a.jpg")
+    tasks = [task(region(), number=k, data={"image": name}) for k, name in enumerate(names)]
+    samples, (fault,), _ = every(put(*tasks), images=root)
+    assert boxes_of(samples) == {"11111111-a.jpg": [UNIT]} and fault.record == "label_studio#1"
+
+
 def test_an_upload_and_the_picture_itself(
     put: Callable[..., Path], picture: Callable[..., Path], every: Callable[..., Everything], tmp_path: Path
 ) -> None:

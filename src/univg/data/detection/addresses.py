@@ -61,6 +61,10 @@ def _write(address: str) -> list[str]:
     return [f"../{folder}/{name}", *([f"../{folder}/{prefix[1]}/{prefix[2]}"] if prefix else [])]
 
 
+def _is_upload(address: str) -> bool:
+    return "?d=" not in address
+
+
 class Pictures:
     """The pictures of all addresses of a file, found together: under the image root, else beside the file."""
 
@@ -72,8 +76,14 @@ class Pictures:
         self._written = {address: _write(address) for address in addresses}
         names = {address: written[0] for address, written in self._written.items()}
         self._expect(names)
+        # One way for all of a kind: else a picture that is missing would be found in another's copy.
+        found = {
+            _is_upload(address)
+            for address, written in self._written.items()
+            if len(written) > 1 and self._root.find(written[0]) is not None
+        }
         for address, written in self._written.items():
-            if len(written) > 1 and self._root.find(written[0]) is None:
+            if len(written) > 1 and _is_upload(address) not in found:
                 names[address] = written[1]
         self._names = names
         self._expect(names)

@@ -12,6 +12,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -213,17 +214,19 @@ def _find_pictures(
     source: Source, file: Path, listed: list[ListedImage], places: list[tuple[str, str]]
 ) -> list[ListedImage]:
     """Find the pictures of images; a project's lie below their subset's name. Two images are never one picture."""
-    roots = _places(source, file)
     names = [clean_path(entry.name) for entry in listed]
-    for root in roots:
-        root.expect(lambda: names)
+    below = [f"{subset}/{name}" for (_, subset), name in zip(places, names, strict=True)]
+    ways = []
+    for written in [below, names] if any(subset for _, subset in places) else [names]:
+        for root in _places(source, file):
+            root.expect(partial(list, written))
+            ways.append([root.find(name) for name in written])
+    # One way for all: else a picture that is missing would be found in another's place.
+    paths = max(ways, key=lambda found: len(found) - found.count(None), default=[None] * len(listed))
     whose: dict[str, set[tuple[str, ...]]] = defaultdict(set)
-    for entry, place in zip(listed, places, strict=True):
-        below = f"{place[1]}/{clean_path(entry.name)}" if place[1] else ""
-        wanted = [*([below] if below else []), clean_path(entry.name)]
-        found = (root.find(name) for name in wanted for root in roots)
-        entry.path = next((path for path in found if path is not None), None)
-        whose[str(entry.path or entry.name)].add((*place, clean_path(entry.name)))
+    for entry, place, name, path in zip(listed, places, names, paths, strict=True):
+        entry.path = path
+        whose[str(path or entry.name)].add((*place, name))
     sure = []
     for entry in listed:
         with source.reporting(entry.record):
@@ -231,6 +234,9 @@ def _find_pictures(
                 cause = f"{entry.name} and another entry, or another task's, would be one picture"
                 fix = "export each task by itself, or lay the images in folders as CVAT packs them"
                 raise Unusable("ambiguous_id", cause, fix)
+            if entry.path is None and any(paths) and source.images is not None:
+                lost = f"; its {len(entry.boxes)} box(es) are left out" if entry.boxes else ""
+                raise Unusable("missing_image", f"no {entry.name} where the other images lie{lost}")
             sure.append(entry)
     return sure
 
