@@ -456,6 +456,14 @@ def test_json_min(
     )
     samples, (fault,), _ = every(put(minimal(), minimal("dog", annotator=2)), images=root)
     assert samples == [] and (fault.record, fault.kind) == ("label_studio#1", "several_answers")
+    place = {**VALUE, "original_width": 200, "original_height": 100}
+    beside = minimal(
+        bbox=[place], transcription=["a cat"], note=[{**place, "text": ["x"]}]
+    )  # tags repeat the place
+    samples, faults, _ = every(put(beside), images=root)
+    assert boxes_of(samples) == {"a.jpg": [UNIT]} and faults == []
+    _, (fault,), _ = every(put(minimal(bbox=[{**place, "x": 55.0}])), images=root)
+    assert fault.kind == "missing_field" and fault.cause == "the region has no label"
     old = {key: value for key, value in minimal().items() if key in ("image", "label")}
     assert len(every(put(old), images=root)[0]) == 1
 

@@ -47,7 +47,8 @@ def is_label_studio(row: Any) -> bool:
         return any(isinstance(answer, list) for answer in answers)
     if isinstance(row.get("task"), Mapping) and isinstance(row["task"].get("data"), Mapping):
         return isinstance(row.get("result"), list)
-    return bool(_list_min_regions(row)) or {"annotation_id", "annotator", "lead_time"} <= row.keys()
+    by_labels = any(region["type"] != "rectangle" for region in _list_min_regions(row))
+    return by_labels or {"annotation_id", "annotator", "lead_time"} <= row.keys()
 
 
 def read_label_studio_images(source: Source) -> list[DetectionImage]:
@@ -119,8 +120,8 @@ def _read_task(source: Source, row: Mapping[str, Any], record: str) -> _Task:
         name for name in images if isinstance(data[name], list) and isinstance(data[name][0], Mapping)
     )
     task = _Task(record, images, repeated)
-    answers = row.get("annotations") if row.get("annotations") is not None else row.get("completions")
-    for answer in answers or []:
+    name = "completions" if row.get("annotations") is None else "annotations"
+    for answer in get_list(row, name) if row.get(name) is not None else []:
         if not isinstance(answer, Mapping):
             raise Unusable("bad_field", f"an annotation is an object, not {shorten(answer)}")
         if read_flag(answer.get("was_cancelled"), "was_cancelled") or read_flag(
@@ -132,7 +133,7 @@ def _read_task(source: Source, row: Mapping[str, Any], record: str) -> _Task:
         task.answers.append(regions)
         if read_flag(answer.get("ground_truth"), "ground_truth"):
             task.true.append(regions)
-    for guess in row.get("predictions") or []:
+    for guess in get_list(row, "predictions") if row.get("predictions") is not None else []:
         if isinstance(guess, Mapping) and guess.get("result"):
             task.guesses.append(get_list(guess, "result"))
     return task
@@ -158,17 +159,28 @@ def _find_images(data: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _list_min_regions(row: Mapping[str, Any]) -> list[Region]:
-    """Return the regions of a row of JSON-MIN, in the shape that the full export has."""
-    regions: list[Region] = []
+    """Return the regions of a row of JSON-MIN, in the shape that the full export has.
+
+    A shape without a label is one only if no labelled one has its place: tags beside it repeat the place.
+    """
+    labelled: list[Region] = []
+    others: list[Region] = []
     for name, values in row.items():
         for value in values if isinstance(values, list) else []:
-            kinds = [kind for kind in (*LABELS, "labels") if isinstance(value, Mapping) and kind in value]
-            if kinds and ("x" in value or "points" in value or "rle" in value):
-                stated = {
-                    side: value.get(side) for side in ("original_width", "original_height", "item_index")
-                }
-                regions.append({"from_name": name, "type": kinds[0], "value": value, **stated})
-    return regions
+            if not isinstance(value, Mapping) or not (
+                {"x", "width"} <= value.keys() or value.keys() & {"points", "rle"}
+            ):
+                continue
+            kinds = [kind for kind in (*LABELS, "labels") if kind in value]
+            stated = {side: value.get(side) for side in ("original_width", "original_height", "item_index")}
+            region = {"from_name": name, "type": (kinds or ["rectangle"])[0], "value": value, **stated}
+            (labelled if kinds else others).append(region)
+    places = set(map(_find_place, labelled))
+    return labelled + [region for region in others if _find_place(region) not in places]
+
+
+def _find_place(region: Region) -> str:
+    return repr([region["value"].get(name) for name in ("x", "y", "width", "height", "points")])
 
 
 # --- whose answer ---
