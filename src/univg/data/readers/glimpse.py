@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from univg.data.formats.json_stream import read_items
+from univg.data.formats.opening import opening
 from univg.errors import UnivgError
 
 __all__ = ["Glimpse", "peek_object", "take_glimpse"]
@@ -46,18 +47,20 @@ class Glimpse:
 
 def take_glimpse(path: Path) -> Glimpse:
     """Look at a file or folder; whatever cannot be read shows as nothing."""
+    head = b""
     if path.is_dir():
         return Glimpse(path, names=frozenset(_list_names(path)))
     try:
-        with path.open("rb") as file:
-            head = file.read(_BYTES)
-    except OSError:
-        return Glimpse(path, path.suffix.lower())
-    text = head.decode("utf-8-sig", "replace")
-    opening = text.lstrip()[:1]
-    no_text = "\0" in text or opening in ("[", "{")
+        with path.open("rb") as raw:
+            head = raw.read(_BYTES)
+        with opening(path) as data:
+            text = data.file.read(_BYTES).decode(data.encoding, "replace").removeprefix("\ufeff")
+    except (OSError, UnivgError):
+        text = ""  # whoever reads it says what is wrong with it
+    start = text.lstrip()[:1]
+    no_text = "\0" in text or start in ("[", "{")
     lines = [] if no_text else [line for line in text.splitlines() if line.strip()]
-    record, listed = (_peek(path, opening)) if opening in ("[", "{") else ({}, False)
+    record, listed = (_peek(path, start)) if start in ("[", "{") else ({}, False)
     return Glimpse(path, path.suffix.lower(), head, lines, record, listed)
 
 
@@ -70,8 +73,8 @@ def _list_names(path: Path) -> Iterator[str]:
                 folders.append(found)
 
 
-def _peek(path: Path, opening: str) -> tuple[Mapping[str, Any], bool]:
-    if opening == "{":
+def _peek(path: Path, start: str) -> tuple[Mapping[str, Any], bool]:
+    if start == "{":
         return peek_object(path), False
     try:
         first = next((value for _, value in read_items(path)), None)

@@ -70,7 +70,6 @@ def _fiftyone(kind: str) -> str:
 
 
 _ROWS = "write JSON Lines with image, problem (the text) and solution ([x1, y1, x2, y2] in pixels): --format vlm_r1"
-_UNPACK = "unpack it, and give the file or folder in it"
 
 
 def _is_unlabelled_task(glimpse: Glimpse) -> bool:
@@ -163,15 +162,6 @@ STRANGERS = (
     # --- containers ---
     Stranger("an Excel workbook", "save the sheet as CSV", suffixes=(".xlsx", ".xls", ".xlsm", ".ods")),
     Stranger("NumPy arrays", _ROWS, starts=(b"\x93NUMPY",), suffixes=(".npz",)),
-    Stranger("a ZIP archive", _UNPACK, starts=(b"PK\x03\x04", b"PK\x05\x06")),
-    Stranger("a 7z archive", _UNPACK, starts=(b"7z\xbc\xaf\x27\x1c",)),
-    Stranger("a RAR archive", _UNPACK, starts=(b"Rar!\x1a\x07",)),
-    Stranger(
-        "a compressed file",
-        _UNPACK,
-        starts=(b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"),
-    ),
-    Stranger("a tar archive", _UNPACK, shows=lambda g: g.head[257:262] == b"ustar"),
     Stranger(
         "a TFRecord",
         _fiftyone("TFObjectDetectionDataset"),
@@ -203,12 +193,6 @@ STRANGERS = (
     ),
     Stranger(
         "a video", "extract its frames, and annotate them", suffixes=(".mp4", ".avi", ".mov", ".mkv", ".webm")
-    ),
-    Stranger(
-        "a picture, not annotations",
-        "give the file or folder of annotations, and the pictures' folder with --images",
-        starts=(b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*"),
-        suffixes=_PICTURES,
     ),
     # --- texts ---
     Stranger(
