@@ -170,6 +170,22 @@ JSON |= {
     ],
     "qwen": [{"image": f"{name}.jpg", "conversations": turns("<image>The dog?", QUAD)} for name in "ab"],
 }
+PLACE = {"x": 10.0, "y": 10.0, "width": 45.0, "height": 40.0, "rotation": 0, "rectanglelabels": ["cup"]}
+REGION = {
+    "id": "r",
+    "type": "rectanglelabels",
+    "to_name": "image",
+    "original_width": 200,
+    "original_height": 100,
+}
+JSON["label_studio"] = [
+    {
+        "id": k,
+        "data": {"image": f"/data/upload/4/8f2a1b3{k}-{name}.jpg"},
+        "annotations": [{"was_cancelled": False, "result": [{**REGION, "value": {**PLACE, "x": 10.0 + k}}]}],
+    }
+    for k, name in enumerate("abc")
+]
 JSON["qwen_permille"] = JSON["qwen_pixels"]
 JSON["trl"] = [{**row, "prompt": turns("Where?", "", CHAT)[:1]} for row in JSON["trl"]]
 
@@ -227,6 +243,38 @@ def make_voc(root: Path) -> tuple[Path, list[Path]]:
     return root, files
 
 
+def make_labelme(root: Path) -> tuple[Path, list[Path]]:
+    shapes = [
+        {"label": "cup", "points": [[110, 50], [20, 10]], "shape_type": "rectangle", "flags": {}},
+        {
+            "label": "dog",
+            "points": [[30, 20], [120, 40], [60, 70]],
+            "shape_type": "polygon",
+            "group_id": None,
+        },
+    ]
+    row = {"shapes": shapes, "imageData": None, "imageWidth": 200, "imageHeight": 100}
+    files = [
+        put(root / "json" / f"{name}.json", json.dumps({**row, "imagePath": f"..\\images\\{name}.jpg"}))
+        for name in "ab"
+    ]
+    return root / "json", files
+
+
+def make_cvat(root: Path) -> tuple[Path, list[Path]]:
+    shapes = (
+        '<box label="cup" occluded="0" xtl="20.00" ytl="10.00" xbr="110.00" ybr="50.00" z_order="0"></box>'
+        '<polygon label="dog" points="30.00,20.00;120.00,40.00;60.00,70.00"></polygon>'
+    )
+    images = [
+        f'<image id="{name}" name="{name}.jpg" width="200" height="100">{shapes}</image>' for name in "ab"
+    ]
+    path = put(
+        root / "annotations.xml", f"<annotations><version>1.1</version>{''.join(images)}</annotations>"
+    )
+    return path, [path]
+
+
 def make_yolo(root: Path) -> tuple[Path, list[Path]]:
     folder = root / "images"  # the folder of the set, and of its pictures
     files = [put(folder / "data.yaml", "train: images/train\nnames:\n  0: cup\n  1: dog\n")]
@@ -259,6 +307,8 @@ FOLDERS: dict[str, Callable[[Path], tuple[Path, list[Path]]]] = {
     "reasonvos_raw": make_reasonvos_raw,
     "revos_raw": make_revos_raw,
     "voc": make_voc,
+    "labelme": make_labelme,
+    "cvat": make_cvat,
     "yolo": make_yolo,
     "csv": make_csv,
     "open_images": make_open_images,

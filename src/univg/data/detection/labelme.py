@@ -152,7 +152,7 @@ def _list_boxes(source: Source, row: Mapping[str, Any], record: str) -> list[Lis
 
 def _list_box(source: Source, shape: Mapping[str, Any], part: str) -> ListedBox:
     label = shape.get("label")
-    category = str(label).strip() if isinstance(label, (str, int)) else ""
+    category = label.strip() if isinstance(label, str) else ""
     if not category:
         raise Unusable("missing_field", "the shape has no 'label'")
     return ListedBox(part, category, _read_extent(source, shape), _find_why_passed_over(shape, category))
