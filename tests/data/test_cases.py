@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from univg.data.readers import RecordFault, read
+from univg.errors import UnivgError
 from univg.grounding.boxes import unit_to_px
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
@@ -137,3 +138,18 @@ def test_a_coco_file_of_every_picture_twice() -> None:
     sides = [(named[a["image_id"]], *a["bbox"]) for a in written["annotations"]]
     assert sorted(in_px(found)) == sorted((name, (x, y, x + w, y + h)) for name, x, y, w, h in sides)
     assert faults == [] and "8 image(s) are listed more than once" in notes[0]
+
+
+def test_one_name_in_two_folders_of_cvat() -> None:
+    found, faults, _ = boxes_of("19-cvat-for-images/annotations.xml")
+    assert in_px(found) == [("s 1/a.jpg", CUP), ("s 2/a.jpg", (320.0, 240.0, 480.0, 360.0))] and faults == []
+
+
+def test_a_rectangle_of_labelme_drawn_from_the_right() -> None:
+    found, faults, _ = boxes_of("20-labelme-folder", ".")
+    assert in_px(found) == [("a.jpg", CUP)] and faults == []
+
+
+def test_answers_are_for_scoring() -> None:
+    with pytest.raises(UnivgError, match=r"answers of a model, not data.*univg score"):
+        boxes_of("23-score/predictions.jsonl", ".")
