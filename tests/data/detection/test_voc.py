@@ -60,6 +60,28 @@ def test_a_picture_that_another_file_annotates_is_not_taken(
     assert (fault.record, fault.kind) == ("voc#b", "missing_image") and "annotated by a.xml" in fault.cause
 
 
+def test_two_files_that_only_name_one_picture_are_both_refused(
+    xml: Callable[..., Path], picture: Callable[..., Path], every: Callable[..., Everything], tmp_path: Path
+) -> None:
+    picture("JPEGImages/a.jpg"), xml("x", "a.jpg"), xml("y", "a.jpg"), xml("z", "z.jpg", size="10 10")
+    samples, faults, _ = every(tmp_path, images=tmp_path)
+    assert samples == []
+    assert [(fault.record, fault.kind) for fault in faults][:3] == [
+        ("voc#z", "missing_image"),
+        ("voc#x", "other_name"),
+        ("voc#y", "other_name"),
+    ]
+    assert "it names a.jpg, and so does voc#y" in faults[1].cause
+
+
+def test_without_pictures_a_name_is_that_of_its_own_file(
+    xml: Callable[..., Path], every: Callable[..., Everything], tmp_path: Path
+) -> None:
+    xml("a", "a.jpg"), xml("b", "a.jpg")
+    (sample,), (fault,), _ = every(tmp_path)
+    assert (sample.source, fault.record, fault.kind) == ("voc#a@cat", "voc#b", "other_name")
+
+
 @pytest.mark.parametrize("filename", [None, "p", "p.jpg", "x/p.JPG", "C:\\x\\p.JPG", "old-name.jpg", ""])
 @pytest.mark.parametrize("there", ["p.JPG", "p.PNG", "p.bmp", "p.jpeg", "p.webp"])
 def test_pictures_are_found_by_the_name_of_the_file(

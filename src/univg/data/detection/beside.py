@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from univg.data.detection.listing import ListedImage
 from univg.data.formats.faults import RecordFault, Unusable, report
 from univg.data.formats.records import Source
 from univg.pictures.images import FORMATS
@@ -103,6 +104,25 @@ class PictureSearch:
         if len(named) > 1:
             raise Unusable("missing_image", f"{filename} may be {_join(named)}", "write the suffix")
         return named[0]
+
+    def settle(self, listed: list[ListedImage]) -> list[ListedImage]:
+        """Leave out the images that files only name, where another file is about the same: whose it is nobody knows."""
+        claims: dict[str, list[ListedImage]] = defaultdict(list)
+        for entry in listed:
+            claims[str(entry.path or entry.name)].append(entry)
+        settled = []
+        for entry in listed:
+            name = PurePosixPath(str(entry.path or entry.name).replace("\\", "/"))
+            others = [one for one in claims[str(entry.path or entry.name)] if one is not entry]
+            own = PurePosixPath(entry.record.partition("#")[2]).name
+            with self.source.reporting(entry.record):
+                if others and own != name.stem:
+                    cause = f"it names {name.name}, and so does {others[0].record}: one of them is wrong"
+                    raise Unusable(
+                        "other_name", cause, f"correct {self.field}, or give files their pictures' names"
+                    )
+                settled.append(entry)
+        return settled
 
     def _choose(self, file: Path, mine: list[Path], named: list[Path], written: str) -> Path:
         both = [path for path in mine if path in named]

@@ -61,7 +61,7 @@ def read_labelme_images(source: Source) -> list[DetectionImage]:
     for file in files:
         with source.reporting(search.record(file)):
             listed.append(_list_image(search, file))
-    return gather_images(source, listed)
+    return gather_images(source, search.settle(listed))
 
 
 def _list_image(search: PictureSearch, file: Path) -> ListedImage:
