@@ -1,0 +1,285 @@
+"""The boxes of an answer in every notation that models write, found in one pass over its tokens.
+
+What a name says goes before what a position says: four numbers under ``bbox_2d`` before other brackets, ``box_2d`` with y
+first, x1 and y1 in any order. Then brackets are believed, and only without any of those a bare run of four numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from univg.grounding.lexing import Lexed, Token, lex, straighten
+from univg.grounding.naming import find_named
+from univg.grounding.shapes import (
+    BOX_KEYS,
+    Choice,
+    ImageNumber,
+    Point,
+    Shape,
+    Written,
+    are_two_boxes,
+    goes_round,
+    is_rectangle,
+    measure,
+    write,
+)
+
+__all__ = ["Answer", "find_written"]
+
+
+class Answer(NamedTuple):
+    """What stands in an answer: its boxes, whether one was broken off, and its text without labels and the like."""
+
+    boxes: list[Written]
+    broken_off: bool
+    text: str
+
+
+def find_written(text: str, cut: bool = False) -> Answer:
+    """Find the boxes of an answer. With ``cut`` it was broken off at its end: bare numbers that reach it are not
+    believed."""
+    lexed = lex(straighten(text))
+    if not any(token.kind in ("number", "loc") for token in lexed.tokens):
+        return Answer([], False, lexed.text)
+    walk = _Walk(lexed, cut)
+    boxes = Choice(walk.shapes, walk.bare, walk.failed, find_named(lexed.tokens), walk.owners).make()
+    return Answer(boxes, walk.broken_off, lexed.text)
+
+
+_BRIDGES = {"filler", "dash", "joiner", "separator", "template"}
+_LIST_SIGNS = {",", ";", "\n", "_", '"', "'", "\\"}
+_Y_NAMES = {"y", "y0", "y1", "y2", "top", "bottom", "cy"}
+
+
+@dataclass(slots=True, eq=False)
+class Bracket:
+    """An open bracket (or the whole answer): the key in force, and the run of numbers or points read last."""
+
+    sign: str = ""
+    start: int = 0
+    parent: Bracket | None = None
+    inherited: tuple[str, int] = ("", 0)
+    key: tuple[str, int] = ("", 0)
+    points: list[Point] = field(default_factory=list)
+    numbers: list[Token] = field(default_factory=list)
+    signs: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    mixed: bool = False
+    """Whether it holds anything but one run of numbers or of points."""
+    image: ImageNumber | None = None
+
+    @property
+    def force(self) -> tuple[str, int]:
+        """The nearest key that says what numbers are, and where it stands; "other" says nothing by itself."""
+        return self.key if self.key[0] in BOX_KEYS or not self.inherited[0] else self.inherited
+
+
+class _Walk:
+    """One walk over the tokens, with the brackets that are open."""
+
+    def __init__(self, lexed: Lexed, cut: bool) -> None:
+        self.end_of_text, self.cut = len(lexed.text), cut
+        self.shapes: list[Shape] = []
+        self.bare: list[Shape] = []
+        self.failed = self.broken_off = self.finishing = False
+        self.here = Bracket()
+        self.after_name = False
+        self.locs: list[Token] = []
+        self.owners: dict[int, Bracket] = {}
+        self.top_image: ImageNumber | None = None
+        for token in lexed.tokens:
+            self.take(token)
+        self.finish()
+
+    def take(self, token: Token) -> None:
+        here, kind = self.here, token.kind
+        if kind == "loc":
+            self.locs.append(token)
+            if len(self.locs) == 4:
+                self.add_locs()
+            return
+        self.locs.clear()
+        if kind == "number":
+            self.owners[token.start] = here
+            self.end_points()
+            here.numbers.append(token)
+            here.signs.append("n")
+        elif kind == "open":
+            self.end_numbers()
+            self.here = Bracket(token.text, token.start, here, here.force)
+        elif kind == "close":
+            if here.parent is not None:
+                self.close(here, here.parent, token.end)
+        elif kind == "slot":
+            if here.sign:
+                here.names.append(token.text)
+            else:
+                self.end_numbers()
+            if token.text in ("left", "top"):
+                self.end_points()
+        elif kind in _BRIDGES:
+            if token.text in _LIST_SIGNS:
+                here.signs += [token.text] if here.numbers else []
+            elif here.numbers and not self.after_name:
+                self.end_numbers()
+        else:
+            self.take_other(token)
+        self.after_name = kind == "slot" or (self.after_name and kind in _BRIDGES)
+
+    def take_other(self, token: Token) -> None:
+        here = self.here
+        self.end_run()
+        here.mixed = True
+        if token.kind == "key":
+            here.key = (token.text, token.start)
+        elif token.kind in ("thing", "end", "noun"):
+            here.key = ("", 0)
+        elif token.kind == "image":
+            number = ImageNumber(int(token.text), token.mark)
+            if here.sign == "{":
+                here.image = number if here.image is None else here.image.join(number)
+            else:
+                here.image = number
+            if not here.sign:
+                self.top_image = number
+
+    def close(self, here: Bracket, parent: Bracket, end: int) -> None:
+        """End a bracket: it was a point, a box, a list of something, or nothing of the kind."""
+        if here.names and not (here.numbers or here.points or here.mixed):
+            self.here = parent  # nothing but names, (x2, y2): it may stand between two corners
+            return
+        if here.numbers and not here.mixed and len(here.numbers) == 2 and len(here.names) in (0, 2):
+            x, y = here.numbers if here.names[:1] == [] or here.names[0] not in _Y_NAMES else here.numbers[::-1]
+            self.here = parent
+            self.end_numbers()
+            parent.points.append(Point(x, y, here.start, end))
+            return
+        if here.numbers and not here.mixed:
+            self.close_numbers(here, end)
+        elif here.points and not here.mixed:
+            self.add_points(here, whole=True)
+        elif not (here.mixed or here.names) and here.force[0] in BOX_KEYS:
+            self.failed = True  # "bbox_2d": [] says that there is none
+        self.end_run()
+        self.here = parent
+        self.end_run()
+        parent.mixed = True
+
+    def close_numbers(self, here: Bracket, end: int) -> None:
+        numbers, signs = here.numbers, here.signs
+        here.numbers, here.signs = [], []
+        key = here.force[0]
+        parts = _split(numbers, signs, ";")
+        if here.names:
+            return  # left to their names
+        if len(parts) > 1 and all(len(part) == 4 for part in parts):
+            for part in parts:
+                self.add_flat(part, part[0].start, part[-1].end, self.shapes)
+        elif len(numbers) == 4:
+            self.add_flat(numbers, here.start, end, self.shapes)
+        elif len(numbers) % 2 == 0 and (len(numbers) == 8 or (key == "polygon" and len(numbers) > 4)):
+            pairs = zip(numbers[0::2], numbers[1::2], strict=True)
+            self.add_polygon([Point(x, y, here.start, end) for x, y in pairs], whole=key in BOX_KEYS)
+        elif key in BOX_KEYS:
+            self.failed = True
+
+    def end_run(self) -> None:
+        self.end_numbers()
+        self.end_points()
+
+    def end_points(self) -> None:
+        if self.here.points:
+            self.here.mixed = True
+            self.add_points(self.here, whole=False)
+
+    def end_numbers(self) -> None:
+        """End a run of numbers that fills no bracket by itself: bare, four of them are a box."""
+        here = self.here
+        if not here.numbers:
+            return
+        numbers, signs = here.numbers, here.signs
+        here.numbers, here.signs = [], []
+        here.mixed = True
+        lines = [numbers] if len(numbers) == 4 else [part for part in _split(numbers, signs, ";\n") if part]
+        if not all(len(line) == 4 for line in lines) or (self.cut and numbers[-1].end == self.end_of_text):
+            return
+        keyed = here.force[0] in BOX_KEYS and here.key[0] in BOX_KEYS
+        for line in lines:
+            self.add_flat(line, line[0].start, line[-1].end, self.shapes if keyed else self.bare)
+
+    def finish(self) -> None:
+        self.finishing = True
+        while self.here.parent is not None:
+            self.broken_off = self.broken_off or bool(self.here.numbers)
+            self.end_run()
+            self.here = self.here.parent
+        self.end_run()
+
+    # --- shapes ---
+
+    def add(self, written: Written | None, into: list[Shape], numbers: Sequence[Token] = ()) -> None:
+        here = self.here
+        key, key_at = here.force
+        if written is not None:
+            own = here.image if here.sign != "{" else None
+            into.append(Shape(written, key, key_at, here, own, self.top_image, tuple(numbers)))
+        elif key in BOX_KEYS:
+            self.failed = True
+
+    def add_flat(self, numbers: Sequence[Token], start: int, end: int, into: list[Shape]) -> None:
+        a, b, c, d = numbers
+        if self.here.force[0] == "box_2d":  # Gemini's: y first, always 0-1000
+            self.add(write((b, a, d, c), start, end, per=1000), into, numbers)
+        else:
+            self.add(write((a, b, c, d), start, end), into, numbers)
+
+    def add_points(self, here: Bracket, whole: bool) -> None:
+        """Add the boxes of a run of points: pairs of corners, or the four corners of one box."""
+        points, here.points = here.points, []
+        key = here.force[0]
+        if len(points) < 2:
+            return
+        if key == "polygon" and len(points) > 2:
+            self.add_polygon(points, whole=True)
+        elif len(points) == 4 and (whole or is_rectangle(points) or (goes_round(points) and not are_two_boxes(points))):
+            self.add_polygon(points, whole)
+        elif len(points) % 2 and not (self.finishing and (self.cut or self.broken_off)):
+            self.add_pair(points[0], points[1], several_ways=True)
+        else:
+            for one, other in zip(points[0::2], points[1::2], strict=False):
+                self.add_pair(one, other, several_ways=key == "box_2d" or (whole and len(points) > 4))
+
+    def add_pair(self, one: Point, other: Point, several_ways: bool) -> None:
+        numbers = (one.x, one.y, other.x, other.y)
+        self.add(write(numbers, one.start, other.end, several_ways=several_ways), self.shapes, numbers)
+
+    def add_polygon(self, points: list[Point], whole: bool) -> None:
+        """Add the extent of four corners, or of an outline that a key names."""
+        sure = self.here.force[0] == "polygon" or is_rectangle(points) or (whole and goes_round(points))
+        written = measure(points, several_ways=not sure)
+        self.add(written, self.shapes, [number for point in points for number in (point.x, point.y)])
+
+    def add_locs(self) -> None:
+        """Add a box of location tokens: <loc0123> is PaliGemma's (y first, 1024 steps), <loc_12> is Florence's."""
+        a, b, c, d = (Token("number", token.start, token.end, token.text) for token in self.locs)
+        padded = all(len(token.text) == 4 for token in self.locs)
+        order = (b, a, d, c) if padded else (a, b, c, d)
+        written = write(order, a.start, d.end, per=1024 if padded else 1000)
+        self.locs.clear()
+        self.here.key, before = ("box", a.start), self.here.key
+        self.add(written, self.shapes)
+        self.here.key = before
+
+
+def _split(numbers: Sequence[Token], signs: Sequence[str], at: str) -> list[list[Token]]:
+    """Divide a run where one of the signs ``at`` stands between two of its numbers."""
+    parts: list[list[Token]] = [[]]
+    rest: Iterator[Token] = iter(numbers)
+    for sign in signs:
+        if sign == "n":
+            parts[-1].append(next(rest))
+        elif sign in at and parts[-1]:
+            parts.append([])
+    return parts

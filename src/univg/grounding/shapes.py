@@ -1,0 +1,234 @@
+"""What four numbers, or the corners of a box, come to; and which of an answer's boxes are the ones that are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import NamedTuple, Protocol, TypeAlias
+
+from univg.grounding.lexing import Token
+from univg.grounding.naming import Edges, Named, Naming, take_layout, value_of
+
+__all__ = [
+    "BOX_KEYS",
+    "Choice",
+    "ImageNumber",
+    "Point",
+    "Quad",
+    "Shape",
+    "Written",
+    "are_two_boxes",
+    "goes_round",
+    "is_rectangle",
+    "measure",
+    "write",
+]
+
+Quad: TypeAlias = tuple[str, str, str, str]
+"""x1 y1 x2 y2 as written: whether there is a decimal point still tells the frame."""
+
+BOX_KEYS = ("box", "box_2d", "polygon")
+
+
+class ImageNumber(NamedTuple):
+    """The number of an image beside a box, as written, and where its key counts from: "0", "1", or "?" (not known).
+    A number below 0: two numbers contradict one another."""
+
+    number: int
+    counts: str
+
+    def join(self, other: ImageNumber) -> ImageNumber:
+        """Return what two numbers in one object say together: an index goes before a number, a number before an id."""
+        if self.counts != other.counts:
+            return min(self, other, key=lambda one: "01?".index(one.counts))
+        return self if self.number == other.number else ImageNumber(-1, self.counts)
+
+
+class Written(NamedTuple):
+    """One box of an answer: its numbers, where they stand, and what their names and signs say of them.
+
+    ``fraction``: the numbers are 0-1, whatever they look like. ``pixel``: "px" stands behind them. ``image``: the number of
+    an image under a key beside it. ``several_ways``: two readings are as good as each other, so neither is taken.
+    """
+
+    quad: Quad
+    start: int
+    end: int
+    fraction: bool = False
+    pixel: bool = False
+    several_ways: bool = False
+    image: ImageNumber | None = None
+
+
+class Point(NamedTuple):
+    """Two numbers in a bracket, and where that stands."""
+
+    x: Token
+    y: Token
+    start: int
+    end: int
+
+
+class Bracket(Protocol):
+    """What a choice needs to know of a bracket."""
+
+    @property
+    def sign(self) -> str: ...  # noqa: D102
+    @property
+    def parent(self) -> Bracket | None: ...  # noqa: D102
+    @property
+    def image(self) -> ImageNumber | None: ...  # noqa: D102
+
+
+class Shape(NamedTuple):
+    """A box with the key in force where it stands, and the images named before it in its list and in the answer."""
+
+    written: Written
+    key: str
+    key_at: int
+    bracket: Bracket
+    image: ImageNumber | None
+    image_above: ImageNumber | None
+    numbers: tuple[Token, ...]
+
+
+def write(
+    numbers: Sequence[Token], start: int, end: int, per: int = 0, several_ways: bool = False, edges: Edges | None = None
+) -> Written | None:
+    """Return the box of four numbers, or of ``edges`` that follow from them; None if one is too long to be a coordinate.
+
+    ``per``: what the numbers count to, where their notation says so.
+    """
+    marks = {number.mark for number in numbers if value_of(number) or number.mark}
+    if "bad" in marks:
+        return None
+    several_ways = several_ways or ("%" in marks and any(n.mark != "%" and value_of(n) for n in numbers))
+    if edges is None and not per and "%" not in marks:
+        a, b, c, d = (number.text for number in numbers)
+    else:
+        values = edges or [value_of(number) for number in numbers]
+        a, b, c, d = (str(value / per if per else value) for value in values)
+    fraction = bool(per) or "%" in marks
+    if fraction:  # a point, by which whoever is given the numbers alone knows it
+        a, b, c, d = (text if "." in text or "E" in text else f"{text}.0" for text in (a, b, c, d))
+    return Written((a, b, c, d), start, end, fraction, "px" in marks, several_ways)
+
+
+def measure(points: Sequence[Point], several_ways: bool) -> Written | None:
+    """Return the extent of points."""
+    xs, ys = [point.x for point in points], [point.y for point in points]
+    if any(number.mark == "bad" for number in (*xs, *ys)):
+        return None
+    corners = min(xs, key=value_of), min(ys, key=value_of), max(xs, key=value_of), max(ys, key=value_of)
+    return write(corners, points[0].start, points[-1].end, several_ways=several_ways)
+
+
+def is_rectangle(points: Sequence[Point]) -> bool:
+    """Tell whether four points are the four corners of an upright box, in any order."""
+    corners = {(value_of(point.x), value_of(point.y)) for point in points}
+    return (
+        len(points) == len(corners) == 4 and len({x for x, _ in corners}) == 2 and len({y for _, y in corners}) == 2
+    )
+
+
+def goes_round(points: Sequence[Point]) -> bool:
+    """Tell whether four points go round a convex shape."""
+    at = [(value_of(point.x), value_of(point.y)) for point in points]
+    turns = []
+    for i in range(len(at)):
+        (ax, ay), (bx, by), (cx, cy) = at[i - 2], at[i - 1], at[i]
+        turns.append((bx - ax) * (cy - by) - (by - ay) * (cx - bx))
+    return len(at) == 4 and (all(turn > 0 for turn in turns) or all(turn < 0 for turn in turns))
+
+
+def are_two_boxes(points: Sequence[Point]) -> bool:
+    """Tell whether four points are twice an upper left and a lower right corner."""
+    return all(
+        value_of(one.x) < value_of(other.x) and value_of(one.y) < value_of(other.y)
+        for one, other in (points[:2], points[2:])
+    )
+
+
+class Choice:
+    """The boxes found in an answer, of which those are chosen that are meant."""
+
+    def __init__(
+        self, shapes: list[Shape], bare: list[Shape], failed: bool, naming: Naming, owners: dict[int, Bracket]
+    ) -> None:
+        self.naming, self.owners, self.failed = naming, owners, failed
+        used = {token.start for one in naming.boxes for token in one.tokens}
+        self.shapes = [shape for shape in shapes if not any(n.start in used for n in shape.numbers)]
+        self.bare = [shape for shape in bare if not any(n.start in used for n in shape.numbers)]
+        self.images: dict[int, ImageNumber | None] = {}
+
+    def make(self) -> list[Written]:
+        """Return the boxes that are meant: by name or key if there are any, else by brackets, else bare ones."""
+        keyed = [shape for shape in self.shapes if shape.key in BOX_KEYS]
+        keyed += filter(None, (self.place(one) for one in self.naming.boxes))
+        keyed.sort(key=lambda shape: shape.written.start)
+        if keyed:
+            boxes = [*self.settle(keyed)]
+            said = {_value(box) for box in boxes}
+            loose = [self.put(shape) for shape in self.shapes if not shape.key]
+            return boxes + [box for box in loose if _value(box) not in said]
+        if self.failed:
+            return []
+        return [self.put(shape) for shape in self.shapes or self.bare]
+
+    def place(self, one: Named) -> Shape | None:
+        written = write(one.tokens, one.start, one.end, edges=one.edges)
+        bracket = self.owners[one.tokens[0].start]
+        return Shape(written, "box", one.start, bracket, None, None, one.tokens) if written else None
+
+    def settle(self, keyed: Iterable[Shape]) -> Iterable[Written]:
+        """Yield the boxes of keys and names; two that differ, under different keys of one object, are none."""
+        objects: dict[int, list[Shape]] = {}
+        for shape in keyed:
+            owner = _find_object(shape.bracket)
+            objects.setdefault(id(owner) if owner else -shape.written.start - 1, []).append(shape)
+        for shapes in objects.values():
+            plain = [shape for shape in shapes if shape.key != "polygon"]
+            boxes = {shape.key_at: [] for shape in plain or shapes}  # type: dict[int, list[Written]]
+            for shape in plain or shapes:
+                boxes[shape.key_at].append(self.put(shape))
+            first, *others = boxes.values()
+            agree = all({_value(box) for box in other} == {_value(box) for box in first} for other in others)
+            yield from first if agree else [box._replace(several_ways=True) for box in first]
+
+    def put(self, shape: Shape) -> Written:
+        """Return the box of a shape with the image beside it, in the order that the answer says its numbers have."""
+        written = shape.written._replace(image=shape.image or self.find_image(shape.bracket) or shape.image_above)
+        if len(shape.numbers) != 4 or shape.key == "box_2d" or shape.key_at == written.start and shape.key == "box":
+            return written
+        layouts = self.naming.layouts
+        before = [slots for at, slots in layouts if at <= written.start]
+        after = {slots for _, slots in layouts}
+        slots = before[-1] if before else next(iter(after)) if len(after) == 1 else None
+        if slots is None:
+            return written._replace(several_ways=len(after) > 1 or written.several_ways)
+        edges = take_layout(slots, shape.numbers)
+        made = write(shape.numbers, written.start, written.end, edges=edges) if edges else None
+        return made._replace(image=written.image) if made else written
+
+    def find_image(self, bracket: Bracket | None) -> ImageNumber | None:
+        """Return the image of the nearest object around that names one."""
+        passed: list[Bracket] = []
+        found = None
+        while bracket is not None and found is None and id(bracket) not in self.images:
+            passed.append(bracket)
+            found = bracket.image if bracket.sign == "{" else None
+            bracket = bracket.parent
+        if found is None and bracket is not None:
+            found = self.images.get(id(bracket))
+        self.images.update((id(one), found) for one in passed)
+        return found
+
+
+def _find_object(bracket: Bracket | None) -> Bracket | None:
+    while bracket is not None and bracket.sign != "{":
+        bracket = bracket.parent
+    return bracket
+
+
+def _value(box: Written) -> tuple[Decimal, ...]:
+    return tuple(Decimal(number) for number in box.quad)
