@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
-__all__ = ["ImageRule", "decide_image", "find_images_named"]
+from univg.grounding.image_names import ImageName, find_names, names_all
 
-ImageRule: TypeAlias = Literal["target", "question", "thought", "last"]
-"""What decided on which image a box lies: the sample, the question, the thought, or nothing ("last")."""
+__all__ = ["ImageRule", "decide_image", "find_images_named", "find_said"]
+
+ImageRule: TypeAlias = Literal["answer", "target", "question", "thought", "last"]
+"""What decided on which image a box lies: the answer beside it, the sample, the question, the thought, or nothing
+("last")."""
 
 
 def decide_image(
@@ -60,54 +63,19 @@ def find_images_named(n_images: int, text: str) -> frozenset[int]:
     >>> sorted(find_images_named(3, "All of the images show a cat.")), sorted(find_images_named(2, "It is a cat."))
     ([0, 1, 2], [])
     """
-    found = (_read_image(match, n_images) for match in _MENTION.finditer(text))
-    named = {image for image in found if 0 <= image < n_images}
-    if _TOGETHER.search(text) or (named and _OTHERS.search(text)):
-        return frozenset(range(n_images))
-    return frozenset(named)
+    named = {name.image for name in find_names(n_images, text)} - {-1}
+    return frozenset(range(n_images) if names_all(text, bool(named)) else named)
 
 
-class _Mention(NamedTuple):
-    start: int
-    end: int
-    image: int
-
-
-_ORDINALS = (
-    *("first", "second", "third", "fourth", "fifth", "sixth"),
-    *("seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth"),
-)
-_CARDINALS = (
-    *("one", "two", "three", "four", "five", "six"),
-    *("seven", "eight", "nine", "ten", "eleven", "twelve"),
-)
-_NOUN = r"(?:images?|imgs?|pictures?|pics?|photos?|photographs?|frames?|screenshots?)"
-_MENTION = re.compile(
-    rf"""
-      \b(?P<ordinal>{"|".join(_ORDINALS)}|last|final|(?P<nth>\d{{1,3}})[ -]?(?:st|nd|rd|th))
-      [ -]{{1,2}}
-      (?:(?:given|input|provided|video|target|query|of[ ](?:the|these|those)(?:[ ]\w{{1,9}})?)[ ]){{0,2}}
-      (?:{_NOUN})\b
-    | \b(?:{_NOUN})[ ]?[-_#(:]{{0,2}}[ ]?(?:no\.?[ ]?|number[ ])?
-      (?:(?P<number>\d{{1,3}})(?!\w|[.,]\d|[ ]?(?:%|times\b|st\b|nd\b|rd\b|th\b))
-       |(?P<cardinal>{"|".join(_CARDINALS[1:])}|one(?=\s*(?:[.,;:!?)]|$|is\b|has\b|shows?\b|and\b|contains?\b)))\b)
-    | \b(?P<source>source)[ -](?:{_NOUN})\b
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
-_TOGETHER = re.compile(
-    rf"\b(?:both|all|each|every|these|either|across|between|(?:the|of) (?:{'|'.join(_CARDINALS[1:])}))"
-    rf"(?: (?:of|the|these|those|given|other|{'|'.join(_CARDINALS[1:])})){{0,3}} (?:{_NOUN})\b"
-    r"|\bin both\b|\b(?:all|each|both) of (?:them|these)\b",
-    re.IGNORECASE,
-)
-_OTHERS = re.compile(rf"\b(?:other|remaining)(?: \w{{1,20}})? (?:{_NOUN})\b|\bthe others\b", re.IGNORECASE)
 _DESCRIPTION = re.compile(r"<\|object_ref_start\|>[^<]*(?:<\|object_ref_end\|>)?")
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？\n]")
 
 _READ = 64  # mentions; a looping model repeats itself for longer than anyone compares
 _WINDOW = 120  # characters before a mention that may govern it
 
+# 第一张图中的猫: the image is said of the cat; 第二张图中的位置 asks for the place in it.
+_PLACE = r"(?:位置|坐标|边界框|边框|包围盒|检测框|区域|范围|框|什么|哪)"
+_HAN_VERB = r"(?:找|定位|框|标|指|给|检测|识别|圈|输出|返回|画|确定|搜索|寻找|追踪|跟踪)"
 _VERB = (
     r"\b(?:locate|localize|localise|find|ground|gorund|detect|identify|recogni[sz]e|output|give|provide|draw|return|"
     r"show|highlight|point|segment|mark|track|spot|pinpoint|box|boxes|coordinates|"
@@ -119,12 +87,18 @@ _STATE = (
 # A word that turns from the thing asked for to the thing it is compared with.
 _TURN = r"(?:that|which|who|whose|where|when|shown|presented|marked|from|in|like|as|than|to|with|and)\b"
 _INTO = r"\W{1,3}(?:in|on|within|inside|of|is)\W{1,3}(?:the\W{1,2})?\Z"
-_REQUESTED = re.compile(rf"{_VERB}(?:\W{{1,3}}(?!{_TURN})\w{{1,20}}){{0,8}}{_INTO}", re.IGNORECASE)
+_REQUESTED = re.compile(
+    rf"{_VERB}(?:\W{{1,3}}(?!{_TURN})\w{{1,20}}){{0,8}}{_INTO}|{_HAN_VERB}[^，,。;；]{{0,30}}(?:在|于|到)\Z", re.IGNORECASE
+)
 # Within one phrase: "there is a lake, in image-2 a road" does not find the lake in image 2.
 _FOUND = re.compile(
     rf"(?:{_VERB}|{_STATE})(?:[^\w,;:]{{1,3}}(?!{_TURN})\w{{1,20}}){{0,3}}(?![,;:]){_INTO}", re.IGNORECASE
 )
-_REQUEST_FOLLOWS = re.compile(rf"\W{{0,3}}(?:(?:please|can|could|you)\W{{1,2}}){{0,3}}{_VERB}", re.IGNORECASE)
+_REQUEST_FOLLOWS = re.compile(
+    rf"\W{{0,3}}(?:(?:please|can|could|you)\W{{1,2}}){{0,3}}{_VERB}"
+    rf"|(?:中|里|上|内)(?:面)?[，,]?(?:请|把|将|帮我|准确)?{_HAN_VERB}|(?:中|里|上|内)?的?\w{{0,4}}{_PLACE}",
+    re.IGNORECASE,
+)
 _ASKED = re.compile(
     r"\b(?:which|what)(?:\W{1,3}(?!(?:can|may|might|could|should|will|is|are|does|do|has|have|that|would|was)\b)"
     rf"\w{{1,20}}){{1,6}}{_INTO}",
@@ -133,11 +107,14 @@ _ASKED = re.compile(
 _SET_ASIDE = re.compile(
     r"(?:\b(?:compared (?:to|with)|than|unlike|like|not|as|from|missing|absent"
     r"|(?:relative|similar|related) to)|n't)"
-    r"\W{1,2}(?:(?:that|the one|it|those)\W{1,2})?(?:(?:in|on|from)\W{1,2})?(?:the\W{1,2})?\Z",
+    r"\W{1,2}(?:(?:that|the one|it|those)\W{1,2})?(?:(?:in|on|from)\W{1,2})?(?:the\W{1,2})?\Z"
+    r"|(?:与|和|跟|同|像|如|比|参照|参考|根据|按照|不同于|区别于|类似于|不在|没在|相比于|相较于)(?:在)?\Z",
     re.IGNORECASE,
 )
+_OF_A_THING = re.compile(rf"(?:中|里|上|内)?(?:面)?(?:的|所|标出|标记|标注|出现|展示|显示|框出的)(?!{_PLACE}|\w{{0,4}}{_PLACE})")
 _CONCLUDES = re.compile(
-    r"\b(?:so|thus|hence|therefore|finally|conclusion|conclude|answer|target|must be|best match|matches)\b",
+    r"\b(?:so|thus|hence|therefore|finally|conclusion|conclude|answer|target|must be|best match|matches)\b"
+    r"|因此|所以|答案|综上|最终|目标|可见",
     re.IGNORECASE,
 )
 
@@ -173,42 +150,76 @@ def _find_in_thought(thought: str, n_images: int) -> int | None:
     return mentions[-1].image
 
 
-def _find_mentions(text: str, n_images: int) -> list[_Mention]:
+def _find_mentions(text: str, n_images: int) -> list[ImageName]:
     """Return the images a text names, in its order, without those it sets aside (unless it names no other)."""
-    found = []
-    for match in _MENTION.finditer(text):
-        image = _read_image(match, n_images)
-        if 0 <= image < n_images:
-            found.append(_Mention(match.start(), match.end(), image))
-    found = found[-_READ:]
-    return [mention for mention in found if not _is_governed(_SET_ASIDE, text, mention)] or found
+    found = [name for name in find_names(n_images, text) if name.image >= 0][-_READ:]
+    return [name for name in found if not _is_set_aside(text, name)] or found
 
 
-def _read_image(match: re.Match[str], n_images: int) -> int:
-    if match["source"]:
-        return 0
-    if match["nth"] or match["number"]:
-        return int(match["nth"] or match["number"]) - 1
-    if match["cardinal"]:
-        return _CARDINALS.index(match["cardinal"].lower())
-    word = match["ordinal"].lower()
-    return n_images - 1 if word in ("last", "final") else _ORDINALS.index(word)
+def _is_set_aside(text: str, mention: ImageName) -> bool:
+    return _is_governed(_SET_ASIDE, text, mention) or _OF_A_THING.match(text, mention.end) is not None
 
 
-def _is_governed(pattern: re.Pattern[str], text: str, mention: _Mention) -> bool:
+def find_said(n_images: int, before: str, behind: str, first: int = 1) -> tuple[int, bool, int] | None:
+    """Return the image that an answer names beside a box, whether that is sure, and how much of ``behind`` says so.
+
+    ``before`` and ``behind``: what the answer says between the box and the boxes around it. ``first``: the number of the
+    first image. Sure: "(…) in image 2", "Image 2: (…)", "In the second image it is at (…)", "It is in the second image.
+    (…)". An image that there is not is -1; None: nothing is said.
+
+    >>> find_said(3, "Image 2: ", ""), find_said(3, "", " in the first image and"), find_said(2, "A cat: ", "")
+    ((1, True, 0), (0, True, 19), None)
+    """
+    place = _BEHIND.match(behind)
+    if place:
+        after = next(find_names(n_images, behind[: place.end() + 40], first), None)
+        if after and after.start == place.end() and not behind[after.end :].lstrip(" *").startswith((":", "：")):
+            return after.image, True, after.end
+    text = _DESCRIPTION.sub(" ", before)
+    names = list(find_names(n_images, text, first))[-_READ:]
+    names = [name for name in names if not _is_set_aside(text, name)]
+    sure = [name for name in names if _leads_to_box(text, name) or _is_governed(_FOUND, text, name)]
+    if sure:
+        return sure[-1].image, True, 0
+    return (names[-1].image, False, 0) if names else None
+
+
+_BEHIND = re.compile(
+    r"[\])}>|*\"'` ]{0,12}(?:<\|?/?\w{1,12}\|?>)?[ ,，]{0,2}"
+    r"(?:[(\[（【–—-][ ]?(?:in |在)?(?:the )?|(?:(?:which |that )?(?:is |lies |located |found )?(?:in|on|of|within|inside) )(?:the )?"
+    r"|(?:位于|在|于))",
+    re.IGNORECASE,
+)
+_LEAD = re.compile(r"(?:\b(?:in|on|within|inside|for)\W{1,3}(?:the\W{1,2})?|(?:在|于|从)|(?:\A|[\n.;:{[,|*#\"'(<>，。；：-])\s{0,4}(?:the\s)?)\Z", re.IGNORECASE)  # noqa: E501
+
+
+def _leads_to_box(text: str, name: ImageName) -> bool:
+    """Tell whether a name opens the clause in which the box behind ``text`` stands."""
+    rest = text[name.end :]
+    if len(rest) > _WINDOW or _SENTENCE_END.search(rest.rstrip("\n .")) or names_another(rest):
+        return False
+    return _LEAD.search(text[max(0, name.start - 12) : name.start]) is not None
+
+
+def names_another(rest: str) -> bool:
+    """Tell whether the words behind a name turn to other images."""
+    return re.search(r"\b(?:other|others|another|both)\b|另|其他", rest, re.IGNORECASE) is not None
+
+
+def _is_governed(pattern: re.Pattern[str], text: str, mention: ImageName) -> bool:
     return pattern.search(text[_find_sentence_start(text, mention) : mention.start]) is not None
 
 
-def _opens_request(text: str, mention: _Mention) -> bool:
+def _opens_request(text: str, mention: ImageName) -> bool:
     return _REQUEST_FOLLOWS.match(text, mention.end, mention.end + _WINDOW) is not None
 
 
-def _find_sentence_start(text: str, mention: _Mention) -> int:
+def _find_sentence_start(text: str, mention: ImageName) -> int:
     begin = max(0, mention.start - _WINDOW)
     ends = list(_SENTENCE_END.finditer(text, begin, mention.start))
     return ends[-1].end() if ends else begin
 
 
-def _cut_sentence_around(text: str, mention: _Mention) -> str:
+def _cut_sentence_around(text: str, mention: ImageName) -> str:
     end = _SENTENCE_END.search(text, mention.end, mention.end + _WINDOW)
     return text[_find_sentence_start(text, mention) : end.start() if end else mention.end + _WINDOW]

@@ -245,7 +245,7 @@ class _Walk:
             self.add_polygon(points, whole=True)
         elif len(points) == 4 and (whole or is_rectangle(points) or (goes_round(points) and not are_two_boxes(points))):
             self.add_polygon(points, whole)
-        elif len(points) % 2 and not (self.finishing and (self.cut or self.broken_off)):
+        elif len(points) % 2 and (whole or key in BOX_KEYS) and not (self.finishing and (self.cut or self.broken_off)):
             self.add_pair(points[0], points[1], several_ways=True)
         else:
             for one, other in zip(points[0::2], points[1::2], strict=False):

@@ -7,13 +7,16 @@ never raises on a text, and names whatever was wrong as one *fault* of :data:`FA
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Literal, TypeAlias, get_args
 
 from univg.grounding.boxes import Box, SizeWH, clip_unit, is_degenerate, is_ordered
-from univg.grounding.coordinates import Frame, read_quads, to_unit
+from univg.grounding.coordinates import Frame, are_fractions, to_unit
 from univg.grounding.mentions import ImageRule, decide_image
+from univg.grounding.notations import Answer, find_written
+from univg.grounding.placing import find_images_said
 from univg.grounding.prompts import PromptStyle, check_style, choose_style
 from univg.grounding.response import Anatomy, dissect, is_formatted, strip_ends
 from univg.grounding.samples import GroundingSample
@@ -25,6 +28,8 @@ Fault: TypeAlias = Literal[
     "empty",
     "no_answer",
     "no_box",
+    "ambiguous_box",
+    "unknown_image",
     "degenerate_box",
     "several_answers",
     "several_boxes",
@@ -37,6 +42,8 @@ FAULTS: dict[Fault, str] = {
     "empty": "nothing was written",
     "no_answer": "no <answer>, in a style that asks for one",
     "no_box": "an answer in which no four coordinates can be recognised",
+    "ambiguous_box": "coordinates that can be read in several ways; none is taken",
+    "unknown_image": "a box said to be on an image that there is not, or by a number that may count from 0 or 1",
     "degenerate_box": "coordinates that enclose no area inside the image",
     "several_answers": "more than one <answer>; the first one counts",
     "several_boxes": "more than one box in the answer; the first one counts",
@@ -46,9 +53,9 @@ FAULTS: dict[Fault, str] = {
 """Every fault and what it means. Of several, the one standing first here is named."""
 
 FAULTS_WITH_BOX: frozenset[Fault] = frozenset(
-    {"truncated", "several_answers", "several_boxes", "inverted_box", "out_of_range"}
+    {"truncated", "unknown_image", "several_answers", "several_boxes", "inverted_box", "out_of_range"}
 )
-"""Faults after which a box may remain (after all but ``truncated`` it always does)."""
+"""Faults after which a box may remain (after all but ``truncated`` and ``unknown_image`` it always does)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class PlacedBox:
-    """A box, x1 y1 x2 y2 in the unit frame of image ``image_index`` (from 0), and what decided on that image."""
+    """A box, x1 y1 x2 y2 in the unit frame of image ``image_index`` (from 0), and what decided on that image.
+
+    What the answer itself says beside a box ("answer") goes before what the sample, the question or the thought say.
+    """
 
     box: Box
     image_index: int
@@ -99,8 +109,8 @@ class Reading:
     ``boxes`` are clipped, ordered and with area, in the order written: many, one or none. ``fault`` is None or a key
     of :data:`FAULTS`; without a fault there is exactly one box. ``formatted``: the text has the form that its style
     asks for, to the character (blanks after commas and around the parts aside). ``truncated``: the token limit cut
-    the text off, whether or not it held a box by then. ``image_index`` and ``image_rule``: the image that the answer
-    as a whole is about, also where it holds no box.
+    the text off, whether or not it held a box by then. ``image_index`` and ``image_rule``: those of the first box, else
+    the image that the answer as a whole is about.
     """
 
     text: str
@@ -136,12 +146,12 @@ def read(
     ``sizes``: width and height of every image as the model saw it; needed where the model writes pixels
     (``frame="pixel"``), else unused. ``truncated``: the token limit cut the text off.
 
-    What is a box: ``(x1,y1),(x2,y2)``, ``[x1,y1,x2,y2]``, ``[[x1,y1],[x2,y2]]``, JSON with ``bbox_2d`` or with x1,
-    y1, x2, y2 as names, ``<box>x1 y1 x2 y2</box>``, or four bare numbers; with blanks, special tokens, code fences,
-    full-width punctuation and words around. Where it is looked for: :func:`univg.grounding.response.dissect`.
+    What is a box: every notation of :mod:`univg.grounding.notations`; docs/evaluation.md lists them. Where it is looked
+    for: :func:`univg.grounding.response.dissect`.
 
-    What the numbers mean: with a decimal point somewhere and none beyond 1.05, the unit frame; otherwise 0-1000
-    (``frame="permille"``), or pixels of the image that the answer is about.
+    What the numbers mean: with a decimal point somewhere and none beyond 1.5, the unit frame; with a percent sign, or
+    under a key or token with a scale of its own (``box_2d``, ``<loc0123>``), that; otherwise 0-1000
+    (``frame="permille"``), or pixels of the image that the box lies on.
 
     Raises ValueError for the frame "pixel" without a size for every image.
 
@@ -165,14 +175,17 @@ def read(
     anatomy = dissect(body, asked.style) if body else None
     thought = anatomy.thought if anatomy else None
     index, rule = decide_image(asked.n_images, asked.target_image, asked.query, thought)
-    boxes, faults = _find_boxes(anatomy, asked.frame, sizes[index] if asked.frame == "pixel" else None)
+    boxes, faults = _find_boxes(anatomy, asked, sizes, (index, rule))
     if not boxes:
         # What is wrong with the number of boxes is beside the point; the limit is why there is none.
-        faults = faults - FAULTS_WITH_BOX | (faults & {"truncated"}) | ({"truncated"} if truncated else set())
+        faults -= FAULTS_WITH_BOX - {"truncated", "unknown_image"}
+        faults |= {"truncated"} if truncated else set()
+    else:
+        index, rule = boxes[0].image_index, boxes[0].image_rule
     return Reading(
         text=text,
         thought=thought,
-        boxes=tuple(PlacedBox(box, index, rule) for box in boxes),
+        boxes=boxes,
         fault=next((name for name in FAULTS if name in faults), None),
         formatted=bool(body) and is_formatted(body, asked.style),
         truncated=truncated,
@@ -182,9 +195,12 @@ def read(
 
 
 def _find_boxes(
-    anatomy: Anatomy | None, frame: Frame, size_wh: SizeWH | None
-) -> tuple[tuple[Box, ...], set[Fault]]:
-    """Return the boxes of an answer, mended, and everything that is wrong with it; None is an empty text."""
+    anatomy: Anatomy | None, asked: Asked, sizes: Sequence[SizeWH], whole: tuple[int, ImageRule]
+) -> tuple[tuple[PlacedBox, ...], set[Fault]]:
+    """Return the boxes of an answer, mended, and everything that is wrong with it; None is an empty text.
+
+    ``whole``: the image that the answer as a whole is about, and what decided so.
+    """
     if anatomy is None:
         return (), {"empty"}
     faults: set[Fault] = {"truncated"} if anatomy.cut else set()
@@ -192,26 +208,56 @@ def _find_boxes(
         faults.add("several_answers")
     if anatomy.region is None:
         return (), faults | {"no_answer"}
-    quads = read_quads(anatomy.region, anatomy.cut)
-    boxes = _mend([to_unit(quad, frame, size_wh) for quad in quads], faults)
-    if not boxes:
-        faults.add("degenerate_box" if quads else "no_box")
-    if len(quads) > 1:
+    answer = find_written(anatomy.region, anatomy.cut)
+    if not answer.boxes:
+        return (), faults | {"no_box"}
+    if any(one.several_ways or (one.pixel and asked.frame != "pixel") for one in answer.boxes):
+        return (), faults | {"ambiguous_box"}
+    if answer.broken_off:
+        faults.add("truncated")
+    if len(answer.boxes) > 1:
         faults.add("several_boxes")
+    boxes = tuple(_mend(_place(answer, asked, sizes, whole, faults), faults))
+    if not boxes and "unknown_image" not in faults:
+        faults.add("degenerate_box")
     return boxes, faults
 
 
-def _mend(boxes: list[Box], faults: set[Fault]) -> tuple[Box, ...]:
+def _place(
+    answer: Answer, asked: Asked, sizes: Sequence[SizeWH], whole: tuple[int, ImageRule], faults: set[Fault]
+) -> Iterator[PlacedBox]:
+    """Yield each box on the image that the answer says, else on that of the ``whole``, in the unit frame.
+
+    A box on an image that there is not stays only where the sample states the image; of one image there is no other.
+    """
+    fractions = are_fractions([one.quad for one in answer.boxes])
+    said = find_images_said(answer, asked.n_images) if asked.n_images > 1 else repeat(None)
+    for one, named in zip(answer.boxes, said, strict=False):
+        index, rule = whole
+        if named is not None and (named.sure or rule == "last"):
+            if named.image >= 0:
+                index, rule = named.image, "answer"
+            else:
+                faults.add("unknown_image")
+                if rule != "target":
+                    continue
+        size_wh = sizes[index] if asked.frame == "pixel" else None
+        if fractions or one.fraction:
+            x1, y1, x2, y2 = map(float, one.quad)
+            yield PlacedBox((x1, y1, x2, y2), index, rule)
+        else:
+            yield PlacedBox(to_unit(one.quad, asked.frame, size_wh), index, rule)
+
+
+def _mend(boxes: Iterable[PlacedBox], faults: set[Fault]) -> Iterator[PlacedBox]:
     """Order and clip, noting both in ``faults``; leave out what then encloses no area."""
-    kept: list[Box] = []
-    for box in boxes:
-        x1, y1, x2, y2 = box
+    for placed in boxes:
+        x1, y1, x2, y2 = placed.box
         clipped, outside = clip_unit((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
         if is_degenerate(clipped):
             continue
-        kept.append(clipped)
-        if not is_ordered(box):
+        if not is_ordered(placed.box):
             faults.add("inverted_box")
         if outside:
             faults.add("out_of_range")
-    return tuple(kept)
+        yield replace(placed, box=clipped)
