@@ -99,6 +99,8 @@ def verify(
     reading = read(text, asked, seen_wh, truncated)
     overlap = score(sample, reading).iou
     causes = {*_check_answer(reading, overlap, rules), *_check_thought(sample, reading, rules)}
+    if reading.first is not None and reading.first.image_index != reading.image_index:
+        causes.add("wrong_image")
     if reading.thought:
         size_wh = seen_wh[reading.image_index] if frame == "pixel" else None
         causes |= {"leak_box"} if quotes_early(sample, reading.thought, frame, size_wh) else set()

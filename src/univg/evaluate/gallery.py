@@ -75,10 +75,10 @@ def _make_card(run: Run, row: Mapping[str, Any]) -> Card:
     try:
         for index, picture in enumerate(reopen_pictures(row, run.about)):
             address = thumbnail_url(picture, THUMB_PX)
-            on = index == row["image_index"]
             boxes = row["boxes_unit"]
-            truth = place_percent(row["truth_unit"]) if on else None
-            frames.append(CardPicture(address, truth, place_percent(boxes[0]) if on and boxes else None))
+            truth = place_percent(row["truth_unit"]) if index == row["image_index"] else None
+            on = boxes and index == row.get("box_images", [row["image_index"]])[0]
+            frames.append(CardPicture(address, truth, place_percent(boxes[0]) if on else None))
     except ImageFault as fault:
         missing = str(fault)
     return Card(run.label, row, read(row["text"], Asked(style=row["style"])).thought, frames, missing)

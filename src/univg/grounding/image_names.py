@@ -10,7 +10,7 @@ __all__ = ["NAME", "NOUN", "ImageName", "find_names", "names_all"]
 
 
 class ImageName(NamedTuple):
-    """Where a text names an image, and which, from 0; one that there is not is -1."""
+    """Where a text names an image, and which, from 0; -1: none that there is, or none that can be told."""
 
     start: int
     end: int
@@ -29,6 +29,8 @@ _CHINESE = ("一", "二", "三", "四", "五", "六", "七", "八", "九", "十"
 NOUN = r"(?:images?|imgs?|pictures?|pics?|photos?|photographs?|frames?|screenshots?|fig(?:ure)?s?\b\.?)"
 _HAN_NOUN = r"(?:图片|图像|图|照片|相片|画面|影像|截图|帧)"
 _MEASURE = r"(?:张|幅|个|副|帧|枚)"
+# 第二张 alone is an image where no other thing is counted (第二张桌子, 第二个人).
+_ALONE = r"(?:张|幅|帧)(?=[中里内上的,.:;!?()\[\]\s，。：；！？（）、]|\Z|有|是|显示|展示|没)"
 _HAN_NUMBER = r"十[一二]?|[一二两三四五六七八九]"
 NAME = re.compile(
     rf"""
@@ -41,14 +43,14 @@ NAME = re.compile(
        |(?P<cardinal>{"|".join(_CARDINALS[1:])}|one(?=\s*(?:[.,;:!?)]|$|is\b|has\b|shows?\b|and\b|contains?\b)))\b
        |(?P<letter>(?-i:[A-H]))(?![\w’'-](?!s\b)|(?<=(?-i:A))[ ](?-i:[a-z])(?!s\b|n?d?\b(?:is|and|or|has|to|but))))
     | \b(?P<source>source)[ -](?:{NOUN})\b
-    | \b(?P<side>left|right)(?:-?hand)?(?:[ ]side)?[ -](?:{NOUN})\b
+    | \b(?P<side>left|right)(?:-?hand)?(?:[ ]side)?[ -](?:{NOUN})\b(?![ ]frames?\b)
     | \b(?:{NOUN})[ ](?:on|at|to)[ ](?:the|your)[ ](?P<on>left|right)(?:[ -]hand[ ]side)?\b
     | 第[ ]?(?:(?P<han_nth>{_HAN_NUMBER})|(?P<han_digit>\d{{1,3}}))[ ]?
-      (?:{_MEASURE}{_HAN_NOUN}?|{_HAN_NOUN})
+      (?:{_MEASURE}?{_HAN_NOUN}|{_ALONE})
     | {_HAN_NOUN}[ ]?[-_#(（:：]?[ ]?(?:(?P<han_number>\d{{1,3}})(?![\d.,]\d|\d|[张幅个只%])
       |(?P<han_cardinal>{_HAN_NUMBER})(?![张幅个只样致起点些条块些定半直共切])|(?P<han_letter>(?-i:[A-H]))(?![A-Za-z]))
-    | (?P<han_last>最后[一]?(?:{_MEASURE}{_HAN_NOUN}?|{_HAN_NOUN})|末{_MEASURE}{_HAN_NOUN}?)
-    | (?P<han_first>首{_MEASURE}{_HAN_NOUN}?)
+    | (?P<han_last>(?:最后一?|末)(?:{_MEASURE}?{_HAN_NOUN}|{_ALONE}))
+    | (?P<han_first>首(?:{_MEASURE}?{_HAN_NOUN}|{_ALONE}))
     | (?P<han_side>[左右])(?:边|侧|面|方)?的?(?:那|这)?一?{_MEASURE}?{_HAN_NOUN}(?!案|形|标)
     """,
     re.IGNORECASE | re.VERBOSE,
@@ -70,14 +72,14 @@ _OTHERS = re.compile(
 def find_names(n_images: int, text: str, first: int = 1) -> Iterator[ImageName]:
     """Yield the images that a text names, in its order. ``first`` is the number of the first image: 1, or 0.
 
-    Left and right are those of two images; of more, they name none.
+    Left and right are those of two images; of more, it cannot be told.
 
     >>> [name.image for name in find_names(3, "第二张图, Fig. 1, image C, the last photo, image 7")]
     [1, 0, 2, 2, -1]
     """
     for match in NAME.finditer(text):
         image = _read_name(match, n_images, first)
-        if image is None or (match[0][-3:].lower() == "one" and not _is_one(match, text)):
+        if match[0][-3:].lower() == "one" and not _is_one(match, text):
             continue
         yield ImageName(match.start(), match.end(), image if 0 <= image < n_images else -1)
 
@@ -94,7 +96,7 @@ def names_all(text: str, named: bool) -> bool:
     return bool(_TOGETHER.search(text) or (named and _OTHERS.search(text)))
 
 
-def _read_name(match: re.Match[str], n_images: int, first: int) -> int | None:
+def _read_name(match: re.Match[str], n_images: int, first: int) -> int:
     if match["source"] or match["han_first"]:
         return 0
     if number := match["number"] or match["han_number"]:
@@ -108,6 +110,6 @@ def _read_name(match: re.Match[str], n_images: int, first: int) -> int | None:
     if letter := match["letter"] or match["han_letter"]:
         return ord(letter) - ord("A")
     if side := match["side"] or match["on"] or match["han_side"]:
-        return (0 if side.lower() in ("left", "左") else 1) if n_images == 2 else None
+        return (0 if side.lower() in ("left", "左") else 1) if n_images == 2 else -1
     word = (match["ordinal"] or "last").lower()
     return n_images - 1 if word in ("last", "final") else _ORDINALS.index(word)

@@ -60,7 +60,7 @@ _TOKEN = re.compile(
       (?P<loc><\s?loc_?(?P<bin>\d{1,4})\s?>)
     | (?P<special><\|(?P<which>/?\w{1,24})\|>)
     | (?P<end></\s{0,2}\w{1,24}\s{0,2}>)
-    | (?P<number>(?<![A-Za-z\d.])[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)
+    | (?P<number>(?<![A-Za-z\d])(?<!(?<!\.)\.)[+-]?(?:\d+(?:\.(?!\.)\d*)?|\.\d+)(?:[eE][+-]?\d+)?)
       [ ]?(?P<mark>%|(?:px|pixels?)(?![A-Za-z])|像素)?(?![A-Za-z\d])
     | (?P<corner>(?<![A-Za-z])(?:top|upper|bottom|lower|left|right)(?:most)?[ -](?:hand[ -])?
       (?:left|right|top|upper|bottom|lower)(?:most)?(?![A-Za-z]))
@@ -72,13 +72,13 @@ _TOKEN = re.compile(
     | (?P<close>[)\]}])
     | (?P<separator>[,;\n])
     | (?P<blank>[ \t\r\f\v]+)
-    | (?P<quiet>[_:=\"'*<>|`\\∈~≈→–—-])
+    | (?P<quiet>\.{2,3}|[_:=\"'*<>|`\\∈~≈→–—-])
     | (?P<stop>[.!?](?=\s|$))
     """,
     re.VERBOSE | re.IGNORECASE,
 )
 _KEYED = re.compile(r"[\"'*`\\]{0,3}\s{0,3}(?P<sign>:|=>|=)\s{0,3}")
-_OPENS_VALUE = re.compile(r"\\?(?P<quote>[\"'])|(?P<number>[+-]?\d+(?:\.\d*)?%?)(?![\w.])|(?P<list>\[)|null|true|false")
+_OPENS_VALUE = re.compile(r"\\?(?P<quote>[\"'])|(?P<number>[+-]?\d+(?:\.\d*)?%?)(?![\w.])|(?P<list>[\[{])|null|true|false")
 _FILE_OR_WORDS = re.compile(r"\\?[\"']?(?P<digits>\d{1,4})(?![\w.])")
 
 _BOX_KEYS = {
@@ -118,6 +118,7 @@ _SLOTS = {
     **dict.fromkeys(("cy", "yc", "ycenter", "centery", "ycentre", "centrey", "ymid", "midy"), "cy"),
     **dict.fromkeys(("center", "centre", "中心"), "center"),
     **dict.fromkeys(("tl", "lt", "topleft", "upperleft", "lefttop", "leftupper", "左上", "上左"), "topleft"),
+    **dict.fromkeys(("start", "begin", "min", "p1"), "topleft"), **dict.fromkeys(("end", "max", "p2"), "bottomright"),
     **dict.fromkeys(("tr", "rt", "topright", "upperright", "righttop", "rightupper", "右上", "上右"), "topright"),
     **dict.fromkeys(("bl", "lb", "bottomleft", "lowerleft", "leftbottom", "leftlower", "左下", "下左"), "bottomleft"),
     **dict.fromkeys(("br", "rb", "bottomright", "lowerright", "rightbottom", "rightlower", "右下", "下右"), "bottomright"),
@@ -128,7 +129,7 @@ _SLOTS = {
     **dict.fromkeys(("上边界", "上界", "上侧", "上边", "上缘"), "top"),
     **dict.fromkeys(("下边界", "下界", "下侧", "下边", "下缘"), "bottom"),
 }  # fmt: skip
-_ONLY_FIRM = {"tl", "lt", "tr", "rt", "bl", "lb", "br", "rb", "xs", "ys", "wide"}
+_ONLY_FIRM = {"start", "begin", "end", "min", "max", "p1", "p2", "tl", "lt", "tr", "rt", "bl", "lb", "br", "rb", "xs", "ys", "wide"}
 _JOINERS = {"to", "and", "到", "至", "和", "与", "以及", "through", "until"}
 _FILLERS = {"the", "lower", "corner", "box_start", "box_end"}
 _WORDS = {
@@ -155,7 +156,8 @@ def _classify(word: str) -> tuple[str, str]:
         return "", ""
     plain = re.sub(r"[_\- ]", "", word.lower()).replace("most", "").replace("hand", "")
     parts = [part.lower() for part in _PARTS.findall(word)]
-    slot = _SLOTS.get(plain, "") or _SLOTS.get("".join(part for part in parts if part not in _DECORATION), "")
+    bare = "".join(part for part in parts if part not in _DECORATION)
+    slot = _SLOTS.get(plain, "") or ("" if bare in _ONLY_FIRM else _SLOTS.get(bare, ""))
     key = ""
     if plain in _BOX_KEYS:
         key = "box"
@@ -222,7 +224,7 @@ class _Scan:
             elif group in ("word", "corner", "chinese"):
                 yield from self._name(match[group], start, tag=self.text[max(0, start - 1) : start] == "<")
             elif group == "quiet":
-                yield Token("dash" if match[0] in "-–—~→" else "filler", start, self.at, match[0])
+                yield Token("dash" if match[0][0] in "-–—~→." else "filler", start, self.at, match[0])
             elif group == "stop":
                 yield Token("word", start, self.at, ".")
             elif group in ("open", "close", "separator", "end"):
@@ -235,6 +237,7 @@ class _Scan:
             return
         sign = None if tag else _KEYED.match(self.text, end)
         firm = tag or sign is not None
+        quoted = self.text[max(0, start - 1) : start] in ("'", '"')
         value_at = sign.end() if sign else end
         key, slot = _classify(word)
         if key == "layout":
@@ -242,7 +245,7 @@ class _Scan:
             if firm:
                 yield Token("key", start, end, "box", True)
         elif firm and key in ("pass", "points"):
-            if self._pass_over(value_at, tag, key, self.text[max(0, start - 1) : start] in ('"', "'")):
+            if self._pass_over(value_at, tag, key, quoted):
                 yield Token("separator", start, end, ",")
             else:
                 yield Token("key", start, end, "other", True)
@@ -256,7 +259,7 @@ class _Scan:
             yield Token("joiner", start, end, low)
         elif low in _FILLERS:
             yield Token("filler", start, end, low)
-        elif firm and not tag:
+        elif firm and not tag and (quoted or low not in _WORDS):
             yield Token("key", start, end, "other", True)
         elif low in _NOUNS:
             yield Token("noun", start, end, low)
@@ -275,7 +278,7 @@ class _Scan:
         if value["quote"]:
             self._blank(value_at, self._find_quote(value.end(), value[0]))
         elif value["list"]:
-            if not quoted and key != "points":
+            if key != "points" and (not quoted or value["list"] == "{"):
                 return False
             self._blank(value_at, self._find_close(value.start()))
         else:

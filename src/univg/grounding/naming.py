@@ -35,7 +35,7 @@ class Naming(NamedTuple):
 
 
 _CORNERS = {"topleft", "topright", "bottomleft", "bottomright", "center"}
-_RANGE_SIGNS = {"-", "–", "—", "~", "<", "→"}
+_RANGE_SIGNS = {"..", "...", "-", "–", "—", "~", "<", "→"}
 _PATIENCE = 8  # words in "the top-left corner of the big red cup on the table is at"
 
 
@@ -69,6 +69,7 @@ class _Binder:
         self.sizes: list[tuple[Decimal, Decimal]] = []
         self.bound: dict[str, Token] = {}
         self.weak = False
+        self.owner: list[str] = []
         self.forget()
         self.gap: list[str] = []  # since the last number
         self.dirty = self.of_image = self.in_range = self.within = False
@@ -78,7 +79,7 @@ class _Binder:
     def forget(self) -> None:
         self.pending: list[tuple[str, bool]] = []
         self.corner = ""
-        self.patience = 0
+        self.whose: list[str] = []
 
     def take(self, token: Token) -> None:
         if token.kind == "number":
@@ -125,6 +126,7 @@ class _Binder:
             return
         if slot in "xy" and self.loose is not None and "<" in self.gap and slot not in self.bound:
             self.bind(slot, self.loose, token.firm)  # 100 < x < 300
+            self.gap.clear()
             return
         if len(self.pending) < 4:
             self.pending.append((slot, token.firm))
@@ -134,8 +136,8 @@ class _Binder:
         self.pending = []
         self.of_image = token.kind == "noun" or (self.of_image and token.kind != "thing")
         if self.corner:
-            self.patience += 1
-            if self.patience <= _PATIENCE and "of" in self.gap or token.kind == "noun":
+            self.whose.append(token.text)
+            if len(self.whose) <= _PATIENCE and "of" in self.gap:
                 return
             self.corner = ""
         self.dirty = True
@@ -176,7 +178,7 @@ class _Binder:
         return bool(signs) and len(signs) == len(joined)
 
     def bind(self, slot: str, token: Token, firm: bool) -> None:
-        if self.dirty and (self.weak or not firm):
+        if (self.dirty and (self.weak or not firm)) or (self.whose and self.owner and self.whose != self.owner):
             self.emit()
             self.restart()
         if slot in self.bound:
@@ -185,7 +187,8 @@ class _Binder:
             self.weak = False
         self.weak = self.weak or not firm
         self.bound[slot] = token
-        self.last, self.dirty, self.patience = slot, False, 0
+        self.owner = self.whose or self.owner
+        self.last, self.dirty = slot, False
 
     def find_second(self, slot: str) -> str:
         """Return the slot of a name that comes again: the end of a range or, in a new box, the same."""
@@ -199,7 +202,7 @@ class _Binder:
     def restart(self) -> None:
         if {"w", "h"} == self.bound.keys():
             self.sizes.append((value_of(self.bound["w"]), value_of(self.bound["h"])))
-        self.bound, self.weak, self.last = {}, False, ""
+        self.bound, self.weak, self.last, self.owner = {}, False, "", []
 
     def emit(self) -> None:
         """Yield the box that is bound, if it is one."""
@@ -209,7 +212,7 @@ class _Binder:
         used = tuple(self.bound.values())
         start, end = min(token.start for token in used), max(token.end for token in used)
         self.boxes.append(Named(edges, used, start, end))
-        self.bound, self.weak = {}, False
+        self.bound, self.weak, self.owner = {}, False, []
 
     def finish(self) -> None:
         self.emit()

@@ -109,8 +109,8 @@ class Reading:
     ``boxes`` are clipped, ordered and with area, in the order written: many, one or none. ``fault`` is None or a key
     of :data:`FAULTS`; without a fault there is exactly one box. ``formatted``: the text has the form that its style
     asks for, to the character (blanks after commas and around the parts aside). ``truncated``: the token limit cut
-    the text off, whether or not it held a box by then. ``image_index`` and ``image_rule``: those of the first box, else
-    the image that the answer as a whole is about.
+    the text off, whether or not it held a box by then. ``image_index`` and ``image_rule``: the image that was asked
+    about, also where there is no box; where the answer puts a box on another, that box says so itself.
     """
 
     text: str
@@ -180,8 +180,6 @@ def read(
         # What is wrong with the number of boxes is beside the point; the limit is why there is none.
         faults -= FAULTS_WITH_BOX - {"truncated", "unknown_image"}
         faults |= {"truncated"} if truncated else set()
-    else:
-        index, rule = boxes[0].image_index, boxes[0].image_rule
     return Reading(
         text=text,
         thought=thought,

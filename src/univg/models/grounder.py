@@ -55,7 +55,7 @@ class Grounding:
 
     `boxes` is empty when the response holds none that can be used; `fault` then names why, and it may also
     name a flaw of a response whose box could be used (None: nothing was wrong). `image_rule` says what
-    decided which image the boxes are on: "question", "thought" or "last". `confidence` is None for one
+    decided which image the first box is on: "answer", "question", "thought" or "last". `confidence` is None for one
     sample, else the agreement of the samples, 0-1. `raw` is the response as the model wrote it, `model` the
     checkpoint's name, `seconds` the time from opening the images to the answer, `notes` what opening them
     took ("animated, first of 12 frames used").
@@ -144,7 +144,7 @@ class Grounder:
         return Grounding(
             thought=reading.thought,
             boxes=tuple(_measure_box(box, sizes) for box in reading.boxes),
-            image_rule=reading.image_rule,
+            image_rule=reading.first.image_rule if reading.first else reading.image_rule,
             fault=reading.fault,
             confidence=confidence,
             raw=responses[chosen].text,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["IMAGE_RULES", "draw_answer", "draw_overview", "explain_fault"]
 
 IMAGE_RULES = {
+    "answer": "named by the answer",
     "target": "as given",
     "question": "named by the question",
     "thought": "named by the thought",

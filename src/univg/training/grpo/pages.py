@@ -71,9 +71,9 @@ class Group:
         frames = []
         for index, image in enumerate(self.images):
             boxes = [
-                {"number": number, "place": place_percent(each.reading.box), "hue": HUES[number % len(HUES)]}
+                {"number": number, "place": place_percent(each.reading.first.box), "hue": HUES[number % len(HUES)]}
                 for number, each in enumerate(self.rollouts)
-                if each.reading.box is not None and each.reading.image_index == index
+                if each.reading.first is not None and each.reading.first.image_index == index
             ]
             truth = place_percent(self.sample.boxes[0]) if index == self.target else None
             frames.append(
