@@ -15,7 +15,7 @@ Frame: TypeAlias = Literal["permille", "pixel"]
 """What a model family writes: 0-1000 of width and height, or pixels of the image after its resize."""
 
 _FRACTION_LIMIT = 1.5
-"""Up to here fractions may pass 1: a box that reaches beyond the image. As pixels or thousandths it would be a speck."""
+"""Up to here fractions may pass 1, for a box that reaches beyond the image; as thousandths it would be a speck."""
 
 
 def read_quads(text: str, cut: bool = False) -> list[Quad]:

@@ -1,4 +1,4 @@
-"""What an image is called: "the second image", "Image-2", "Fig. 1", "image A", "the left image", 第二张图, 图2, 最后一张."""
+"""What an image is called: "the second image", "Image-2", "Fig. 1", "image A", "the left image", 第二张图, 图2."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ _TOGETHER = re.compile(
     re.IGNORECASE,
 )
 _OTHERS = re.compile(
-    rf"\b(?:other|remaining)(?: \w{{1,20}})? (?:{NOUN})\b|\bthe others\b|(?:另一?|其他|其它|其余){_MEASURE}?{_HAN_NOUN}?",
+    rf"\b(?:other|remaining)(?: \w{{1,20}})? (?:{NOUN})\b|\bthe others\b"
+    rf"|(?:另一?|其他|其它|其余){_MEASURE}?{_HAN_NOUN}?",
     re.IGNORECASE,
 )
 

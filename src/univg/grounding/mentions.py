@@ -88,7 +88,8 @@ _STATE = (
 _TURN = r"(?:that|which|who|whose|where|when|shown|presented|marked|from|in|like|as|than|to|with|and)\b"
 _INTO = r"\W{1,3}(?:in|on|within|inside|of|is)\W{1,3}(?:the\W{1,2})?\Z"
 _REQUESTED = re.compile(
-    rf"{_VERB}(?:\W{{1,3}}(?!{_TURN})\w{{1,20}}){{0,8}}{_INTO}|{_HAN_VERB}[^，,。;；]{{0,30}}(?:在|于|到)\Z", re.IGNORECASE
+    rf"{_VERB}(?:\W{{1,3}}(?!{_TURN})\w{{1,20}}){{0,8}}{_INTO}|{_HAN_VERB}[^，,。;；]{{0,30}}(?:在|于|到)\Z",
+    re.IGNORECASE,
 )
 # Within one phrase: "there is a lake, in image-2 a road" does not find the lake in image 2.
 _FOUND = re.compile(
@@ -111,7 +112,9 @@ _SET_ASIDE = re.compile(
     r"|(?:与|和|跟|同|像|如|比|参照|参考|根据|按照|不同于|区别于|类似于|不在|没在|相比于|相较于)(?:在)?\Z",
     re.IGNORECASE,
 )
-_OF_A_THING = re.compile(rf"(?:中|里|上|内)?(?:面)?(?:的|所|标出|标记|标注|出现|展示|显示|框出的)(?!{_PLACE}|\w{{0,4}}{_PLACE})")
+_OF_A_THING = re.compile(
+    rf"(?:中|里|上|内)?(?:面)?(?:的|所|标出|标记|标注|出现|展示|显示|框出的)(?!{_PLACE}|\w{{0,4}}{_PLACE})"
+)
 _CONCLUDES = re.compile(
     r"\b(?:so|thus|hence|therefore|finally|conclusion|conclude|answer|target|must be|best match|matches)\b"
     r"|因此|所以|答案|综上|最终|目标|可见",
@@ -163,9 +166,9 @@ def _is_set_aside(text: str, mention: ImageName) -> bool:
 def find_said(n_images: int, before: str, behind: str, first: int = 1) -> tuple[int, bool, int] | None:
     """Return the image that an answer names beside a box, whether that is sure, and how much of ``behind`` says so.
 
-    ``before`` and ``behind``: what the answer says between the box and the boxes around it. ``first``: the number of the
-    first image. Sure: "(…) in image 2", "Image 2: (…)", "In the second image it is at (…)", "It is in the second image.
-    (…)". An image that there is not is -1; None: nothing is said.
+    ``before`` and ``behind``: what the answer says between the box and the boxes around it. ``first``: the number of
+    the first image. Sure: "(…) in image 2", "Image 2: (…)", "In the second image it is at (…)", "It is in the second
+    image. (…)". An image that there is not is -1; None: nothing is said.
 
     >>> find_said(3, "Image 2: ", ""), find_said(3, "", " in the first image and"), find_said(2, "A cat: ", "")
     ((1, True, 0), (0, True, 19), None)
@@ -173,7 +176,11 @@ def find_said(n_images: int, before: str, behind: str, first: int = 1) -> tuple[
     place = _BEHIND.match(behind)
     if place:
         after = next(find_names(n_images, behind[: place.end() + 40], first), None)
-        if after and after.start == place.end() and not behind[after.end :].lstrip(" *").startswith((":", "：")):
+        if (
+            after
+            and after.start == place.end()
+            and not behind[after.end :].lstrip(" *").startswith((":", "："))
+        ):
             return after.image, True, after.end
     text = _DESCRIPTION.sub(" ", before)
     names = list(find_names(n_images, text, first))[-_READ:]
@@ -186,11 +193,15 @@ def find_said(n_images: int, before: str, behind: str, first: int = 1) -> tuple[
 
 _BEHIND = re.compile(
     r"[\])}>|*\"'` ]{0,12}(?:<\|?/?\w{1,12}\|?>)?[ ,，]{0,2}"
-    r"(?:[(\[（【–—-][ ]?(?:in |在)?(?:the )?|(?:(?:which |that )?(?:is |lies |located |found )?(?:in|on|of|within|inside) )(?:the )?"
+    r"(?:[(\[（【–—-][ ]?(?:in |在)?(?:the )?"
+    r"|(?:(?:which |that )?(?:is |lies |located |found )?(?:in|on|of|within|inside) )(?:the )?"
     r"|(?:位于|在|于))",
     re.IGNORECASE,
 )
-_LEAD = re.compile(r"(?:\b(?:in|on|within|inside|for)\W{1,3}(?:the\W{1,2})?|(?:在|于|从)|(?:\A|[\n.;:{[,|*#\"'(<>，。；：-])\s{0,4}(?:the\s)?)\Z", re.IGNORECASE)  # noqa: E501
+_LEAD = re.compile(
+    r"(?:\b(?:in|on|within|inside|for)\W{1,3}(?:the\W{1,2})?|(?:在|于|从)|(?:\A|[\n.;:{[,|*#\"'(<>，。；：-])\s{0,4}(?:the\s)?)\Z",
+    re.IGNORECASE,
+)
 
 
 def _leads_to_box(text: str, name: ImageName) -> bool:

@@ -178,7 +178,9 @@ class _Binder:
         return bool(signs) and len(signs) == len(joined)
 
     def bind(self, slot: str, token: Token, firm: bool) -> None:
-        if (self.dirty and (self.weak or not firm)) or (self.whose and self.owner and self.whose != self.owner):
+        if (self.dirty and (self.weak or not firm)) or (
+            self.whose and self.owner and self.whose != self.owner
+        ):
             self.emit()
             self.restart()
         if slot in self.bound:
@@ -239,7 +241,9 @@ def _find_extent(
     for at, side in enumerate(sides):
         own = [side, numbered[at], axis if at == 0 else f"{axis} end"]
         plain = [value_of(bound[name]) for name in own if name in bound]
-        corners = [value_of(bound[name]) for name in bound if name.endswith(f" {axis}") and side in name.split()[0]]
+        corners = [
+            value_of(bound[name]) for name in bound if name.endswith(f" {axis}") and side in name.split()[0]
+        ]
         ends.append(plain[:1] or ([min(corners) if at == 0 else max(corners)] if corners else []))
     (begin, end), size = ends, [value_of(bound[length])] if length in bound else []
     centre = [value_of(bound[name]) for name in (middle, f"center {axis}") if name in bound]

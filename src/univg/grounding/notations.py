@@ -1,7 +1,7 @@
 """The boxes of an answer in every notation that models write, found in one pass over its tokens.
 
-What a name says goes before what a position says: four numbers under ``bbox_2d`` before other brackets, ``box_2d`` with y
-first, x1 and y1 in any order. Then brackets are believed, and only without any of those a bare run of four numbers.
+What a name says goes before what a position says: four numbers under ``bbox_2d`` before other brackets, ``box_2d`` with
+y first, x1 and y1 in any order. Then brackets are believed, and only without any of those a bare run of four numbers.
 """
 
 from __future__ import annotations
@@ -151,7 +151,9 @@ class _Walk:
             self.here = parent  # nothing but names, (x2, y2): it may stand between two corners
             return
         if here.numbers and not here.mixed and len(here.numbers) == 2 and len(here.names) in (0, 2):
-            x, y = here.numbers if here.names[:1] == [] or here.names[0] not in _Y_NAMES else here.numbers[::-1]
+            x, y = (
+                here.numbers if here.names[:1] == [] or here.names[0] not in _Y_NAMES else here.numbers[::-1]
+            )
             self.here = parent
             self.end_numbers()
             parent.points.append(Point(x, y, here.start, end))
@@ -243,9 +245,15 @@ class _Walk:
             return
         if key == "polygon" and len(points) > 2:
             self.add_polygon(points, whole=True)
-        elif len(points) == 4 and (whole or is_rectangle(points) or (goes_round(points) and not are_two_boxes(points))):
+        elif len(points) == 4 and (
+            whole or is_rectangle(points) or (goes_round(points) and not are_two_boxes(points))
+        ):
             self.add_polygon(points, whole)
-        elif len(points) % 2 and (whole or key in BOX_KEYS) and not (self.finishing and (self.cut or self.broken_off)):
+        elif (
+            len(points) % 2
+            and (whole or key in BOX_KEYS)
+            and not (self.finishing and (self.cut or self.broken_off))
+        ):
             self.add_pair(points[0], points[1], several_ways=True)
         else:
             for one, other in zip(points[0::2], points[1::2], strict=False):

@@ -1,4 +1,4 @@
-"""The image that each box of an answer lies on, where the answer itself says so: by a key beside the box, or in words."""
+"""The image that each box of an answer lies on, where the answer itself says so: by a key beside it, or in words."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def find_images_said(answer: Answer, n_images: int) -> Iterator[Said | None]:
 def _count_keys(numbers: Sequence[ImageNumber | None], n_images: int) -> dict[ImageNumber, int]:
     """Return the image, from 0, that each number under a key means; -1 for one that there is not or cannot be told.
 
-    ``image_idx`` and ``image_index`` count from 0, as positions in a list do; ``image``, ``img`` and ``image_number`` from 1,
-    as a text's "image 1" does, but from 0 where the answer also has a 0. ``image_id`` says neither: a 0 or the number of
-    images among them tells, else nothing does.
+    ``image_idx`` and ``image_index`` count from 0, as positions in a list do; ``image``, ``img`` and ``image_number``
+    from 1, as a text's "image 1" does, but from 0 where the answer also has a 0. ``image_id`` says neither: a 0 or the
+    number of images among them tells, else nothing does.
     """
     given = {number for number in numbers if number is not None}
     seen = {counts: {one.number for one in given if one.counts == counts} for counts in "01?"}

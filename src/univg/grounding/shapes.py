@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -47,8 +47,8 @@ class ImageNumber(NamedTuple):
 class Written(NamedTuple):
     """One box of an answer: its numbers, where they stand, and what their names and signs say of them.
 
-    ``fraction``: the numbers are 0-1, whatever they look like. ``pixel``: "px" stands behind them. ``image``: the number of
-    an image under a key beside it. ``several_ways``: two readings are as good as each other, so neither is taken.
+    ``fraction``: the numbers are 0-1, whatever they look like. ``pixel``: "px" stands behind them. ``image``: the
+    number of an image under a key beside it. ``several_ways``: two readings are as good as each other; none is taken.
     """
 
     quad: Quad
@@ -73,11 +73,11 @@ class Bracket(Protocol):
     """What a choice needs to know of a bracket."""
 
     @property
-    def sign(self) -> str: ...  # noqa: D102
+    def sign(self) -> str: ...
     @property
-    def parent(self) -> Bracket | None: ...  # noqa: D102
+    def parent(self) -> Bracket | None: ...
     @property
-    def image(self) -> ImageNumber | None: ...  # noqa: D102
+    def image(self) -> ImageNumber | None: ...
 
 
 class Shape(NamedTuple):
@@ -93,9 +93,14 @@ class Shape(NamedTuple):
 
 
 def write(
-    numbers: Sequence[Token], start: int, end: int, per: int = 0, several_ways: bool = False, edges: Edges | None = None
+    numbers: Sequence[Token],
+    start: int,
+    end: int,
+    per: int = 0,
+    several_ways: bool = False,
+    edges: Edges | None = None,
 ) -> Written | None:
-    """Return the box of four numbers, or of ``edges`` that follow from them; None if one is too long to be a coordinate.
+    """Return the box of four numbers, or of ``edges`` that follow from them; None if one is no coordinate.
 
     ``per``: what the numbers count to, where their notation says so.
     """
@@ -127,7 +132,9 @@ def is_rectangle(points: Sequence[Point]) -> bool:
     """Tell whether four points are the four corners of an upright box, in any order."""
     corners = {(value_of(point.x), value_of(point.y)) for point in points}
     return (
-        len(points) == len(corners) == 4 and len({x for x, _ in corners}) == 2 and len({y for _, y in corners}) == 2
+        len(points) == len(corners) == 4
+        and len({x for x, _ in corners}) == 2
+        and len({y for _, y in corners}) == 2
     )
 
 
@@ -153,7 +160,12 @@ class Choice:
     """The boxes found in an answer, of which those are chosen that are meant."""
 
     def __init__(
-        self, shapes: list[Shape], bare: list[Shape], failed: bool, naming: Naming, owners: dict[int, Bracket]
+        self,
+        shapes: list[Shape],
+        bare: list[Shape],
+        failed: bool,
+        naming: Naming,
+        owners: Mapping[int, Bracket],
     ) -> None:
         self.naming, self.owners, self.failed = naming, owners, failed
         used = {token.start for one in naming.boxes for token in one.tokens}
@@ -197,8 +209,12 @@ class Choice:
 
     def put(self, shape: Shape) -> Written:
         """Return the box of a shape with the image beside it, in the order that the answer says its numbers have."""
-        written = shape.written._replace(image=shape.image or self.find_image(shape.bracket) or shape.image_above)
-        if len(shape.numbers) != 4 or shape.key == "box_2d" or shape.key_at == written.start and shape.key == "box":
+        written = shape.written._replace(
+            image=shape.image or self.find_image(shape.bracket) or shape.image_above
+        )
+        if (
+            len(shape.numbers) != 4 or shape.key == "box_2d" or shape.key_at == written.start  # named
+        ):
             return written
         layouts = self.naming.layouts
         before = [slots for at, slots in layouts if at <= written.start]

@@ -71,7 +71,11 @@ class Group:
         frames = []
         for index, image in enumerate(self.images):
             boxes = [
-                {"number": number, "place": place_percent(each.reading.first.box), "hue": HUES[number % len(HUES)]}
+                {
+                    "number": number,
+                    "place": place_percent(each.reading.first.box),
+                    "hue": HUES[number % len(HUES)],
+                }
                 for number, each in enumerate(self.rollouts)
                 if each.reading.first is not None and each.reading.first.image_index == index
             ]
