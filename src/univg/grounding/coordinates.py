@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from univg.grounding.boxes import Box, SizeWH, px_to_unit
 from univg.grounding.notations import find_written
-from univg.grounding.shapes import Quad
+from univg.grounding.shapes import Quad, are_fractions
 
-__all__ = ["Frame", "Quad", "are_fractions", "read_quads", "to_unit"]
+__all__ = ["Frame", "Quad", "read_quads", "to_unit"]
 
 Frame: TypeAlias = Literal["permille", "pixel"]
 """What a model family writes: 0-1000 of width and height, or pixels of the image after its resize."""
-
-_FRACTION_LIMIT = 1.5
-"""Up to here fractions may pass 1, for a box that reaches beyond the image; as thousandths it would be a speck."""
 
 
 def read_quads(text: str, cut: bool = False) -> list[Quad]:
@@ -35,28 +31,17 @@ def read_quads(text: str, cut: bool = False) -> list[Quad]:
     return [written.quad for written in find_written(text, cut).boxes if not written.several_ways]
 
 
-def are_fractions(quads: Sequence[Quad]) -> bool:
-    """Tell whether numbers are meant 0-1: one has a decimal point, and none passes 1 by more than half.
-
-    >>> are_fractions([("0.12", "0.2", "0.9", "1.1")]), are_fractions([("0", "0", "1", "1")])
-    (True, False)
-    """
-    numbers = [number for quad in quads for number in quad]
-    pointed = any("." in number or "e" in number.lower() for number in numbers)
-    return pointed and all(abs(float(number)) <= _FRACTION_LIMIT for number in numbers)
-
-
 def to_unit(quad: Quad, frame: Frame = "permille", size_wh: SizeWH | None = None) -> Box:
     """Return the unit box that was meant; it may be inverted or lie outside 0-1.
 
-    Fractions (:func:`are_fractions`) are the unit frame, whatever ``frame``. Raises ``ValueError`` for the pixel frame
-    without ``size_wh``, the size of the image as the model saw it.
+    Fractions (:func:`univg.grounding.shapes.are_fractions`) are the unit frame, whatever ``frame``. Raises
+    ``ValueError`` for the pixel frame without ``size_wh``, the size of the image as the model saw it.
 
     >>> to_unit(("100", "200", "300", "400")), to_unit(("0", "0.25", "1", "1"))
     ((0.1, 0.2, 0.3, 0.4), (0.0, 0.25, 1.0, 1.0))
     """
     x1, y1, x2, y2 = (float(number) for number in quad)
-    if are_fractions([quad]):
+    if are_fractions(quad):
         return x1, y1, x2, y2
     if frame == "permille":
         return x1 / 1000, y1 / 1000, x2 / 1000, y2 / 1000

@@ -24,6 +24,8 @@ class Named(NamedTuple):
     tokens: tuple[Token, ...]
     start: int
     end: int
+    of_place: bool
+    """Whether it is told by x, y, width and height."""
 
 
 class Naming(NamedTuple):
@@ -213,7 +215,7 @@ class _Binder:
             return
         used = tuple(self.bound.values())
         start, end = min(token.start for token in used), max(token.end for token in used)
-        self.boxes.append(Named(edges, used, start, end))
+        self.boxes.append(Named(edges, used, start, end, self.bound.keys() == {"x", "y", "w", "h"}))
         self.bound, self.weak, self.owner = {}, False, []
 
     def finish(self) -> None:

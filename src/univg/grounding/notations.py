@@ -19,6 +19,7 @@ from univg.grounding.shapes import (
     Point,
     Shape,
     Written,
+    are_fractions,
     are_two_boxes,
     goes_round,
     is_rectangle,
@@ -38,13 +39,16 @@ class Answer(NamedTuple):
 
 
 def find_written(text: str, cut: bool = False) -> Answer:
-    """Find the boxes of an answer. With ``cut`` it was broken off at its end: bare numbers that reach it are not
-    believed."""
+    """Find the boxes of an answer. A number that reaches the end of a bracket never closed, or with ``cut`` (it was
+    broken off) of the answer, may lack digits and is not believed."""
     lexed = lex(straighten(text))
     if not any(token.kind in ("number", "loc") for token in lexed.tokens):
         return Answer([], False, lexed.text)
     walk = _Walk(lexed, cut)
-    boxes = Choice(walk.shapes, walk.bare, walk.failed, find_named(lexed.tokens), walk.owners).make()
+    last = lexed.tokens[-1]
+    lacking = last.kind == "number" and (walk.broken_off or (cut and last.end == len(text)))
+    naming = find_named(lexed.tokens[:-1] if lacking else lexed.tokens)
+    boxes = Choice(walk.shapes, walk.bare, walk.failed, naming, walk.owners).make()
     return Answer(boxes, walk.broken_off, lexed.text)
 
 
@@ -214,7 +218,10 @@ class _Walk:
     def finish(self) -> None:
         self.finishing = True
         while self.here.parent is not None:
-            self.broken_off = self.broken_off or bool(self.here.numbers)
+            if self.here.numbers:
+                self.broken_off = True
+                self.failed = self.failed or self.here.force[0] in BOX_KEYS
+                self.here.numbers.clear()
             self.end_run()
             self.here = self.here.parent
         self.end_run()
@@ -232,8 +239,9 @@ class _Walk:
 
     def add_flat(self, numbers: Sequence[Token], start: int, end: int, into: list[Shape]) -> None:
         a, b, c, d = numbers
-        if self.here.force[0] == "box_2d":  # Gemini's: y first, always 0-1000
-            self.add(write((b, a, d, c), start, end, per=1000), into, numbers)
+        if self.here.force[0] == "box_2d":  # Gemini's: y first, 0-1000 whatever the model's own frame
+            per = 1 if are_fractions([token.text for token in numbers]) else 1000
+            self.add(write((b, a, d, c), start, end, per), into, numbers)
         else:
             self.add(write((a, b, c, d), start, end), into, numbers)
 
@@ -243,8 +251,12 @@ class _Walk:
         key = here.force[0]
         if len(points) < 2:
             return
+        fours = [points[at : at + 4] for at in range(0, len(points), 4)]
         if key == "polygon" and len(points) > 2:
             self.add_polygon(points, whole=True)
+        elif len(fours) > 1 and all(is_rectangle(four) for four in fours):
+            for four in fours:
+                self.add_polygon(four, whole=True)
         elif len(points) == 4 and (
             whole or is_rectangle(points) or (goes_round(points) and not are_two_boxes(points))
         ):

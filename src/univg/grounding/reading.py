@@ -13,13 +13,14 @@ from itertools import repeat
 from typing import Literal, TypeAlias, get_args
 
 from univg.grounding.boxes import Box, SizeWH, clip_unit, is_degenerate, is_ordered
-from univg.grounding.coordinates import Frame, are_fractions, to_unit
+from univg.grounding.coordinates import Frame, to_unit
 from univg.grounding.mentions import ImageRule, decide_image
 from univg.grounding.notations import Answer, find_written
 from univg.grounding.placing import find_images_said
 from univg.grounding.prompts import PromptStyle, check_style, choose_style
 from univg.grounding.response import Anatomy, dissect, is_formatted, strip_ends
 from univg.grounding.samples import GroundingSample
+from univg.grounding.shapes import are_fractions
 
 __all__ = ["FAULTS", "FAULTS_WITH_BOX", "Asked", "Fault", "PlacedBox", "Reading", "read"]
 
@@ -207,12 +208,12 @@ def _find_boxes(
     if anatomy.region is None:
         return (), faults | {"no_answer"}
     answer = find_written(anatomy.region, anatomy.cut)
+    if answer.broken_off:
+        faults.add("truncated")
     if not answer.boxes:
         return (), faults | {"no_box"}
     if any(one.several_ways or (one.pixel and asked.frame != "pixel") for one in answer.boxes):
         return (), faults | {"ambiguous_box"}
-    if answer.broken_off:
-        faults.add("truncated")
     if len(answer.boxes) > 1:
         faults.add("several_boxes")
     boxes = tuple(_mend(_place(answer, asked, sizes, whole, faults), faults))
@@ -228,7 +229,7 @@ def _place(
 
     A box on an image that there is not stays only where the sample states the image; of one image there is no other.
     """
-    fractions = are_fractions([one.quad for one in answer.boxes])
+    fractions = are_fractions([number for one in answer.boxes for number in one.quad])
     said = find_images_said(answer, asked.n_images) if asked.n_images > 1 else repeat(None)
     for one, named in zip(answer.boxes, said, strict=False):
         index, rule = whole

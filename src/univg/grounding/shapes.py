@@ -17,6 +17,7 @@ __all__ = [
     "Quad",
     "Shape",
     "Written",
+    "are_fractions",
     "are_two_boxes",
     "goes_round",
     "is_rectangle",
@@ -128,6 +129,20 @@ def measure(points: Sequence[Point], several_ways: bool) -> Written | None:
     return write(corners, points[0].start, points[-1].end, several_ways=several_ways)
 
 
+_FRACTION_LIMIT = Decimal("1.5")
+"""Up to here fractions may pass 1, for a box that reaches beyond the image; as thousandths it would be a speck."""
+
+
+def are_fractions(numbers: Sequence[str]) -> bool:
+    """Tell whether numbers as written are meant 0-1: one has a decimal point, and none passes 1 by more than half.
+
+    >>> are_fractions(["0.12", "0.2", "0.9", "1.1"]), are_fractions(["0", "0", "1", "1"])
+    (True, False)
+    """
+    pointed = any("." in number or "e" in number.lower() for number in numbers)
+    return pointed and all(abs(Decimal(number)) <= _FRACTION_LIMIT for number in numbers)
+
+
 def is_rectangle(points: Sequence[Point]) -> bool:
     """Tell whether four points are the four corners of an upright box, in any order."""
     corners = {(value_of(point.x), value_of(point.y)) for point in points}
@@ -188,9 +203,11 @@ class Choice:
         return [self.put(shape) for shape in self.shapes or self.bare]
 
     def place(self, one: Named) -> Shape | None:
-        written = write(one.tokens, one.start, one.end, edges=one.edges)
+        # A place and its size, in an answer that speaks of centres: the place may be either.
+        centred = one.of_place and any("cx" in slots for _, slots in self.naming.layouts)
+        written = write(one.tokens, one.start, one.end, several_ways=centred, edges=one.edges)
         bracket = self.owners[one.tokens[0].start]
-        return Shape(written, "box", one.start, bracket, None, None, one.tokens) if written else None
+        return Shape(written, "named", one.start, bracket, None, None, one.tokens) if written else None
 
     def settle(self, keyed: Iterable[Shape]) -> Iterable[Written]:
         """Yield the boxes of keys and names; two that differ, under different keys of one object, are none."""
@@ -212,19 +229,27 @@ class Choice:
         written = shape.written._replace(
             image=shape.image or self.find_image(shape.bracket) or shape.image_above
         )
-        if (
-            len(shape.numbers) != 4 or shape.key == "box_2d" or shape.key_at == written.start  # named
-        ):
+        if len(shape.numbers) != 4 or shape.key in ("box_2d", "named"):
             return written
         layouts = self.naming.layouts
         before = [slots for at, slots in layouts if at <= written.start]
         after = {slots for _, slots in layouts}
         slots = before[-1] if before else next(iter(after)) if len(after) == 1 else None
         if slots is None:
-            return written._replace(several_ways=len(after) > 1 or written.several_ways)
-        edges = take_layout(slots, shape.numbers)
+            if after:
+                return written._replace(several_ways=True)
+            slots = ("x", "y", "w", "h") if self.has_size(shape.numbers) else ("x1", "y1", "x2", "y2")
+        edges = take_layout(slots, shape.numbers) if slots != ("x1", "y1", "x2", "y2") else None
         made = write(shape.numbers, written.start, written.end, edges=edges) if edges else None
         return made._replace(image=written.image) if made else written
+
+    def has_size(self, numbers: Sequence[Token]) -> bool:
+        """Tell whether the last two of four numbers are a width and a height that the answer names besides."""
+        x, y, *size = (value_of(number) for number in numbers)
+        return any(
+            size == [width, height] and (size[0] - x, size[1] - y) != (width, height)
+            for width, height in self.naming.sizes
+        )
 
     def find_image(self, bracket: Bracket | None) -> ImageNumber | None:
         """Return the image of the nearest object around that names one."""

@@ -113,12 +113,14 @@ _SLOTS = {
                     "bottomright"),
     **dict.fromkeys(("x", "xs", "xaxis", "xrange", "horizontal", "horizontally", "横坐标", "水平方向", "横向"), "x"),
     **dict.fromkeys(("y", "ys", "yaxis", "yrange", "vertical", "vertically", "纵坐标", "垂直方向", "纵向"), "y"),
+    "左": "left", "右": "right", "上": "top", "下": "bottom",
     **dict.fromkeys(("左边界", "左界", "左侧", "左边", "左缘"), "left"),
     **dict.fromkeys(("右边界", "右界", "右侧", "右边", "右缘"), "right"),
     **dict.fromkeys(("上边界", "上界", "上侧", "上边", "上缘"), "top"),
     **dict.fromkeys(("下边界", "下界", "下侧", "下边", "下缘"), "bottom"),
 }  # fmt: skip
 ONLY_FIRM = {
+    *("左", "右", "上", "下"),
     "start",
     "begin",
     "end",
