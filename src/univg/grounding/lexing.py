@@ -79,7 +79,7 @@ _TOKEN = re.compile(
       (?P<loc><\s?loc_?(?P<bin>\d{1,4})\s?>)
     | (?P<special><\|(?P<which>/?\w{1,24})\|>)
     | (?P<end></\s{0,2}\w{1,24}\s{0,2}>)
-    | (?P<number>(?<![A-Za-z\d])(?<!(?<!\.)\.)[+-]?(?:\d+(?:\.(?!\.)\d*)?|\.\d+)(?:[eE][+-]?\d+)?)
+    | (?P<number>(?<![A-Za-z\d])(?<!(?<!\.)\.)[+-]?(?:\d+(?:\.\d+|\.(?=\s{0,8}[,;)\]}]))?|\.\d+)(?:[eE][+-]?\d+)?)
       [ ]?(?P<mark>%|(?:px|pixels?)(?![A-Za-z])|像素)?(?![A-Za-z\d])
     | (?P<corner>(?<![A-Za-z])(?:top|upper|bottom|lower|left|right)(?:most)?[ -](?:hand[ -])?
       (?:left|right|top|upper|bottom|lower)(?:most)?(?![A-Za-z]))

@@ -206,7 +206,7 @@ _LEAD = re.compile(
 
 def _leads_to_box(text: str, name: ImageName) -> bool:
     """Tell whether a name opens the clause in which the box behind ``text`` stands."""
-    rest = text[name.end :]
+    rest = text[name.end : name.end + _WINDOW + 1]
     if len(rest) > _WINDOW or _SENTENCE_END.search(rest.rstrip("\n .")) or names_another(rest):
         return False
     return _LEAD.search(text[max(0, name.start - 12) : name.start]) is not None

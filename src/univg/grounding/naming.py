@@ -82,6 +82,7 @@ class _Binder:
         self.pending: list[tuple[str, bool]] = []
         self.corner = ""
         self.whose: list[str] = []
+        self.of = False
 
     def take(self, token: Token) -> None:
         if token.kind == "number":
@@ -107,6 +108,8 @@ class _Binder:
             self.forget()
         elif token.text == ".":
             self.of_image = False
+        elif token.text == "of":
+            self.of = bool(self.corner)
         elif token.text in ("in", "within", "near", "inside"):
             self.within = True
             return
@@ -139,7 +142,7 @@ class _Binder:
         self.of_image = token.kind == "noun" or (self.of_image and token.kind != "thing")
         if self.corner:
             self.whose.append(token.text)
-            if len(self.whose) <= _PATIENCE and "of" in self.gap:
+            if len(self.whose) <= _PATIENCE and self.of:
                 return
             self.corner = ""
         self.dirty = True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from univg.grounding.lexing import Token
 from univg.grounding.naming import Edges, Named, Naming, take_layout, value_of
@@ -171,6 +172,9 @@ def are_two_boxes(points: Sequence[Point]) -> bool:
     )
 
 
+Found = TypeVar("Found")
+
+
 class Choice:
     """The boxes found in an answer, of which those are chosen that are meant."""
 
@@ -182,16 +186,20 @@ class Choice:
         naming: Naming,
         owners: Mapping[int, Bracket],
     ) -> None:
-        self.naming, self.owners, self.failed = naming, owners, failed
+        self.named, self.owners, self.failed = naming.boxes, owners, failed
         used = {token.start for one in naming.boxes for token in one.tokens}
         self.shapes = [shape for shape in shapes if not any(n.start in used for n in shape.numbers)]
         self.bare = [shape for shape in bare if not any(n.start in used for n in shape.numbers)]
+        self.layouts = sorted(naming.layouts)
+        self.orders = {slots for _, slots in naming.layouts}
+        self.sizes = set(naming.sizes)
+        self.objects: dict[int, Bracket | None] = {}
         self.images: dict[int, ImageNumber | None] = {}
 
     def make(self) -> list[Written]:
         """Return the boxes that are meant: by name or key if there are any, else by brackets, else bare ones."""
         keyed = [shape for shape in self.shapes if shape.key in BOX_KEYS]
-        keyed += filter(None, (self.place(one) for one in self.naming.boxes))
+        keyed += filter(None, map(self.place, self.named))
         keyed.sort(key=lambda shape: shape.written.start)
         if keyed:
             boxes = [*self.settle(keyed)]
@@ -203,72 +211,67 @@ class Choice:
         return [self.put(shape) for shape in self.shapes or self.bare]
 
     def place(self, one: Named) -> Shape | None:
+        """Return the shape of a named box."""
         # A place and its size, in an answer that speaks of centres: the place may be either.
-        centred = one.of_place and any("cx" in slots for _, slots in self.naming.layouts)
+        centred = one.of_place and any("cx" in slots for slots in self.orders)
         written = write(one.tokens, one.start, one.end, several_ways=centred, edges=one.edges)
         bracket = self.owners[one.tokens[0].start]
         return Shape(written, "named", one.start, bracket, None, None, one.tokens) if written else None
 
-    def settle(self, keyed: Iterable[Shape]) -> Iterable[Written]:
+    def settle(self, keyed: Iterable[Shape]) -> Iterator[Written]:
         """Yield the boxes of keys and names; two that differ, under different keys of one object, are none."""
         objects: dict[int, list[Shape]] = {}
         for shape in keyed:
-            owner = _find_object(shape.bracket)
+            owner = self.find_around(
+                shape.bracket, self.objects, lambda one: one if one.sign == "{" else None
+            )
             objects.setdefault(id(owner) if owner else -shape.written.start - 1, []).append(shape)
         for shapes in objects.values():
-            plain = [shape for shape in shapes if shape.key != "polygon"]
-            boxes = {shape.key_at: [] for shape in plain or shapes}  # type: dict[int, list[Written]]
-            for shape in plain or shapes:
-                boxes[shape.key_at].append(self.put(shape))
+            boxes: dict[int, list[Written]] = {}
+            for shape in [shape for shape in shapes if shape.key != "polygon"] or shapes:
+                boxes.setdefault(shape.key_at, []).append(self.put(shape))
             first, *others = boxes.values()
             agree = all({_value(box) for box in other} == {_value(box) for box in first} for other in others)
             yield from first if agree else [box._replace(several_ways=True) for box in first]
 
     def put(self, shape: Shape) -> Written:
         """Return the box of a shape with the image beside it, in the order that the answer says its numbers have."""
-        written = shape.written._replace(
-            image=shape.image or self.find_image(shape.bracket) or shape.image_above
+        around = self.find_around(
+            shape.bracket, self.images, lambda one: one.image if one.sign == "{" else None
         )
+        written = shape.written._replace(image=shape.image or around or shape.image_above)
         if len(shape.numbers) != 4 or shape.key in ("box_2d", "named"):
             return written
-        layouts = self.naming.layouts
-        before = [slots for at, slots in layouts if at <= written.start]
-        after = {slots for _, slots in layouts}
-        slots = before[-1] if before else next(iter(after)) if len(after) == 1 else None
-        if slots is None:
-            if after:
-                return written._replace(several_ways=True)
-            slots = ("x", "y", "w", "h") if self.has_size(shape.numbers) else ("x1", "y1", "x2", "y2")
-        edges = take_layout(slots, shape.numbers) if slots != ("x1", "y1", "x2", "y2") else None
+        before = bisect_right(self.layouts, written.start, key=lambda layout: layout[0])
+        if not before and len(self.orders) > 1:
+            return written._replace(several_ways=True)
+        plain = ("x1", "y1", "x2", "y2")
+        stated = self.layouts[max(before - 1, 0)][1] if self.layouts else plain
+        slots = ("x", "y", "w", "h") if stated == plain and self.has_size(shape.numbers) else stated
+        edges = take_layout(slots, shape.numbers) if slots != plain else None
         made = write(shape.numbers, written.start, written.end, edges=edges) if edges else None
         return made._replace(image=written.image) if made else written
 
     def has_size(self, numbers: Sequence[Token]) -> bool:
         """Tell whether the last two of four numbers are a width and a height that the answer names besides."""
-        x, y, *size = (value_of(number) for number in numbers)
-        return any(
-            size == [width, height] and (size[0] - x, size[1] - y) != (width, height)
-            for width, height in self.naming.sizes
-        )
+        x, y, width, height = (value_of(number) for number in numbers)
+        return (width, height) in self.sizes and (width - x, height - y) not in self.sizes
 
-    def find_image(self, bracket: Bracket | None) -> ImageNumber | None:
-        """Return the image of the nearest object around that names one."""
+    def find_around(
+        self, bracket: Bracket | None, found: dict[int, Found | None], ask: Callable[[Bracket], Found | None]
+    ) -> Found | None:
+        """Return what the nearest bracket around has to say, each asked once."""
         passed: list[Bracket] = []
-        found = None
-        while bracket is not None and found is None and id(bracket) not in self.images:
+        said = None
+        while bracket is not None and said is None:
+            if id(bracket) in found:
+                said = found[id(bracket)]
+                break
             passed.append(bracket)
-            found = bracket.image if bracket.sign == "{" else None
+            said = ask(bracket)
             bracket = bracket.parent
-        if found is None and bracket is not None:
-            found = self.images.get(id(bracket))
-        self.images.update((id(one), found) for one in passed)
-        return found
-
-
-def _find_object(bracket: Bracket | None) -> Bracket | None:
-    while bracket is not None and bracket.sign != "{":
-        bracket = bracket.parent
-    return bracket
+        found.update((id(one), said) for one in passed)
+        return said
 
 
 def _value(box: Written) -> tuple[Decimal, ...]:
