@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from univg.models.loading import Loaded
 from univg.models.tiny import build_tiny
 from univg.serve.replies import build_completion
 from univg.training.grpo.metrics import FAULT_NAMES, GroupScores
-from univg.training.grpo.pages import Rollout
+from univg.training.grpo.pages import Group, Rollout
 from univg.training.grpo.rewards import RolloutReader, format_reward, iou_reward
 
 SAMPLE = GroundingSample(["a.png", "b.png"], "What differs?", "diff", boxes=[(0.1, 0.2, 0.3, 0.4)])
@@ -36,6 +37,9 @@ TABLE: list[tuple[str, Fault | None, Fault | None]] = [  # a text, its fault as 
     (f"{THOUGHT}<answer>(1,2),(3,4)</answer><answer>(5,6),(7,8)</answer>", "several_answers", "several_answers"),
     (f"{THOUGHT}<answer>(500,500),(500,500)</answer> and", "degenerate_box", "truncated"),
     (f"{THOUGHT}<answer>the cup</answer>", "no_box", "truncated"),
+    (f"{THOUGHT}<answer>(10%, 20, 30%, 40)</answer>", "ambiguous_box", "truncated"),
+    (f"{THOUGHT}<answer>Image 3: (100,200),(300,400)</answer>", "unknown_image", "truncated"),
+    (f"{THOUGHT}<answer>[[100,200,300,400], [500,600,</answer>", "truncated", "truncated"),
     (f"{THOUGHT} It is at (100,200),(300,400)", "no_answer", "truncated"),
     ("<think>I look at the first", "truncated", "truncated"),
     ("", "empty", "truncated"),
@@ -71,6 +75,39 @@ def test_all_rooms_agree(
     assert of_construction(text, truncated, reading) == expected
     assert of_grounding(text, truncated, grounder, monkeypatch) == (reading.fault, box)
     assert of_a_server(text, truncated) == expected
+
+
+ELSEWHERE = f"{THOUGHT}<answer>In the first image: (100,200),(300,400)</answer>"
+
+
+def test_a_box_that_the_answer_puts_on_another_image_lies_there(
+    grounder: Grounder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stated = replace(SAMPLE, target_image=1)
+    reading = read(ELSEWHERE, Asked.of(stated))
+    assert (reading.image_index, reading.image_rule) == (1, "target")
+    assert reading.first is not None and (reading.first.image_index, reading.first.image_rule) == (
+        0,
+        "answer",
+    )
+    assert (
+        score(stated, reading).iou == score(SAMPLE, read(TABLE[0][0], Asked.of(SAMPLE))).iou
+    )  # as published
+
+    row = make_row(stated, answer(ELSEWHERE, False), "think", "permille")
+    assert (row["image_index"], row["image_rule"], row["box_images"]) == (1, "target", [0])
+    assert "box_images" not in make_row(stated, answer(TABLE[0][0], False), "think", "permille")
+    assert "wrong_image" in verify(stated, ELSEWHERE, Rules()).causes
+    page = Group(stated, IMAGES, 1.0, [Rollout(reading, 7, score(stated, reading), {}, 0.0)])
+    drawn = [(len(frame["boxes"]), frame["truth"] is not None) for frame in page.frames()]
+    assert drawn == [(1, False), (0, True)]
+
+    monkeypatch.setattr(
+        generation, "generate", lambda *args, **settings: [[generation.Generation(ELSEWHERE, 7, False)]]
+    )
+    found = grounder.ground(IMAGES, "Find it in the second image.")
+    assert (found.boxes[0].image_index, found.image_rule) == (0, "answer")
+    assert found.boxes[0].box_px == (6.4, 9.6, 19.2, 19.2)
 
 
 def of_evaluation(text: str, truncated: bool) -> tuple[Any, ...]:
