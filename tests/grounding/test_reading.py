@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from univg.grounding.coordinates import read_quads
 from univg.grounding.prompts import (
     ZERO_SHOT_IMAGE,
     ZERO_SHOT_VIDEO,
@@ -435,9 +436,97 @@ def assert_sound(response, style):
         assert re.search(r"<\s*answer\s*>", response.text, re.IGNORECASE)
 
 
-@given(st.text(), st.sampled_from(STYLES))
-def test_any_text_is_read(text, style):
-    assert_sound(reading_of(text, style), style)
+# Letters of answers, whole words of them, and whatever else there is.
+pieces = st.lists(
+    st.sampled_from(list("0123456789.,;:()[]{}<>|/=%-_\"'\\ \nxywh第图一二中的"))
+    | st.text(max_size=3)
+    | st.sampled_from(
+        [
+            '"bbox_2d": ',
+            '"box_2d":',
+            '"label": "',
+            '"image": ',
+            "top-left corner",
+            "左上角",
+            "x from",
+            "width",
+            "<loc_",
+            "Image 2",
+        ]
+    )
+)
+
+
+@given(
+    st.text() | pieces.map("".join),
+    st.sampled_from(STYLES),
+    st.integers(1, 4),
+    st.sampled_from(["permille", "pixel"]),
+)
+def test_any_text_is_read(text, style, n_images, frame):
+    wrapped = f"<answer>{text}</answer>" if style == "think" else text
+    response = read(wrapped, Asked(n_images, text, style, frame), [(64, 48)] * n_images)
+    assert_sound(response, style)
+    assert all(0 <= placed.image_index < n_images for placed in response.boxes)
+    read_quads(text)
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "(",
+                ")",
+                "[",
+                "]",
+                "{",
+                "}",
+                ",",
+                " ",
+                ":",
+                "dog",
+                "at",
+                "the",
+                "corner",
+                "左上角",
+                "右下角",
+                "x",
+                "to",
+                '"bbox_2d"',
+                '"',
+                "%",
+            ]
+        )
+    ),
+    st.lists(st.integers(0, 999), max_size=3),
+    st.randoms(),
+)
+def test_three_numbers_are_never_a_box(words, numbers, rng):
+    parts = [*words, *(f" {number} " for number in numbers)]
+    rng.shuffle(parts)
+    assert reading_of(f"<answer>{' '.join(parts)}</answer>").boxes == ()
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["cat", "dog", "cup"]), st.integers(0, 999), st.integers(0, 999)),
+        max_size=5,
+    ),
+    st.sampled_from(
+        [
+            "the {} at ({},{})",
+            "{}: ({}, {})",
+            "A {} in the top-left corner at ({}, {})",
+            "{} [{}, {}]",
+            "{}在({},{})",
+        ]
+    ),
+)
+def test_points_of_things_are_never_a_box(things, pattern):
+    assert (
+        reading_of("<answer>" + ", ".join(pattern.format(*thing) for thing in things) + "</answer>").boxes
+        == ()
+    )
 
 
 FRAGMENTS = [

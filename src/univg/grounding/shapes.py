@@ -195,6 +195,8 @@ class Choice:
         self.sizes = set(naming.sizes)
         self.objects: dict[int, Bracket | None] = {}
         self.images: dict[int, ImageNumber | None] = {}
+        self.described: set[int] = set()
+        self.around: dict[int, Bracket | None] = {}
 
     def make(self) -> list[Written]:
         """Return the boxes that are meant: by name or key if there are any, else by brackets, else bare ones."""
@@ -204,7 +206,7 @@ class Choice:
         if keyed:
             boxes = [*self.settle(keyed)]
             said = {_value(box) for box in boxes}
-            loose = [self.put(shape) for shape in self.shapes if not shape.key]
+            loose = [self.put(shape) for shape in self.shapes if self.is_loose(shape)]
             return boxes + [box for box in loose if _value(box) not in said]
         if self.failed:
             return []
@@ -220,19 +222,30 @@ class Choice:
 
     def settle(self, keyed: Iterable[Shape]) -> Iterator[Written]:
         """Yield the boxes of keys and names; two that differ, under different keys of one object, are none."""
-        objects: dict[int, list[Shape]] = {}
+        by_object: dict[int, list[Shape]] = {}
         for shape in keyed:
             owner = self.find_around(
                 shape.bracket, self.objects, lambda one: one if one.sign == "{" else None
             )
-            objects.setdefault(id(owner) if owner else -shape.written.start - 1, []).append(shape)
-        for shapes in objects.values():
+            if owner:
+                self.described.add(id(owner))
+            by_object.setdefault(id(owner) if owner else -shape.written.start - 1, []).append(shape)
+        for shapes in by_object.values():
             boxes: dict[int, list[Written]] = {}
             for shape in [shape for shape in shapes if shape.key != "polygon"] or shapes:
                 boxes.setdefault(shape.key_at, []).append(self.put(shape))
             first, *others = boxes.values()
             agree = all({_value(box) for box in other} == {_value(box) for box in first} for other in others)
             yield from first if agree else [box._replace(several_ways=True) for box in first]
+
+    def is_loose(self, shape: Shape) -> bool:
+        """Tell whether a shape without a box's key stands by itself, and is no further list of an object with one."""
+        if shape.key in BOX_KEYS:
+            return False
+        ask = self.find_around(
+            shape.bracket, self.around, lambda one: one if id(one) in self.described else None
+        )
+        return not shape.key or ask is None
 
     def put(self, shape: Shape) -> Written:
         """Return the box of a shape with the image beside it, in the order that the answer says its numbers have."""
