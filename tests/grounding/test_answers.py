@@ -96,6 +96,8 @@ READ = {
         "Upper left corner: 100, 200. Lower right corner: 300, 400.",
         "bottom-right corner (300,400), top-left corner (100,200)",
         "top-right corner (300, 200), bottom-left corner (100, 400)",
+        "(100, 200) is the top-left corner and (300, 400) is the bottom-right corner",
+        "The dog is at (100, 200) for the top-left corner and (300, 400) for the bottom-right corner.",
         '{"top_left": [100, 200], "bottom_right": [300, 400]}',
         "top-left (100,200), top-right (300,200), bottom-right (300,400), bottom-left (100,400)",
         '{"min": {"x":100,"y":200}, "max": {"x":300,"y":400}}',
@@ -106,6 +108,8 @@ READ = {
         "左上角坐标为（100，200），右下角坐标为（300，400）。",
         "右下角(300,400)，左上角(100,200)",
         "左上角坐标是100,200，右下角坐标是300,400",
+        "其左上角位于(100,200)，其右下角位于(300,400)",
+        "起点(100,200)，终点(300,400)",
         "左边界100，上边界200，右边界300，下边界400",
     ],
     "a range of x and one of y": [
@@ -121,6 +125,7 @@ READ = {
     "four corners, by their extent": [
         "[[100,200],[300,200],[300,400],[100,400]]",
         "(100,200),(300,200),(300,400),(100,400)",
+        "[[100,200],[300,200],[300,400],[100,400],[100,200]]",
         "[100,200,300,200,300,400,100,400]",
         '{"quad": [[110,200],[300,210],[290,400],[100,390]]}',
         "[[110,200],[300,210],[290,400],[100,390]]",
@@ -226,6 +231,7 @@ REFUSED = {
         "The top-left corner of the cat is (1,2). The bottom-right corner of the dog is (3,4).",
         '{"cat": [1,2], "dog": [3,4]}',
         "猫在(1,2)，狗在(3,4)",
+        "A cat (1,2) is in the top-left corner, a dog (3,4) is in the bottom-right corner",
         "左边的猫在(100,200)，右边的狗在(300,400)",
         "drag(start_box='(100,200)', end_box='(300,400)')",
     ],

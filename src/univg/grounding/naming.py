@@ -38,6 +38,7 @@ class Naming(NamedTuple):
 
 _CORNERS = {"topleft", "topright", "bottomleft", "bottomright", "center"}
 _RANGE_SIGNS = {"..", "...", "-", "–", "—", "~", "<", "→"}
+_IS = {"is", "for", "as", "was", "为", "是"}
 _PATIENCE = 8  # words in "the top-left corner of the big red cup on the table is at"
 
 
@@ -77,6 +78,7 @@ class _Binder:
         self.dirty = self.of_image = self.in_range = self.within = False
         self.last = ""  # the slot bound last, or "" if the last number has none
         self.loose: Token | None = None
+        self.free: list[Token] = []  # the numbers of the bracket read last that have no name
 
     def forget(self) -> None:
         self.pending: list[tuple[str, bool]] = []
@@ -98,6 +100,7 @@ class _Binder:
         elif token.kind == "template":
             self.layouts.append((token.start, tuple(token.text.split())))
         elif token.kind == "open":
+            self.free.clear()
             self.in_range = len(self.pending) == 1 and self.pending[0][0] in "xy"
         elif token.kind == "close" or token.kind == "end":
             self.in_range = False
@@ -127,6 +130,12 @@ class _Binder:
                 self.forget()
                 return
             self.forget()
+            if len(self.free) == 2 and not _IS.isdisjoint(self.gap):  # (1, 2) is the top-left corner
+                x, y = self.free
+                self.bind(f"{slot} x", x, token.firm)
+                self.bind(f"{slot} y", y, token.firm)
+                self.gap.clear()
+                return
             self.corner = slot
             return
         if slot in "xy" and self.loose is not None and "<" in self.gap and slot not in self.bound:
@@ -174,6 +183,9 @@ class _Binder:
             self.bind(f"{self.last} end", token, True)
         else:
             self.loose, self.last = token, ""
+            self.free.append(token)
+            return
+        self.free.clear()
 
     def is_range(self) -> bool:
         joined = [text for text in self.gap if text not in ("(", "[", " ", "=", '"', "'")]

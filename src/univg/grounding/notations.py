@@ -249,6 +249,8 @@ class _Walk:
         """Add the boxes of a run of points: pairs of corners, or the four corners of one box."""
         points, here.points = here.points, []
         key = here.force[0]
+        if len(points) == 5 and (points[0].x.text, points[0].y.text) == (points[4].x.text, points[4].y.text):
+            points.pop()  # an outline that is closed
         if len(points) < 2:
             return
         fours = [points[at : at + 4] for at in range(0, len(points), 4)]

@@ -113,6 +113,7 @@ _SLOTS = {
                     "bottomright"),
     **dict.fromkeys(("x", "xs", "xaxis", "xrange", "horizontal", "horizontally", "横坐标", "水平方向", "横向"), "x"),
     **dict.fromkeys(("y", "ys", "yaxis", "yrange", "vertical", "vertically", "纵坐标", "垂直方向", "纵向"), "y"),
+    "起点": "topleft", "终点": "bottomright",
     "左": "left", "右": "right", "上": "top", "下": "bottom",
     **dict.fromkeys(("左边界", "左界", "左侧", "左边", "左缘"), "left"),
     **dict.fromkeys(("右边界", "右界", "右侧", "右边", "右缘"), "right"),
@@ -143,6 +144,7 @@ ONLY_FIRM = {
 JOINERS = {"to", "and", "到", "至", "和", "与", "以及", "through", "until"}
 FILLERS = {"the", "lower", "corner", "box_start", "box_end"}
 WORDS = {
+    *("位于", "处于", "其", "且", "而", "则"),
     *(
         "is",
         "are",
