@@ -20,7 +20,8 @@ class UnivgError(Exception):
     exit_code = 2
 
     def __init__(self, cause: object, place: object = "", remedy: str = "") -> None:
-        self.cause, self.place, self.remedy = map(one_line, (cause, place, remedy))
+        # The cause may be several, one a line; a file's name with a line break in it is not.
+        self.cause, self.place, self.remedy = str(cause), one_line(place), remedy
         super().__init__(": ".join(part for part in (self.cause, self.place, self.remedy) if part))
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -57,7 +57,7 @@ class ImageFault(UnivgError):
     """
 
     def __init__(self, path: str | PathLike[str], cause: str, remedy: str) -> None:
-        super().__init__(cause, path, remedy)
+        super().__init__(one_line(cause), path, remedy)
         self.path = str(path)
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -12,7 +12,7 @@ from univg.data.detection.table_cells import Table
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import find_numbers
 from univg.data.formats.scale import Scale
-from univg.errors import UnivgError
+from univg.errors import UnivgError, one_line
 
 __all__ = ["Columns", "find_columns", "find_headless", "is_table_of_boxes", "seems_header", "simplify"]
 
@@ -138,9 +138,9 @@ def _find_columns(table: Table) -> Columns:
         at |= {"x1": at["x"], "y1": at["y"], "x2": at["right"], "y2": at["bottom"]}
     fix = "name the columns image, class, xmin, ymin, xmax, ymax"
     if not at["image"]:
-        raise UnivgError(f"no column of images among {', '.join(header)}", place, fix)
+        raise UnivgError(f"no column of images among {one_line(', '.join(header))}", place, fix)
     if not at["label"]:
-        raise UnivgError(f"no column of classes among {', '.join(header)}", place, fix)
+        raise UnivgError(f"no column of classes among {one_line(', '.join(header))}", place, fix)
     box, forms = _find_box_columns(at, header, place)
     used = {*box}
     size = None
@@ -184,7 +184,7 @@ def _find_box_columns(
                 forms = ("sides",)  # "left" and "top" say it
             return tuple(found[0] for found in columns), forms
     fix = "name the columns image, class, xmin, ymin, xmax, ymax"
-    raise UnivgError(f"no columns of a box among {', '.join(header)}", place, fix)
+    raise UnivgError(f"no columns of a box among {one_line(', '.join(header))}", place, fix)
 
 
 def _settle_sides(table: Table, columns: Columns) -> Columns:

@@ -95,7 +95,7 @@ OnFault = Callable[[RecordFault], None]
 def report(fault: RecordFault, on_fault: OnFault | None) -> None:
     """Hand a fault to whoever takes faults; raise it as `UnivgError` if nobody does: nothing is dropped in silence."""
     if on_fault is None:
-        raise UnivgError(f"{fault.kind}: {fault.cause}", fault.record, fault.fix)
+        raise UnivgError(f"{fault.kind}: {one_line(fault.cause)}", fault.record, fault.fix)
     on_fault(fault)
 
 
