@@ -107,7 +107,7 @@ WRONG = {
     "sft data.0.reader=cotsf data.0.path=a-file": "data.0.reader: no reader 'cotsf': did you mean 'cotsft'?",
     "sft data.0.reader=auto data.0.path=nowhere": "data.0.path: no such file: nowhere",
     "sft data.0.reader=auto data.0.path=nothing.jsonl": "data.0.path: an empty file: nothing.jsonl",
-    "sft data.0.reader=auto data.0.path=broken.jsonl": "data.0.path: no record with fields (the file ends in the middle of this line",
+    "sft data.0.reader=auto data.0.path=broken.jsonl": "data.0.path: no record with fields (the file ends",
     "sft data.0.reader=rl data.0.path=a-file data.0.images=nowhere": "data.0.images: no such folder: nowhere",
     "sft data.0.weight=0": "data.0.weight: Input should be greater than 0",
     "sft data.0.families=diff": "data.0.families: write a list, such as [diff], or shares, such as {diff: 1}",
