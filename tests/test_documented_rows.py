@@ -17,13 +17,19 @@ def rows_of(page: str) -> list[str]:
     _, marked, text = (REPO / page).read_text("utf-8").partition(MARK)
     assert marked, f"{page} has no table whose rows are tests"
     rows = re.findall(r"^\| *(.+?) *(?<!\\)\|", text.split("\n## ")[0], re.MULTILINE)
-    return [row for row in rows if not set(row) <= set("-: ") and row not in ("what comes", "written", "what is sent")]
+    return [
+        row
+        for row in rows
+        if not set(row) <= set("-: ") and row not in ("what comes", "written", "what is sent")
+    ]
 
 
 @pytest.fixture(scope="module")
 def tests() -> str:
     """Everything that the tests say: ids and names, in small letters, blanks for whatever is no letter or digit."""
-    texts = (file.read_text("utf-8") for file in sorted((REPO / "tests").rglob("*.py")) if file != Path(__file__))
+    texts = (
+        file.read_text("utf-8") for file in sorted((REPO / "tests").rglob("*.py")) if file != Path(__file__)
+    )
     return simplify(" ".join(texts))
 
 

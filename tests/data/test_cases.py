@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from univg.data.readers import RecordFault, read
+from univg.cli.main import main
+from univg.data.formats.scale import lesson_fault
+from univg.data.readers import RecordFault, detect, read
 from univg.errors import UnivgError
 from univg.grounding.boxes import unit_to_px
 
@@ -153,3 +155,101 @@ def test_a_rectangle_of_labelme_drawn_from_the_right() -> None:
 def test_answers_are_for_scoring() -> None:
     with pytest.raises(UnivgError, match=r"answers of a model, not data.*univg score"):
         boxes_of("23-score/predictions.jsonl", ".")
+
+
+def test_rows_drawn_on_the_stored_frame() -> None:
+    found, faults, _ = boxes_of("04-exif-raw-frame/vlm_r1.json")
+    assert found == [] and [fault.kind for fault in faults] == ["size_mismatch"] * 3
+
+
+@pytest.mark.parametrize("name", ["mix", "one-turn"])
+def test_fractions_of_llava(name: str) -> None:
+    found, faults, notes = boxes_of(f"08-llava-unit-floats/{name}.json")
+    assert found == [("vg/r.jpg", (0.21, 0.92, 0.36, 1.0)), ("vg/s.jpg", (0.09, 0.09, 0.54, 0.54))]
+    assert faults == [] and "boxes are written 0-1" in notes[0]
+    assert any("2 question(s) are answered with text" in note for note in notes) == (name == "mix")
+
+
+def test_absolute_pixels_in_chat_messages() -> None:
+    found, faults, notes = boxes_of("10-messages-absolute-pixels/screens.json")
+    written = [(483, 954, 519, 987), (419, 507, 429, 519), (1746, 1012, 1767, 1028)]
+    written += [(900, 100, 1300, 400), (100, 600, 400, 1000)]
+    assert in_px(found, (1920, 1080)) == [("screen.png", tuple(map(float, box))) for box in written]
+    assert faults == [] and "boxes are written in pixels" in notes[0]
+
+
+def test_objects_of_ms_swift() -> None:
+    for name in ("new", "old"):
+        found, faults, _ = boxes_of(f"11-ms-swift-objects/{name}.jsonl")
+        assert in_px(found) == [("a.jpg", CUP)]
+        assert [fault.kind for fault in faults] == (["wrong_scale"] if name == "new" else [])
+
+
+@pytest.mark.parametrize(("name", "picture"), [("parts", "b.jpg"), ("parts-url", "a.jpg")])
+def test_images_in_parts(name: str, picture: str) -> None:
+    found, faults, _ = boxes_of(f"12-qwen-content-parts/{name}.jsonl")
+    assert [(Path(where).name, box) for where, box in found] == [
+        (picture, (0.1, 0.1, 0.5, 0.5))
+    ] and not faults
+
+
+def test_refcoco_rows_and_their_table() -> None:
+    found, faults, notes = boxes_of("15-refcoco-rows/rows.json")
+    assert {box for _, box in in_px(found)} == {CUP} and len(found) == 3 and faults == []
+    assert any("twelve digits" in note for note in notes)
+    with pytest.raises(UnivgError, match="VLMEvalKit"):
+        detect(CASES / "15-refcoco-rows/RefCOCO.tsv")
+
+
+def test_boxes_that_must_not_be_taught() -> None:
+    told = {}
+    for name in ("bad.json", "badboxes.jsonl", "mixed.jsonl"):
+        samples = read(CASES / "18-train" / name, on_fault=lambda fault: None)
+        told[name] = [found[0] for one in samples if (found := lesson_fault(one.boxes[0]))]
+    assert told == {
+        "bad.json": ["out_of_range"],
+        "badboxes.jsonl": ["inverted_box", "degenerate_box", "wrong_scale", "out_of_range"],
+        "mixed.jsonl": told["mixed.jsonl"],
+    }
+
+
+def test_folders_say_what_they_are() -> None:
+    assert detect(CASES / "21-folders/coco") == "coco" and detect(CASES / "21-folders/yolo") == "yolo"
+    found, faults, _ = boxes_of("21-folders/yolo", "")
+    assert [(name, tuple(round(v, 6) for v in box)) for name, box in found] == [
+        ("images/a.jpg", (0.1, 0.1, 0.5, 0.5))
+    ]
+    found, more, _ = boxes_of("21-folders/coco", "")
+    assert [Path(name).name for name, _ in found] == ["a.jpg"] and faults == more == []
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        *(
+            (name, 2)
+            for name in ("array.jsonl", "bom.jsonl", "comma.jsonl", "crlf.jsonl", "lines.json", "pretty.json")
+        ),
+        ("one.json", 1),
+        ("utf16.json", 1),
+        ("gbk.json", "perhaps GBK.*iconv"),
+        ("trailing.json", "a comma stands before the closing ']'.*remove the comma"),
+    ],
+)
+def test_files_as_people_have_them(name: str, what: int | str) -> None:
+    if isinstance(what, str):
+        with pytest.raises(UnivgError, match=what):
+            boxes_of(f"22-files/{name}", "")
+        return
+    found, faults, _ = boxes_of(f"22-files/{name}", "")
+    assert found == [("a.png", (0.1, 0.1, 0.5, 0.5))] * what and faults == []
+
+
+def test_answers_as_models_write_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", str(CASES / "23-score/predictions.jsonl"), "--out", str(tmp_path / "s.jsonl")]) == 0
+    scores = {row["id"]: row for row in map(json.loads, (tmp_path / "s.jsonl").read_text().splitlines())}
+    assert len(scores) == 15
+    assert [name for name, row in scores.items() if row["iou"] < 0.999] == ["refusal-zh"]
+    assert scores["refusal-zh"]["fault"] == "no_box"
+    several = [name for name, row in scores.items() if row["fault"] == "several_boxes"]
+    assert several == ["cog-two", "ndjson"]
