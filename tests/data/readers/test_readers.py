@@ -584,6 +584,15 @@ def test_files_of_no_format(text: str, told: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
+def test_a_record_that_lacks_a_field_hides_no_format(put: Callable[..., Path]) -> None:
+    own = {"images": ["a.jpg"], "query": "Where?", "boxes": [[0, 0, 0.5, 1]]}
+    with pytest.raises(UnivgError, match=r"no known format \(univg also needs 'task'\)"):
+        detect(put([own]))
+    path = put([own, {**own, "task": "diff"}])
+    samples, (fault,), _ = every(path)
+    assert len(samples) == 1 and (fault.record, fault.kind) == ("univg#0", "bad_field") and "task" in fault.cause
+
+
 def test_paths_that_are_not_there(tmp_path: Path, put: Callable[..., Path]) -> None:
     for path, options, told in [
         (tmp_path / "none.json", {}, "no such file"),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -174,20 +175,45 @@ def detect(path: str | os.PathLike[str]) -> str:
     if kind is not None:
         return kind
     first, why = None, ""
-    for _, row in read_rows(path):
-        if isinstance(row, dict):
-            first = row
-            break
-        why = why or (row.cause if isinstance(row, Unusable) else f"a record is {name_kind(row)}")
+    for _, row in islice(read_rows(path), _LOOKED_AT):
+        if not isinstance(row, dict):
+            why = why or (row.cause if isinstance(row, Unusable) else f"a record is {name_kind(row)}")
+            continue
+        first = first or row
+        if (kind := _detect_by_fields(path, row)) is not None:
+            return kind
     if first is None:
         raise UnivgError(f"no record with fields ({why or 'it is empty'})", path, "give a published file")
-    if is_label_studio(first):
-        return "label_studio"
-    if (kind := detect_conversations(path, first)) is not None:
-        return kind
-    fitting = [name for name, reader in READERS.items() if reader.fits(first)]
-    if len(fitting) == 1:
-        return fitting[0]
-    cause = f"several formats fit ({', '.join(fitting)})" if fitting else "no known format"
     fields = ", ".join(sorted(map(str, first)))
-    raise UnivgError(cause, f"{path}, whose first record has the fields {fields}", "name one with --format")
+    raise UnivgError(
+        f"no known format{_name_nearest(first)}",
+        f"{path}, whose first record has the fields {fields}",
+        "name one with --format",
+    )
+
+
+_LOOKED_AT = 20
+"""Records, of which the first that fits a format decides: the very first may lack a field."""
+
+
+def _detect_by_fields(path: Path, row: dict[str, Any]) -> str | None:
+    if is_label_studio(row):
+        return "label_studio"
+    if (kind := detect_conversations(path, row)) is not None:
+        return kind
+    fitting = [name for name, reader in READERS.items() if reader.fits(row)]
+    if len(fitting) > 1:
+        cause = f"several formats fit ({', '.join(fitting)})"
+        raise UnivgError(
+            cause, f"{path}, with the fields {', '.join(map(str, row))}", "name one with --format"
+        )
+    return fitting[0] if fitting else None
+
+
+def _name_nearest(row: dict[str, Any]) -> str:
+    """Say which format it would be with one field more, as one forgets the task of one's own samples."""
+    for name, reader in READERS.items():
+        missing = set(reader.fields.split()) - {key for key, value in row.items() if value is not None}
+        if len(missing) == 1 and len(reader.fields.split()) > 2:
+            return f" ({name} also needs {missing.pop()!r})"
+    return ""
