@@ -81,8 +81,8 @@ def make_yolo(root: Path, images: int, dice: random.Random) -> Path:
     for k in range(images):
         (root / f"images/{k:08d}.png").write_bytes(picture)
         lines = [
-        answer = f"({x},{y}),({x + w},{y + h})"
-        said = f"<think>The first image shows it, the second too.</think><answer>{answer}</answer>"
+            f"{dice.randrange(80)} {(x + w / 2) / WIDTH:.6f} {(y + h / 2) / HEIGHT:.6f} "
+            f"{w / WIDTH:.6f} {h / HEIGHT:.6f}"
             for x, y, w, h in draw_boxes(dice)
         ]
         (root / f"labels/{k:08d}.txt").write_text("\n".join(lines))
