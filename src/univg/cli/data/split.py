@@ -33,7 +33,7 @@ def split(command: SplitCommand) -> int:
         f"{found.largest}; test share {share:.1%}, asked for {command.test:.1%}"
     )
     print_faults(book, console)
-    return int(bool(book.left_out))
+    return int(bool(book.left_out) or not found.train + found.test)
 
 
 app = make_verb("data split", SplitCommand, split)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,8 +101,8 @@ def _find_exact(source: Source, file: Path, written: str) -> Path | None:
     if not name or "\0" in name or Path(name).is_absolute():
         return None
     path = Path(*_normalize((*file.parent.parts, *name.split("/"))))
-    if source.images is None or not path.is_file():
-        return path if path.is_file() else None
+    if source.images is None or not os.path.isfile(path):
+        return path if os.path.isfile(path) else None
     folder = source.images.folder
     inside = path.resolve().is_relative_to(folder.resolve())
     return folder / path.resolve().relative_to(folder.resolve()) if inside else None

@@ -8,6 +8,7 @@ size that is not the picture's, boxes in another scale than the format's, an obj
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ _SLACK = 0.01
 """Of an image's side: outside by less is a sloppy edge."""
 _ROUNDING = 0.5
 """Of a pixel: less outside the image is rounding; more is a box that was drawn for another picture."""
+_UNIT_FRAME: SizeWH = (1, 1)
 _FAR = 0.5
 """Of the image's sides: outside by more in both directions is another scale, not a sloppy edge."""
 
@@ -93,8 +95,15 @@ def gather_images(
     """
     placed = _place(source, list(listed))
     boxes = [(box, image.size_wh) for image in placed for box in image.listed.boxes]
-    form = _decide_form(source, boxes, form, scale)
-    scale = decide_scale(((_corners(box.numbers, form), size) for box, size in boxes), scale, source.note)
+    frame = _guess_frame(boxes, scale)
+    form = _decide_form(source, boxes, form, frame)
+    _check_axes(source, boxes, form, frame)
+    corners = (
+        # In 0-1 of another form than the one that is meant, corners may pass 1: the numbers themselves tell.
+        (box.numbers if frame == _UNIT_FRAME else _corners(box.numbers, form), size)
+        for box, size in boxes
+    )
+    scale = decide_scale(corners, scale, source.note)
     by_file: dict[str, list[_Placed]] = {}
     for image in placed:
         by_file.setdefault(_identify(image), []).append(image)
@@ -130,7 +139,7 @@ def _find_picture(source: Source, entry: ListedImage) -> tuple[Path | None, str]
     if entry.path is not None:
         return entry.path, root.relative(entry.path) if root is not None else entry.path.as_posix()
     if root is None:
-        return (Path(name) if Path(name).is_file() else None), name
+        return (Path(name) if os.path.isfile(name) else None), name
     found = root.find(name)
     if found is None:
         lost = f"; its {len(entry.boxes)} box(es) are left out" if entry.boxes else ""
@@ -153,7 +162,7 @@ def _find_size(source: Source, entry: ListedImage, path: Path | None, name: str)
 
 
 def _identify(image: _Placed) -> str:
-    return image.name if image.path is None else str(image.path)
+    return image.name if image.path is None else os.path.realpath(image.path)
 
 
 # --- boxes ---
@@ -174,23 +183,38 @@ _FORMS: dict[Form, str] = {
 _Sized: TypeAlias = tuple[ListedBox, SizeWH]
 
 
+def _guess_frame(boxes: Sequence[_Sized], scale: Scale) -> SizeWH | None:
+    """Return width and height of what the numbers of a file fill, whatever its form; None if that is each image.
+
+    As `decide_scale` does, which sees corners: those of a wrong form would look like another scale.
+    """
+    top = max((abs(value) for box, _ in boxes for value in box.numbers if math.isfinite(value)), default=0)
+    if top <= UNIT_LIMIT:
+        return _UNIT_FRAME
+    much_larger = len(boxes) >= 2 * _FEW and all(min(size) >= 300 for _, size in boxes)
+    if top <= 100 and (scale == "percent" or much_larger):
+        return 100, 100
+    passing = sum(
+        any(value > side * UNIT_LIMIT + 1 for value, side in zip(box.numbers, size * 2, strict=True))
+        for box, size in boxes
+    )
+    return (1000, 1000) if top <= 1000 and len(boxes) >= _FEW and passing >= len(boxes) / 5 else None
+
+
 def _decide_form(
-    source: Source, boxes: Sequence[_Sized], expected: Form | Sequence[Form], scale: Scale
+    source: Source, boxes: Sequence[_Sized], expected: Form | Sequence[Form], frame: SizeWH | None
 ) -> Form:
     """Return the form of a file's boxes: the expected one, unless many boxes fit their images only in another.
 
     Of several that are expected alike, that one in which (nearly) all boxes fit; `UnivgError` if that is not one.
     """
     if not isinstance(expected, str):
-        return _choose_form(source, boxes, expected)
-    others: dict[Form, tuple[Form, ...]] = {"sides": ("corners",), "centre": ("corners", "sides")}
+        return _choose_form(source, boxes, expected, frame)
+    others: dict[Form, tuple[Form, ...]] = {"sides": ("corners", "centre"), "centre": ("corners", "sides")}
     if expected not in others or len(boxes) < _FEW:
         return expected
-    in_pixels = scale == "pixel"
-    wrong = sum(not _fits(box, size, expected, in_pixels) for box, size in boxes)
-    fitting = [
-        form for form in others[expected] if all(_fits(box, size, form, in_pixels) for box, size in boxes)
-    ]
+    wrong = sum(not _fits(box, frame or size, expected) for box, size in boxes)
+    fitting = [form for form in others[expected] if all(_fits(box, frame or size, form) for box, size in boxes)]
     if not fitting or wrong < len(boxes) / 10:
         return expected
     why = f"{wrong} of {len(boxes)} would lie outside their image, and none does as"
@@ -203,28 +227,48 @@ def _decide_form(
     return fitting[0]
 
 
-def _choose_form(source: Source, boxes: Sequence[_Sized], forms: Sequence[Form]) -> Form:
-    in_pixels = any(max(map(abs, box.numbers)) > UNIT_LIMIT for box, _ in boxes)
+def _choose_form(
+    source: Source, boxes: Sequence[_Sized], forms: Sequence[Form], frame: SizeWH | None
+) -> Form:
     fitting = [
         form
         for form in forms
-        if sum(_fits(box, size, form, in_pixels) for box, size in boxes) >= _NEARLY * len(boxes)
+        if sum(_fits(box, frame or size, form) for box, size in boxes) >= _NEARLY * len(boxes)
     ]
-    if len(fitting) == 1 or not boxes:
-        source.note(f"boxes are read as {_FORMS[(fitting or forms)[0]]}: only so they fit their images")
-        return (fitting or list(forms))[0]
+    if not boxes:
+        return forms[0]
+    if len(fitting) == 1:
+        source.note(f"boxes are read as {_FORMS[fitting[0]]}: only so they fit their images")
+        return fitting[0]
     how = "either" if fitting else "neither"
     cause = f"boxes may be written {' or '.join(_FORMS[form] for form in forms)}, and {how} fits all images"
     raise UnivgError(cause, source.path, "give the columns names that say which, as xmin, ymin, xmax, ymax")
 
 
-def _fits(box: ListedBox, size_wh: SizeWH, form: Form, in_pixels: bool) -> bool:
+def _fits(box: ListedBox, frame: SizeWH, form: Form, exchanged: bool = False) -> bool:
     x1, y1, x2, y2 = _corners(box.numbers, form)
-    (width, height), slack = (size_wh, 1.0) if in_pixels else ((1.0, 1.0), _SLACK)
+    width, height = frame[::-1] if exchanged else frame
+    slack = 1.0 if frame != _UNIT_FRAME else _SLACK
     if form == "corners" and not (x1 < x2 and y1 < y2):
         return False
     low = form != "centre" or min(x1, y1) >= -slack
     return low and x2 <= width + slack and y2 <= height + slack
+
+
+def _check_axes(source: Source, boxes: Sequence[_Sized], form: Form, frame: SizeWH | None) -> None:
+    """Refuse a file whose boxes fit their images only with x and y exchanged: y first, or images turned since."""
+    if frame == _UNIT_FRAME or len(boxes) < _FEW:
+        return
+    wrong = sum(not _fits(box, size, form) for box, size in boxes)
+    forms: set[Form] = {form, "corners"}
+    if wrong >= len(boxes) / 5 and any(
+        all(_fits(box, size, other, exchanged=True) for box, size in boxes) for other in forms
+    ):
+        cause = (
+            f"{wrong} of {len(boxes)} boxes would lie outside their image, and none with x and y exchanged: they are "
+            "written y first, or the images were turned since"
+        )
+        raise UnivgError(cause, source.path, "write x first, or bring the images that were annotated")
 
 
 def _make_image(source: Source, same: list[_Placed], form: Form, scale: Scale) -> DetectionImage:
@@ -233,7 +277,7 @@ def _make_image(source: Source, same: list[_Placed], form: Form, scale: Scale) -
     for image in same:
         for listed in image.listed.boxes:
             with source.reporting(listed.record):
-                box = _make_box(source, listed.record, _corners(listed.numbers, form), scale, image.size_wh)
+                box = _make_box(source, listed, form, scale, image.size_wh)
                 if (listed.category, box) in instances:
                     cause = f"{listed.category} at {_show(_corners(listed.numbers, form))} is written twice"
                     fault = RecordFault(listed.record, "repeated_box", cause, usable=True)
@@ -247,14 +291,15 @@ def _make_image(source: Source, same: list[_Placed], form: Form, scale: Scale) -
     )
 
 
-def _make_box(source: Source, record: str, written: Box, scale: Scale, size_wh: SizeWH) -> Box:
+def _make_box(source: Source, listed: ListedBox, form: Form, scale: Scale, size_wh: SizeWH) -> Box:
     """Return a box in the unit frame, clipped; raise `Unusable` if that leaves nothing."""
+    written = _corners(listed.numbers, form)
     shown = _show(written)
     if not all(map(math.isfinite, written)):
         raise Unusable("bad_box", f"{shown} is not finite")
     if written[2] < written[0] or written[3] < written[1]:
         raise Unusable("inverted_box", f"{shown} has its corners exchanged")
-    stray = stray_fault(written, scale)
+    stray = stray_fault(written, scale) or stray_fault(listed.numbers, scale)
     if stray is not None:
         raise Unusable(*stray)
     unclipped = apply_scale(written, scale, size_wh)
@@ -268,7 +313,7 @@ def _make_box(source: Source, record: str, written: Box, scale: Scale, size_wh: 
     slack = _ROUNDING
     if outside and (min(x1, y1) < -slack or x2 > size_wh[0] + slack or y2 > size_wh[1] + slack):
         cause = f"{shown} reaches outside {of}, and was clipped"
-        report(RecordFault(record, "out_of_range", cause, usable=True), source.on_fault)
+        report(RecordFault(listed.record, "out_of_range", cause, usable=True), source.on_fault)
     return box
 
 

@@ -153,7 +153,7 @@ class YoloFolder:
                 found = self._resolve(entry, root, f"{file}, {name}")
                 if found is None:
                     self.lost.append(f"{name}: {entry}")
-                elif found.is_dir():
+                elif os.path.isdir(found):
                     self.splits.append(Split(name, folder=found))
                 else:
                     self.splits.append(Split(name, listing=found))
@@ -172,12 +172,12 @@ class YoloFolder:
         for start in roots:
             for spelt in (entry, bare, own):
                 path = Path(os.path.normpath(start / spelt))
-                if path.exists() and path != self.base.parent:
+                if os.path.exists(path) and path != self.base.parent:
                     found.setdefault(path.resolve(), path)
         if not found and is_foreign(entry):
             parts = [part for part in entry.split("/") if part not in ("", ".", "..")]
             ends = (self.base.joinpath(*parts[k:]) for k in range(len(parts)))
-            return next((path for path in ends if path.exists()), None)
+            return next((path for path in ends if os.path.exists(path)), None)
         if len(found) > 1:
             what = " or ".join(str(path) for path in found.values())
             raise UnivgError(f"{entry} may be {what}", place, "correct it, or 'path', there")

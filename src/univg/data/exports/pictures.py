@@ -54,7 +54,7 @@ class Pictures:
 
     def _measure(self, name: str) -> Shot:
         path = self.root.find(name) if self.root is not None else Path(name)
-        if path is None or not path.is_file():
+        if path is None or not os.path.isfile(path):
             where = f" under {self.root.folder}" if self.root is not None else ""
             raise Unusable("missing_image", f"no {name}{where}", "say with --images where it lies")
         try:

@@ -94,11 +94,13 @@ def get_images(row: Row, name: str) -> tuple[str, ...]:
 
 
 def clean_path(path: str) -> str:
-    """Return a path as samples keep it: without "./" and doubled slashes, else as it was written.
+    """Return a path as samples keep it: without "./" and doubled slashes, else as it was written; so is an address.
 
-    >>> clean_path("./MIG-Bench//images/a.jpg"), clean_path("/data/a.jpg")
-    ('MIG-Bench/images/a.jpg', '/data/a.jpg')
+    >>> clean_path("./MIG-Bench//images/a.jpg"), clean_path("/data/a.jpg"), clean_path("file:///data/a.jpg")
+    ('MIG-Bench/images/a.jpg', '/data/a.jpg', 'file:///data/a.jpg')
     """
+    if "://" in path:
+        return path
     parts = [part for part in path.split("/") if part not in ("", ".")]
     return ("/" if path.startswith("/") else "") + "/".join(parts) if parts else path
 

@@ -30,6 +30,8 @@ _SIDEWAYS = {5, 6, 7, 8}
 _ORIENTATION = 0x0112
 _WEB = re.compile(r"(?:https?|s3|gs|ftp)://|data:", re.IGNORECASE)
 _FILE = re.compile(r"file://(?:localhost)?(?=/)", re.IGNORECASE)
+_SHOWN = 120
+"""Signs of a path that is not there, as faults show it."""
 _ANCHOR = re.compile(r"[A-Za-z]:[\\/]|[\\/]")
 
 
@@ -46,8 +48,16 @@ def is_foreign(name: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    """Return a path without the `file://` of an address."""
-    return unquote(_FILE.sub("", name, count=1)) if _FILE.match(name) else name
+    """Return a path without the `file://` of an address, whose % signs not all who write them mean as such."""
+    raw = _FILE.sub("", name, count=1)
+    plain = unquote(raw) if raw != name else name
+    return raw if os.path.exists(raw) and not os.path.exists(plain) else plain
+
+
+def _is_one(name: str) -> bool:
+    """Tell whether an address of a file is not also another file's, with its % signs as they stand."""
+    raw = _FILE.sub("", name, count=1)
+    return raw in (name, unquote(raw)) or not (os.path.exists(raw) and os.path.exists(unquote(raw)))
 
 
 def _split(name: str) -> list[str]:
@@ -98,8 +108,11 @@ class ImageRoot:
             return None
         plain = _plain(name)
         if os.path.isabs(plain) and exists(plain):
-            return Path(plain)
+            return Path(plain) if _is_one(name) else None
         if is_foreign(name):
+            exact = None if folder else self._find_exact(name)
+            if exact is not None and exact.is_relative_to(os.path.normpath(self.folder)):
+                return exact
             return None if folder else self._find_foreign(name)
         return next((path for path in self._candidates(plain) if exists(path)), None)
 
@@ -153,7 +166,15 @@ class ImageRoot:
     def _find_end(self, name: str) -> Path | None:
         parts = [part for part in _split(_plain(name)) if part != ".." and not part.endswith(":")]
         ends = ("/".join(parts[dropped:]) for dropped in range(len(parts)))
-        return next((path for end in ends for path in self._candidates(end) if path.is_file()), None)
+        found = next((path for end in ends for path in self._candidates(end) if os.path.isfile(path)), None)
+        exact = self._find_exact(name)
+        return found if found is None or exact is None or os.path.samefile(found, exact) else None
+
+    def _find_exact(self, name: str) -> Path | None:
+        """Return the very file that a path with ".." leads to from the folder: no other of its end is meant."""
+        parts = _split(_plain(name))
+        path = Path(os.path.normpath(self.folder.joinpath(*parts)))
+        return path if ".." in parts and os.path.isfile(path) else None
 
     def path(self, name: str, folder: bool = False) -> Path:
         """Return the same, or raise `ImageFault`."""
@@ -165,24 +186,36 @@ class ImageRoot:
 
     def explain(self, name: str) -> str:
         """Return why a path is no file here, with what is there instead if that helps."""
+        shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
         if _WEB.match(name):
-            return f"{name[:80]} is an address, not a file: fetch it and name the file"
-        why = f"no {name} under {self.folder}"
+            return f"{shown} is an address, not a file: fetch it and name the file"
+        why = f"no {shown} under {self.folder}"
         parts = _split(_plain(name))
         if not parts:
             return why
+        if not _is_one(name):
+            return f"{shown} is two files: one whose name has the % signs, and one that they stand for"
+        if is_foreign(name) and (exact := self._find_exact(name)) is not None:
+            return f"{why}: it leads to {exact}, outside of that folder (name one that holds all images)"
         if is_foreign(name) and self._find_end(name) is not None:
             return f"{why}: another path of the set ends in the same file"
-        if len(parts) > 1 and (self.folder / parts[-1]).is_file():
+        if len(parts) > 1 and os.path.isfile(self.folder / parts[-1]):
             return f"{why} ({parts[-1]} is, but may be another's: name the folder that {parts[0]} lies in)"
-        folder = self.folder.joinpath(*parts[:-1])
-        other = [found for found in _list_names(folder) if found.lower() == parts[-1].lower()]
-        return f"{why} ({other[0]} is there: names differ in capitals)" if other else why
+        names = _list_names(self.folder.joinpath(*parts[:-1]))
+        if parts[-1] in names:
+            return f"{why} (it is there, but is no file)"
+        other = [found for found in names if _fold(found) == _fold(parts[-1])]
+        how = "capitals" if other and other[0].lower() == parts[-1].lower() else "blanks or % signs"
+        return f"{why} ({other[0]} is there: names differ in {how})" if other else why
 
     def relative(self, path: Path) -> str:
         """Return `path` relative to the folder, with slashes; in full if it lies elsewhere."""
         full, folder = (Path(os.path.abspath(given)) for given in (path, self.folder))
         return full.relative_to(folder).as_posix() if full.is_relative_to(folder) else full.as_posix()
+
+
+def _fold(name: str) -> str:
+    return " ".join(unquote(name).lower().split())
 
 
 def _normalize(parts: tuple[str, ...], form: str) -> tuple[str, ...]:

@@ -63,9 +63,10 @@ class Source:
             report(name_fault(error, record), self.on_fault)
 
     def note(self, text: str) -> None:
-        """Say something about the file, once."""
-        if self.on_note is not None and text not in self._said:
-            self._said.add(text)
+        """Say something about the file, once: of what differs in its example alone (", as …"), the first."""
+        said = text.partition(", as ")[0]
+        if self.on_note is not None and said not in self._said:
+            self._said.add(said)
             self.on_note(text)
 
     def read_size(self, image: str, stated_wh: tuple[Any, Any] = (None, None)) -> SizeWH:

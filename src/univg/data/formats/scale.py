@@ -95,8 +95,8 @@ class _Tally:
     """Count what boxes tell of their scale: `n` finite ones, their largest number, how they lie on their images.
 
     - `fractions`: boxes that can only be 0-1.
-    - `log_in_percent`, `log_in_image`: how likely it is, as a logarithm, that boxes in pixels all stay below 100, and
-      that boxes in 0-1000 all lie inside their images as pixels.
+    - `log_in_percent`, `log_in_permille`, `log_in_image`: how likely it is, as a logarithm, that boxes in pixels all
+      stay below 100, or below 1000, and that boxes in 0-1000 all lie inside their images as pixels.
     """
 
     n: int = 0
@@ -108,6 +108,7 @@ class _Tally:
     narrowest: float = math.inf
     fractions: int = 0
     log_in_percent: float = 0.0
+    log_in_permille: float = 0.0
     log_in_image: float = 0.0
 
     def add(self, box: Box, size: SizeWH | None) -> None:
@@ -125,6 +126,7 @@ class _Tally:
             self.outside += _reaches_out(box, size)
             self.narrowest = min(self.narrowest, *size)
             self.log_in_percent += sum(math.log(min(1, _PERCENT / side)) for side in size)
+            self.log_in_permille += sum(math.log(min(1, _PERMILLE / side)) for side in size)
             self.log_in_image += sum(math.log(min(1, side / _PERMILLE)) for side in size)
 
     def looks_small(self, full: float) -> bool:
@@ -187,6 +189,8 @@ def _judge(seen: _Tally, expected: Scale, found: Callable[[str], None]) -> tuple
                 "Read as pixels"
             )
             return expected, ""
+    if n >= _ENOUGH and seen.top <= _PERMILLE and not seen.outside and seen.log_in_permille < _CHANCE:
+        found(f"no number of {n} boxes passes 1000, though images are larger: 0-1000? Read as pixels")
     if seen.outside >= max(1, n / 5) and n >= _FEW and seen.top <= _PERMILLE:
         return "permille", f"{seen.outside} of {n} boxes lie outside their image as pixels, none as 0-1000"
     return expected, ""
