@@ -184,6 +184,17 @@ def test_a_photograph_stored_on_its_side_is_written_upright(orientation: int, tm
     assert task["predictions"][0]["result"][0]["original_width"] == 320
 
 
+@pytest.mark.parametrize("to", ["sharegpt", "llamafactory", "verl", "easyr1", "trl"])
+def test_a_photograph_stored_on_its_side_is_told_where_files_are_only_named(to: str, tmp_path: Path) -> None:
+    """Told in the manual as: a photograph stored on its side, for LLaMA-Factory, verl or EasyR1."""
+    folder = tmp_path / "pictures"
+    names = draw(folder / "turned.jpg", orientation=6), draw(folder / "a.jpg")
+    _, count, faults, notes = write(folder, to, [one(names), one(names)])
+    assert (count, faults) == (2, [])
+    told = [note for note in notes if "open what is stored" in note]
+    assert len(told) == (to != "trl") and all(note.startswith("1 photographs") for note in told)
+
+
 def test_what_trainers_do_not_open_becomes_png(tmp_path: Path) -> None:
     """Told in the manual as: a picture of a kind that trainers do not open."""
     folder = tmp_path / "pictures"

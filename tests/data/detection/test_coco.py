@@ -120,6 +120,40 @@ def test_a_file_listed_twice_has_all_its_boxes(
     assert notes == ["1 image(s) are listed more than once, as a.jpg: their boxes are put together"]
 
 
+def test_two_names_of_one_file_are_one_picture(
+    coco: Callable[..., Path], every: Callable[..., Everything], picture: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Told in the manual as: a picture and a link to it."""
+    picture("a.jpg")
+    (tmp_path / "b.jpg").symlink_to("a.jpg")
+    listed = coco(
+        [(1, "a.jpg"), (2, "b.jpg"), (3, f"file://{tmp_path}/a.jpg")],
+        [(k, (20 * k, 10, 9, 9)) for k in (1, 2, 3)],
+    )
+    (sample,), faults, notes = every(listed, tmp_path)
+    assert (sample.images, len(sample.boxes), faults) == (("a.jpg",), 3, [])
+    assert notes == ["1 image(s) are listed more than once, as a.jpg: their boxes are put together"]
+
+
+def test_a_note_of_many_pictures_is_one(
+    coco: Callable[..., Path], every: Callable[..., Everything], picture: Callable[..., Path], tmp_path: Path
+) -> None:
+    names = [f"C:\\me\\{k}.jpg" for k in range(3)]
+    for k in range(3):
+        picture(f"{k}.jpg")
+    _, faults, notes = every(coco([*enumerate(names), *enumerate(names)], []), tmp_path)
+    assert faults == [] and len(notes) == 2 and all("0.jpg" in note for note in notes)
+
+
+def test_a_name_too_long_for_a_file_costs_only_itself(
+    coco: Callable[..., Path], every: Callable[..., Everything], tmp_path: Path, picture: Callable[..., Path]
+) -> None:
+    picture("a.jpg")
+    for images in (tmp_path, None):
+        samples, _, _ = every(coco([(1, "x" * 999), (2, "a.jpg")], [(2, CUP)]), images)
+        assert [sample.images[0] for sample in samples] == ["a.jpg"]
+
+
 def test_an_object_written_twice_counts_once(
     coco: Callable[..., Path], every: Callable[..., Everything]
 ) -> None:

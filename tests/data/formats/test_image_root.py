@@ -113,3 +113,38 @@ def test_what_is_there_instead_is_said(tmp_path: Path) -> None:
     assert "an address, not a file" in root.explain("https://host.example/a.JPG")
     assert root.find(f"file://{tmp_path}/a.JPG") == tmp_path / "a.JPG"
     assert root.find("a.JPG\0") is None
+    assert root.find("x" * 5000) is root.find(f"/nowhere/{'x' * 5000}") is None
+    assert len(root.explain("x" * 5000)) < 400
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "said"),
+    [
+        pytest.param("a b.jpg", "a%20b.jpg", "names differ in blanks or % signs", id="a name with % signs"),
+        pytest.param("a.jpg", "a.jpg ", "names differ in blanks or % signs", id="a blank behind a name"),
+        pytest.param("a.jpg/x", "a.jpg", "it is there, but is no file", id="a folder called as a picture"),
+    ],
+)
+def test_names_that_nearly_agree(there: str, asked: str, said: str, tmp_path: Path) -> None:
+    put(tmp_path, there)
+    assert ImageRoot(tmp_path).find(asked) is None and said in ImageRoot(tmp_path).explain(asked)
+
+
+def test_a_path_that_leads_out_of_the_folder_is_no_picture_in_it(tmp_path: Path) -> None:
+    """Told in the manual as: a path that leads out of the folder of images."""
+    put(tmp_path, "old/1.jpg", "new/1.jpg", "new/2.jpg")
+    for asked in ("../old/1.jpg", "..\\old\\1.jpg"):
+        root = ImageRoot(tmp_path / "new")
+        assert root.find(asked) is None
+        assert f"it leads to {tmp_path / 'old/1.jpg'}, outside of that folder" in root.explain(asked)
+    assert root.find("../new/1.jpg") == root.find("x/../1.jpg") == tmp_path / "new/1.jpg"
+    assert root.find("../elsewhere/2.jpg") == tmp_path / "new/2.jpg"  # of another machine: found by its end
+
+
+def test_addresses_of_files(tmp_path: Path) -> None:
+    """Told in the manual as: a file:// address, percent-encoded or not."""
+    put(tmp_path, "a b.jpg", "c%20d.jpg", "e f.jpg", "e%20f.jpg")
+    root, start = ImageRoot(tmp_path), f"file://{tmp_path}"
+    assert root.find(f"{start}/a%20b.jpg") == root.find(f"{start}/a b.jpg") == tmp_path / "a b.jpg"
+    assert root.find(f"{start}/c%20d.jpg") == tmp_path / "c%20d.jpg"
+    assert root.find(f"{start}/e%20f.jpg") is None and "is two files" in root.explain(f"{start}/e%20f.jpg")

@@ -214,7 +214,9 @@ def _decide_form(
     if expected not in others or len(boxes) < _FEW:
         return expected
     wrong = sum(not _fits(box, frame or size, expected) for box, size in boxes)
-    fitting = [form for form in others[expected] if all(_fits(box, frame or size, form) for box, size in boxes)]
+    fitting = [
+        form for form in others[expected] if all(_fits(box, frame or size, form) for box, size in boxes)
+    ]
     if not fitting or wrong < len(boxes) / 10:
         return expected
     why = f"{wrong} of {len(boxes)} would lie outside their image, and none does as"

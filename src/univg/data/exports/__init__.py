@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from univg.data.exports.detection import write_coco, write_yolo
@@ -20,8 +21,10 @@ from univg.data.exports.label_studio import write_label_studio
 from univg.data.exports.ms_swift import write_ms_swift
 from univg.data.exports.settings import Export, Writer
 from univg.data.formats.faults import RecordFault, report
+from univg.data.formats.image_root import stored_size
 from univg.errors import UnivgError
 from univg.grounding.samples import GroundingSample
+from univg.pictures.images import ImageFault
 
 __all__ = ["EXPORTS", "PICTURED", "SUFFIXES", "Export", "export"]
 
@@ -55,6 +58,9 @@ SUFFIXES: dict[str, str] = {
 }
 """How a file of each format is named, by which programs know it; "" for a folder. COCO may be either."""
 
+_AS_STORED = ("sharegpt", "llamafactory", "verl", "easyr1")
+"""Formats that name pictures for frameworks which pass over EXIF."""
+
 PICTURED = ("ms_swift", "yolo", "coco", "label_studio", "fiftyone")
 """Formats whose boxes are measured on the pictures, or that hold them."""
 
@@ -68,7 +74,25 @@ def export(samples: Iterable[GroundingSample], to: str, out: str | os.PathLike[s
     """
     if to not in EXPORTS:
         raise UnivgError("no such format", to, f"choose from {', '.join(EXPORTS)}")
-    return EXPORTS[to](Path(out), _place_images(samples, how), how)
+    placed = _place_images(samples, how)
+    return EXPORTS[to](Path(out), _tell_turned(placed, how) if to in _AS_STORED else placed, how)
+
+
+def _tell_turned(samples: Iterable[GroundingSample], how: Export) -> Iterator[GroundingSample]:
+    """Yield the samples, then note how many of their pictures lie on their side in files that are opened as stored."""
+    turned: dict[str, bool] = {}
+    for sample in samples:
+        for name in sample.images:
+            if name not in turned:
+                path = name if how.images is None else how.images.find(name)
+                with suppress(ImageFault):
+                    turned[name] = path is not None and stored_size(path).orientation != 1
+        yield sample
+    if names := [name for name, is_turned in turned.items() if is_turned]:
+        how.note(
+            f"{len(names)} photographs are stored on their side (EXIF), as {names[0]}: boxes lie on the upright picture, "
+            "and LLaMA-Factory, verl and EasyR1 open what is stored: turn the files first"
+        )
 
 
 def _place_images(samples: Iterable[GroundingSample], how: Export) -> Iterator[GroundingSample]:
