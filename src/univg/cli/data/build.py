@@ -35,6 +35,9 @@ class BuildCommand(Command):
     link: Annotated[bool, Parameter(negative="")] = Field(
         default=False, description="Hard-link images instead of copying them."
     )
+    format: Annotated[str | None, Parameter(metavar="NAME")] = Field(
+        default=None, description="See `univg data formats` (default: by its fields)."
+    )
 
 
 def build(command: BuildCommand) -> int:
@@ -44,7 +47,10 @@ def build(command: BuildCommand) -> int:
     from univg.terminal import results
 
     out, book, console = command.out, FaultBook(), results()
-    plan = BuildPlan(command.n, command.seed, command.family, command.ordered, command.rename, command.link)
+    plan = BuildPlan(
+        *(command.n, command.seed, command.family, command.ordered, command.rename, command.link),
+        format=command.format,
+    )
     written = write_tasks(command.file, command.images, out, plan, book)
     console.print(f"{written} samples  {out / SAMPLES}")
     console.print(f"images      {out / 'images'}")

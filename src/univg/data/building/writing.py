@@ -11,7 +11,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import chain, count
+from pathlib import Path, PurePosixPath
 
 from univg.data.building.build import TASK_FAMILIES, BuiltTask, Crop, build
 from univg.data.detection import DETECTION, DetectionImage
@@ -36,6 +37,7 @@ class BuildPlan:
     - `ordered`: the files of each folder are frames, in the order of their names.
     - `rename`: categories by other names, each as OLD=NEW.
     - `link`: hard-link images instead of copying them.
+    - `format`: what the set is (a key of `DETECTION`), instead of finding out.
     """
 
     n: int
@@ -44,6 +46,7 @@ class BuildPlan:
     ordered: bool = False
     rename: Sequence[str] = ()
     link: bool = False
+    format: str | None = None
 
 
 def write_tasks(file: Path, images: Path | None, out: Path, plan: BuildPlan, book: FaultBook) -> int:
@@ -67,7 +70,7 @@ def write_tasks(file: Path, images: Path | None, out: Path, plan: BuildPlan, boo
         raise UnivgError("tasks are here already", samples_file, "choose another --out, or remove it")
     root = ImageRoot(images or (file if file.is_dir() else file.parent))
     source = Source(file, root, book.add, book.notes.append)
-    found = _rename(_choose_reader(file)(source), names_of)
+    found = _rename(_choose_reader(file, plan.format)(source), names_of)
     if plan.ordered:
         found = [_put_in_sequence(image) for image in found]
     # Nobody misses tracks in a set of single images, unless they were asked for.
@@ -88,11 +91,11 @@ def write_tasks(file: Path, images: Path | None, out: Path, plan: BuildPlan, boo
     return written
 
 
-def _choose_reader(file: Path) -> Callable[[Source], list[DetectionImage]]:
-    name = detect(file)
+def _choose_reader(file: Path, named: str | None) -> Callable[[Source], list[DetectionImage]]:
+    name = named or detect(file)
     if name not in DETECTION:
         fix = f"give a set of boxes with categories: {', '.join(DETECTION)}"
-        raise UnivgError(f"no detection set, but {name}", file, fix)
+        raise UnivgError(f"no detection set, but {name}", f"--format {named}" if named else file, fix)
     return DETECTION[name]
 
 
@@ -132,17 +135,22 @@ def _write_pictures(
     tasks: Iterable[BuiltTask], root: ImageRoot, out: Path, plan: BuildPlan, cells: list[SheetCell]
 ) -> Iterator[GroundingSample]:
     """Put each task's pictures in place before its line, and keep the first few for the contact sheet."""
+    placed: dict[str, Path | Crop] = {}
     for number, task in enumerate(tasks):
         names = []
         for i, shot in enumerate(task.shown):
             if isinstance(shot, Crop):
-                names.append(f"images/crops/{task.family}-{plan.seed}-{number}-{i + 1}.png")
+                wanted = f"images/crops/{task.family}-{plan.seed}-{number}-{i + 1}.png"
+                names.append(_name_apart(wanted, shot, placed))
                 _cut(shot, root, out / names[-1])
             else:
                 # A name may lead neither up nor to the root of the disk: nothing is written outside of our folder.
                 parts = shot.name.replace("\\", "/").split("/")
-                names.append("/".join(["images", *(part for part in parts if part not in ("", ".", ".."))]))
-                _place(root.path(shot.name), out / names[-1], plan.link)
+                wanted = "/".join(["images", *(part for part in parts if part not in ("", ".", ".."))])
+                path, n_placed = root.path(shot.name), len(placed)
+                names.append(_name_apart(wanted, path, placed))
+                if len(placed) > n_placed:
+                    _place(path, out / names[-1], plan.link)
         if len(cells) < SHEET_CELLS:
             thumbs = [fit(open_picture(out / name).image, THUMB_PX) for name in names]
             lines = [f"{number + 1} · {task.family} · {task.category}", task.query]
@@ -150,10 +158,19 @@ def _write_pictures(
         yield task.sample(names, f"built#{plan.seed}-{number}")
 
 
+def _name_apart(wanted: str, shot: Path | Crop, placed: dict[str, Path | Crop]) -> str:
+    """Return the name of a picture under which no other of this run was put: the one wanted, or one like it."""
+    path = PurePosixPath(wanted)
+    tries = (str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in count(2))
+    name = next(name for name in chain([wanted], tries) if placed.get(name, shot) == shot)
+    placed[name] = shot
+    return name
+
+
 def _place(path: Path, target: Path, link: bool) -> None:
-    if not target.exists():
-        with replacing(target) as partial:
-            (os.link if link else shutil.copyfile)(path, partial)
+    """Put a picture in place; what lies there is of an earlier run, and maybe of another set."""
+    with replacing(target) as partial:
+        (os.link if link else shutil.copyfile)(path, partial)
 
 
 def _cut(crop: Crop, root: ImageRoot, target: Path) -> None:
