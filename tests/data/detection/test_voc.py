@@ -180,3 +180,19 @@ def test_other_xml_is_not_taken_for_this(every: Callable[..., Everything], tmp_p
     (tmp_path / "a.xml").write_text("<note/>")
     samples, (fault,), _ = every(tmp_path, reader="voc")
     assert samples == [] and "no Pascal VOC file: it begins with <note>" in fault.cause
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "gb2312", "big5", "utf-8", "utf-16", "iso-8859-1"])
+def test_the_encoding_that_a_file_says_of_itself(
+    encoding: str, xml: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    """Told in the manual as: an XML in GBK or another encoding that it names."""
+    path = xml("a", "a.jpg")
+    name = "café" if encoding.startswith("iso") else "小"
+    text = f'\n<?xml version="1.0" encoding="{encoding}"?>\n' + path.read_text("utf-8").replace("cat", name)
+    path.write_bytes((text.lstrip() if encoding == "utf-16" else text).encode(encoding))
+    (sample,), faults, _ = every(path)
+    assert (sample.extra["category"], sample.boxes, faults) == (name, (UNIT,), [])
+    path.write_bytes(text.encode("utf-8").replace(encoding.encode(), b"no-such"))
+    samples, (fault,), _ = every(path)
+    assert samples == [] and "no XML" in fault.cause and fault.fix == "write it again, as UTF-8"

@@ -6,6 +6,7 @@ suffix out, or name another machine's path; so a file's own name is believed bef
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -22,6 +23,7 @@ from univg.grounding.boxes import Box
 __all__ = ["list_pictures", "read_voc_images"]
 
 _FLAGS = {"difficult": "difficult", "ignore": "to be ignored"}
+_ENCODING = re.compile(rb"""<\?xml[^>]*?encoding=["']([\w.-]+)["'][^>]*>""")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -47,9 +49,9 @@ def read_voc_images(source: Source) -> list[DetectionImage]:
 def _list_image(search: PictureSearch, file: Path) -> ListedImage:
     record = search.record(file)
     try:
-        root = ElementTree.parse(file).getroot()
-    except (ElementTree.ParseError, OSError, ValueError) as error:
-        raise Unusable("bad_field", f"{file.name} is no XML ({error})", "write the file again") from None
+        root = _parse(file.read_bytes())
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+        raise Unusable("bad_field", f"{file.name} is no XML ({error})", "write it again, as UTF-8") from None
     if root.tag.lower() != "annotation":
         raise Unusable("bad_field", f"{file.name} is no Pascal VOC file: it begins with <{root.tag}>")
     filename = (_find_text(root, "filename") or "").strip()
@@ -62,6 +64,15 @@ def _list_image(search: PictureSearch, file: Path) -> ListedImage:
         with search.source.reporting(part):
             boxes.append(_list_box(item, part))
     return ListedImage(record, filename or file.stem, boxes, stated, path)
+
+
+def _parse(raw: bytes) -> ElementTree.Element:
+    """Return what an XML text holds, in whatever encoding it says of itself: the parser knows no Chinese ones."""
+    raw = raw.lstrip()
+    said = _ENCODING.match(raw)
+    if said is None or said[1].lower().startswith(b"utf"):
+        return ElementTree.fromstring(raw)
+    return ElementTree.fromstring(raw[said.end() :].decode(said[1].decode("ascii")))
 
 
 def _list_box(item: ElementTree.Element, part: str) -> ListedBox:
