@@ -113,10 +113,21 @@ def test_a_coco_folder_with_two_places_of_pictures(tmp_path: Path, picture: Save
             "annotations in several formats: yolo (labels/a.txt), coco (instances_x.json)",
             id="a folder with YOLO and COCO",
         ),
+        pytest.param(
+            ["boxes.csv", "instances_x.json"],
+            "annotations in several formats: coco (instances_x.json), csv (boxes.csv)",
+            id="a folder with COCO and a table",
+        ),
+        pytest.param(
+            ["A/data.yaml", "A/labels/a.txt", "B/data.yaml", "B/labels/a.txt"],
+            "no set, but a folder of sets (A/data.yaml, B/data.yaml)",
+            id="a folder of two YOLO sets",
+        ),
     ],
 )
 def test_folders_that_hold_several_sets(files: list[str], says: str, tmp_path: Path, every: Every) -> None:
     texts = {".xml": "<annotation/>", ".txt": "0 .5 .5 .1 .1", ".json": coco_text("a.jpg")}
+    texts |= {".yaml": "names: [cup]", ".csv": "image,class,xmin,ymin,xmax,ymax\na.jpg,cup,1,1,9,9"}
     for name in files:
         put(tmp_path, name, texts[Path(name).suffix])
     with pytest.raises(UnivgError) as told:

@@ -129,6 +129,10 @@ class YoloFolder:
                 folder.base = folder.base if folder.base in place.parents else place
             if configs or lists:
                 return folder
+        within = [file for file in sorted(path.rglob("*.yaml")) if is_yolo_config(file)]
+        if within:
+            sets = ", ".join(file.relative_to(path).as_posix() for file in within[:5])
+            raise UnivgError(f"no set, but a folder of sets ({sets})", path, "give the folder of one of them")
         fix = "write classes.txt, one name a line from class 0 on, or data.yaml, into the folder"
         raise UnivgError("the names of the classes are nowhere (no data.yaml, no classes.txt)", path, fix)
 

@@ -64,14 +64,14 @@ def _find_in_folder(path: Path) -> str | None:
         found["yolo"] = labels
     if rows := next(path.rglob("*.parquet"), None) or next(path.rglob("*.arrow"), None):
         found[""] = rows
-    elif coco := find_coco_files(path):
+    if coco := find_coco_files(path):
         found["coco"] = coco[0]
-    elif find_table_files(path):
-        table = choose_table(path)
+    if tables := find_table_files(path):
+        table = tables[0] if found else choose_table(path)
         found[find_table_format(table) or "csv"] = table
-    elif not found and in_json is not None:
+    if not found and in_json is not None:
         return in_json[0]
-    elif not found and holds_object(path):
+    if not found and holds_object(path):
         raise UnivgError("no folder of a format that is known", path, "name one of its files")
     if len(found) > 1:
         several = ", ".join(f"{name or 'rows'} ({file.relative_to(path)})" for name, file in found.items())
