@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -284,3 +285,18 @@ def test_the_import_script_is_plain_python_of_its_own(pictures: Path) -> None:
     script = (path / "import_fiftyone.py").read_text("utf-8")
     compile(script, "import_fiftyone.py", "exec")
     assert not re.search(r"import univg|from univg", script)
+
+
+@pytest.mark.parametrize(
+    "to", ["coco", "label_studio", "fiftyone", "verl", "easyr1", "yolo", "jsonl", "llamafactory"]
+)
+def test_names_that_are_no_unicode(to: str, tmp_path: Path) -> None:
+    """Told in the manual as: a file whose name is not UTF-8, or a broken sign in a text."""
+    folder = tmp_path / "pictures"
+    odd = os.fsdecode(b"caf\xe9.jpg")
+    draw(folder / "a.jpg"), draw(folder / odd)
+    samples = [one("a.jpg"), one(odd, source=f"yolo#{odd}"), one("a.jpg", "Where is \ud83d?")]
+    path, count, faults, _ = write(folder, to, samples)
+    assert [fault.kind for fault in faults] == ["bad_field"] * (3 - count)
+    assert count == {"yolo": 2, "jsonl": 3, "llamafactory": 3}.get(to, 1) and path.exists()
+    assert all("convmv" in fault.fix for fault in faults)

@@ -67,7 +67,10 @@ def _open_list(out: Path | None) -> Iterator[IO[str] | None]:
     try:
         if not out.parent.is_dir():
             raise NotADirectoryError(20, "no such folder")
-        with replacing(out) as partial, partial.open("w", encoding="utf-8") as file:
+        with (
+            replacing(out) as partial,
+            partial.open("w", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             yield file
     except OSError as error:
         raise UnivgError(f"cannot be written ({error.strerror})", out, "name another --out") from error

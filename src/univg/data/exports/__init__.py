@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +22,8 @@ from univg.data.exports.frameworks import (
 from univg.data.exports.label_studio import write_label_studio
 from univg.data.exports.ms_swift import write_ms_swift
 from univg.data.exports.settings import Export, Writer
-from univg.data.formats.faults import RecordFault, report
+from univg.data.formats.faults import RecordFault, Unusable, report
+from univg.data.formats.fields import shorten
 from univg.data.formats.image_root import stored_size
 from univg.errors import UnivgError
 from univg.grounding.samples import GroundingSample
@@ -61,6 +64,9 @@ SUFFIXES: dict[str, str] = {
 _AS_STORED = ("sharegpt", "llamafactory", "verl", "easyr1")
 """Formats that name pictures for frameworks which pass over EXIF."""
 
+_ESCAPED = ("jsonl", "sharegpt", "llamafactory", "trl", "ms_swift")
+"""Formats that hold any text, even one that is not Unicode."""
+
 PICTURED = ("ms_swift", "yolo", "coco", "label_studio", "fiftyone")
 """Formats whose boxes are measured on the pictures, or that hold them."""
 
@@ -75,7 +81,24 @@ def export(samples: Iterable[GroundingSample], to: str, out: str | os.PathLike[s
     if to not in EXPORTS:
         raise UnivgError("no such format", to, f"choose from {', '.join(EXPORTS)}")
     placed = _place_images(samples, how)
+    if to not in _ESCAPED:
+        placed = _keep_texts(placed, how, classes_only=to == "yolo")
     return EXPORTS[to](Path(out), _tell_turned(placed, how) if to in _AS_STORED else placed, how)
+
+
+def _keep_texts(
+    samples: Iterable[GroundingSample], how: Export, classes_only: bool
+) -> Iterator[GroundingSample]:
+    """Yield the samples whose texts are Unicode; names of files that come from other machines may be none."""
+    for sample in samples:
+        with how.reporting(sample):
+            row = sample.to_json()
+            kept = [row["query"], row["extra"]] if classes_only else row
+            text = json.dumps(kept, ensure_ascii=False)
+            if odd := re.search(r"\S*[\ud800-\udfff]\S*", text):
+                cause = f"it holds what is no Unicode, which this format cannot hold: {shorten(odd[0])}"
+                raise Unusable("bad_field", cause, "name it anew (convmv -f gbk -t utf-8 renames files)")
+            yield sample
 
 
 def _tell_turned(samples: Iterable[GroundingSample], how: Export) -> Iterator[GroundingSample]:
