@@ -222,7 +222,9 @@ def test_split_shares_no_picture(made: Path, capsys: pytest.CaptureFixture[str])
 
 def test_a_split_of_nothing_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "i.json"
-    path.write_text(json.dumps({"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []}))
+    path.write_text(
+        json.dumps({"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []})
+    )
     code, told, _ = call(capsys, "split", path, "--format", "coco", "--out", tmp_path / "split")
     assert code == 1 and "0 samples" in told
 

@@ -113,8 +113,8 @@ def _tell_turned(samples: Iterable[GroundingSample], how: Export) -> Iterator[Gr
         yield sample
     if names := [name for name, is_turned in turned.items() if is_turned]:
         how.note(
-            f"{len(names)} photographs are stored on their side (EXIF), as {names[0]}: boxes lie on the upright picture, "
-            "and LLaMA-Factory, verl and EasyR1 open what is stored: turn the files first"
+            f"{len(names)} photographs are stored on their side (EXIF), as {names[0]}: boxes lie on the upright "
+            "picture, and LLaMA-Factory, verl and EasyR1 open what is stored: turn the files first"
         )
 
 
