@@ -590,7 +590,9 @@ def test_a_record_that_lacks_a_field_hides_no_format(put: Callable[..., Path]) -
         detect(put([own]))
     path = put([own, {**own, "task": "diff"}])
     samples, (fault,), _ = every(path)
-    assert len(samples) == 1 and (fault.record, fault.kind) == ("univg#0", "bad_field") and "task" in fault.cause
+    assert (
+        len(samples) == 1 and (fault.record, fault.kind) == ("univg#0", "bad_field") and "task" in fault.cause
+    )
 
 
 def test_paths_that_are_not_there(tmp_path: Path, put: Callable[..., Path]) -> None:
