@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from univg.data.detection import DETECTION
+from univg.data.formats.records import Source
 from univg.data.readers import RecordFault, read
 from univg.grounding.samples import GroundingSample
 
@@ -160,6 +162,34 @@ def test_an_object_written_twice_counts_once(
     (sample,), (fault,), _ = every(coco([(1, "a.jpg"), (7, "a.jpg")], [(1, CUP), (7, CUP)]))
     assert (sample.boxes, sample.query) == ((CUP_UNIT,), "Locate the cup in the image.")
     assert (fault.kind, fault.usable) == ("repeated_box", True)
+
+
+@pytest.mark.parametrize(
+    "bbox", [None, [20, "x", 5, 5], [90, 10, -50, 40], [5000, 4000, 90, 90], [float("nan")] * 4]
+)
+def test_beside_an_object_of_unknown_place_none_is_the_only_one(
+    bbox: Any, coco: Callable[..., Path], every: Callable[..., Everything], tmp_path: Path
+) -> None:
+    lost = annotation(id=2, bbox=bbox)
+    path = coco([(1, "a.jpg"), (2, "b.jpg")], [annotation(), lost, annotation(id=3, image_id=2)])
+    (sample,), (fault,), notes = every(path)
+    assert (sample.images, fault.record) == (("b.jpg",), "coco#1@2")
+    assert any("1 question(s) are not asked" in note for note in notes)
+    (read_whole,) = [
+        image
+        for image in DETECTION["coco"](Source.of(path, on_fault=lambda fault: None))
+        if image.name == "a.jpg"
+    ]
+    assert (
+        sum(instance.category == "cup" for instance in read_whole.instances) == 2
+    )  # `build` counts two cups, too
+
+
+def test_a_click_that_drew_nothing_is_no_object(
+    coco: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    (sample,), (fault,), _ = every(coco([(1, "a.jpg")], [annotation(), annotation(id=2, bbox=[7, 7, 0, 0])]))
+    assert (sample.query, fault.kind) == ("Locate the cup in the image.", "degenerate_box")
 
 
 def test_a_name_in_another_folder_is_not_this_picture(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from univg.data.detection.coco_folder import choose_coco_file, find_coco_pictures
 from univg.data.detection.images import DetectionImage
-from univg.data.detection.listing import ListedBox, ListedImage, gather_images
+from univg.data.detection.listing import ListedBox, ListedImage, gather_images, list_box
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import clean_path, find_numbers, read_box, read_flag, shorten
 from univg.data.formats.json_stream import read_items
@@ -175,8 +176,8 @@ def _list_box(source: Source, coco: _Coco, annotation: Mapping[str, Any], part: 
         raise Unusable("missing_field", f"its category {category_id} has no name")
     passed = next((word for flag, word in _FLAGS.items() if read_flag(annotation.get(flag), flag)), "")
     track = annotation.get("track_id", annotation.get("instance_id"))
-    numbers = _read_bbox(source, annotation)
-    return ListedBox(part, name, numbers, passed, None if track is None else str(track))
+    read = partial(_read_bbox, source, annotation)
+    return list_box(part, name, read, passed, None if track is None else str(track))
 
 
 def _holds_box(bbox: Any) -> bool:

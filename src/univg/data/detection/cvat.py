@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 
 from univg.data.detection.beside import list_pictures
 from univg.data.detection.images import DetectionImage
-from univg.data.detection.listing import ListedBox, ListedImage, gather_images
+from univg.data.detection.listing import ListedBox, ListedImage, gather_images, list_box
 from univg.data.detection.shapes import ellipse_extent, extent, read_number, read_points, turn
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import clean_path, find_numbers, read_flag, shorten
@@ -165,7 +165,7 @@ class _File:
             raise Unusable("missing_field", f"the {shape.tag} has no 'label'")
         said = {item.get("name", "").lower(): item.text for item in shape if item.tag == "attribute"}
         passed = next((word for flag, word in _FLAGS.items() if read_flag(said.get(flag), flag)), "")
-        return ListedBox(part, category, _read_extent(self.source, shape), passed)
+        return list_box(part, category, partial(_read_extent, self.source, shape), passed)
 
 
 def _read_extent(source: Source, shape: ElementTree.Element) -> Box:

@@ -11,11 +11,12 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from univg.data.detection.addresses import Pictures, looks_like_picture
 from univg.data.detection.images import DetectionImage
-from univg.data.detection.listing import ListedBox, ListedImage, gather_images
+from univg.data.detection.listing import ListedBox, ListedImage, gather_images, list_box
 from univg.data.detection.regions import (
     LABELS,
     Region,
@@ -247,9 +248,8 @@ def _list_images(source: Source, task: _Task, regions: list[Region], pictures: P
             size = read_stated((region.get("original_width"), region.get("original_height")))
             if size is not None:
                 stated[address].add(size)
-            numbers = read_extent(source, region, size)
             for label in name_labels(region, labels.get(str(region.get("id")), [])):
-                boxes[address].append(ListedBox(part, label, numbers))
+                boxes[address].append(list_box(part, label, partial(read_extent, source, region, size)))
     # Of several fields with images some may only be shown beside: nobody says that nothing is on those.
     drawn_on = [
         shown for shown in task.images.values() if len(task.images) == 1 or any(map(boxes.get, shown))

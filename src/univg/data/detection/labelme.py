@@ -12,12 +12,13 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from univg.data.detection.beside import PictureSearch
 from univg.data.detection.images import DetectionImage
-from univg.data.detection.listing import ListedBox, ListedImage, gather_images
+from univg.data.detection.listing import ListedBox, ListedImage, gather_images, list_box
 from univg.data.detection.shapes import extent, read_points
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import get_list, read_flag, shorten
@@ -156,7 +157,8 @@ def _list_box(source: Source, shape: Mapping[str, Any], part: str) -> ListedBox:
     category = label.strip() if isinstance(label, str) else ""
     if not category:
         raise Unusable("missing_field", "the shape has no 'label'")
-    return ListedBox(part, category, _read_extent(source, shape), _find_why_passed_over(shape, category))
+    why = _find_why_passed_over(shape, category)
+    return list_box(part, category, partial(_read_extent, source, shape), why)
 
 
 def _find_why_passed_over(shape: Mapping[str, Any], category: str) -> str:

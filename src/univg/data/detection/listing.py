@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -24,7 +24,7 @@ from univg.data.formats.scale import UNIT_LIMIT, Scale, apply_scale, decide_scal
 from univg.errors import UnivgError
 from univg.grounding.boxes import Box, SizeWH, clip_unit, is_degenerate, unit_to_px
 
-__all__ = ["Form", "ListedBox", "ListedImage", "gather_images"]
+__all__ = ["Form", "ListedBox", "ListedImage", "gather_images", "list_box"]
 
 Form: TypeAlias = Literal["corners", "sides", "centre"]
 """How four numbers make a box: x1 y1 x2 y2; x y width height; or centre x, centre y, width, height."""
@@ -38,19 +38,34 @@ _SLACK = 0.01
 _ROUNDING = 0.5
 """Of a pixel: less outside the image is rounding; more is a box that was drawn for another picture."""
 _UNIT_FRAME: SizeWH = (1, 1)
+_WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 _FAR = 0.5
 """Of the image's sides: outside by more in both directions is another scale, not a sloppy edge."""
 
 
 @dataclass(slots=True)
 class ListedBox:
-    """An object as a file lists it: the four `numbers` as written. `passed_over` says why it is no target, if so."""
+    """An object as a file lists it: the four `numbers` as written. `passed_over` says why it is no target, if so.
+
+    `unread` is what is wrong with numbers that could not be read: the object is there all the same.
+    """
 
     record: str
     category: str
     numbers: Box
     passed_over: str = ""
     track: str | None = None
+    unread: Unusable | None = None
+
+
+def list_box(
+    record: str, category: str, read: Callable[[], Box], passed_over: str = "", track: str | None = None
+) -> ListedBox:
+    """Return an object whose numbers `read` reads, or raises as `Unusable`."""
+    try:
+        return ListedBox(record, category, read(), passed_over, track)
+    except Unusable as fault:
+        return ListedBox(record, category, _WHOLE, passed_over, track, fault)
 
 
 @dataclass(slots=True)
@@ -78,6 +93,8 @@ class _Placed:
     name: str
     path: Path | None
     size_wh: SizeWH
+    lost: list[str] = field(default_factory=list)
+    """The categories of objects that are there, but nobody knows where."""
 
 
 def gather_images(
@@ -94,6 +111,8 @@ def gather_images(
     together, an object written twice counts once.
     """
     placed = _place(source, list(listed))
+    for image in placed:
+        _set_unread_apart(source, image)
     boxes = [(box, image.size_wh) for image in placed for box in image.listed.boxes]
     frame = _guess_frame(boxes, scale)
     form = _decide_form(source, boxes, form, frame)
@@ -279,7 +298,7 @@ def _make_image(source: Source, same: list[_Placed], form: Form, scale: Scale) -
     for image in same:
         for listed in image.listed.boxes:
             with source.reporting(listed.record):
-                box = _make_box(source, listed, form, scale, image.size_wh)
+                box = _try_box(source, image, listed, form, scale)
                 if (listed.category, box) in instances:
                     cause = f"{listed.category} at {_show(_corners(listed.numbers, form))} is written twice"
                     fault = RecordFault(listed.record, "repeated_box", cause, usable=True)
@@ -287,10 +306,31 @@ def _make_image(source: Source, same: list[_Placed], form: Form, scale: Scale) -
                     continue
                 instance = Instance(listed.category, box, not listed.passed_over, listed.track)
                 instances[listed.category, box] = instance
+    for category in dict.fromkeys(category for image in same for category in image.lost):
+        # How many there are is not known, so that none of the others can be called the only one.
+        instances.setdefault((category, _WHOLE), Instance(category, _WHOLE, alone=False))
     entry = first.listed
     return DetectionImage(
         first.name, entry.record, first.size_wh, tuple(instances.values()), entry.video, entry.frame
     )
+
+
+def _set_unread_apart(source: Source, image: _Placed) -> None:
+    for box in image.listed.boxes:
+        if box.unread is not None:
+            image.lost.append(box.category)
+            with source.reporting(box.record):
+                raise box.unread
+    image.listed.boxes = [box for box in image.listed.boxes if box.unread is None]
+
+
+def _try_box(source: Source, image: _Placed, listed: ListedBox, form: Form, scale: Scale) -> Box:
+    try:
+        return _make_box(source, listed, form, scale, image.size_wh)
+    except Unusable as fault:
+        if fault.kind != "degenerate_box":  # a click that drew nothing is no object
+            image.lost.append(listed.category)
+        raise
 
 
 def _make_box(source: Source, listed: ListedBox, form: Form, scale: Scale, size_wh: SizeWH) -> Box:

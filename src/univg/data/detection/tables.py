@@ -11,10 +11,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from univg.data.detection.images import DetectionImage
-from univg.data.detection.listing import ListedBox, ListedImage, gather_images
+from univg.data.detection.listing import ListedImage, gather_images, list_box
 from univg.data.detection.table_cells import Table, read_cell_number, read_table
 from univg.data.detection.table_columns import (
     Columns,
@@ -142,15 +143,16 @@ class _Listing:
         sizes = self.sizes.setdefault(name, Counter())
         if (size := read_stated(stated)) is not None:
             sizes[f"{size[0]}x{size[1]}"] += 1
-        numbers = _read_box(self.source, self.table, cells, columns)
-        if numbers is None:
+        written = [cells[k].strip() for k in columns.box]
+        if all(text.lower() in _BLANK for text in written):
             self.without += 1
             return
         label = cells[columns.label].strip()
         if not label:
             raise Unusable("missing_field", "the row has a box and no class")
         passed = next((word for k, word in columns.flags.items() if _is_set(cells[k], word)), "")
-        entry.boxes.append(ListedBox(record, self.name_class(label), numbers, passed))
+        read = partial(_read_box, self.source, self.table, written)
+        entry.boxes.append(list_box(record, self.name_class(label), read, passed))
 
 
 def _is_set(cell: str, name: str) -> bool:
@@ -174,12 +176,9 @@ def _is_same(one: str, other: str) -> bool:
     return one == other or other in (Path(one).stem, one) or one == Path(other).stem
 
 
-def _read_box(source: Source, table: Table, cells: Sequence[str], columns: Columns) -> Box | None:
-    """Return the four numbers of a row as they are written; None if all are blank."""
-    written = [cells[k].strip() for k in columns.box]
+def _read_box(source: Source, table: Table, written: Sequence[str]) -> Box:
+    """Return the four numbers of a row as they are written."""
     blank = [text.lower() in _BLANK for text in written]
-    if all(blank):
-        return None
     if any(blank):
         raise Unusable("bad_box", f"the row has {blank.count(False)} of {len(blank)} numbers of a box")
     if len(written) == 1:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 from univg.data.detection.beside import PictureSearch, list_pictures
 from univg.data.detection.images import DetectionImage
-from univg.data.detection.listing import ListedBox, ListedImage, gather_images
+from univg.data.detection.listing import ListedBox, ListedImage, gather_images, list_box
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import find_numbers, read_box, read_flag
 from univg.data.formats.records import Source
@@ -80,7 +81,7 @@ def _list_box(item: ElementTree.Element, part: str) -> ListedBox:
     if not category:
         raise Unusable("missing_field", "the object has no 'name'")
     passed = next((word for flag, word in _FLAGS.items() if read_flag(_find_text(item, flag), flag)), "")
-    return ListedBox(part, category, _read_corners(item), passed)
+    return list_box(part, category, partial(_read_corners, item), passed)
 
 
 def _read_corners(item: ElementTree.Element) -> Box:

@@ -11,10 +11,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from univg.data.detection.images import DetectionImage
-from univg.data.detection.listing import ListedBox, ListedImage, gather_images
+from univg.data.detection.listing import ListedBox, ListedImage, gather_images, list_box
 from univg.data.detection.voc import list_pictures
 from univg.data.detection.yolo_folder import YoloFolder, name_place, read_lines
 from univg.data.formats.faults import Unusable
@@ -192,7 +193,8 @@ def _has_points(line: _Line) -> bool:
 
 
 def _list_box(source: Source, folder: YoloFolder, line: _Line, keypoints: int) -> ListedBox:
-    return ListedBox(line.record, _find_class(folder, line.class_text), _find_box(source, line, keypoints))
+    category = _find_class(folder, line.class_text)
+    return list_box(line.record, category, partial(_find_box, source, line, keypoints))
 
 
 def _find_box(source: Source, line: _Line, keypoints: int) -> Box:
