@@ -44,5 +44,6 @@ def _ask(source: Source, images: Iterable[DetectionImage]) -> Iterator[Grounding
             )
     if unfair:
         source.note(
-            f"{unfair} question(s) are not asked: beside the targets of their category are others that are none"
+            f"{unfair} question(s) are not asked: beside the targets of their category are others that are none, "
+            "or whose place is not known"
         )
