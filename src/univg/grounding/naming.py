@@ -34,6 +34,8 @@ class Naming(NamedTuple):
     boxes: list[Named]
     layouts: list[tuple[int, tuple[str, ...]]]
     sizes: list[tuple[Decimal, Decimal]]
+    unread: bool
+    """Whether there is a box of which a name is missing."""
 
 
 _CORNERS = {"topleft", "topright", "bottomleft", "bottomright", "center"}
@@ -48,7 +50,7 @@ def find_named(tokens: Sequence[Token]) -> Naming:
     for token in tokens:
         binder.take(token)
     binder.finish()
-    return Naming(binder.boxes, binder.layouts, binder.sizes)
+    return Naming(binder.boxes, binder.layouts, binder.sizes, binder.unread)
 
 
 def value_of(token: Token) -> Decimal:
@@ -71,7 +73,7 @@ class _Binder:
         self.layouts: list[tuple[int, tuple[str, ...]]] = []
         self.sizes: list[tuple[Decimal, Decimal]] = []
         self.bound: dict[str, Token] = {}
-        self.weak = False
+        self.weak = self.unread = False
         self.owner: list[str] = []
         self.forget()
         self.gap: list[str] = []  # since the last number
@@ -221,6 +223,7 @@ class _Binder:
     def restart(self) -> None:
         if {"w", "h"} == self.bound.keys():
             self.sizes.append((value_of(self.bound["w"]), value_of(self.bound["h"])))
+        self.unread = self.unread or len(self.bound) > 2
         self.bound, self.weak, self.last, self.owner = {}, False, "", []
 
     def emit(self) -> None:

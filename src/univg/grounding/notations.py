@@ -31,29 +31,34 @@ __all__ = ["Answer", "find_written"]
 
 
 class Answer(NamedTuple):
-    """What stands in an answer: its boxes, whether one was broken off, and its text without labels and the like."""
+    """What stands in an answer: its boxes, whether one was broken off, its text without labels and the like, and
+    whether beside its boxes stands one that cannot be read."""
 
     boxes: list[Written]
     broken_off: bool
     text: str
+    unread: bool = False
 
 
 def find_written(text: str, cut: bool = False) -> Answer:
     """Find the boxes of an answer. A number that reaches the end of a bracket never closed, or with ``cut`` (it was
     broken off) of the answer, may lack digits and is not believed."""
-    lexed = lex(straighten(text))
+    text = straighten(text)
+    lexed = lex(text)
     if not any(token.kind in ("number", "loc") for token in lexed.tokens):
         return Answer([], False, lexed.text)
     walk = _Walk(lexed, cut)
     last = lexed.tokens[-1]
     lacking = last.kind == "number" and (walk.broken_off or (cut and last.end == len(text)))
     naming = find_named(lexed.tokens[:-1] if lacking else lexed.tokens)
-    boxes = Choice(walk.shapes, walk.bare, walk.failed, naming, walk.owners).make()
-    return Answer(boxes, walk.broken_off, lexed.text)
+    choice = Choice(walk.shapes, walk.bare, walk.failed, naming, walk.owners)
+    boxes = choice.make()
+    unread = walk.unread or naming.unread or (walk.odd and not choice.keyed)
+    return Answer(boxes, walk.broken_off, lexed.text, unread and bool(boxes))
 
 
 _BRIDGES = {"filler", "dash", "joiner", "separator", "template"}
-_LIST_SIGNS = {",", ";", "\n", "_", '"', "'", "\\"}
+_LIST_SIGNS = {",", ";", "\n", "_", '"', "'", "\\", "|"}
 _Y_NAMES = {"y", "y0", "y1", "y2", "top", "bottom", "cy"}
 
 
@@ -88,6 +93,7 @@ class _Walk:
         self.shapes: list[Shape] = []
         self.bare: list[Shape] = []
         self.failed = self.broken_off = self.finishing = False
+        self.unread = self.odd = False  # a box under a key, or a list beside boxes, that is none
         self.here = Bracket()
         self.after_name = False
         self.locs: list[Token] = []
@@ -186,10 +192,11 @@ class _Walk:
         elif len(numbers) == 4:
             self.add_flat(numbers, here.start, end, self.shapes)
         elif len(numbers) % 2 == 0 and (len(numbers) == 8 or (key == "polygon" and len(numbers) > 4)):
-            pairs = zip(numbers[0::2], numbers[1::2], strict=True)
-            self.add_polygon([Point(x, y, here.start, end) for x, y in pairs], whole=key in BOX_KEYS)
+            self.add_outline(numbers)
         elif key in BOX_KEYS:
-            self.failed = True
+            self.failed = self.unread = True
+        elif not key and len(numbers) > 2 and "[" in (here.sign, here.parent.sign if here.parent else ""):
+            self.odd = True
 
     def end_run(self) -> None:
         self.end_numbers()
@@ -209,9 +216,15 @@ class _Walk:
         here.numbers, here.signs = [], []
         here.mixed = True
         lines = [numbers] if len(numbers) == 4 else [part for part in _split(numbers, signs, ";\n") if part]
-        if not all(len(line) == 4 for line in lines) or (self.cut and numbers[-1].end == self.end_of_text):
-            return
         keyed = here.force[0] in BOX_KEYS and here.key[0] in BOX_KEYS
+        if self.cut and numbers[-1].end == self.end_of_text:
+            return
+        if keyed and len(numbers) > 4 and (len(numbers) == 8 or here.force[0] == "polygon"):
+            self.add_outline(numbers)
+            return
+        if not all(len(line) == 4 for line in lines):
+            self.unread = self.unread or (keyed and len(numbers) > 2)
+            return
         for line in lines:
             self.add_flat(line, line[0].start, line[-1].end, self.shapes if keyed else self.bare)
 
@@ -235,7 +248,7 @@ class _Walk:
             own = here.image if here.sign != "{" else None
             into.append(Shape(written, key, key_at, here, own, self.top_image, tuple(numbers)))
         elif key in BOX_KEYS:
-            self.failed = True
+            self.failed = self.unread = True
 
     def add_flat(self, numbers: Sequence[Token], start: int, end: int, into: list[Shape]) -> None:
         a, b, c, d = numbers
@@ -252,6 +265,7 @@ class _Walk:
         if len(points) == 5 and (points[0].x.text, points[0].y.text) == (points[4].x.text, points[4].y.text):
             points.pop()  # an outline that is closed
         if len(points) < 2:
+            self.unread = self.unread or (key in BOX_KEYS and whole)
             return
         fours = [points[at : at + 4] for at in range(0, len(points), 4)]
         if key == "polygon" and len(points) > 2:
@@ -265,7 +279,6 @@ class _Walk:
             self.add_polygon(points, whole)
         elif (
             len(points) % 2
-            and (whole or key in BOX_KEYS)
             and not (self.finishing and (self.cut or self.broken_off))
         ):
             self.add_pair(points[0], points[1], several_ways=True)
@@ -282,6 +295,15 @@ class _Walk:
         sure = self.here.force[0] == "polygon" or is_rectangle(points) or (whole and goes_round(points))
         written = measure(points, several_ways=not sure)
         self.add(written, self.shapes, [number for point in points for number in (point.x, point.y)])
+
+    def add_outline(self, numbers: Sequence[Token]) -> None:
+        """Add the extent of the points that a run of numbers makes."""
+        pairs = zip(numbers[0::2], numbers[1::2], strict=False)
+        points = [Point(x, y, x.start, y.end) for x, y in pairs]
+        if len(numbers) % 2:
+            self.unread = True
+        else:
+            self.add_polygon(points, whole=self.here.force[0] in BOX_KEYS)
 
     def add_locs(self) -> None:
         """Add a box of location tokens: <loc0123> is PaliGemma's (y first, 1024 steps), <loc_12> is Florence's."""

@@ -33,6 +33,7 @@ Fault: TypeAlias = Literal[
     "unknown_image",
     "degenerate_box",
     "several_answers",
+    "unread_box",
     "several_boxes",
     "inverted_box",
     "out_of_range",
@@ -47,6 +48,7 @@ FAULTS: dict[Fault, str] = {
     "unknown_image": "a box said to be on an image that there is not, or by a number that may count from 0 or 1",
     "degenerate_box": "coordinates that enclose no area inside the image",
     "several_answers": "more than one <answer>; the first one counts",
+    "unread_box": "a further box that cannot be read beside one that can; it is left out",
     "several_boxes": "more than one box in the answer; the first one counts",
     "inverted_box": "x2 < x1 or y2 < y1; the corners were put in order",
     "out_of_range": "a coordinate outside the image; it was clipped",
@@ -54,7 +56,10 @@ FAULTS: dict[Fault, str] = {
 """Every fault and what it means. Of several, the one standing first here is named."""
 
 FAULTS_WITH_BOX: frozenset[Fault] = frozenset(
-    {"truncated", "unknown_image", "several_answers", "several_boxes", "inverted_box", "out_of_range"}
+    {
+        *("truncated", "unknown_image", "several_answers", "unread_box"),
+        *("several_boxes", "inverted_box", "out_of_range"),
+    }
 )
 """Faults after which a box may remain (after all but ``truncated`` and ``unknown_image`` it always does)."""
 
@@ -214,6 +219,8 @@ def _find_boxes(
         return (), faults | {"no_box"}
     if any(one.several_ways or (one.pixel and asked.frame != "pixel") for one in answer.boxes):
         return (), faults | {"ambiguous_box"}
+    if answer.unread:
+        faults.add("unread_box")
     if len(answer.boxes) > 1:
         faults.add("several_boxes")
     boxes = tuple(_mend(_place(answer, asked, sizes, whole, faults), faults))

@@ -188,6 +188,7 @@ class Choice:
     ) -> None:
         self.named, self.owners, self.failed = naming.boxes, owners, failed
         used = {token.start for one in naming.boxes for token in one.tokens}
+        self.keyed = False
         self.shapes = [shape for shape in shapes if not any(n.start in used for n in shape.numbers)]
         self.bare = [shape for shape in bare if not any(n.start in used for n in shape.numbers)]
         self.layouts = sorted(naming.layouts)
@@ -203,6 +204,7 @@ class Choice:
         keyed = [shape for shape in self.shapes if shape.key in BOX_KEYS]
         keyed += filter(None, map(self.place, self.named))
         keyed.sort(key=lambda shape: shape.written.start)
+        self.keyed = bool(keyed)
         if keyed:
             boxes = [*self.settle(keyed)]
             said = {_value(box) for box in boxes}
