@@ -6,6 +6,7 @@ no number of theirs is taken for a coordinate.
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, TypeAlias, cast
@@ -65,24 +66,49 @@ _STRAIGHT = {
 
 
 def straighten(text: str) -> str:
-    """Return the text with full-width digits, signs and brackets as plain ones, every position kept.
+    r"""Return the text with full-width digits, signs and brackets, HTML's entities and LaTeX's ways as plain ones.
 
-    >>> straighten("（１０，２０）")
-    '(10,20)'
+    >>> straighten("（１０，２０）"), straighten(r"&quot;$x_{\min}$&quot;=\left(1, 2\right)")
+    ('(10,20)', '"$x_min$"= (1, 2 )')
     """
-    return text.translate(_STRAIGHT)
+    text = (html.unescape(text) if "&" in text else text).translate(_STRAIGHT)
+    if "\\" in text or "$" in text:
+        for pattern, plain in _LATEX:
+            text = pattern.sub(plain, text)
+    return text
+
+
+_LATEX = [
+    (re.compile(pattern), plain)
+    for pattern, plain in (
+        (r"\\(?:text|math)(?:bf|it|rm|tt)?\s?\{([^{}\\]{0,40})\}", r"\1"),
+        (r"(?<![A-Za-z])([A-Za-z])_(?:\{\s?\\?|\\)([A-Za-z]{1,8}|\d)(?:\s?\})?", r"\1_\2"),
+        (r"\\(?:left|right|[bB]igg?[lr]?|[,;! ]|q?quad)(?![A-Za-z])", " "),
+        (r"\\(?:[lL]ong)?rightarrow(?![A-Za-z])", "→"),
+        (r"\\leq?(?![A-Za-z])", "<"),
+        (r"\\[nrt](?![a-z])", "\n"),  # escaped twice
+        (r"\\(?:begin|end)\{[a-z]{1,9}\*?\}", " "),
+        (r"(?<=\d)\s?(?:&|\\\\)\s?(?=\d)", ", "),
+        (r"\$(?=\s?[(\[])|(?<=[)\]])\s?\$", " "),
+    )
+]
 
 
 # Every repetition is followed by something it cannot itself match, or bounded: linear on any text.
 _TOKEN = re.compile(
     r"""
-      (?P<loc><\s?loc_?(?P<bin>\d{1,4})\s?>)
+      (?P<loc><\s?(?:loc_?|(?P<patch>patch_index_))(?P<bin>\d{1,4})\s?>)
     | (?P<special><\|(?P<which>/?\w{1,24})\|>)
     | (?P<end></\s{0,2}\w{1,24}\s{0,2}>)
+    | (?P<bullet>(?:(?<=\n)|\A)[ \t]{0,8}[-*+•][ \t]{1,3}(?=[+-]?\.?\d))
     | (?P<number>(?<![A-Za-z\d])(?<!(?<!\.)\.)[+-]?(?:\d+(?:\.\d+|\.(?=\s{0,8}[,;)\]}]))?|\.\d+)(?:[eE][+-]?\d+)?)
       [ ]?(?P<mark>%|(?:px|pixels?)(?![A-Za-z])|像素)?(?![A-Za-z\d])
     | (?P<corner>(?<![A-Za-z])(?:top|upper|bottom|lower|left|right)(?:most)?[ -](?:hand[ -])?
       (?:left|right|top|upper|bottom|lower)(?:most)?(?![A-Za-z]))
+    | (?P<nth>(?:(?<![A-Za-z])(?:p|pt|corner|vertex)[ _-]?|顶点[ ]?|角点?[ ]?)[1-4](?![\w.,])[*"'`]{0,3}
+      (?:[ ]?(?:is[ ](?:located[ ])?at|is|at|为|是|在)\b[ ]?)?(?=\s?[:=]?\s?[*"'`]{0,3}\s?[(\[{]))
+    | (?P<extreme>(?<![A-Za-z])(?:(?:min|max)(?:imum)?[ -][xy]|[xy][ -](?:min|max)(?:imum)?)(?![A-Za-z\d])
+      |最[小大]的?[xy](?:坐标|值)?|(?<![A-Za-z])[xy](?:轴|坐标)?的?最[小大]值?)
     | (?P<word>[A-Za-z][A-Za-z0-9_]*)
     | (?P<chinese>左上|右下|右上|左下|上左|下右|上右|下左|中心
       |左边?界|右边?界|上边?界|下边?界|左[侧边缘]|右[侧边缘]|上[侧边缘]|下[侧边缘]|横坐标|纵坐标|水平方向|垂直方向|横向|纵向|宽度?|高度?|边界框|边框|检测框|包围盒|包围框|目标框|矩形框|坐标框
@@ -148,9 +174,15 @@ class _Scan:
                     mark=_MARKS[mark[:1]] if sound else "bad",
                 )
             elif match["loc"]:
-                yield Token("loc", start, self.at, match["bin"])
+                yield Token("loc", start, self.at, match["bin"], mark="patch" if match["patch"] else "")
             elif match["special"]:
                 yield from self._name(match["which"], start, tag=True)
+            elif group == "nth":  # the order says as much
+                yield Token("filler", start, self.at, " ")
+            elif group == "extreme":
+                low = match[0].lower()
+                end = "max" if "max" in low or "大" in low else "min"
+                yield from self._name(("x" if "x" in low.replace("max", "") else "y") + end, start, tag=False)
             elif group in ("word", "corner", "chinese"):
                 yield from self._name(match[group], start, tag=self.text[max(0, start - 1) : start] == "<")
             elif group == "quiet":

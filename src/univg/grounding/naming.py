@@ -41,6 +41,7 @@ class Naming(NamedTuple):
 _CORNERS = {"topleft", "topright", "bottomleft", "bottomright", "center"}
 _RANGE_SIGNS = {"..", "...", "-", "–", "—", "~", "<", "→"}
 _IS = {"is", "for", "as", "was", "为", "是"}
+_SIDES = {"left": "x", "right": "x", "top": "y", "bottom": "y"}
 _PATIENCE = 8  # words in "the top-left corner of the big red cup on the table is at"
 
 
@@ -144,7 +145,12 @@ class _Binder:
             self.bind(slot, self.loose, token.firm)  # 100 < x < 300
             self.gap.clear()
             return
-        if len(self.pending) < 4:
+        before, was_firm = self.pending[-1] if self.pending else ("", False)
+        if _SIDES.get(before) == slot:  # left edge at x=100
+            self.pending[-1] = (before, was_firm or token.firm)
+        elif slot in _SIDES and before[:1] == _SIDES[slot]:  # x1 (left): 100
+            self.pending[-1] = (slot, was_firm or token.firm)
+        elif len(self.pending) < 4:
             self.pending.append((slot, token.firm))
 
     def take_thing(self, token: Token) -> None:
@@ -223,7 +229,8 @@ class _Binder:
     def restart(self) -> None:
         if {"w", "h"} == self.bound.keys():
             self.sizes.append((value_of(self.bound["w"]), value_of(self.bound["h"])))
-        self.unread = self.unread or len(self.bound) > 2
+        lone = bool(self.boxes) and any(name.split()[0] in _CORNERS - {"center"} for name in self.bound)
+        self.unread = self.unread or lone or len(self.bound) > 2
         self.bound, self.weak, self.last, self.owner = {}, False, "", []
 
     def emit(self) -> None:
@@ -256,6 +263,11 @@ def _find_extent(
     bound: dict[str, Token], axis: str, sides: tuple[str, str], length: str, middle: str
 ) -> tuple[Decimal, Decimal] | None:
     """Return where a box begins and ends on one axis, if that follows from what is bound."""
+    if bound.keys() & {"x3", "y3", "x4", "y4"}:  # four corners
+        first = 0 if f"{axis}0" in bound else 1
+        corners = [f"{axis}{place}" for place in range(first, first + 4)]
+        at = [value_of(bound[name]) for name in corners if name in bound]
+        return (min(at), max(at)) if len(at) == 4 else None
     numbered = (f"{axis}0", f"{axis}1") if f"{axis}0" in bound else (f"{axis}1", f"{axis}2")
     ends = []
     for at, side in enumerate(sides):

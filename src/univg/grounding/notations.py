@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import NamedTuple
 
 from univg.grounding.lexing import Lexed, Token, lex, straighten
-from univg.grounding.naming import find_named
+from univg.grounding.naming import Edges, find_named
 from univg.grounding.shapes import (
     BOX_KEYS,
     Choice,
@@ -58,7 +59,8 @@ def find_written(text: str, cut: bool = False) -> Answer:
 
 
 _BRIDGES = {"filler", "dash", "joiner", "separator", "template"}
-_LIST_SIGNS = {",", ";", "\n", "_", '"', "'", "\\", "|"}
+_LIST_SIGNS = {",", ";", "\n", "_", '"', "'", "\\", "|", "*", "`"}
+_PAIR = ["n", ",", "n"]
 _Y_NAMES = {"y", "y0", "y1", "y2", "top", "bottom", "cy"}
 
 
@@ -75,6 +77,8 @@ class Bracket:
     numbers: list[Token] = field(default_factory=list)
     signs: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    led: int = 0
+    """Whether a word stands right before the numbers: 0, 1 (nothing but a label, perhaps), or 2 ("The plate reads 1 2")."""
     mixed: bool = False
     """Whether it holds anything but one run of numbers or of points."""
     image: ImageNumber | None = None
@@ -96,6 +100,9 @@ class _Walk:
         self.unread = self.odd = False  # a box under a key, or a list beside boxes, that is none
         self.here = Bracket()
         self.after_name = False
+        self.token: Token | None = None
+        self.before = ""  # the kind of the token read last, and how many things its line names before
+        self.words = 0
         self.locs: list[Token] = []
         self.owners: dict[int, Bracket] = {}
         self.top_image: ImageNumber | None = None
@@ -105,15 +112,21 @@ class _Walk:
 
     def take(self, token: Token) -> None:
         here, kind = self.here, token.kind
+        self.token = token
         if kind == "loc":
             self.locs.append(token)
-            if len(self.locs) == 4:
-                self.add_locs()
             return
-        self.locs.clear()
+        self.end_locs()
+        if token.kind in ("end", "open", "close") or token.text == "\n":
+            self.words = 0
+        elif kind in ("thing", "noun"):
+            self.words += 1
         if kind == "number":
             self.owners[token.start] = here
             self.end_points()
+            if not here.numbers:
+                few = self.words < 2 and self.before != "noun"
+                here.led = 0 if self.before not in ("thing", "noun") else 1 if few else 2
             here.numbers.append(token)
             here.signs.append("n")
         elif kind == "open":
@@ -127,15 +140,19 @@ class _Walk:
                 here.names.append(token.text)
             else:
                 self.end_numbers()
-            if token.text in ("left", "top"):
+            if token.text in ("left", "top", "center"):
                 self.end_points()
         elif kind in _BRIDGES:
             if token.text in _LIST_SIGNS:
                 here.signs += [token.text] if here.numbers else []
+            elif kind in ("dash", "joiner") and here.signs == _PAIR:
+                here.signs.append("to")
             elif here.numbers and not self.after_name:
                 self.end_numbers()
         else:
             self.take_other(token)
+        if token.text not in ('"', "'", "*", "`"):
+            self.before = kind
         self.after_name = kind == "slot" or (self.after_name and kind in _BRIDGES)
 
     def take_other(self, token: Token) -> None:
@@ -215,6 +232,8 @@ class _Walk:
         numbers, signs = here.numbers, here.signs
         here.numbers, here.signs = [], []
         here.mixed = True
+        if "to" in signs and (signs[:4] != [*_PAIR, "to"] or len(numbers) != 4):
+            return
         lines = [numbers] if len(numbers) == 4 else [part for part in _split(numbers, signs, ";\n") if part]
         keyed = here.force[0] in BOX_KEYS and here.key[0] in BOX_KEYS
         if self.cut and numbers[-1].end == self.end_of_text:
@@ -222,14 +241,19 @@ class _Walk:
         if keyed and len(numbers) > 4 and (len(numbers) == 8 or here.force[0] == "polygon"):
             self.add_outline(numbers)
             return
+        alone = here.led == 0 or (here.led == 1 and (self.finishing or signs[-1] == "\n"))
+        if not (keyed or here.sign or alone):
+            return
         if not all(len(line) == 4 for line in lines):
-            self.unread = self.unread or (keyed and len(numbers) > 2)
+            listed = here.sign in ("[", "(") and here.force[0] in BOX_KEYS and not here.names
+            self.unread = self.unread or listed or (keyed and len(numbers) > 2)
             return
         for line in lines:
             self.add_flat(line, line[0].start, line[-1].end, self.shapes if keyed else self.bare)
 
     def finish(self) -> None:
         self.finishing = True
+        self.end_locs()
         while self.here.parent is not None:
             if self.here.numbers:
                 self.broken_off = True
@@ -265,7 +289,8 @@ class _Walk:
         if len(points) == 5 and (points[0].x.text, points[0].y.text) == (points[4].x.text, points[4].y.text):
             points.pop()  # an outline that is closed
         if len(points) < 2:
-            self.unread = self.unread or (key in BOX_KEYS and whole)
+            ended = whole or (self.token is not None and self.token.kind == "end")
+            self.unread = self.unread or (key in BOX_KEYS and ended)
             return
         fours = [points[at : at + 4] for at in range(0, len(points), 4)]
         if key == "polygon" and len(points) > 2:
@@ -305,16 +330,41 @@ class _Walk:
         else:
             self.add_polygon(points, whole=self.here.force[0] in BOX_KEYS)
 
-    def add_locs(self) -> None:
-        """Add a box of location tokens: <loc0123> is PaliGemma's (y first, 1024 steps), <loc_12> is Florence's."""
-        a, b, c, d = (Token("number", token.start, token.end, token.text) for token in self.locs)
-        padded = all(len(token.text) == 4 for token in self.locs)
-        order = (b, a, d, c) if padded else (a, b, c, d)
-        written = write(order, a.start, d.end, per=1024 if padded else 1000)
-        self.locs.clear()
-        self.here.key, before = ("box", a.start), self.here.key
-        self.add(written, self.shapes)
-        self.here.key = before
+    def end_locs(self) -> None:
+        """Add the boxes of location tokens: <loc0123> is PaliGemma's (y first, 1024 steps), <loc_12> is Florence's,
+        <patch_index_0123> Kosmos-2's (two cells of 32 by 32)."""
+        locs, self.locs = self.locs, []
+        if not locs:
+            return
+        here, key = self.here, self.here.key
+        here.key = ("box", locs[0].start)
+        numbers = [Token("number", token.start, token.end, token.text) for token in locs]
+        step = 2 if locs[0].mark else 4
+        fours = [numbers[at : at + step] for at in range(0, len(numbers) - len(numbers) % step, step)]
+        if len(numbers) % step:
+            self.broken_off = self.broken_off or (self.finishing and self.cut)
+            self.failed = self.unread = True
+        points = [Point(x, y, x.start, y.end) for x, y in zip(numbers[0::2], numbers[1::2], strict=False)]
+        if len(locs) == 8 and len(locs[0].text) < 4 and not locs[0].mark and not are_two_boxes(points):
+            self.add_polygon(points, whole=True)
+            fours = []
+        for four in fours:
+            start, end = four[0].start, four[-1].end
+            if step == 2:
+                self.add(write(four, start, end, edges=_find_cells(*four)), self.shapes)
+            elif all(len(number.text) == 4 for number in four):
+                y1, x1, y2, x2 = four
+                self.add(write((x1, y1, x2, y2), start, end, per=1024), self.shapes)
+            else:
+                self.add(write(four, start, end, per=1000), self.shapes)
+        here.key = key
+
+
+def _find_cells(one: Token, other: Token) -> Edges:
+    """Return the box between the middles of two cells of 32 by 32, or around them where they stand in one line."""
+    (y1, x1), (y2, x2) = (divmod(int(token.text), 32) for token in (one, other))
+    half = Decimal(0 if x1 == x2 or y1 == y2 else "0.5")
+    return (x1 + half) / 32, (y1 + half) / 32, (x2 + 1 - half) / 32, (y2 + 1 - half) / 32
 
 
 def _split(numbers: Sequence[Token], signs: Sequence[str], at: str) -> list[list[Token]]:

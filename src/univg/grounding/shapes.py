@@ -208,7 +208,8 @@ class Choice:
         if keyed:
             boxes = [*self.settle(keyed)]
             said = {_value(box) for box in boxes}
-            loose = [self.put(shape) for shape in self.shapes if self.is_loose(shape)]
+            further = [*self.shapes, *(self.bare if self.layouts else [])]
+            loose = [self.put(shape) for shape in further if self.is_loose(shape)]
             return boxes + [box for box in loose if _value(box) not in said]
         if self.failed:
             return []
