@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["NAME", "NOUN", "ImageName", "find_names", "names_all"]
+__all__ = ["NAME", "NOUN", "ORDINALS", "ImageName", "find_names", "names_all"]
 
 
 class ImageName(NamedTuple):
@@ -17,7 +17,7 @@ class ImageName(NamedTuple):
     image: int
 
 
-_ORDINALS = (
+ORDINALS = (
     *("first", "second", "third", "fourth", "fifth", "sixth"),
     *("seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth"),
 )
@@ -25,6 +25,7 @@ _CARDINALS = (
     *("one", "two", "three", "four", "five", "six"),
     *("seven", "eight", "nine", "ten", "eleven", "twelve"),
 )
+_ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII")
 _CHINESE = ("一", "二", "三", "四", "五", "六", "七", "八", "九", "十", "十一", "十二")
 NOUN = r"(?:images?|imgs?|pictures?|pics?|photos?|photographs?|frames?|screenshots?|fig(?:ure)?s?\b\.?)"
 _HAN_NOUN = r"(?:图片|图像|图|照片|相片|画面|影像|截图|帧)"
@@ -34,16 +35,20 @@ _ALONE = r"(?:张|幅|帧)(?=[中里内上的,.:;!?()\[\]\s，。：；！？（
 _HAN_NUMBER = r"十[一二]?|[一二两三四五六七八九]"
 NAME = re.compile(
     rf"""
-      \b(?P<ordinal>{"|".join(_ORDINALS)}|last|final|(?P<nth>\d{{1,3}})[ -]?(?:st|nd|rd|th))
-      [ -]{{1,2}}
+      \b(?P<ordinal>{"|".join(ORDINALS)}|last|final|(?P<nth>\d{{1,3}})[ -]?(?:st|nd|rd|th))
+      [ _-]{{1,2}}
       (?:(?:given|input|provided|video|target|query|of[ ](?:the|these|those)(?:[ ]\w{{1,9}})?)[ ]){{0,2}}
       (?:{NOUN}\b|(?<=[ ])one\b(?=[ ]?(?:[.,;:!?)(\[<]|$|is\b|has\b|shows?\b)))
     | \b(?:{NOUN})[ ]?[-_#(:]{{0,2}}[ ]?(?:no\.?[ ]?|number[ ])?
       (?:(?P<number>\d{{1,3}})(?!\w|[.,]\d|[ ]?(?:%|times\b|st\b|nd\b|rd\b|th\b))
        |(?P<cardinal>{"|".join(_CARDINALS[1:])}|one(?=\s*(?:[.,;:!?)]|$|is\b|has\b|shows?\b|and\b|contains?\b)))\b
        |(?P<letter>(?-i:[A-H]))(?![\w’'-](?!s\b)|(?<=(?-i:A))[ ](?-i:[a-z])(?!s\b|n?d?\b(?:is|and|or|has|to|but))))
+    | \b(?:{NOUN})[ ]?\(?(?:(?P<small>(?-i:[a-h]))|(?P<roman>(?-i:I{{1,3}}|IV|VI{{0,3}})))(?=[ ]?\)?:|[ ]?[)\]])
+    | \bthe[ ](?P<bare>{"|".join(ORDINALS)}|last)(?=[ ](?:has|shows|contains|one[ ](?:has|shows))\b)
+    | (?<=\bin[ ]the[ ])(?P<within>{"|".join(ORDINALS)}|last)(?=[ ]?(?:[.,;:)]|$|(?:and|while|but|has|shows)\b))
+    | \b(?P<stacked>top|bottom|upper|lower|middle)[ ](?:{NOUN})\b(?![ ]frames?\b)
     | \b(?P<source>source)[ -](?:{NOUN})\b
-    | \b(?P<side>left|right)(?:-?hand)?(?:[ ]side)?[ -](?:{NOUN})\b(?![ ]frames?\b)
+    | \b(?P<side>left|right)(?:-?hand)?(?:[ ]side)?[ _-](?:{NOUN})\b(?![ ]frames?\b)
     | \b(?:{NOUN})[ ](?:on|at|to)[ ](?:the|your)[ ](?P<on>left|right)(?:[ -]hand[ ]side)?\b
     | 第[ ]?(?:(?P<han_nth>{_HAN_NUMBER})|(?P<han_digit>\d{{1,3}}))[ ]?
       (?:{_MEASURE}?{_HAN_NOUN}|{_ALONE})
@@ -108,9 +113,13 @@ def _read_name(match: re.Match[str], n_images: int, first: int) -> int:
         return _CARDINALS.index(match["cardinal"].lower())
     if number := match["han_nth"] or match["han_cardinal"]:
         return _CHINESE.index(number.replace("两", "二"))
-    if letter := match["letter"] or match["han_letter"]:
-        return ord(letter) - ord("A")
+    if letter := match["letter"] or match["han_letter"] or match["small"]:
+        return ord(letter.upper()) - ord("A")
+    if match["roman"]:
+        return _ROMAN.index(match["roman"])
+    if match["stacked"]:
+        return -1
     if side := match["side"] or match["on"] or match["han_side"]:
         return (0 if side.lower() in ("left", "左") else 1) if n_images == 2 else -1
-    word = (match["ordinal"] or "last").lower()
-    return n_images - 1 if word in ("last", "final") else _ORDINALS.index(word)
+    word = (match["ordinal"] or match["bare"] or match["within"] or "last").lower()
+    return n_images - 1 if word in ("last", "final") else ORDINALS.index(word)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, TypeAlias, cast
 
+from univg.grounding.image_names import ORDINALS
 from univg.grounding.vocabulary import FILLERS, JOINERS, NOUNS, ONLY_FIRM, WORDS, classify
 
 __all__ = ["Kind", "Lexed", "Token", "lex", "straighten"]
@@ -109,6 +110,8 @@ _TOKEN = re.compile(
       (?:[ ]?(?:is[ ](?:located[ ])?at|is|at|为|是|在)\b[ ]?)?(?=\s?[:=]?\s?[*"'`]{0,3}\s?[(\[{]))
     | (?P<extreme>(?<![A-Za-z])(?:(?:min|max)(?:imum)?[ -][xy]|[xy][ -](?:min|max)(?:imum)?)(?![A-Za-z\d])
       |最[小大]的?[xy](?:坐标|值)?|(?<![A-Za-z])[xy](?:轴|坐标)?的?最[小大]值?)
+    | (?P<image>(?<![A-Za-z])(?:image|img|picture|photo|frame)[ ](?:number|num|no|index|idx|id)(?=["'*]{0,3}\s?[:=]))
+    | (?P<named>(?:(?<![A-Za-z])(?:image|img|picture|photo|frame|figure)[ ]|图[片像]?[ ]?)\d{1,2}(?![\w.%]|\s{0,4}[,;]))
     | (?P<word>[A-Za-z][A-Za-z0-9_]*)
     | (?P<chinese>左上|右下|右上|左下|上左|下右|上右|下左|中心
       |左边?界|右边?界|上边?界|下边?界|左[侧边缘]|右[侧边缘]|上[侧边缘]|下[侧边缘]|横坐标|纵坐标|水平方向|垂直方向|横向|纵向|宽度?|高度?|边界框|边框|检测框|包围盒|包围框|目标框|矩形框|坐标框
@@ -126,7 +129,12 @@ _KEYED = re.compile(r"[\"'*`\\]{0,3}\s{0,3}(?P<sign>:|=>|=)\s{0,3}")
 _OPENS_VALUE = re.compile(
     r"\\?(?P<quote>[\"'])|(?P<number>[+-]?\d+(?:\.\d*)?%?)(?![\w.])|(?P<list>[\[{])|null|true|false"
 )
-_FILE_OR_WORDS = re.compile(r"\\?[\"']?(?P<digits>\d{1,4})(?![\w.])")
+_IMAGE_VALUE = re.compile(
+    r"(?:\s(?:id|no|number|index)\s?=\s?)?\\?[\"']?\[?\s?\\?[\"']?"
+    rf"(?:(?P<digits>-?\d{{1,4}})(?:\.0)?|(?P<word>{'|'.join(ORDINALS)})|(?P<side>left|right|last|final|other))"
+    r"(?![\w.]|\s?,\s?\d|[\"']?\s\w)",
+    re.IGNORECASE,
+)
 
 
 def lex(text: str) -> Lexed:
@@ -183,6 +191,11 @@ class _Scan:
                 low = match[0].lower()
                 end = "max" if "max" in low or "大" in low else "min"
                 yield from self._name(("x" if "x" in low.replace("max", "") else "y") + end, start, tag=False)
+            elif group == "image":
+                yield from self._name(match[0].replace(" ", ""), start, tag=False)
+            elif group == "named":
+                yield Token("noun", start, self.at, "image")
+                yield Token("word", self.at, self.at)  # what follows is not led by the noun
             elif group in ("word", "corner", "chinese"):
                 yield from self._name(match[group], start, tag=self.text[max(0, start - 1) : start] == "<")
             elif group == "quiet":
@@ -272,14 +285,16 @@ class _Scan:
         return len(self.text)
 
     def _read_image(self, value_at: int, tag: bool) -> str:
-        """Return the number beside an image's key, and move behind it; "" if there is none."""
-        while tag and self.text[value_at : value_at + 1] in (">", " "):
+        """Return the number beside an image's key (-1: none that can be told), and move behind it; "" if there is none."""
+        if tag and self.text[value_at : value_at + 1] == ">":
             value_at += 1
-        match = _FILE_OR_WORDS.match(self.text, value_at)
+        match = _IMAGE_VALUE.match(self.text, value_at)
         if match is None:
             return ""
         self.at = match.end()
-        return match["digits"]
+        if match["word"]:
+            return str(ORDINALS.index(match["word"].lower()) + 1)
+        return match["digits"] or "-1"
 
 
 _BRACKET = re.compile(r"[\[\](){}]")

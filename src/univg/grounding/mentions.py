@@ -184,11 +184,30 @@ def find_said(n_images: int, before: str, behind: str, first: int = 1) -> tuple[
             return after.image, True, after.end
     text = _DESCRIPTION.sub(" ", before)
     names = list(find_names(n_images, text, first))[-_READ:]
-    names = [name for name in names if not _is_set_aside(text, name)]
+    names = [name for name in names if not (_is_governed(_SET_ASIDE, text, name) or _is_likened(text, name))]
     sure = [name for name in names if _leads_to_box(text, name) or _is_governed(_FOUND, text, name)]
     if sure:
         return sure[-1].image, True, 0
-    return (names[-1].image, False, 0) if names else None
+    if names:
+        return names[-1].image, False, 0
+    end = _SENTENCE_END.search(behind)
+    after = next(find_names(n_images, behind[: end.start()] if end else behind, first), None)
+    if after is None or _is_set_aside(behind, after) or _NEGATED.search(behind, 0, after.start):
+        return None
+    return (after.image, False, after.end) if not _OPENS_ANOTHER.match(behind, after.end) else None
+
+
+_OPENS_ANOTHER = re.compile(r"\W{0,8}(?:[:：(\[{<\d]|\W(?:at|it|there|is)\b)")
+_NEGATED = re.compile(r"\b(?:not|no|never|absent|missing|unlike|whereas|while|other)\b|n't|没|不|未|无", re.IGNORECASE)
+_LIKENED = re.compile(
+    r"\b(?:same|identical|similar|corresponds?|corresponding|matches|matching)(?: \w{1,20}){0,2} (?:as|to|with)\b"
+    r"(?: \w{1,20}){0,5} (?:in|of|from|on)(?: the)? \Z|与\w{0,9}\Z",
+    re.IGNORECASE,
+)
+
+
+def _is_likened(text: str, name: ImageName) -> bool:
+    return _LIKENED.search(text, max(0, name.start - _WINDOW), name.start) is not None
 
 
 _BEHIND = re.compile(

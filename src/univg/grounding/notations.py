@@ -52,7 +52,7 @@ def find_written(text: str, cut: bool = False) -> Answer:
     last = lexed.tokens[-1]
     lacking = last.kind == "number" and (walk.broken_off or (cut and last.end == len(text)))
     naming = find_named(lexed.tokens[:-1] if lacking else lexed.tokens)
-    choice = Choice(walk.shapes, walk.bare, walk.failed, naming, walk.owners)
+    choice = Choice(walk.shapes, walk.bare, walk.failed, naming, walk.owners, walk.tops)
     boxes = choice.make()
     unread = walk.unread or naming.unread or (walk.odd and not choice.keyed)
     return Answer(boxes, walk.broken_off, lexed.text, unread and bool(boxes))
@@ -105,7 +105,7 @@ class _Walk:
         self.words = 0
         self.locs: list[Token] = []
         self.owners: dict[int, Bracket] = {}
-        self.top_image: ImageNumber | None = None
+        self.tops: list[tuple[int, ImageNumber]] = []  # numbers of images outside all brackets
         for token in lexed.tokens:
             self.take(token)
         self.finish()
@@ -167,10 +167,10 @@ class _Walk:
             number = ImageNumber(int(token.text), token.mark)
             if here.sign == "{":
                 here.image = number if here.image is None else here.image.join(number)
-            else:
+            elif here.sign:
                 here.image = number
-            if not here.sign:
-                self.top_image = number
+            else:
+                self.tops.append((token.start, number))
 
     def close(self, here: Bracket, parent: Bracket, end: int) -> None:
         """End a bracket: it was a point, a box, a list of something, or nothing of the kind."""
@@ -270,7 +270,7 @@ class _Walk:
         key, key_at = here.force
         if written is not None:
             own = here.image if here.sign != "{" else None
-            into.append(Shape(written, key, key_at, here, own, self.top_image, tuple(numbers)))
+            into.append(Shape(written, key, key_at, here, own, tuple(numbers)))
         elif key in BOX_KEYS:
             self.failed = self.unread = True
 

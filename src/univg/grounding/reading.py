@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from html import unescape
 from itertools import repeat
 from typing import Literal, TypeAlias, get_args
 
@@ -178,7 +179,7 @@ def read(
             f"{asked.n_images} image(s)"
         )
     body = strip_ends(text)
-    anatomy = dissect(body, asked.style) if body else None
+    anatomy = dissect(unescape(body) if "&lt;" in body else body, asked.style) if body else None
     thought = anatomy.thought if anatomy else None
     index, rule = decide_image(asked.n_images, asked.target_image, asked.query, thought)
     boxes, faults = _find_boxes(anatomy, asked, sizes, (index, rule))

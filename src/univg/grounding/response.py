@@ -18,7 +18,11 @@ __all__ = ["Anatomy", "dissect", "is_formatted", "strip_ends"]
 # Every repetition in these expressions is bounded, or is followed by something it cannot itself match: that
 # is what keeps them linear on any text.
 
-_TAG = re.compile(r"<\s{0,2}(/?)\s{0,2}(think|answer)\s{0,2}>", re.IGNORECASE)
+_TAG = re.compile(
+    r"[<◁]\s{0,2}(/?)\s{0,2}(?:seed:|mm:)?(think|thinking|thoughts?|reasoning|(?:final[_ ]?)?answer)\s{0,2}[>▷]",
+    re.IGNORECASE,
+)
+"""The thought's and the answer's tags, as the families write them."""
 _END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>")
 _TAIL = 64
 _CUT_TAG = re.compile(r"</?(?:t|th|thi|thin|think|a|an|ans|answ|answe|answer)?\Z", re.IGNORECASE)
@@ -89,7 +93,10 @@ def dissect(text: str, style: PromptStyle) -> Anatomy:
     <answer> </answer> tags", echoed, are no answer, and an ``<answer>`` inside the thought counts only if none
     follows. A thought whose ``<think>`` stood in the prompt is recognised by its ``</think>``.
     """
-    tags = [_Tag(m.start(), m.end(), m[2].lower(), bool(m[1])) for m in _TAG.finditer(text)]
+    tags = [
+        _Tag(m.start(), m.end(), "answer" if m[2][-1] in "rR" else "think", bool(m[1]))
+        for m in _TAG.finditer(text)
+    ]
     span = _find_thought(text, tags)
     answers = [element for element in _find_elements(text, tags) if _is_answer(element)]
     outside = [element for element in answers if span is None or not span.start <= element.start < span.end]

@@ -83,14 +83,13 @@ class Bracket(Protocol):
 
 
 class Shape(NamedTuple):
-    """A box with the key in force where it stands, and the images named before it in its list and in the answer."""
+    """A box with the key in force where it stands, and the image named before it in its list."""
 
     written: Written
     key: str
     key_at: int
     bracket: Bracket
     image: ImageNumber | None
-    image_above: ImageNumber | None
     numbers: tuple[Token, ...]
 
 
@@ -185,10 +184,13 @@ class Choice:
         failed: bool,
         naming: Naming,
         owners: Mapping[int, Bracket],
+        tops: Sequence[tuple[int, ImageNumber]],
     ) -> None:
         self.named, self.owners, self.failed = naming.boxes, owners, failed
         used = {token.start for one in naming.boxes for token in one.tokens}
-        self.keyed = False
+        self.keyed, self.tops = False, tops
+        starts = [one.start for one in naming.boxes] + [shape.written.start for shape in (*shapes, *bare)]
+        self.before = bool(tops and starts) and tops[0][0] < min(starts)
         self.shapes = [shape for shape in shapes if not any(n.start in used for n in shape.numbers)]
         self.bare = [shape for shape in bare if not any(n.start in used for n in shape.numbers)]
         self.layouts = sorted(naming.layouts)
@@ -221,7 +223,7 @@ class Choice:
         centred = one.of_place and any("cx" in slots for slots in self.orders)
         written = write(one.tokens, one.start, one.end, several_ways=centred, edges=one.edges)
         bracket = self.owners[one.tokens[0].start]
-        return Shape(written, "named", one.start, bracket, None, None, one.tokens) if written else None
+        return Shape(written, "named", one.start, bracket, None, one.tokens) if written else None
 
     def settle(self, keyed: Iterable[Shape]) -> Iterator[Written]:
         """Yield the boxes of keys and names; two that differ, under different keys of one object, are none."""
@@ -255,7 +257,7 @@ class Choice:
         around = self.find_around(
             shape.bracket, self.images, lambda one: one.image if one.sign == "{" else None
         )
-        written = shape.written._replace(image=shape.image or around or shape.image_above)
+        written = shape.written._replace(image=shape.image or around or self.find_top(shape.written))
         if len(shape.numbers) != 4 or shape.key in ("box_2d", "named"):
             return written
         before = bisect_right(self.layouts, written.start, key=lambda layout: layout[0])
@@ -267,6 +269,12 @@ class Choice:
         edges = take_layout(slots, shape.numbers) if slots != plain else None
         made = write(shape.numbers, written.start, written.end, edges=edges) if edges else None
         return made._replace(image=written.image) if made else written
+
+    def find_top(self, written: Written) -> ImageNumber | None:
+        """Return the number of an image outside all brackets that goes with a box: that before it or, where the first
+        box stands before the first number, that behind it."""
+        place = bisect_right(self.tops, written.start, key=lambda top: top[0]) - (1 if self.before else 0)
+        return self.tops[place][1] if 0 <= place < len(self.tops) else None
 
     def has_size(self, numbers: Sequence[Token]) -> bool:
         """Tell whether the last two of four numbers are a width and a height that the answer names besides."""
