@@ -70,13 +70,27 @@ def straighten(text: str) -> str:
     r"""Return the text with full-width digits, signs and brackets, HTML's entities and LaTeX's ways as plain ones.
 
     >>> straighten("（１０，２０）"), straighten(r"&quot;$x_{\min}$&quot;=\left(1, 2\right)")
-    ('(10,20)', '"$x_min$"= (1, 2 )')
+    ('(10,20)', '" x_min "= (1, 2 )')
     """
     text = (html.unescape(text) if "&" in text else text).translate(_STRAIGHT)
     if "\\" in text or "$" in text:
+        if "\\" in text:
+            text = text.replace("$", " ")
         for pattern, plain in _LATEX:
             text = pattern.sub(plain, text)
-    return text
+    return _TABLE.sub(_name_rows, text) if "|" in text else text
+
+
+_TABLE = re.compile(
+    r"^\s?\|?\s?(?:image|picture|photo|frame|图[片像]?)\s?(?:#|no\.?|number|编号)?\s?\|.*\n(?:.*\|.*(?:\n|\Z)){1,40}",
+    re.IGNORECASE | re.MULTILINE,
+)
+_ROW = re.compile(r"^(\s?\|?\s?)(\d{1,2})\s?(?=\|)", re.MULTILINE)
+
+
+def _name_rows(table: re.Match[str]) -> str:
+    """Write the images of a table, whose first column numbers them, as names: "| 2 |" as "| image 2: |"."""
+    return _ROW.sub(r"\1image \2:", table[0])
 
 
 _LATEX = [
@@ -101,13 +115,17 @@ _TOKEN = re.compile(
       (?P<loc><\s?(?:loc_?|(?P<patch>patch_index_))(?P<bin>\d{1,4})\s?>)
     | (?P<special><\|(?P<which>/?\w{1,24})\|>)
     | (?P<end></\s{0,2}\w{1,24}\s{0,2}>)
+    | (?P<blur>(?<!\d)[~≈](?=\d))
+    | (?P<measure>(?<![A-Za-z])(?:(?:sizes?|resolutions?)(?:[ ](?:is|are|of))?[ ]?[:=]?[ ]?
+        (?:[(\[]\s?\d{1,5}\s?,\s?\d{1,5}\s?[)\]](?:[ ]?(?:,|and)[ ]?)?){1,8}
+      |(?:rgba?|hs[lv]|colou?r)[ ]?[:=]?[ ]?[(\[][\d\s.,%]{1,40}[)\]]))
     | (?P<bullet>(?:(?<=\n)|\A)[ \t]{0,8}[-*+•][ \t]{1,3}(?=[+-]?\.?\d))
     | (?P<number>(?<![A-Za-z\d])(?<!(?<!\.)\.)[+-]?(?:\d+(?:\.\d+|\.(?=\s{0,8}[,;)\]}]))?|\.\d+)(?:[eE][+-]?\d+)?)
       [ ]?(?P<mark>%|(?:px|pixels?)(?![A-Za-z])|像素)?(?![A-Za-z\d])
     | (?P<corner>(?<![A-Za-z])(?:top|upper|bottom|lower|left|right)(?:most)?[ -](?:hand[ -])?
       (?:left|right|top|upper|bottom|lower)(?:most)?(?![A-Za-z]))
     | (?P<nth>(?:(?<![A-Za-z])(?:p|pt|corner|vertex)[ _-]?|顶点[ ]?|角点?[ ]?)[1-4](?![\w.,])[*"'`]{0,3}
-      (?:[ ]?(?:is[ ](?:located[ ])?at|is|at|为|是|在)\b[ ]?)?(?=\s?[:=]?\s?[*"'`]{0,3}\s?[(\[{]))
+      (?:[ ]?(?:is[ ](?:located[ ])?at|is|at|为|是|在)\b[ ]?)?(?=\s?[:=]?\s?[*"'`]{0,3}\s?(?:[(\[{]|x\s?[:=])))
     | (?P<extreme>(?<![A-Za-z])(?:(?:min|max)(?:imum)?[ -][xy]|[xy][ -](?:min|max)(?:imum)?)(?![A-Za-z\d])
       |最[小大]的?[xy](?:坐标|值)?|(?<![A-Za-z])[xy](?:轴|坐标)?的?最[小大]值?)
     | (?P<image>(?<![A-Za-z])(?:image|img|picture|photo|frame)[ ](?:number|num|no|index|idx|id)(?=["'*]{0,3}\s?[:=]))
@@ -130,9 +148,9 @@ _OPENS_VALUE = re.compile(
     r"\\?(?P<quote>[\"'])|(?P<number>[+-]?\d+(?:\.\d*)?%?)(?![\w.])|(?P<list>[\[{])|null|true|false"
 )
 _IMAGE_VALUE = re.compile(
-    r"(?:\s(?:id|no|number|index)\s?=\s?)?\\?[\"']?\[?\s?\\?[\"']?"
+    r"(?:\s(?:id|no|number|index)\s?=\s?)?(?P<list>\[\s?)?\\?[\"']?"
     rf"(?:(?P<digits>-?\d{{1,4}})(?:\.0)?|(?P<word>{'|'.join(ORDINALS)})|(?P<side>left|right|last|final|other))"
-    r"(?![\w.]|\s?,\s?\d|[\"']?\s\w)",
+    r"(?![\w.]|\s?,\s?\d|[\"']?\s\w)(?(list)[\"']?\s?\])",
     re.IGNORECASE,
 )
 
@@ -185,6 +203,8 @@ class _Scan:
                 yield Token("loc", start, self.at, match["bin"], mark="patch" if match["patch"] else "")
             elif match["special"]:
                 yield from self._name(match["which"], start, tag=True)
+            elif group == "measure":
+                yield Token("thing", start, self.at)
             elif group == "nth":  # the order says as much
                 yield Token("filler", start, self.at, " ")
             elif group == "extreme":
@@ -244,6 +264,8 @@ class _Scan:
     def _pass_over(self, value_at: int, tag: bool, key: str, quoted: bool) -> bool:
         """Move behind a value that is no box; False where there is none of that kind."""
         if tag:
+            if key == "pass" and self.text[value_at - 1] != ">" and self.text[value_at : value_at + 1].isspace():
+                return False  # attributes
             end = self.text.find("<", value_at)
             self._blank(value_at, len(self.text) if end < 0 else end)
             return True

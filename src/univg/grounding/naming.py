@@ -146,7 +146,7 @@ class _Binder:
             self.gap.clear()
             return
         before, was_firm = self.pending[-1] if self.pending else ("", False)
-        if _SIDES.get(before) == slot:  # left edge at x=100
+        if before == slot or (before in _SIDES and slot.rstrip("012") == _SIDES[before]):  # left edge at x=100
             self.pending[-1] = (before, was_firm or token.firm)
         elif slot in _SIDES and before[:1] == _SIDES[slot]:  # x1 (left): 100
             self.pending[-1] = (slot, was_firm or token.firm)

@@ -245,8 +245,9 @@ class _Walk:
         if not (keyed or here.sign or alone):
             return
         if not all(len(line) == 4 for line in lines):
+            rows = any(len(line) == 4 for line in lines)
             listed = here.sign in ("[", "(") and here.force[0] in BOX_KEYS and not here.names
-            self.unread = self.unread or listed or (keyed and len(numbers) > 2)
+            self.unread = self.unread or rows or listed or (keyed and len(numbers) > 2)
             return
         for line in lines:
             self.add_flat(line, line[0].start, line[-1].end, self.shapes if keyed else self.bare)
