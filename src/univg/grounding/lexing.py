@@ -264,7 +264,11 @@ class _Scan:
     def _pass_over(self, value_at: int, tag: bool, key: str, quoted: bool) -> bool:
         """Move behind a value that is no box; False where there is none of that kind."""
         if tag:
-            if key == "pass" and self.text[value_at - 1] != ">" and self.text[value_at : value_at + 1].isspace():
+            if (
+                key == "pass"
+                and self.text[value_at - 1] != ">"
+                and self.text[value_at : value_at + 1].isspace()
+            ):
                 return False  # attributes
             end = self.text.find("<", value_at)
             self._blank(value_at, len(self.text) if end < 0 else end)
@@ -307,7 +311,7 @@ class _Scan:
         return len(self.text)
 
     def _read_image(self, value_at: int, tag: bool) -> str:
-        """Return the number beside an image's key (-1: none that can be told), and move behind it; "" if there is none."""
+        """Return the number beside an image's key (-1: it cannot be told), and move behind it; "": there is none."""
         if tag and self.text[value_at : value_at + 1] == ">":
             value_at += 1
         match = _IMAGE_VALUE.match(self.text, value_at)

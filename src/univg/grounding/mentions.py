@@ -182,6 +182,11 @@ def find_said(n_images: int, before: str, behind: str, first: int = 1) -> tuple[
             and not behind[after.end :].lstrip(" *").startswith((":", "："))
         ):
             return after.image, True, after.end
+    place = _APPENDED.match(behind)
+    if place:
+        after = next(find_names(n_images, behind[: place.end() + 40], first), None)
+        if after and after.start == place.end() and _ENDS.match(behind, after.end):
+            return after.image, True, after.end
     text = _DESCRIPTION.sub(" ", before)
     names = list(find_names(n_images, text, first))[-_READ:]
     names = [name for name in names if not (_is_governed(_SET_ASIDE, text, name) or _is_likened(text, name))]
@@ -198,7 +203,9 @@ def find_said(n_images: int, before: str, behind: str, first: int = 1) -> tuple[
 
 
 _OPENS_ANOTHER = re.compile(r"\W{0,8}(?:[:：(\[{<\d]|\W(?:at|it|there|is)\b)")
-_NEGATED = re.compile(r"\b(?:not|no|never|absent|missing|unlike|whereas|while|other)\b|n't|没|不|未|无", re.IGNORECASE)
+_NEGATED = re.compile(
+    r"\b(?:not|no|never|absent|missing|unlike|whereas|while|other)\b|n't|没|不|未|无", re.IGNORECASE
+)
 _LIKENED = re.compile(
     r"\b(?:same|identical|similar|corresponds?|corresponding|matches|matching)(?: \w{1,20}){0,2} (?:as|to|with)\b"
     r"(?: \w{1,20}){0,5} (?:in|of|from|on)(?: the)? \Z|与\w{0,9}\Z",
@@ -217,6 +224,10 @@ _BEHIND = re.compile(
     r"|(?:位于|在|于))",
     re.IGNORECASE,
 )
+_APPENDED = re.compile(
+    r"[\])}>|*\"'` ]{0,12}[,;@–—-]?\s?(?:from |belong(?:s|ing) to )?(?:the )?", re.IGNORECASE
+)
+_ENDS = re.compile(r"[ ]?(?:[.!)\]}*\"'`]|\n|\Z)")
 _LEAD = re.compile(
     r"(?:\b(?:in|on|within|inside|for)\W{1,3}(?:the\W{1,2})?|(?:在|于|从)|(?:\A|[\n.;:{[,|*#\"'(<>，。；：-])\s{0,4}(?:the\s)?)\Z",
     re.IGNORECASE,

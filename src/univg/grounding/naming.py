@@ -146,7 +146,9 @@ class _Binder:
             self.gap.clear()
             return
         before, was_firm = self.pending[-1] if self.pending else ("", False)
-        if before == slot or (before in _SIDES and slot.rstrip("012") == _SIDES[before]):  # left edge at x=100
+        if before == slot or (
+            before in _SIDES and slot.rstrip("012") == _SIDES[before]
+        ):  # left edge at x=100
             self.pending[-1] = (before, was_firm or token.firm)
         elif slot in _SIDES and before[:1] == _SIDES[slot]:  # x1 (left): 100
             self.pending[-1] = (slot, was_firm or token.firm)
@@ -265,9 +267,9 @@ def _find_extent(
     """Return where a box begins and ends on one axis, if that follows from what is bound."""
     if bound.keys() & {"x3", "y3", "x4", "y4"}:  # four corners
         first = 0 if f"{axis}0" in bound else 1
-        corners = [f"{axis}{place}" for place in range(first, first + 4)]
-        at = [value_of(bound[name]) for name in corners if name in bound]
-        return (min(at), max(at)) if len(at) == 4 else None
+        four = [f"{axis}{place}" for place in range(first, first + 4)]
+        places = [value_of(bound[name]) for name in four if name in bound]
+        return (min(places), max(places)) if len(places) == 4 else None
     numbered = (f"{axis}0", f"{axis}1") if f"{axis}0" in bound else (f"{axis}1", f"{axis}2")
     ends = []
     for at, side in enumerate(sides):

@@ -78,7 +78,7 @@ class Bracket:
     signs: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     led: int = 0
-    """Whether a word stands right before the numbers: 0, 1 (nothing but a label, perhaps), or 2 ("The plate reads 1 2")."""
+    """Whether a word stands right before the numbers: 0, 1 (perhaps their label), or 2 ("The plate reads 1 2")."""
     mixed: bool = False
     """Whether it holds anything but one run of numbers or of points."""
     image: ImageNumber | None = None
@@ -303,10 +303,7 @@ class _Walk:
             whole or is_rectangle(points) or (goes_round(points) and not are_two_boxes(points))
         ):
             self.add_polygon(points, whole)
-        elif (
-            len(points) % 2
-            and not (self.finishing and (self.cut or self.broken_off))
-        ):
+        elif len(points) % 2 and not (self.finishing and (self.cut or self.broken_off)):
             self.add_pair(points[0], points[1], several_ways=True)
         else:
             for one, other in zip(points[0::2], points[1::2], strict=False):
