@@ -82,15 +82,18 @@ def straighten(text: str) -> str:
 
 
 _TABLE = re.compile(
-    r"^\s?\|?\s?(?:image|picture|photo|frame|图[片像]?)\s?(?:#|no\.?|number|编号)?\s?\|.*\n(?:.*\|.*(?:\n|\Z)){1,40}",
+    r"^\s?\|?\s?(?:(?P<image>(?:image|picture|photo|frame|图[片像]?)\s?(?:#|no\.?|number|编号)?)\s?\|"
+    r"|(?!\s?(?:[xy]|left|top|c[xy]\b))[^|\n]{1,20}\|\s?\W{0,2}(?:[xy]|left|top))"
+    r".*\n(?:.*\|.*(?:\n|\Z)){1,40}",
     re.IGNORECASE | re.MULTILINE,
 )
 _ROW = re.compile(r"^(\s?\|?\s?)(\d{1,2})\s?(?=\|)", re.MULTILINE)
 
 
 def _name_rows(table: re.Match[str]) -> str:
-    """Write the images of a table, whose first column numbers them, as names: "| 2 |" as "| image 2: |"."""
-    return _ROW.sub(r"\1image \2:", table[0])
+    """Write the images of a table, whose first column numbers them, as names: "| 2 |" as "| image 2: |"; other numbers
+    before coordinates are left out."""
+    return _ROW.sub(r"\1image \2:" if table["image"] else r"\1", table[0])
 
 
 _LATEX = [

@@ -112,6 +112,8 @@ class _Binder:
         elif token.kind in ("key", "image", "loc"):
             self.keep_layout(token.start)
             self.forget()
+            if self.bound.keys() <= {"w", "h"}:  # those of the image, before a box
+                self.restart()
         elif token.text == ".":
             self.of_image = False
         elif token.text == "of":

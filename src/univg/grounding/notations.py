@@ -212,7 +212,11 @@ class _Walk:
             self.add_outline(numbers)
         elif key in BOX_KEYS:
             self.failed = self.unread = True
-        elif not key and len(numbers) > 2 and "[" in (here.sign, here.parent.sign if here.parent else ""):
+        elif (
+            key in ("", "other")
+            and len(numbers) > 2
+            and "[" in (here.sign, here.parent.sign if here.parent else "")
+        ):
             self.odd = True
 
     def end_run(self) -> None:
@@ -290,7 +294,7 @@ class _Walk:
         if len(points) == 5 and (points[0].x.text, points[0].y.text) == (points[4].x.text, points[4].y.text):
             points.pop()  # an outline that is closed
         if len(points) < 2:
-            ended = whole or (self.token is not None and self.token.kind == "end")
+            ended = whole or self.finishing or (self.token is not None and self.token.kind == "end")
             self.unread = self.unread or (key in BOX_KEYS and ended)
             return
         fours = [points[at : at + 4] for at in range(0, len(points), 4)]
