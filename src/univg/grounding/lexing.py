@@ -82,8 +82,8 @@ def straighten(text: str) -> str:
 
 
 _TABLE = re.compile(
-    r"^\s?\|?\s?(?:(?P<image>(?:image|picture|photo|frame|图[片像]?)\s?(?:#|no\.?|number|编号)?)\s?\|"
-    r"|(?!\s?(?:[xy]|left|top|c[xy]\b))[^|\n]{1,20}\|\s?\W{0,2}(?:[xy]|left|top))"
+    r"^\s?(?:\|?\s?(?P<image>(?:image|picture|photo|frame|图[片像]?)\s?(?:#|no\.?|number|编号)?)\s?\|"
+    r"|\|(?!\s?(?:[xy]|left|top|c[xy]\b))[^|\n]{1,20}\|\s?\W{0,2}(?:[xy]|left|top))"
     r".*\n(?:.*\|.*(?:\n|\Z)){1,40}",
     re.IGNORECASE | re.MULTILINE,
 )
