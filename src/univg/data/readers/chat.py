@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from univg.data.formats.answers import ImageNumbers, Written, find_image_keys, place_boxes, read_written
 from univg.data.formats.conversations import Turn, split_turns
@@ -50,6 +49,9 @@ class Lesson(NamedTuple):
 
 
 Lessons = Iterator[tuple[str, Lesson]]
+_Image: TypeAlias = tuple[str, tuple[Any, Any]]
+"""A name, with the size that the file states."""
+_Placed: TypeAlias = tuple[Box, _Image | None]
 
 
 def split_lessons(row: Row, untagged: bool = False) -> Lessons:
@@ -118,16 +120,20 @@ class _Survey:
         self.scales: dict[str, Scale | None] = {}
 
     def look(self) -> None:
-        """Go through the whole file once."""
-        boxes: defaultdict[str, list[tuple[Box, Callable[[], SizeWH | None]]]] = defaultdict(list)
+        """Go through the whole file once; of each box only what decides is kept."""
+        boxes: defaultdict[str, list[_Placed]] = defaultdict(list)
         names: dict[str, None] = {}
-        lessons = list(self._list_lessons(names))
-        for lesson in lessons:
-            for key, number in find_image_keys(lesson.written):
+        keyed: list[Lesson] = []
+        for lesson in self._list_lessons(names):
+            keys = find_image_keys(lesson.written)
+            for key, number in keys:
                 self.numbers.see(key, number, len(lesson.turn.images))
-        for lesson in lessons:
-            for one, image in self._place(lesson):
-                boxes[one.notation].append((one.box, self._sizer(lesson, image)))
+            if keys:
+                keyed.append(lesson)  # only the whole file tells from where they count
+            else:
+                self._place(lesson, boxes)
+        for lesson in keyed:
+            self._place(lesson, boxes)
         if self.source.images is not None:
             self.source.images.expect(lambda: names)
         for notation, written in boxes.items():
@@ -142,41 +148,36 @@ class _Survey:
                     for _, lesson in self.chat.split(row):
                         names.update(dict.fromkeys(lesson.turn.images))
                         if lesson.written or lesson.shown:
-                            turn = lesson.turn._replace(
-                                row={}, answer=""
-                            )  # kept for the whole file: only what decides
-                            yield lesson._replace(turn=turn)
+                            yield lesson._replace(turn=lesson.turn._replace(row={}, answer=""))
                 except Unusable:
                     continue  # reported when it is read
 
-    def _place(self, lesson: Lesson) -> Iterator[tuple[Written, int | None]]:
+    def _place(self, lesson: Lesson, boxes: dict[str, list[_Placed]]) -> None:
         try:
             images = find_images(lesson, self.numbers)
         except Unusable:
             return  # reported when it is read
-        yield from zip(lesson.written, images, strict=True)
-        yield from lesson.shown
+        for one, image in (*zip(lesson.written, images, strict=True), *lesson.shown):
+            boxes[one.notation].append((one.box, None if image is None else _name_image(lesson, image)))
 
-    def _sizer(self, lesson: Lesson, image: int | None) -> Callable[[], SizeWH | None]:
-        def measure() -> SizeWH | None:
-            if image is None or self.source.images is None:
-                return None
-            try:
-                return read_size(self.source, lesson, image)
-            except Unusable:
-                return None
-
-        return measure
-
-    def _decide(self, notation: str, written: list[tuple[Box, Callable[[], SizeWH | None]]]) -> Scale | None:
+    def _decide(self, notation: str, written: list[_Placed]) -> Scale | None:
         expected = self.chat.scales.get(notation, "permille")
         if expected not in (None, "permille"):
-            return decide_scale(((box, size()) for box, size in written), expected, self.source.note)
+            return decide_scale(map(self._measure, written), expected, self.source.note)
         every = expected is None or any(passes_permille(box) for box, _ in written)
         measured = len(written) if every else _MEASURED
-        sized = [(box, size()) for box, size in islice(written, measured)]
+        sized = [self._measure(placed) for placed in written[:measured]]
         rest: list[tuple[Box, SizeWH | None]] = [(box, None) for box, _ in written[measured:]]
         return decide_frame(sized + rest, expected, self.source.note)
+
+    def _measure(self, placed: _Placed) -> tuple[Box, SizeWH | None]:
+        box, image = placed
+        if image is None or self.source.images is None:
+            return box, None
+        try:
+            return box, self.source.read_size(*image)
+        except Unusable:
+            return box, None  # reported when it is read
 
 
 def find_images(lesson: Lesson, numbers: ImageNumbers) -> list[int | None]:
@@ -208,10 +209,10 @@ def find_images(lesson: Lesson, numbers: ImageNumbers) -> list[int | None]:
     return [target] * len(written)
 
 
-def read_size(source: Source, lesson: Lesson, image: int) -> SizeWH:
-    """Return the size of an image, compared with what the file states of it."""
+def _name_image(lesson: Lesson, image: int) -> _Image:
+    """Return an image's name, and what the file states of its size."""
     stated = lesson.sizes[image] if image < len(lesson.sizes) else (None, None)
-    return source.read_size(lesson.turn.images[image], stated)
+    return lesson.turn.images[image], stated
 
 
 class _Maker:
@@ -299,7 +300,7 @@ class _Maker:
                 raise Unusable(
                     "which_image", f"{text} is in pixels, and nothing tells of which of {n} images"
                 )
-            size = read_size(self.source, lesson, image)
+            size = self.source.read_size(*_name_image(lesson, image))
         box = apply_scale(one.box, scale, size)
         fault = box_fault(box)
         if fault and (
