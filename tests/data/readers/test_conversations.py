@@ -541,7 +541,6 @@ FIRST, OTHER = "<|box_start|>(1,1),(20,20)<|box_end|>", "<|box_start|>(2,2),(30,
         (f"{FIRST}{OTHER}", "ot_train", [1, 2], None),
         (f"{FIRST}{OTHER}{BOX}{BOX}", "x", [], "which_image"),
         (f"Image 1: {FIRST} {OTHER} in image 2", "x", [], "which_image"),
-        ("<|box_start|>(1746,1012),(1767,1028)<|box_end|>", "x", [], "wrong_scale"),
     ],
 )
 def test_mgrounding_puts_each_box_on_its_image(
@@ -557,17 +556,56 @@ def test_mgrounding_puts_each_box_on_its_image(
         assert sum(len(s.boxes) for s in samples) == answer.count("box_start")
 
 
+def in_easyr1(answer: str, images: list[str] = TWO) -> Any:
+    return {"problem": "<image>" * len(images) + "Where?", "answer": answer, "images": images}
+
+
+def in_trl(answer: str, images: list[str] = TWO) -> Any:
+    return {"prompt": [{"role": "user", "content": "Where?"}], "images": images, "solution": answer}
+
+
+def in_verl(answer: str, images: list[str] = TWO) -> Any:
+    prompt = [{"role": "user", "content": "<image>" * len(images) + "Where?"}]
+    shown = [{"image": name} for name in images]
+    return {"data_source": "x", "prompt": prompt, "images": shown, "reward_model": {"ground_truth": answer}}
+
+
+def in_mgrounding(answer: str, images: list[str] = TWO) -> Any:
+    turns = [{"from": "human", "value": "<image>" * len(images) + "Where?"}, {"from": "gpt", "value": answer}]
+    return {"type": "x", "images": images, "conversations": turns}
+
+
+IN_ROWS = [in_easyr1, in_trl, in_verl, in_mgrounding]
+
+
+@pytest.mark.parametrize("make", IN_ROWS)
 @pytest.mark.parametrize(
-    ("answer", "kind"), [("(1,2),(30,40) (5,6),(70,80)", "which_image"), ("(10,20),(1500,40)", "wrong_scale")]
+    ("answer", "kind"),
+    [
+        ("(1,2),(30,40) (5,6),(70,80) (5,6),(70,90) (5,6),(70,99)", "which_image"),
+        ("(10,20),(1500,40)", "wrong_scale"),
+        ("[0.1, 0.2, 0.3, 0.4]", "wrong_scale"),
+        ("Image 3: (100,200),(300,400)", "which_image"),
+        ("It is in the third image. (100,200),(300,400)", "which_image"),
+        ("图3：(100,200),(300,400)", "which_image"),
+    ],
 )
-def test_rows_of_other_frameworks_are_no_guess(answer: str, kind: str, put: Put) -> None:
-    rows = [
-        {"problem": "<image><image>Where?", "answer": answer, "images": TWO},
-        {"prompt": [{"role": "user", "content": "Where?"}], "images": TWO, "solution": answer},
-    ]
-    for row in rows:
-        samples, faults, _ = every(put([row]))
-        assert (samples, [fault.kind for fault in faults]) == ([], [kind])
+def test_rows_of_other_frameworks_are_no_guess(make: Any, answer: str, kind: str, put: Put) -> None:
+    good = [make("Image 2: (100,200),(300,900)")] * 11
+    samples, faults, _ = every(put([*good, make(answer)]))
+    assert [fault.kind for fault in faults] == [kind]
+    assert [(sample.target_image, *sample.boxes) for sample in samples] == [(1, (0.1, 0.2, 0.3, 0.9))] * 11
+
+
+@pytest.mark.parametrize("make", IN_ROWS)
+def test_pixels_and_percent_in_rows_of_other_frameworks(make: Any, put: Put, images: Path) -> None:
+    pixels = [make(f"({16 * i},{12 * i}),({16 * i + 160},{12 * i + 120})", ["a.jpg"]) for i in range(30)]
+    samples, faults, notes = every(put(pixels), images)
+    assert not faults and notes[0].startswith("boxes are written in pixels")
+    assert samples[4].boxes == (pytest.approx((0.1, 0.1, 0.35, 0.35)),)
+    samples, faults, notes = every(put([make(f"({i},10),({i + 60},40)", ["a.jpg"]) for i in range(30)]), images)
+    assert not faults and notes[0].startswith("boxes are written in percent")
+    assert samples[0].boxes == (pytest.approx((0, 0.1, 0.6, 0.4)),)
 
 
 def test_detection_leaves_vlm_r1_alone(put: Put) -> None:

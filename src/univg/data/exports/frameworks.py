@@ -23,7 +23,7 @@ from univg.data.exports.settings import Export, Writer
 from univg.data.formats.faults import Unusable
 from univg.data.formats.rows import import_pyarrow
 from univg.data.formats.scale import lesson_fault
-from univg.data.readers.univg_r1 import METADATA
+from univg.data.readers.kept import METADATA
 from univg.errors import UnivgError
 from univg.files import replacing, write_whole
 from univg.grounding.prompts import render_prompt, render_response

@@ -19,7 +19,7 @@ from univg.data.exports.settings import Export
 from univg.data.exports.targets import clip_box, find_category, find_target
 from univg.data.formats.faults import Unusable
 from univg.data.formats.scale import lesson_fault
-from univg.data.readers.univg_r1 import METADATA
+from univg.data.readers.kept import METADATA
 from univg.grounding.boxes import Box, unit_to_px
 from univg.grounding.samples import GroundingSample
 

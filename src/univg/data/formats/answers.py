@@ -15,7 +15,7 @@ from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import find_numbers, shorten
 from univg.grounding.boxes import Box
 from univg.grounding.coordinates import read_quads
-from univg.grounding.mentions import decide_image, find_images_named
+from univg.grounding.mentions import decide_image, find_images_named, find_said
 
 __all__ = ["ImageNumbers", "Notation", "Written", "find_image_keys", "place_boxes", "read_written"]
 
@@ -55,7 +55,6 @@ _REFERRED = re.compile(
     r"<\|object_ref_start\|>\s*(.*?)\s*<\|object_ref_end\|>|<ref>\s*(.*?)\s*</ref>", re.DOTALL
 )
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
-_SAID_BEFORE = re.compile(r"(?:image|picture|frame)[ _-]?#?(\d{1,3})\s*:\W*\Z", re.IGNORECASE)
 _MARKS = re.compile(r"<\|box_(?:start|end)\|>|</?box>")
 _PLAIN = re.compile(
     r"\s*(?:<\|box_start\|>)?\((\d{1,4}),\s?(\d{1,4})\),\s?\((\d{1,4}),\s?(\d{1,4})\)(?:<\|box_end\|>)?\s*"
@@ -231,9 +230,9 @@ def place_boxes(written: list[Written], images: tuple[str, ...], numbers: ImageN
         return [image for image in told if image is not None]
     if any(image is not None for image in told):
         raise Unusable("which_image", f"{told.count(None)} of {len(told)} boxes have no number of an image")
+    for one in written:
+        _check_said(one, len(images))
     if len(images) == 1:
-        for one in written:
-            _check_one(one.before)
         return [0] * len(written)
     before = [_place_by_words(one.before, len(images)) for one in written]
     after = [_place_by_words(one.after, len(images)) for one in written]
@@ -254,10 +253,15 @@ def _follow(images: list[int | None]) -> list[int]:
     return followed
 
 
-def _check_one(words: str) -> None:
-    """Refuse words that say before a box that it lies on another image than the only one."""
-    if (match := _SAID_BEFORE.search(_MARKS.sub(" ", words))) and int(match[1]) != 1:
-        raise Unusable("which_image", f"an answer has a box of image {match[1]}, and there is one image")
+def _check_said(one: Written, n_images: int) -> None:
+    """Refuse words beside a box that name an image which is not there."""
+    before, after = (_MARKS.sub(" ", words) for words in (one.before, one.after))
+    if not any(map(str.isalnum, before + after)):
+        return
+    said = find_said(n_images, before.rstrip("([{ "), after)
+    if said is not None and said[:2] == (-1, True):
+        cause = f"an answer has a box of an image that is not among the {n_images}: {shorten(before[-60:] or after[:60])}"
+        raise Unusable("which_image", cause)
 
 
 def _place_by_key(told: tuple[str, Any] | None, images: tuple[str, ...], numbers: ImageNumbers) -> int | None:

@@ -20,6 +20,7 @@ from univg.data.formats.frames import decide_frame, passes_permille
 from univg.data.formats.records import Source, make_samples
 from univg.data.formats.rows import read_rows
 from univg.data.formats.scale import SCALES, Scale, apply_scale, box_fault, decide_scale, stray_fault
+from univg.data.readers.kept import add_metadata, find_metadata
 from univg.data.readers.wording import find_target, strip_wording
 from univg.grounding.boxes import Box, SizeWH
 from univg.grounding.response import dissect
@@ -36,6 +37,7 @@ class Lesson(NamedTuple):
     - `sizes`: the size of each image, if the file states it.
     - `fault`: why it cannot be used, if it cannot.
     - `beside`: whether another question of the record is answered with a box.
+    - `metadata`: what our own export kept of the record, if it is of one.
     """
 
     turn: Turn
@@ -46,6 +48,7 @@ class Lesson(NamedTuple):
     sizes: tuple[tuple[Any, Any], ...] = ()
     fault: Unusable | None = None
     beside: bool = False
+    metadata: str | None = None
 
 
 Lessons = Iterator[tuple[str, Lesson]]
@@ -62,122 +65,6 @@ def split_lessons(row: Row, untagged: bool = False) -> Lessons:
             yield name, Lesson(turn, read_written(answer.region or ""), answer.thought or None)
         except Unusable as fault:
             yield name, Lesson(turn, [], fault=fault)
-
-
-@dataclass(frozen=True)
-class ChatSet:
-    """What a format says of its conversations.
-
-    - `scales`: the scale that boxes of a notation are in, or None where the file must tell.
-    - `fixed`: the scale that is certain, because the user named the format so.
-    - `finish`: completes a sample by its record; `keep_text`: whether a record without a box is still a sample.
-    - `thinks`: whether its questions ask for a thought, though none is there.
-    - `tells`: whether the scale is noted where it is the expected one too, as the set exists in several.
-    """
-
-    name: str
-    split: Callable[[Row], Lessons] = split_lessons
-    scales: dict[str, Scale | None] = field(default_factory=lambda: {"text": "permille", "keys": None})
-    fixed: Scale | None = None
-    finish: Callable[[GroundingSample, Row], GroundingSample] = lambda sample, row: sample
-    keeps_text: Callable[[Row], bool] = lambda row: False
-    task: str = "grounding"
-    thinks: bool = False
-    tells: bool = False
-
-
-_MEASURED = 3000
-"""Boxes whose images are measured to tell pixels from 0-1000, where no number is above 1000."""
-
-
-def read_chat(source: Source, chat: ChatSet) -> Iterator[GroundingSample]:
-    """Yield the samples of a file of conversations."""
-    survey = _Survey(source, chat)
-    survey.look()
-    maker = _Maker(source, chat, survey)
-    yield from make_samples(source, chat.name, read_rows(source.path), maker.convert, split=_mark(chat.split))
-    maker.tell()
-
-
-def _mark(split: Callable[[Row], Lessons]) -> Callable[[Row], Lessons]:
-    """Make `split` say of each question whether another of the record is answered with a box."""
-
-    def split_whole(row: Row) -> Lessons:
-        lessons = list(split(row))
-        boxed = any(lesson.written for _, lesson in lessons)
-        for name, lesson in lessons:
-            yield name, lesson._replace(beside=boxed)
-
-    return split_whole
-
-
-class _Survey:
-    """What the file as a whole tells: how its keys count images, and the scale of each notation of boxes."""
-
-    def __init__(self, source: Source, chat: ChatSet) -> None:
-        self.source, self.chat = source, chat
-        self.numbers = ImageNumbers()
-        self.scales: dict[str, Scale | None] = {}
-
-    def look(self) -> None:
-        """Go through the whole file once; of each box only what decides is kept."""
-        boxes: defaultdict[str, list[_Placed]] = defaultdict(list)
-        names: dict[str, None] = {}
-        keyed: list[Lesson] = []
-        for lesson in self._list_lessons(names):
-            keys = find_image_keys(lesson.written)
-            for key, number in keys:
-                self.numbers.see(key, number, len(lesson.turn.images))
-            if keys:
-                keyed.append(lesson)  # only the whole file tells from where they count
-            else:
-                self._place(lesson, boxes)
-        for lesson in keyed:
-            self._place(lesson, boxes)
-        if self.source.images is not None:
-            self.source.images.expect(lambda: names)
-        for notation, written in boxes.items():
-            scale = self.scales[notation] = self.chat.fixed or self._decide(notation, written)
-            if self.chat.tells and scale is not None and scale == self.chat.scales[notation]:
-                self.source.note(f"boxes are written {SCALES[scale]}")
-
-    def _list_lessons(self, names: dict[str, None]) -> Iterator[Lesson]:
-        for _, row in read_rows(self.source.path):
-            if isinstance(row, dict):
-                try:
-                    for _, lesson in self.chat.split(row):
-                        names.update(dict.fromkeys(lesson.turn.images))
-                        if lesson.written or lesson.shown:
-                            yield lesson._replace(turn=lesson.turn._replace(row={}, answer=""))
-                except Unusable:
-                    continue  # reported when it is read
-
-    def _place(self, lesson: Lesson, boxes: dict[str, list[_Placed]]) -> None:
-        try:
-            images = find_images(lesson, self.numbers)
-        except Unusable:
-            return  # reported when it is read
-        for one, image in (*zip(lesson.written, images, strict=True), *lesson.shown):
-            boxes[one.notation].append((one.box, None if image is None else _name_image(lesson, image)))
-
-    def _decide(self, notation: str, written: list[_Placed]) -> Scale | None:
-        expected = self.chat.scales.get(notation, "permille")
-        if expected not in (None, "permille"):
-            return decide_scale(map(self._measure, written), expected, self.source.note)
-        every = expected is None or any(passes_permille(box) for box, _ in written)
-        measured = len(written) if every else _MEASURED
-        sized = [self._measure(placed) for placed in written[:measured]]
-        rest: list[tuple[Box, SizeWH | None]] = [(box, None) for box, _ in written[measured:]]
-        return decide_frame(sized + rest, expected, self.source.note)
-
-    def _measure(self, placed: _Placed) -> tuple[Box, SizeWH | None]:
-        box, image = placed
-        if image is None or self.source.images is None:
-            return box, None
-        try:
-            return box, self.source.read_size(*image)
-        except Unusable:
-            return box, None  # reported when it is read
 
 
 def find_images(lesson: Lesson, numbers: ImageNumbers) -> list[int | None]:
@@ -209,6 +96,129 @@ def find_images(lesson: Lesson, numbers: ImageNumbers) -> list[int | None]:
     return [target] * len(written)
 
 
+@dataclass(frozen=True)
+class ChatSet:
+    """What a format says of its conversations.
+
+    - `scales`: the scale that boxes of a notation are in, or None where the file must tell.
+    - `fixed`: the scale that is certain, because the user named the format so.
+    - `place`: finds the image of each box (see `find_images`).
+    - `describe`: returns the task that a record is of (None: `task`), and more to keep of it.
+    - `thinks`: whether its questions ask for a thought, though none is there.
+    - `tells`: whether the scale is noted where it is the expected one too, as the set exists in several.
+    - `is_text`: whether an answer without a box is meant to be text; `texts`: how such are told, behind their number.
+    """
+
+    name: str
+    split: Callable[[Row], Lessons] = split_lessons
+    scales: dict[str, Scale | None] = field(default_factory=lambda: {"text": "permille", "keys": None})
+    fixed: Scale | None = None
+    place: Callable[[Lesson, ImageNumbers], list[int | None]] = find_images
+    describe: Callable[[Row], tuple[str | None, dict[str, Any]]] = lambda row: (row.get("task"), {})
+    task: str = "grounding"
+    thinks: bool = False
+    tells: bool = False
+    is_text: Callable[[Lesson], bool] = lambda lesson: (
+        lesson.beside or bool(lesson.shown) or _shows_box(lesson.turn.question)
+    )
+    texts: str = "are answered with text, not with a box: left out"
+
+
+_MEASURED = 3000
+"""Boxes whose images are measured to tell pixels from 0-1000, where no number is above 1000."""
+
+
+def read_chat(source: Source, chat: ChatSet) -> Iterator[GroundingSample]:
+    """Yield the samples of a file of conversations."""
+    survey = _Survey(source, chat)
+    survey.look()
+    maker = _Maker(source, chat, survey)
+    yield from make_samples(source, chat.name, read_rows(source.path), maker.convert, split=_mark(chat.split))
+    maker.tell()
+
+
+def _mark(split: Callable[[Row], Lessons]) -> Callable[[Row], Lessons]:
+    """Make `split` say of each question what the record as a whole tells."""
+
+    def split_whole(row: Row) -> Lessons:
+        lessons, metadata = list(split(row)), find_metadata(row)
+        boxed = any(lesson.written for _, lesson in lessons)
+        for name, lesson in lessons:
+            yield name, lesson._replace(beside=boxed, metadata=metadata)
+
+    return split_whole
+
+
+class _Survey:
+    """What the file as a whole tells: how its keys count images, and the scale of each notation of boxes."""
+
+    def __init__(self, source: Source, chat: ChatSet) -> None:
+        self.source, self.chat = source, chat
+        self.numbers = ImageNumbers()
+        self.scales: dict[str, Scale | None] = {}
+
+    def look(self) -> None:
+        """Go through the whole file once; of each box only what decides is kept."""
+        boxes: defaultdict[str, list[_Placed]] = defaultdict(list)
+        names: dict[str, None] = {}
+        keyed: list[Lesson] = []
+        for lesson in self._list_lessons(names):
+            keys = find_image_keys(lesson.written)
+            for key, number in keys:
+                self.numbers.see(key, number, len(lesson.turn.images))
+            if keys:
+                turn = lesson.turn._replace(row={}, answer="")
+                keyed.append(lesson._replace(turn=turn))  # only the whole file tells from where they count
+            else:
+                self._place(lesson, boxes)
+        for lesson in keyed:
+            self._place(lesson, boxes)
+        if self.source.images is not None:
+            self.source.images.expect(lambda: names)
+        for notation, written in boxes.items():
+            scale = self.scales[notation] = self.chat.fixed or self._decide(notation, written)
+            if self.chat.tells and scale is not None and scale == self.chat.scales[notation]:
+                self.source.note(f"boxes are written {SCALES[scale]}")
+
+    def _list_lessons(self, names: dict[str, None]) -> Iterator[Lesson]:
+        for _, row in read_rows(self.source.path):
+            if isinstance(row, dict):
+                try:
+                    for _, lesson in self.chat.split(row):
+                        names.update(dict.fromkeys(lesson.turn.images))
+                        if (lesson.written or lesson.shown) and find_metadata(row) is None:
+                            yield lesson
+                except Unusable:
+                    continue  # reported when it is read
+
+    def _place(self, lesson: Lesson, boxes: dict[str, list[_Placed]]) -> None:
+        try:
+            images = self.chat.place(lesson, self.numbers)
+        except Unusable:
+            return  # reported when it is read
+        for one, image in (*zip(lesson.written, images, strict=True), *lesson.shown):
+            boxes[one.notation].append((one.box, None if image is None else _name_image(lesson, image)))
+
+    def _decide(self, notation: str, written: list[_Placed]) -> Scale | None:
+        expected = self.chat.scales.get(notation, "permille")
+        if expected not in (None, "permille"):
+            return decide_scale(map(self._measure, written), expected, self.source.note)
+        every = expected is None or any(passes_permille(box) for box, _ in written)
+        measured = len(written) if every else _MEASURED
+        sized = [self._measure(placed) for placed in written[:measured]]
+        rest: list[tuple[Box, SizeWH | None]] = [(box, None) for box, _ in written[measured:]]
+        return decide_frame(sized + rest, expected, self.source.note)
+
+    def _measure(self, placed: _Placed) -> tuple[Box, SizeWH | None]:
+        box, image = placed
+        if image is None or self.source.images is None:
+            return box, None
+        try:
+            return box, self.source.read_size(*image)
+        except Unusable:
+            return box, None  # reported when it is read
+
+
 def _name_image(lesson: Lesson, image: int) -> _Image:
     """Return an image's name, and what the file states of its size."""
     stated = lesson.sizes[image] if image < len(lesson.sizes) else (None, None)
@@ -225,9 +235,7 @@ class _Maker:
     def tell(self) -> None:
         """Note what was counted."""
         if self.text_answers:
-            self.source.note(
-                f"{self.text_answers} question(s) are answered with text, not with a box: left out"
-            )
+            self.source.note(f"{self.text_answers} question(s) {self.chat.texts}")
         if self.divided:
             self.source.note(
                 f"{self.divided} answer(s) box several things or images: {self.parts} samples, one for each, whose "
@@ -239,12 +247,12 @@ class _Maker:
         turn = lesson.turn
         if lesson.fault is not None:
             raise lesson.fault
-        if not lesson.written and not self.chat.keeps_text(turn.row):
-            if turn.answer.strip() and (lesson.beside or lesson.shown or _shows_box(turn.question)):
+        if not lesson.written and lesson.metadata is None:
+            if turn.answer.strip() and self.chat.is_text(lesson):
                 self.text_answers += 1
                 return
             raise Unusable("no_box", f"the answer {shorten(turn.answer[-80:])} holds no box")
-        images = find_images(lesson, self.survey.numbers)
+        images = self.chat.place(lesson, self.survey.numbers)
         groups: defaultdict[tuple[str, int | None], list[Box]] = defaultdict(list)
         for one, image in zip(lesson.written, images, strict=True):
             groups[one.label, image].append(self._read_box(lesson, one, image))
@@ -253,6 +261,8 @@ class _Maker:
         query, thinking = strip_wording(self._fill_question(lesson))
         thinking = thinking and (self.chat.thinks or len(turn.images) > 1 or lesson.thought is not None)
         several_labels, several_images = (len({key[i] for key in groups}) > 1 for i in (0, 1))
+        described, kept = self.chat.describe(turn.row)
+        task = str(described or self.chat.task)
         self.divided += len(groups) > 1
         self.parts += len(groups) if len(groups) > 1 else 0
         for (label, image), boxes in groups.items():
@@ -262,15 +272,14 @@ class _Maker:
                 if len(groups) == 1
                 else f"{record}@{_name(label, image, several_labels, several_images)}"
             )
-            extra = {"label": label} if label else {}
+            extra = {**kept, **({"label": label} if label else {})}
             extra |= {"question": query} if asked != query else {}
             if image is None and not boxes:
                 image = find_target(query, lesson.thought, len(turn.images))
-            task = str(turn.row.get("task") or self.chat.task)
             sample = GroundingSample(
                 turn.images, asked, task, tuple(boxes), image, lesson.thought, thinking, name, extra
             )
-            yield self.chat.finish(sample, turn.row) if len(groups) == 1 else sample
+            yield add_metadata(sample, lesson.metadata) if len(groups) == 1 else sample
 
     def _fill_question(self, lesson: Lesson) -> str:
         """Return the question, with each box that it shows in the place of its `<bbox>`, 0-1000."""
@@ -282,7 +291,8 @@ class _Maker:
 
     def _read_box(self, lesson: Lesson, one: Written, image: int | None) -> Box:
         """Return a box in the unit frame; `Unusable` if it is of another scale than the file's."""
-        scale = self.survey.scales.get(one.notation)
+        certain = lesson.metadata is not None
+        scale = (self.chat.scales if certain else self.survey.scales).get(one.notation)
         text = "(" + ", ".join(f"{value:.6g}" for value in one.box) + ")"
         if scale is None:
             fix = "say with --images where the images lie, or name --format qwen_pixels or qwen_permille"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from univg.data.formats.answers import read_written
-from univg.data.formats.conversations import read_content, strip_tags
+from univg.data.formats.conversations import Turn, read_content, strip_tags
 from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import Row, clean_path, get_list, get_text, shorten
-from univg.data.formats.frames import passes_permille
+from univg.data.formats.fields import Row, clean_path, get, get_list, get_object, get_text
 from univg.data.formats.records import Source, reads
 from univg.data.formats.rows import Rows, read_rows
-from univg.data.readers.univg_r1 import METADATA, add_metadata, strip_wording
-from univg.grounding.coordinates import read_quads, to_unit
+from univg.data.readers.chat import ChatSet, Lesson, Lessons, read_chat
+from univg.grounding.response import dissect
 from univg.grounding.samples import GroundingSample, SampleError
 
 __all__ = ["read_easyr1", "read_trl", "read_univg", "read_verl"]
@@ -38,26 +38,31 @@ def read_univg(source: Source, row: Row, record: str) -> Iterable[GroundingSampl
     yield sample if sample.source else GroundingSample.from_json({**sample.to_json(), "source": record})
 
 
-@reads("trl")
-def read_trl(source: Source, row: Row, record: str) -> Iterable[GroundingSample]:
+def read_trl(source: Source) -> Iterator[GroundingSample]:
     """Yield a sample for each row of a conversational `prompt`, `images` and `solution`."""
-    yield _make_sample(row, record, _read_prompt(row), get_text(row, "solution"), row)
+    yield from read_chat(source, ChatSet("trl", _split_trl, thinks=True))
 
 
-@reads("verl")
-def read_verl(source: Source, row: Row, record: str) -> Iterable[GroundingSample]:
+def read_verl(source: Source) -> Iterator[GroundingSample]:
     """Yield a sample for each row of `prompt`, `images`, `reward_model` and `extra_info`."""
-    reward = row.get("reward_model")
-    if not isinstance(reward, Mapping):
-        raise Unusable("missing_field", "there is no object 'reward_model'")
-    answer = str(reward.get("ground_truth"))
-    yield _make_sample(row, record, _read_prompt(row), answer, row.get("extra_info") or {})
+    yield from read_chat(source, ChatSet("verl", _split_verl, thinks=True))
 
 
-@reads("easyr1")
-def read_easyr1(source: Source, row: Row, record: str) -> Iterable[GroundingSample]:
+def read_easyr1(source: Source) -> Iterator[GroundingSample]:
     """Yield a sample for each row of `problem`, `answer` and `images`."""
-    yield _make_sample(row, record, get_text(row, "problem"), get_text(row, "answer"), row)
+    yield from read_chat(source, ChatSet("easyr1", _split_easyr1, thinks=True))
+
+
+def _split_trl(row: Row) -> Lessons:
+    yield "", _make_lesson(row, _read_prompt(row), get(row, "solution"))
+
+
+def _split_verl(row: Row) -> Lessons:
+    yield "", _make_lesson(row, _read_prompt(row), get(get_object(row, "reward_model"), "ground_truth"))
+
+
+def _split_easyr1(row: Row) -> Lessons:
+    yield "", _make_lesson(row, get_text(row, "problem"), get(row, "answer"))
 
 
 def _read_prompt(row: Row) -> str:
@@ -69,26 +74,18 @@ def _read_prompt(row: Row) -> str:
     return content
 
 
-def _make_sample(row: Row, record: str, prompt: str, answer: str, kept: Mapping[str, Any]) -> GroundingSample:
-    images = tuple(_read_path(value, i, record) for i, value in enumerate(get_list(row, "images")))
-    query, thinking = strip_wording(strip_tags(prompt))
-    written = read_written(answer)
-    if stray := next((one.box for one in written if passes_permille(one.box)), None):
-        raise Unusable("wrong_scale", f"{shorten(stray)} passes 1000, in which the set is written")
-    boxes = tuple(map(to_unit, read_quads(answer)))
-    if not boxes:
-        raise Unusable("no_box", f"the answer {shorten(answer)} holds no box")
-    if len(boxes) > 1 and len(images) > 1 and METADATA not in kept:
-        raise Unusable(
-            "which_image", f"nothing tells on which of {len(images)} images {len(boxes)} boxes lie"
-        )
-    sample = GroundingSample(images, query, "grounding", boxes, thinking=thinking, source=record)
-    return add_metadata(sample, kept)
+def _make_lesson(row: Row, prompt: str, answer: Any) -> Lesson:
+    images = tuple(_read_path(value, i) for i, value in enumerate(get_list(row, "images")))
+    if (tags := prompt.count("<image>")) not in (0, len(images)):
+        raise Unusable("image_tags", f"{tags} <image> tag(s) for {len(images)} image(s)")
+    text = answer if isinstance(answer, str) else json.dumps(answer)
+    turn = Turn(row, images, strip_tags(prompt), text, len(images))
+    return Lesson(turn, read_written(dissect(text, "direct").region or ""))
 
 
-def _read_path(value: Any, i: int, record: str) -> str:
+def _read_path(value: Any, i: int) -> str:
     if isinstance(value, Mapping):
-        value = value.get("image") or value.get("path") or (f"{record}.{i}" if value.get("bytes") else None)
+        value = value.get("image") or value.get("path") or (f"embedded.{i}" if value.get("bytes") else None)
     if not isinstance(value, str) or not value:
         raise Unusable("bad_field", "'images' holds neither paths nor objects with a path")
     return clean_path(value)

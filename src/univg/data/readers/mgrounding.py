@@ -12,16 +12,14 @@ counts them in a note, `read_mgrounding_text` reads them, and only them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
-from univg.data.formats.answers import ImageNumbers, Written, place_boxes, read_written
+from univg.data.formats.answers import ImageNumbers, place_boxes
 from univg.data.formats.conversations import Turn, find_named_image, read_answer_boxes, split_turns
-from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import shorten
-from univg.data.formats.frames import passes_permille
+from univg.data.formats.fields import Row
 from univg.data.formats.records import Source, make_samples
 from univg.data.formats.rows import read_rows
-from univg.data.formats.scale import UNIT_LIMIT, apply_scale
-from univg.grounding.boxes import Box
+from univg.data.readers.chat import ChatSet, Lesson, find_images, read_chat
 from univg.grounding.samples import GroundingSample
 
 __all__ = ["TASKS", "read_mgrounding", "read_mgrounding_text"]
@@ -44,42 +42,21 @@ TEXT_TASK = "group_captioning"
 
 def read_mgrounding(source: Source) -> Iterator[GroundingSample]:
     """Yield a sample for each question that is answered with a box, one for each frame where several are boxed."""
-    text_answers = divided = 0
 
-    def convert(turn: Turn, record: str) -> Iterable[GroundingSample]:
-        nonlocal text_answers, divided
-        written = read_written(turn.answer)
-        if not written and _is_text_answer(turn):
-            text_answers += 1
-            return
-        if not written:
-            raise Unusable("no_box", f"the answer {shorten(turn.answer)} holds no box")
-        images, query = turn.images, turn.question
-        kind = str(turn.row.get("type") or "")
-        task = _find_task(kind, source.path.stem)
-        boxes = [_read_box(one.box) for one in written]
-        frames = _find_frames(written, turn, task)
-        if len(set(frames)) == 1:
-            extra = {"type": kind}
-            yield GroundingSample(images, query, task, tuple(boxes), frames[0], source=record, extra=extra)
-            return
-        divided += 1
-        extra = {"type": kind, "question": query}
-        for frame in dict.fromkeys(frame for frame in frames if frame is not None):
-            asked, name = f"{query} Locate it in image {frame + 1}.", f"{record}@image {frame + 1}"
-            there = tuple(box for box, on in zip(boxes, frames, strict=True) if on == frame)
-            yield GroundingSample(images, asked, task, there, frame, source=name, extra=extra)
+    def describe(row: Row) -> tuple[str | None, dict[str, Any]]:
+        kind = str(row.get("type") or "")
+        return _find_task(kind, source.path.stem), {"type": kind}
 
-    yield from make_samples(source, "mgrounding", read_rows(source.path), convert, split=split_turns)
-    if divided:
-        source.note(
-            f"{divided} answer(s) box several images: a sample for each image, whose question says which"
-        )
-    if text_answers:
-        source.note(
-            f"{text_answers} question(s) show a box and are answered with text (the reg sub-task): kept apart; "
-            "read them with --format mgrounding_text"
-        )
+    def place(lesson: Lesson, numbers: ImageNumbers) -> list[int | None]:
+        return _find_frames(lesson, numbers, describe(lesson.turn.row)[0])
+
+    texts = (
+        "show a box and are answered with text (the reg sub-task): kept apart; read them with --format mgrounding_text"
+    )
+    chat = ChatSet(
+        "mgrounding", place=place, describe=describe, thinks=True, is_text=_is_text_lesson, texts=texts
+    )
+    yield from read_chat(source, chat)
 
 
 def read_mgrounding_text(source: Source) -> Iterator[GroundingSample]:
@@ -108,33 +85,27 @@ def _find_task(kind: str, file_stem: str) -> str:
     return kind or "mgrounding"
 
 
+def _is_text_lesson(lesson: Lesson) -> bool:
+    return _is_text_answer(lesson.turn)
+
+
 def _is_text_answer(turn: Turn) -> bool:
     return bool(turn.answer.strip()) and next(read_answer_boxes(turn.question), None) is not None
 
 
-def _read_box(written: Box) -> Box:
-    """Return a box in the unit frame: 0-1000, unless written as fractions."""
-    if passes_permille(written):
-        cause = f"({', '.join(f'{value:.6g}' for value in written)}) passes 1000, in which the set is written"
-        raise Unusable("wrong_scale", cause)
-    fractions = max(map(abs, written)) <= UNIT_LIMIT and any(value % 1 for value in written)
-    return written if fractions else apply_scale(written, "permille")
-
-
-def _find_frames(written: list[Written], turn: Turn, task: str) -> list[int | None]:
+def _find_frames(lesson: Lesson, numbers: ImageNumbers, task: str | None) -> list[int | None]:
     """Return the image of each box.
 
     Images named beside the boxes decide. In tracking, else as many boxes as images, or one fewer (the first image
     shows the object to follow), stand for the images in order; in other tasks only if the question names no image.
     """
+    turn, written = lesson.turn, lesson.written
     n, n_images = len(written), len(turn.images)
-    placed = place_boxes(written, turn.images, ImageNumbers())
+    placed = place_boxes(written, turn.images, numbers)
     if placed is not None:
         return [*placed]
     target = find_named_image(n_images, turn.question, turn.answer)
     in_order = n > 1 and n in (n_images, n_images - 1)
     if in_order and (target is None or task == "object_tracking"):
         return [*range(n_images - n, n_images)]
-    if n > 1 and target is None:
-        raise Unusable("which_image", f"nothing tells on which of {n_images} images {n} boxes lie")
-    return [target] * n
+    return [target] * n if target is not None else find_images(lesson, numbers)

@@ -23,7 +23,6 @@ from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import Row, find_numbers, name_kind, read_box, shorten
 from univg.data.formats.records import Source
 from univg.data.readers.chat import ChatSet, Lesson, Lessons, read_chat, split_lessons
-from univg.data.readers.univg_r1 import METADATA, add_metadata
 from univg.data.readers.wording import find_target
 from univg.grounding.response import dissect
 from univg.grounding.samples import GroundingSample
@@ -233,6 +232,4 @@ _MS_SWIFT = ChatSet(
     "ms_swift",
     _split,
     {"real": "pixel", "norm1": "unit", "norm1000": "permille", "text": "permille", "keys": None},
-    finish=add_metadata,
-    keeps_text=lambda row: METADATA in row,
 )

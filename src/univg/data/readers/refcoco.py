@@ -38,7 +38,7 @@ from univg.data.formats.fields import (
 )
 from univg.data.formats.pixels import Drawn, read_boxes, read_row_size, reads_pixels
 from univg.data.formats.records import Source
-from univg.data.readers.univg_r1 import strip_wording
+from univg.data.readers.wording import strip_wording
 from univg.files import write_whole
 from univg.grounding.samples import GroundingSample
 
