@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from univg.data.exports import Export, export
+from univg.data.exports import SUFFIXES, Export, export
+from univg.data.formats.answers import _read_text, read_written
 from univg.data.formats.scale import lesson_fault
 from univg.data.readers import ImageRoot, RecordFault, detect, read
 from univg.errors import UnivgError
@@ -556,6 +558,195 @@ def test_mgrounding_puts_each_box_on_its_image(
         assert sum(len(s.boxes) for s in samples) == answer.count("box_start")
 
 
+def in_easyr1_bytes(picture: Any) -> Any:
+    return {"problem": "<image>Where?", "answer": "(100,200),(300,400)", "images": [picture]}
+
+
+def in_chat_bytes(picture: Any) -> Any:
+    return talk("Where?", BOX, ["x"]) | {"images": [picture]}
+
+
+def in_vlm_r1_bytes(picture: Any) -> Any:
+    return {"image": picture, "problem": "Where?", "solution": [64, 48, 320, 240]}
+
+
+SMALL = [(k / 500, k / 400, k / 500 + 0.05, k / 400 + 0.05) for k in range(30)]
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("to", ["sharegpt", "trl", "verl", "easyr1", "ms_swift"])
+def test_small_boxes_that_we_wrote_are_of_no_other_scale(to: str, named: bool, tmp_path: Path) -> None:
+    """Thirty boxes in a corner look like percent, or pixels of a small picture: our own column says what they are."""
+    Image.new("RGB", (320, 240)).save(tmp_path / "s.jpg")
+    samples = [
+        GroundingSample(["s.jpg"], "Where?", "t", [box], 0, "It is there.", source=f"s#{box}")
+        for box in SMALL
+    ]
+    out = tmp_path / f"out{SUFFIXES[to]}"
+    export(samples, to, out, Export(images=ImageRoot(tmp_path)))
+    back, faults, _ = every(out, tmp_path if named or to == "ms_swift" else None)
+    assert [sample.boxes[0] for sample in back] == close([sample.boxes[0] for sample in samples])
+    assert not faults
+
+
+def test_plain_boxes_are_read_as_the_lexer_reads_them() -> None:
+    for answer in ("(1,2),(30,40)", " (1, 2), (30, 40)\n", "<|box_start|>(1,2),(30,40)<|box_end|>"):
+        assert read_written(answer) == list(_read_text(answer))
+
+
+CORNERS = "<ref>the cat</ref><box>(100,200),(300,400)</box>"
+TURNS = [
+    {"from": "user", "value": "Picture 1: <img>a.jpg</img>\nFind it."},
+    {"from": "assistant", "value": CORNERS},
+]
+TOLD = [{"role": "user", "content": "Find it."}], [{"role": "assistant", "content": BOX}]
+
+
+@pytest.mark.parametrize(
+    ("row", "reader"),
+    [
+        pytest.param({"conversations": TURNS}, "qwen", id="Qwen-VL: the picture's path in the turn"),
+        pytest.param(
+            {"query": "<img>a.jpg</img>Find it.", "response": BOX}, "ms_swift", id="ms-swift 2: the same"
+        ),
+        pytest.param(
+            {"query": "<image>Find it.", "response": BOX, "images": ["a.jpg"]}, "ms_swift", id="no objects"
+        ),
+        pytest.param(
+            {"instruction": "<image>Find it.", "input": "", "output": BOX, "images": ["a.jpg"]},
+            "cotsft",
+            id="Alpaca",
+        ),
+        pytest.param(
+            {"prompt": TOLD[0], "completion": TOLD[1], "images": ["a.jpg"]},
+            "cotsft_messages",
+            id="TRL: prompt and completion",
+        ),
+        pytest.param(
+            {
+                "messages": json.dumps([{"role": "User", "content": "<image>Find it."}, *TOLD[1]]),
+                "images": ["a.jpg"],
+            },
+            "cotsft_messages",
+            id="messages as JSON text",
+        ),
+    ],
+)
+def test_turns_under_other_names(row: Any, reader: str, put: Put, images: Path) -> None:
+    path = put([row])
+    assert detect(path) == reader
+    samples, faults, _ = every(path, images)
+    assert [(s.images, s.target_image, s.boxes) for s in samples] == [(("a.jpg",), 0, (UNIT,))]
+    assert not faults and samples[0].query in ("Find it.", "Picture 1: Find it.")
+
+
+def test_wrong_answers_are_not_taught(put: Put) -> None:
+    samples, faults, _ = every(put([talk("Find it.", BOX, ["a.jpg"], label=k) for k in (True, False)]))
+    assert len(samples) == 1 and "marked as a wrong one" in faults[0].cause
+
+
+@pytest.mark.parametrize("name", ["turn", "function_call"])
+def test_a_turn_of_somebody_else_is_named(name: str, put: Put) -> None:
+    _, faults, _ = every(
+        put(
+            [
+                {**llava("x", "y"), "images": ["a.jpg"]},
+                {"images": ["a.jpg"], "conversations": [{"from": name, "value": "x"}]},
+            ]
+        ),
+        None,
+        "cotsft",
+    )
+    assert f"said by '{name}'" in faults[-1].cause
+
+
+def test_objects_may_come_late_in_a_mixed_file(put: Put, images: Path) -> None:
+    rows = [talk("Hello.", "Hello.", ["a.jpg"]), swift("<bbox>", [[64, 48, 320, 240]])]
+    assert detect(put(rows)) == "ms_swift"
+    assert [sample.boxes for sample in every(put(rows), images)[0]] == [(HALF,)]
+
+
+def test_without_a_number_a_box_of_a_later_image_is_no_guess(put: Put, images: Path) -> None:
+    row = swift("<bbox>", [[64, 48, 320, 240], [50, 100, 250, 500]], images=TWO)
+    row["messages"] += [
+        {"role": "user", "content": "<image>And here?"},
+        {"role": "assistant", "content": "<bbox>"},
+    ]
+    row["messages"][0]["content"] = "<image>Find it."
+    samples, faults, _ = every(put([row]), images)
+    assert [sample.target_image for sample in samples] == [0]
+    assert [fault.kind for fault in faults] == ["which_image"] and "image_id" in faults[0].fix
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "target"),
+    [
+        ("The cat in the first image", "[64, 48, 320, 240]", 0),
+        ("The cat", "[50, 100, 250, 500]", 1),
+        ("The cat", "Image 1: [64, 48, 320, 240]", 0),
+        ("The cat", "Image 3: [64, 48, 320, 240]", None),
+    ],
+)
+def test_vlm_r1_boxes_lie_where_answer_or_question_say(
+    question: str, answer: str, target: int | None, put: Put, images: Path
+) -> None:
+    turns = [{"from": "human", "value": "<image><image>" + question}, {"from": "gpt", "value": answer}]
+    samples, faults, _ = every(
+        put([{"id": 1, "image": TWO, "conversations": turns}], "a.jsonl"), images, "vlm_r1_lines"
+    )
+    if target is None:
+        assert not samples and [fault.kind for fault in faults] == ["which_image"]
+    else:
+        assert [(sample.target_image, sample.boxes) for sample in samples] == [
+            (target, (pytest.approx(HALF),))
+        ]
+
+
+@pytest.mark.parametrize(
+    ("solution", "kind"),
+    [
+        ([64, 48, 320, 240], None),
+        ('```json\n[{"bbox_2d": [64, 48, 320, 240], "label": "cat"}]\n```', None),
+        ('{"box_2d": [48, 64, 240, 320]}', None),
+        ({"x": 64, "y": 48, "w": 256, "h": 192}, None),
+        ("<answer>[64, 48, 320, 240]</answer>", None),
+        ("Image 2: (64,48),(320,240)", "which_image"),
+    ],
+)
+def test_vlm_r1_solutions_as_models_answer(solution: Any, kind: str | None, put: Put, images: Path) -> None:
+    samples, faults, _ = every(put([{"image": "a.jpg", "problem": "Find it.", "solution": solution}]), images)
+    assert [fault.kind for fault in faults] == ([kind] if kind else [])
+    assert [sample.boxes for sample in samples] == ([] if kind else [(pytest.approx(HALF),)])
+
+
+@pytest.mark.parametrize("cell", ['["a.jpg"]', "['a.jpg']", "a.jpg"])
+def test_lists_in_the_cells_of_a_table(cell: str, tmp_path: Path) -> None:
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [["images", "question", "answer"], [cell, "Where?", "[100, 200, 300, 400]"]]
+        )
+    assert [(s.images, s.boxes) for s in every(tmp_path / "a.csv")[0]] == [(("a.jpg",), (UNIT,))]
+
+
+@pytest.mark.parametrize("make", [in_easyr1_bytes, in_chat_bytes, in_vlm_r1_bytes])
+def test_pictures_in_rows_are_written_to_files(make: Any, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    Image.new("RGB", (640, 480), "red").save(tmp_path / "here.png")
+    picture = {"bytes": (tmp_path / "here.png").read_bytes(), "path": None}
+    pq.write_table(pa.Table.from_pylist([make(picture)]), tmp_path / "rows.parquet")
+    (tmp_path / "images").mkdir()
+    samples, faults, notes = every(tmp_path / "rows.parquet", tmp_path / "images")
+    assert not faults and (tmp_path / "images" / samples[0].images[0]).read_bytes() == picture["bytes"]
+    assert any("were written to" in note for note in notes)
+    _, faults, _ = every(tmp_path / "rows.parquet")
+    assert [(fault.kind, fault.cause) for fault in faults] == [
+        ("missing_image", "the image is embedded in the row")
+    ]
+
+
 def in_easyr1(answer: str, images: list[str] = TWO) -> Any:
     return {"problem": "<image>" * len(images) + "Where?", "answer": answer, "images": images}
 
@@ -603,7 +794,9 @@ def test_pixels_and_percent_in_rows_of_other_frameworks(make: Any, put: Put, ima
     samples, faults, notes = every(put(pixels), images)
     assert not faults and notes[0].startswith("boxes are written in pixels")
     assert samples[4].boxes == (pytest.approx((0.1, 0.1, 0.35, 0.35)),)
-    samples, faults, notes = every(put([make(f"({i},10),({i + 60},40)", ["a.jpg"]) for i in range(30)]), images)
+    samples, faults, notes = every(
+        put([make(f"({i},10),({i + 60},40)", ["a.jpg"]) for i in range(30)]), images
+    )
     assert not faults and notes[0].startswith("boxes are written in percent")
     assert samples[0].boxes == (pytest.approx((0, 0.1, 0.6, 0.4)),)
 

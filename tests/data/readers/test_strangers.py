@@ -27,6 +27,8 @@ FILES: list[tuple[str, Any, str, str]] = [
         "answers of a model",
         "univg score",
     ),
+    ("wrapped.json", {"train": [{"messages": [], "images": ["a.jpg"]}]}, "records in an object", "jq"),
+    ("data.json", {"data": [{"problem": "x", "image": "a.jpg"}]}, "records in an object", "jq"),
     ("model.safetensors", b"\x08\0\0\0\0\0\0\0{}", "a model", "--model"),
     ("a.xlsx", b"PK\x03\x04", "an Excel workbook", "CSV"),
     ("train-00000-of-00010.tfrecord", b"\0\1", "a TFRecord", "fiftyone convert"),

@@ -107,8 +107,10 @@ def _walk(value: Any, label: str, image: tuple[str, Any] | None) -> Iterator[Wri
     for key, inner in value.items():
         if _BOX_KEY.fullmatch(key):
             for box in _split_boxes(inner, key):
-                x1, y1, x2, y2 = (box[1], box[0], box[3], box[2]) if _Y_FIRST.fullmatch(key) else box
-                yield Written((x1, y1, x2, y2), label=label, image=image, notation="keys")
+                if _Y_FIRST.fullmatch(key):  # Gemini's, which are 0-1000
+                    yield Written((box[1], box[0], box[3], box[2]), "", "", label, image)
+                else:
+                    yield Written(box, label=label, image=image, notation="keys")
         elif isinstance(inner, (dict, list)):
             yield from _walk(inner, label, (key, key) if _NUMBERED.fullmatch(key) else image)
 
@@ -260,8 +262,8 @@ def _check_said(one: Written, n_images: int) -> None:
         return
     said = find_said(n_images, before.rstrip("([{ "), after)
     if said is not None and said[:2] == (-1, True):
-        cause = f"an answer has a box of an image that is not among the {n_images}: {shorten(before[-60:] or after[:60])}"
-        raise Unusable("which_image", cause)
+        words = shorten(before[-50:].strip() or after[:50].strip())
+        raise Unusable("which_image", f"an answer has a box of none of the {n_images} image(s): {words}")
 
 
 def _place_by_key(told: tuple[str, Any] | None, images: tuple[str, ...], numbers: ImageNumbers) -> int | None:

@@ -1,14 +1,17 @@
 """Read conversations as ShareGPT files and chat messages write them, and the boxes in their answers.
 
 `conversations` of `{"from": "human" | "gpt", "value": …}` or `messages` of `{"role": "user" | "assistant",
-"content": …}`; a content is text, or a list of parts. `<image>`, or a part, stands for one image. The paths stand in
-`images`, in `image`, or in the parts.
+"content": …}`; a content is text, or a list of parts. `<image>`, or a part, or Qwen-VL's `<img>a.jpg</img>`, stands for
+one image. The paths stand in `images`, in `image`, or in the turns. Records of one question and answer under fields of
+their own are made conversations first (`make_messages`).
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -19,12 +22,22 @@ from univg.grounding.coordinates import read_quads, to_unit
 from univg.grounding.mentions import decide_image
 
 __all__ = [
-    *("Turn", "find_named_image", "read_answer_boxes", "read_content", "read_images", "split_turns"),
+    *(
+        "Turn",
+        "find_named_image",
+        "make_messages",
+        "read_answer_boxes",
+        "read_content",
+        "read_images",
+        "split_turns",
+    ),
     "strip_tags",
 ]
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-_TAG = re.compile(r"<image>[ \t]*\n?")
+_TAG = re.compile(r"(?:<image>[ \t]*\n?)+")
+_IMG = re.compile(r"<img>\s*(.*?)\s*</img>", re.DOTALL)
+_SHOWN = re.compile(rf"<image>|{_IMG.pattern}", re.DOTALL)
 _MARKED = re.compile(r"<\|box_start\|>(.*?)<\|box_end\|>", re.DOTALL)
 _FILE = re.compile(r"file://(?:localhost)?(?=/)")
 
@@ -57,8 +70,17 @@ def split_turns(
     `Unusable` unless the turns go question, answer, question, answer, with one `<image>` for each image; with
     `untagged`, no tag at all is as good: the first question shows all.
     """
+    if row.get("label") is False or row.get("kto_tag") is False:
+        raise Unusable("bad_field", "its answer is marked as a wrong one (KTO)", "give right answers alone")
+    row, untagged = (
+        make_messages(row),
+        untagged or "completion" in row,
+    )  # TRL puts images first where no tag is
     name = "conversations" if "conversations" in row else "messages"
     turns = row.get(name)
+    if isinstance(turns, str):
+        with suppress(ValueError, RecursionError):
+            turns = json.loads(turns)
     if not isinstance(turns, list):
         has = ", ".join(row)
         raise Unusable("missing_field", f"there is no list 'conversations' or 'messages', but {has}")
@@ -83,6 +105,43 @@ def split_turns(
         shown += tags[i]
         turn = Turn(row, images[:shown], strip_tags(question.text), answer.text, tags[i])
         yield f"turn {i}" if len(questions) > 1 else "", turn
+
+
+def make_messages(row: Row) -> Row:
+    """Return a record with `messages`, whichever of the ways its turns are written in.
+
+    `conversation` of `human` and `assistant`; `query`, `response` and `history` (ms-swift before version 3);
+    `instruction`, `input`, `output` and `history` (Alpaca); `prompt` and `completion` (TRL).
+
+    >>> make_messages({"instruction": "Find", "input": "the cat", "output": "(1,2),(3,4)"})["messages"][0]
+    {'role': 'user', 'content': 'Find\\nthe cat'}
+    """
+    if "messages" in row or "conversations" in row:
+        return row
+    if isinstance(row.get("prompt"), list) and isinstance(row.get("completion"), list):
+        return {**row, "messages": [*row["prompt"], *row["completion"]]}
+    turns: list[tuple[Any, Any]] = []
+    if isinstance(row.get("conversation"), list):
+        turns = [
+            (one.get("human"), one.get("assistant"))
+            for one in row["conversation"]
+            if isinstance(one, Mapping)
+        ]
+    elif "query" in row or "instruction" in row:
+        history = row.get("history") or []
+        if not isinstance(history, list) or not all(
+            isinstance(one, list) and len(one) == 2 for one in history
+        ):
+            raise Unusable("bad_field", "'history' is not a list of pairs of question and answer")
+        asked = row.get("query", row.get("instruction"))
+        asked = f"{asked}\n{row['input']}" if asked and row.get("input") else asked
+        turns = [*((one[0], one[1]) for one in history), (asked, row.get("response", row.get("output")))]
+    messages = [
+        {"role": role, "content": text}
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+    return {**row, "messages": messages} if turns else row
 
 
 def read_images(row: Row, told: Sequence[str | None], field: str | None = None) -> tuple[str, ...]:
@@ -117,12 +176,17 @@ def _is_one_path(one: str, other: str) -> bool:
 def _read_turn(turn: object) -> _Said:
     if not isinstance(turn, dict):
         raise Unusable("bad_field", f"a turn is an object, not {name_kind(turn)}")
-    role = _ROLES.get(str(turn.get("from", turn.get("role"))))
+    said_role = turn.get("from", turn.get("role"))
+    role = _ROLES.get(str(said_role).lower())
     content = turn.get("value", turn.get("content"))
     text = read_content(content)
+    if said_role is not None and role is None:
+        raise Unusable(
+            "bad_field", f"a turn is said by {shorten(said_role)}, not by one of {', '.join(_ROLES)}"
+        )
     if role is None or text is None:
-        has = ", ".join(map(str, turn))
-        raise Unusable("bad_field", f"a turn needs from/value or role/content, and has {has}")
+        has = ", ".join(f"{name} ({name_kind(value)})" for name, value in turn.items())
+        raise Unusable("bad_field", f"a turn needs from/value or role/content, and has {has or 'nothing'}")
     parts = content if isinstance(content, list) else [content]
     return _Said(role, text, tuple(path for part in parts for path in _find_paths(part)))
 
@@ -131,13 +195,13 @@ def read_content(content: object) -> str | None:
     """Return the text of a turn, "<image>" where a list of parts holds an image; None if it is neither."""
     if isinstance(content, list):
         return "".join(_read_part(part) for part in content)
-    return content if isinstance(content, str) else None
+    return _IMG.sub("<image>", content) if isinstance(content, str) else None
 
 
 def _read_part(part: object) -> str:
     if isinstance(part, Mapping):
-        return "<image>" if _is_image(part) else str(part.get("text") or "")
-    return str(part)
+        return "<image>" if _is_image(part) else _IMG.sub("<image>", str(part.get("text") or ""))
+    return _IMG.sub("<image>", str(part))
 
 
 def _is_image(part: Mapping[str, Any]) -> bool:
@@ -152,7 +216,8 @@ def _is_image(part: Mapping[str, Any]) -> bool:
 def _find_paths(part: object) -> list[str | None]:
     """Return an entry for each image that a part of a message shows: its path, if the part gives it."""
     if not isinstance(part, Mapping) or not _is_image(part):
-        return [None] * _read_part(part).count("<image>")
+        text = str(part.get("text") or "") if isinstance(part, Mapping) else str(part)
+        return [path or None for path in _SHOWN.findall(text)]
     value: Any = next((part[name] for name in ("image", "image_url", "path", "url") if part.get(name)), None)
     if isinstance(value, Mapping):
         value = value.get("url") or value.get("path")
@@ -172,7 +237,12 @@ def strip_tags(question: str) -> str:
     >>> strip_tags("<image>\n<image>\nWhere is it? ")
     'Where is it?'
     """
-    return _TAG.sub("", question).strip()
+
+    def put(match: re.Match[str]) -> str:
+        around = question[match.start() - 1 : match.start()], question[match.end() : match.end() + 1]
+        return " " if all(one.strip() for one in around) else ""
+
+    return _TAG.sub(put, question).strip()
 
 
 def read_answer_boxes(answer: str) -> Iterator[tuple[Box, str]]:

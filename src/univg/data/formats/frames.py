@@ -36,18 +36,20 @@ def decide_frame(
     boxes are written in pixels (3 of 3 box(es) pass 1000, and all lie inside their image): read as such
     'pixel'
     """
-    written = [(box, size) for box, size in boxes if all(map(math.isfinite, box))]
-    n, top = len(written), max((max(map(abs, box)) for box, _ in written), default=0.0)
+    n, top, passing, fractions = 0, 0.0, 0, False
+    known: set[tuple[Box, SizeWH]] = set()  # the same box twice tells no more than once
+    for box, size in boxes:
+        if all(map(math.isfinite, box)):
+            n, top = n + 1, max(top, *map(abs, box))
+            passing += passes_permille(box)
+            fractions = fractions or any(value != int(value) for value in box)
+            known.update([(box, size)] if size is not None else [])
     if not n:
         return expected or "permille"
-    sizes = [size for _, size in written if size is not None]
-    if top <= UNIT_LIMIT and any(value != int(value) for box, _ in written for value in box):
+    if top <= UNIT_LIMIT and fractions:
         return _tell("unit", f"no number of {n} box(es) passes {UNIT_LIMIT}", found)
-    if top <= _PERCENT and n >= _ENOUGH and all(min(size) >= 3 * _PERCENT for size in sizes):
+    if top <= _PERCENT and n >= _ENOUGH and all(min(size) >= 3 * _PERCENT for _, size in known):
         return _tell("percent", f"no number of {n} boxes passes 100", found)
-    passing = sum(passes_permille(box) for box, _ in written)
-    # A set, as the same box twice tells no more than once.
-    known = {(box, size) for box, size in written if size is not None}
     if not known:
         return _decide_without_sizes(n, passing, top, expected, found)
     return _decide_with_sizes(n, passing, known, expected, found)

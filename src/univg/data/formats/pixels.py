@@ -12,6 +12,7 @@ from functools import lru_cache, partial, wraps
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
 
+from univg.data.formats.embedded import unpack_rows
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import Row, find_numbers, read_box, shorten
 from univg.data.formats.masks import Extent
@@ -54,8 +55,11 @@ def reads_pixels(
     id_fields: tuple[str, ...] = ("id",),
     rows: Callable[[Path], Rows] = read_rows,
     split: Split | None = None,
+    unpacks: bool = False,
 ) -> Callable[[Make], Read]:
     """Make a reader of a whole source of a function that makes samples of what `find` found in one record.
+
+    `unpacks`: whether pictures that rows hold are written to files first.
 
     `make(source, row, drawn, record)` is given `drawn` with its boxes in the unit frame; the rest is as for
     `univg.data.formats.records.reads`.
@@ -64,6 +68,10 @@ def reads_pixels(
     def decorate(make: Make) -> Read:
         @wraps(make)
         def read(source: Source) -> Iterator[GroundingSample]:
+            def list_rows(source: Source) -> Rows:
+                found = rows(source.path)
+                return unpack_rows(source, found) if unpacks else found
+
             quiet = replace(source, on_fault=lambda fault: None, on_note=None)
             size_of = lru_cache(_SIZES_KEPT)(partial(_find_size, quiet))
 
@@ -72,7 +80,7 @@ def reads_pixels(
                 size = size_of(drawn.images[drawn.target], read_stated(drawn.stated_wh))
                 yield from ((box, size) for box in drawn.boxes)
 
-            found = make_samples(quiet, set_name, rows(source.path), measure, id_fields, split)
+            found = make_samples(quiet, set_name, list_rows(quiet), measure, id_fields, split)
             scale = decide_scale(found, "pixel", source.note)
             size_of = lru_cache(_SIZES_KEPT)(partial(_find_size, source, certainly=True))
 
@@ -81,7 +89,7 @@ def reads_pixels(
                 size = size_of(drawn.images[drawn.target], read_stated(drawn.stated_wh))
                 return make(source, part, drawn._replace(boxes=place_boxes(drawn.boxes, scale, size)), record)
 
-            yield from make_samples(source, set_name, rows(source.path), convert, id_fields, split)
+            yield from make_samples(source, set_name, list_rows(source), convert, id_fields, split)
 
         return read
 

@@ -5,6 +5,7 @@ All are read as streams. Parquet and Arrow need pyarrow, which comes with `datas
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import os
@@ -199,7 +200,7 @@ def _parse_line(decoder: Decoder, raw: bytes, whole: bool, path: Path) -> Any:
 
 
 def _read_table(path: Path) -> Rows:
-    """Yield the rows of a CSV or TSV file under the names of its first line, every cell a text."""
+    """Yield the rows of a CSV or TSV file under the names of its first line, every cell a text (see `_read_cell`)."""
     csv.field_size_limit(_LONGEST_CELL)
     with opening(path) as data:
         lines = (line.decode() for line in data.lines())
@@ -215,11 +216,27 @@ def _read_table(path: Path) -> Rows:
                     cause = f"{len(values)} cell(s), and the first line names {len(names)}"
                     yield f"line {cells.line_num}", Unusable("bad_field", cause, "write the row again")
                 else:
-                    yield f"line {cells.line_num}", dict(zip(names, values, strict=True))
+                    yield f"line {cells.line_num}", dict(zip(names, map(_read_cell, values), strict=True))
         except (csv.Error, UnicodeDecodeError) as error:
             told = (f"not a readable table ({error})", "export it again")
             cause, fix = tell_encoding(error, path) if isinstance(error, UnicodeDecodeError) else told
             raise UnivgError(cause, f"{path}, line {cells.line_num + 1}", fix) from None
+
+
+_NESTED = re.compile(r"""\s*(?:\[\s*["'{]|\{\s*["'])""")
+
+
+def _read_cell(cell: str) -> Any:
+    """Return a cell's text; of a list of texts or objects, as JSON or as Python writes it, what it holds.
+
+    >>> _read_cell("['a.jpg']"), _read_cell("[1, 2, 3, 4]")
+    (['a.jpg'], '[1, 2, 3, 4]')
+    """
+    if _NESTED.match(cell):
+        for parse in (json.loads, ast.literal_eval):
+            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                return parse(cell)
+    return cell
 
 
 def _list_tables(folder: Path) -> list[Path]:

@@ -7,17 +7,20 @@ beside such are no grounding: they are counted in a note.
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from univg.data.formats.answers import ImageNumbers, Written, find_image_keys, place_boxes, read_written
 from univg.data.formats.conversations import Turn, split_turns
+from univg.data.formats.embedded import unpack_rows
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import Row, shorten
 from univg.data.formats.frames import decide_frame, passes_permille
-from univg.data.formats.records import Source, make_samples
+from univg.data.formats.records import Source, make_samples, read_stated
 from univg.data.formats.rows import read_rows
 from univg.data.formats.scale import SCALES, Scale, apply_scale, box_fault, decide_scale, stray_fault
 from univg.data.readers.kept import add_metadata, find_metadata
@@ -54,7 +57,6 @@ class Lesson(NamedTuple):
 Lessons = Iterator[tuple[str, Lesson]]
 _Image: TypeAlias = tuple[str, tuple[Any, Any]]
 """A name, with the size that the file states."""
-_Placed: TypeAlias = tuple[Box, _Image | None]
 
 
 def split_lessons(row: Row, untagged: bool = False) -> Lessons:
@@ -133,7 +135,8 @@ def read_chat(source: Source, chat: ChatSet) -> Iterator[GroundingSample]:
     survey = _Survey(source, chat)
     survey.look()
     maker = _Maker(source, chat, survey)
-    yield from make_samples(source, chat.name, read_rows(source.path), maker.convert, split=_mark(chat.split))
+    rows = unpack_rows(source, read_rows(source.path))
+    yield from make_samples(source, chat.name, rows, maker.convert, split=_mark(chat.split))
     maker.tell()
 
 
@@ -149,6 +152,28 @@ def _mark(split: Callable[[Row], Lessons]) -> Callable[[Row], Lessons]:
     return split_whole
 
 
+class _Boxes:
+    """Boxes as written, each with its image or None; forty bytes a box, as a set has a million."""
+
+    def __init__(self) -> None:
+        self._numbers, self._places = array("d"), array("q")
+        self._images: dict[_Image, int] = {}
+
+    def add(self, box: Box, image: _Image | None) -> None:
+        self._numbers.extend(box)
+        self._places.append(-1 if image is None else self._images.setdefault(image, len(self._images)))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[tuple[Box, _Image | None]]:
+        images, numbers = list(self._images), iter(self._numbers)
+        for box, place in zip(
+            zip(numbers, numbers, numbers, numbers, strict=True), self._places, strict=True
+        ):
+            yield box, None if place < 0 else images[place]
+
+
 class _Survey:
     """What the file as a whole tells: how its keys count images, and the scale of each notation of boxes."""
 
@@ -159,10 +184,11 @@ class _Survey:
 
     def look(self) -> None:
         """Go through the whole file once; of each box only what decides is kept."""
-        boxes: defaultdict[str, list[_Placed]] = defaultdict(list)
-        names: dict[str, None] = {}
+        boxes: defaultdict[str, _Boxes] = defaultdict(_Boxes)
         keyed: list[Lesson] = []
-        for lesson in self._list_lessons(names):
+        if self.source.images is not None:
+            self.source.images.expect(self._list_images)
+        for lesson in self._list_lessons():
             keys = find_image_keys(lesson.written)
             for key, number in keys:
                 self.numbers.see(key, number, len(lesson.turn.images))
@@ -173,56 +199,57 @@ class _Survey:
                 self._place(lesson, boxes)
         for lesson in keyed:
             self._place(lesson, boxes)
-        if self.source.images is not None:
-            self.source.images.expect(lambda: names)
         for notation, written in boxes.items():
             scale = self.scales[notation] = self.chat.fixed or self._decide(notation, written)
             if self.chat.tells and scale is not None and scale == self.chat.scales[notation]:
                 self.source.note(f"boxes are written {SCALES[scale]}")
 
-    def _list_lessons(self, names: dict[str, None]) -> Iterator[Lesson]:
-        for _, row in read_rows(self.source.path):
+    def _list_lessons(self, boxed: bool = True) -> Iterator[Lesson]:
+        quiet = replace(self.source, on_fault=lambda fault: None, on_note=None)
+        for _, row in unpack_rows(quiet, read_rows(self.source.path)):
             if isinstance(row, dict):
                 try:
                     for _, lesson in self.chat.split(row):
-                        names.update(dict.fromkeys(lesson.turn.images))
-                        if (lesson.written or lesson.shown) and find_metadata(row) is None:
+                        if not boxed or ((lesson.written or lesson.shown) and find_metadata(row) is None):
                             yield lesson
                 except Unusable:
                     continue  # reported when it is read
 
-    def _place(self, lesson: Lesson, boxes: dict[str, list[_Placed]]) -> None:
+    def _list_images(self) -> Iterator[str]:
+        for lesson in self._list_lessons(boxed=False):
+            yield from lesson.turn.images
+
+    def _place(self, lesson: Lesson, boxes: defaultdict[str, _Boxes]) -> None:
         try:
             images = self.chat.place(lesson, self.numbers)
         except Unusable:
             return  # reported when it is read
         for one, image in (*zip(lesson.written, images, strict=True), *lesson.shown):
-            boxes[one.notation].append((one.box, None if image is None else _name_image(lesson, image)))
+            named = None if image is None or self.source.images is None else _name_image(lesson, image)
+            boxes[one.notation].add(one.box, named)
 
-    def _decide(self, notation: str, written: list[_Placed]) -> Scale | None:
+    def _decide(self, notation: str, written: _Boxes) -> Scale | None:
         expected = self.chat.scales.get(notation, "permille")
         if expected not in (None, "permille"):
-            return decide_scale(map(self._measure, written), expected, self.source.note)
+            return decide_scale(self._measure(written, len(written)), expected, self.source.note)
         every = expected is None or any(passes_permille(box) for box, _ in written)
-        measured = len(written) if every else _MEASURED
-        sized = [self._measure(placed) for placed in written[:measured]]
-        rest: list[tuple[Box, SizeWH | None]] = [(box, None) for box, _ in written[measured:]]
-        return decide_frame(sized + rest, expected, self.source.note)
+        sized = self._measure(written, len(written) if every else _MEASURED)
+        return decide_frame(sized, expected, self.source.note)
 
-    def _measure(self, placed: _Placed) -> tuple[Box, SizeWH | None]:
-        box, image = placed
-        if image is None or self.source.images is None:
-            return box, None
-        try:
-            return box, self.source.read_size(*image)
-        except Unusable:
-            return box, None  # reported when it is read
+    def _measure(self, written: _Boxes, measured: int) -> Iterator[tuple[Box, SizeWH | None]]:
+        """Yield the boxes, the first of them with the size of their image where it is there."""
+        for k, (box, image) in enumerate(written):
+            size = None
+            if image is not None and self.source.images is not None and k < measured:
+                with suppress(Unusable):  # reported when it is read
+                    size = self.source.read_size(*image)
+            yield box, size
 
 
 def _name_image(lesson: Lesson, image: int) -> _Image:
     """Return an image's name, and what the file states of its size."""
-    stated = lesson.sizes[image] if image < len(lesson.sizes) else (None, None)
-    return lesson.turn.images[image], stated
+    stated = read_stated(lesson.sizes[image]) if image < len(lesson.sizes) else None
+    return lesson.turn.images[image], stated or (None, None)
 
 
 class _Maker:
@@ -295,11 +322,13 @@ class _Maker:
         scale = (self.chat.scales if certain else self.survey.scales).get(one.notation)
         text = "(" + ", ".join(f"{value:.6g}" for value in one.box) + ")"
         if scale is None:
-            fix = "say with --images where the images lie, or name --format qwen_pixels or qwen_permille"
+            fix = "say with --images where the images lie"
+            if self.chat.split is split_lessons:
+                fix += ", or name --format qwen_pixels or qwen_permille"
             raise Unusable(
                 "wrong_scale", f"{text} may be in pixels or 0-1000: nothing in the file tells", fix
             )
-        if fault := stray_fault(one.box, scale):
+        if not certain and (fault := stray_fault(one.box, scale)):
             raise Unusable(*fault)
         if scale == "permille" and passes_permille(one.box):
             raise Unusable("wrong_scale", f"{text} passes 1000, and the file is written 0-1000: in pixels?")

@@ -75,7 +75,7 @@ def _read_prompt(row: Row) -> str:
 
 
 def _make_lesson(row: Row, prompt: str, answer: Any) -> Lesson:
-    images = tuple(_read_path(value, i) for i, value in enumerate(get_list(row, "images")))
+    images = tuple(_read_path(value) for value in get_list(row, "images"))
     if (tags := prompt.count("<image>")) not in (0, len(images)):
         raise Unusable("image_tags", f"{tags} <image> tag(s) for {len(images)} image(s)")
     text = answer if isinstance(answer, str) else json.dumps(answer)
@@ -83,9 +83,9 @@ def _make_lesson(row: Row, prompt: str, answer: Any) -> Lesson:
     return Lesson(turn, read_written(dissect(text, "direct").region or ""))
 
 
-def _read_path(value: Any, i: int) -> str:
+def _read_path(value: Any) -> str:
     if isinstance(value, Mapping):
-        value = value.get("image") or value.get("path") or (f"embedded.{i}" if value.get("bytes") else None)
+        value = value.get("image") or value.get("path")
     if not isinstance(value, str) or not value:
         raise Unusable("bad_field", "'images' holds neither paths nor objects with a path")
     return clean_path(value)

@@ -50,11 +50,16 @@ def read_mgrounding(source: Source) -> Iterator[GroundingSample]:
     def place(lesson: Lesson, numbers: ImageNumbers) -> list[int | None]:
         return _find_frames(lesson, numbers, describe(lesson.turn.row)[0])
 
-    texts = (
-        "show a box and are answered with text (the reg sub-task): kept apart; read them with --format mgrounding_text"
-    )
+    texts = "show a box and are answered with text (the reg sub-task): kept apart; "
+    texts += "read them with --format mgrounding_text"
     chat = ChatSet(
-        "mgrounding", place=place, describe=describe, thinks=True, is_text=_is_text_lesson, texts=texts
+        "mgrounding",
+        scales={"text": "permille", "keys": "permille"},
+        place=place,
+        describe=describe,
+        thinks=True,
+        is_text=_is_text_lesson,
+        texts=texts,
     )
     yield from read_chat(source, chat)
 

@@ -63,12 +63,11 @@ def read_ms_swift(source: Source) -> Iterator[GroundingSample]:
 
 
 def _split(row: Row) -> Lessons:
-    messages = _make_messages(row)
     if row.get("objects") in (None, "", [], {}):
-        yield from split_lessons(messages, untagged=True)
+        yield from split_lessons(row, untagged=True)
         return
     refs, boxes, sizes = _read_objects(row["objects"])
-    turns = list(split_turns(messages, untagged=True))
+    turns = list(split_turns(row, untagged=True))
     text = "".join(turn.question + turn.answer for _, turn in turns)
     if text.count(_BOX) != len(boxes):
         raise Unusable("box_tags", f"{text.count(_BOX)} {_BOX} tag(s) for {len(boxes)} box(es) of 'objects'")
@@ -113,8 +112,10 @@ def _make_lesson(
             written.append(box._replace(before=pieces[i], after=pieces[i + 1], label=box.label or label))
             told.append(one.image)
         named = None if one.said else find_target(turn.question, None, len(turn.images))
+        if named is None and not one.said and turn.n_new == 1:
+            named = len(turn.images) - 1  # the question shows it
         if named not in (None, one.image):
-            cause = f"the question names image {named + 1}, and without 'image_id' a box lies on the first"
+            cause = f"the question is about image {named + 1}, and without 'image_id' a box lies on the first"
             raise Unusable("which_image", cause, "give 'image_id', from 0, for each box")
     known = tuple((one.boxes[0], one.image) for one in shown)
     return Lesson(turn._replace(answer=plain.region or ""), written, plain.thought or None, told, known)
@@ -138,32 +139,6 @@ def _put(text: str, names: list[str]) -> str:
     """Put names in the place of `<ref-object>`."""
     pieces = text.split(_REF)
     return pieces[0] + "".join(name + piece for name, piece in zip(names, pieces[1:], strict=True))
-
-
-def _make_messages(row: Row) -> Row:
-    """Return a record with `messages`, whichever of the ways its turns are written in."""
-    if "messages" in row or "conversations" in row:
-        return row
-    turns: list[tuple[Any, Any]] = []
-    if isinstance(row.get("conversation"), list):
-        turns = [
-            (one.get("human"), one.get("assistant"))
-            for one in row["conversation"]
-            if isinstance(one, Mapping)
-        ]
-    elif "query" in row:
-        history = row.get("history") or []
-        if not isinstance(history, list) or not all(
-            isinstance(one, list) and len(one) == 2 for one in history
-        ):
-            raise Unusable("bad_field", "'history' is not a list of pairs of question and answer")
-        turns = [*((one[0], one[1]) for one in history), (row["query"], row.get("response"))]
-    messages = [
-        {"role": role, "content": text}
-        for turn in turns
-        for role, text in zip(("user", "assistant"), turn, strict=True)
-    ]
-    return {**row, "messages": messages} if turns else row
 
 
 def _read_objects(value: Any) -> _Objects:

@@ -1,6 +1,7 @@
 """Read the fine-tuning JSON of Qwen-VL and of LLaVA, and chat messages whose images stand in their parts.
 
-`image` (or `images`) and `conversations`; or `messages` with parts `{"type": "image", "image": …}`. LLaVA writes 0-1 in
+`image` (or `images`) and `conversations`; `messages` with parts `{"type": "image", "image": …}`; or Qwen-VL's
+`<img>a.jpg</img>` in the turns. LLaVA writes 0-1 in
 brackets, Qwen2-VL and Qwen3-VL 0-1000, Qwen2.5-VL pixels: which, the whole file tells, or the user.
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from univg.data.formats.answers import Written
+from univg.data.formats.conversations import split_turns
 from univg.data.formats.faults import Unusable
 from univg.data.formats.records import Source
 from univg.data.formats.rows import read_rows
@@ -56,6 +58,15 @@ def detect_conversations(path: Path, first: Mapping[str, Any]) -> str | None:
     `image` and `conversations` are those of VLM-R1 (pixels in brackets), LLaVA (0-1) and Qwen (keys, or marks).
     """
     fields = {name for name, value in first.items() if value is not None}
+    spoken = next((name for name, needed in _SPOKEN.items() if fields.issuperset(needed.split())), None)
+    if spoken and "objects" not in fields and _find_objects(path):
+        return "ms_swift"
+    if spoken in ("ms_swift", "cotsft") and fields & {"images", "image"} and "objects" not in fields:
+        return spoken
+    if spoken == "trl" and "solution" not in fields:
+        return "cotsft_messages" if "images" in fields else "qwen"
+    if spoken and fields.isdisjoint({"images", "image", "objects"}) and _shows_paths(first):
+        return "qwen" if spoken != "ms_swift" else spoken
     if "messages" in fields and fields.isdisjoint({"images", "objects", "prompt"}):
         return "qwen"
     if not {"image", "conversations"} <= fields or not fields.isdisjoint({"images", "objects"}):
@@ -65,6 +76,30 @@ def detect_conversations(path: Path, first: Mapping[str, Any]) -> str | None:
         return "qwen" if written else None
     numbers = [value for one in written for value in one.box]
     return "llava" if max(numbers) <= UNIT_LIMIT and any(value % 1 for value in numbers) else None
+
+
+_SPOKEN = {
+    "messages": "messages",
+    "conversations": "conversations",
+    "ms_swift": "query response",
+    "cotsft": "instruction output",
+    "trl": "prompt completion",
+}
+"""Fields that hold questions and answers, whatever else a record has."""
+
+
+def _find_objects(path: Path) -> bool:
+    """Tell whether records have boxes in `objects`, as ms-swift's: in a mixed file, the first need not."""
+    rows = islice(read_rows(path), _LOOKED_AT)
+    return any(isinstance(row, dict) and isinstance(row.get("objects"), (dict, str)) for _, row in rows)
+
+
+def _shows_paths(row: Mapping[str, Any]) -> bool:
+    """Tell whether the turns of a record name images, as Qwen-VL's `<img>a.jpg</img>` does."""
+    try:
+        return any(path for _, turn in split_turns(row) for path in turn.images)
+    except Unusable:
+        return False
 
 
 def _find_boxes(path: Path) -> Iterator[list[Written]]:

@@ -10,8 +10,7 @@ These are the paper's single-image simple references: no thinking, a bare box fo
 
 from __future__ import annotations
 
-import hashlib
-import io
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -19,10 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
 from univg.data.formats.answers import ImageNumbers, place_boxes, read_written
 from univg.data.formats.conversations import Turn, split_turns, strip_tags
+from univg.data.formats.embedded import place_embedded
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import (
     Row,
@@ -38,15 +36,13 @@ from univg.data.formats.fields import (
 )
 from univg.data.formats.pixels import Drawn, read_boxes, read_row_size, reads_pixels
 from univg.data.formats.records import Source
-from univg.data.readers.wording import strip_wording
-from univg.files import write_whole
+from univg.data.readers.wording import find_target, strip_wording
+from univg.grounding.boxes import Box
 from univg.grounding.samples import GroundingSample
 
 __all__ = ["read_lmms_rows", "read_vlm_r1", "read_vlm_r1_lines"]
 
 TASK = "referring"
-EMBEDDED = "embedded"
-"""The folder under the image root that images out of rows are written to."""
 
 
 def _find_solution(source: Source, row: Row, record: str) -> Drawn:
@@ -54,10 +50,18 @@ def _find_solution(source: Source, row: Row, record: str) -> Drawn:
     if len(images) > 1:
         cause = f"'image' names {len(images)} images, and nothing says on which the box lies"
         raise Unusable("bad_field", cause, "name one, or write conversations (vlm_r1_lines)")
-    return Drawn(read_boxes(get(row, "solution"), "'solution'"), images, 0, read_row_size(row))
+    return Drawn(_read_solution(get(row, "solution"), images), images, 0, read_row_size(row))
 
 
-@reads_pixels("refcoco", _find_solution, id_fields=("id", "question_id"))
+def _read_solution(value: Any, images: tuple[str, ...]) -> tuple[Box, ...]:
+    """Return the boxes of a solution: numbers, or a text or object that names them as answers do."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    written = read_written(text) if any(map(str.isalpha, text.replace("NaN", ""))) else []
+    place_boxes(written, images, ImageNumbers())  # which refuses boxes of another image
+    return tuple(one.box for one in written) or read_boxes(value, "'solution'")
+
+
+@reads_pixels("refcoco", _find_solution, id_fields=("id", "question_id"), unpacks=True)
 def read_vlm_r1(source: Source, row: Row, drawn: Drawn, record: str) -> Iterable[GroundingSample]:
     """Yield the samples of VLM-R1's JSON."""
     query, _ = strip_wording(strip_tags(get_question(row, "problem")))
@@ -68,7 +72,10 @@ def _find_answered(source: Source, turn: Turn, record: str) -> Drawn:
     written = read_written(turn.answer)
     if not written:
         raise Unusable("no_box", f"the answer {shorten(turn.answer)} holds no box")
-    told = place_boxes(written, turn.images, ImageNumbers()) or [len(turn.images) - 1]
+    told = place_boxes(written, turn.images, ImageNumbers())
+    if told is None:
+        named = find_target(turn.question, None, len(turn.images))
+        told = [len(turn.images) - 1 if named is None else named]
     if len(set(told)) > 1:
         raise Unusable(
             "which_image", "the boxes of one answer lie on several images", "ask for each by itself"
@@ -78,7 +85,8 @@ def _find_answered(source: Source, turn: Turn, record: str) -> Drawn:
 
 @reads_pixels("refcoco", _find_answered, split=partial(split_turns, images_field="image"))
 def read_vlm_r1_lines(source: Source, turn: Turn, drawn: Drawn, record: str) -> Iterable[GroundingSample]:
-    """Yield the samples of VLM-R1's JSONL; of several images the boxes lie on the one the answer names, or the last."""
+    """Yield the samples of VLM-R1's JSONL; of several images the boxes lie on the one that the answer names, else
+    the question, else on the last."""
     query, _ = strip_wording(turn.question)
     yield _make_referring(drawn, query, record)
 
@@ -119,14 +127,8 @@ def _read_image(source: Source, row: Row, record: str) -> str:
                 "bad_field", f"'image' is {name_kind(value)}, neither a path nor an embedded image"
             )
         return _find_named(source, [clean_path(str(name)) for name in names])
-    name = _make_name(row.get("file_name") or row.get("image_name") or path or record.partition("#")[2])
-    if source.images is None:
-        fix = "name with --images a folder to write it to"
-        raise Unusable("missing_image", "the image is embedded in the row", fix)
-    there = source.images.find(name)
-    if there is not None and _holds(there, raw):
-        return name
-    return _extract(source, source.images.folder, raw, name)
+    name = row.get("file_name") or row.get("image_name") or path or record.partition("#")[2]
+    return place_embedded(source, raw, str(name))
 
 
 def _is_name(value: Any) -> bool:
@@ -179,31 +181,3 @@ def _find_candidate(source: Source, name: str) -> tuple[Path, str] | None:
         if path is not None:
             return path, candidate
     return None
-
-
-def _make_name(value: Any) -> str:
-    """Make a file name of what a row says, without folders: it must not lead out of the image root."""
-    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in os.path.basename(str(value)))
-    return name.lstrip(".") or "image"
-
-
-def _extract(source: Source, root: Path, raw: bytes, name: str) -> str:
-    try:
-        with Image.open(io.BytesIO(raw)) as image:
-            kind = (image.format or "png").lower()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        raise Unusable("bad_image", "the embedded image cannot be decoded") from None
-    if not Path(name).suffix:
-        name += {"jpeg": ".jpg"}.get(kind, f".{kind}")
-    path = root / EMBEDDED / name
-    if path.exists() and not _holds(path, raw):  # of another row, called the same
-        name = f"{path.stem}-{hashlib.sha256(raw).hexdigest()[:12]}{path.suffix}"
-        path = path.with_name(name)
-    if not path.exists():
-        write_whole(path, raw)
-    source.note(f"images embedded in rows were written to {path.parent}")
-    return f"{EMBEDDED}/{name}"
-
-
-def _holds(path: Path, raw: bytes) -> bool:
-    return path.stat().st_size == len(raw) and path.read_bytes() == raw

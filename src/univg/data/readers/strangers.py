@@ -72,6 +72,17 @@ def _fiftyone(kind: str) -> str:
 _ROWS = "write JSON Lines with image, problem (the text) and solution ([x1, y1, x2, y2] in pixels): --format vlm_r1"
 
 
+_WRAPPED = re.compile(
+    rb"\s*\{\s*\"(data|train|training|val|valid|validation|test|records|samples|items|dataset)\"\s*:\s*\["
+)
+_OF_ROWS = {"conversations", "messages", "problem", "question", "query", "instruction", "prompt"}
+
+
+def _is_wrapped(glimpse: Glimpse) -> bool:
+    """Tell whether rows stand in an object, under the name of a split."""
+    return bool(_WRAPPED.match(glimpse.head) and glimpse.value.keys() & _OF_ROWS)
+
+
 def _is_unlabelled_task(glimpse: Glimpse) -> bool:
     data = glimpse.record.get("data")
     return glimpse.record.keys() <= {"data", "id", "meta"} and isinstance(data, dict) and bool(data)
@@ -232,6 +243,11 @@ STRANGERS = (
         lines=r"\d+( -?\d*\.?\d+(e-?\d+)?){4,}\s*$",
     ),
     # --- annotation tools ---
+    Stranger(
+        "records in an object, under the name of a split or the like",
+        "write their list alone: jq .train FILE > train.json",
+        shows=_is_wrapped,
+    ),
     Stranger(
         "Label Studio's tasks without annotations",
         "annotate them, and export as JSON",

@@ -19,6 +19,7 @@ from univg.grounding.samples import GroundingSample
 
 __all__ = ["read_cotsft", "read_rl"]
 
+
 def read_cotsft(source: Source) -> Iterator[GroundingSample]:
     """Yield a sample for each question, with its thought; the prompt's wording is taken off the question."""
     yield from read_chat(source, _COTSFT)
