@@ -117,6 +117,18 @@ def mig_bench_run(counts: dict[str, int]) -> Run:
     return Run("ours", "mig_bench", fingerprint, {}, rows, len(rows))
 
 
+def test_ground_truth_of_another_scale_is_told(scripted: ModuleType, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    boxes = [[10, 20, 30, 40], [0.1, 0.2, 0.3, 0.4]]
+    rows = [{"images": ["a.png"], "query": f"Where {box}?", "task": "t", "boxes": [box]} for box in boxes]
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluate(open_file("univg", tmp_path / "s.jsonl", tmp_path), scripted.ScriptedEngine(), tmp_path / "run")
+    [section] = build_sections(read_runs([tmp_path / "run"]))
+    assert any(
+        note.startswith("1 ground-truth boxes are of another scale") for note in section.tables[0].notes
+    )
+
+
 def test_the_papers_rows_stand_beside_mig_bench() -> None:
     counts = dict.fromkeys(read_published()["mig_bench"]["columns"], 2)
     [section] = build_sections([mig_bench_run(counts)])

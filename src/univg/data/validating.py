@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from univg.data.formats.image_root import image_size
+from univg.data.formats.marks import mark_fault
 from univg.data.formats.scale import box_fault
 from univg.data.published import FaultBook, PublishedFile
 from univg.data.readers import ImageRoot, RecordFault
@@ -42,7 +43,7 @@ def check_samples(file: PublishedFile, book: FaultBook) -> tuple[int, list[str]]
     for sample in file.read(book):
         count += 1
         images.update(dict.fromkeys(sample.images))
-        for found in map(box_fault, sample.boxes):
+        for found in (*map(box_fault, sample.boxes), mark_fault(sample)):
             if found is not None:
                 book.add(RecordFault(sample.source, *found, usable=True))
     return count, list(images)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from univg.data.formats.scale import box_fault
 from univg.evaluate.gallery import make_cards
 from univg.evaluate.rows import Row, add_legacy
 from univg.evaluate.runs import Run
@@ -81,6 +82,12 @@ def _score_legacy(run: Run) -> list[Row]:
     return [row | {"legacy_hit_50": row["legacy_iou"] >= 0.5} for row in rows]
 
 
+def _is_strange(box: Sequence[float]) -> bool:
+    x1, y1, x2, y2 = box
+    fault = box_fault((x1, y1, x2, y2))
+    return fault is not None and fault[0] == "wrong_scale"
+
+
 def list_notes(run: Run) -> list[str]:
     """Say what a reader must know beside a run's scores: samples that are not in them, and bad ground truth."""
     notes = []
@@ -101,6 +108,11 @@ def list_notes(run: Run) -> list[str]:
     if bad:
         notes.append(
             f"{bad} ground-truth boxes enclose no area (inverted in the file): no answer can hit them."
+        )
+    strange = sum(_is_strange(row["truth_unit"]) for row in run.rows.values())
+    if strange:
+        notes.append(
+            f"{strange} ground-truth boxes are of another scale than their file's: their scores mean nothing."
         )
     notes += [str(note) for note in run.about.get("notes", ())]
     samples = run.fingerprint["decoding"]["samples"]

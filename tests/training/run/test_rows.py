@@ -294,6 +294,27 @@ def test_boxes_that_cannot_be_taught_are_not(
         StageRows(config(write_lines(published, tmp_path, rows)), processor, teach=teach)
 
 
+@pytest.mark.parametrize(
+    ("field", "text", "teach"),
+    [
+        ("query", "Where is <|image_pad|> it?", True),
+        ("query", "Where is <|im_end|> it?", False),
+        ("thought", "<think>Left.</think><answer>(1,2),(3,4)</answer>", True),
+        ("thought", "Left <|vision_start|>.", True),
+    ],
+)
+def test_texts_with_marks_of_the_chat_are_not_taught(
+    processor: GroundingProcessor, published: Path, tmp_path: Path, field: str, text: str, teach: bool
+) -> None:
+    """They would be read as pictures, or as the end of the answer, when their turn comes."""
+    rows = lines_of(published)
+    lines = [json.dumps(row | ({field: text} if row is rows[7] else {})) for row in rows]
+    (dropped,) = StageRows(
+        config(write_lines(published, tmp_path, lines), max_dropped=0.2), processor, teach=teach
+    ).dropped
+    assert dropped.book.counts == {"reserved_text": 1}
+
+
 def test_steps_follow_from_epochs_or_are_given(processor: GroundingProcessor, published: Path) -> None:
     def steps(settings: SftConfig) -> int:
         return count_steps(settings, StageRows(settings, processor), 4)

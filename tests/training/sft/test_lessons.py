@@ -41,3 +41,10 @@ def test_coordinates_of_another_family_are_refused(config: SftConfig) -> None:
         UnivgError, match=r"oracle: what is taught reads back with IoU 0\.\d+, fault .* for sample"
     ):
         check_lessons(Mistaken(config, load(config.model).processor, 8, frame="pixel"))
+
+
+def test_pictures_that_are_all_missing_stop_a_run_before_it_begins(config: SftConfig, tmp_path: Path) -> None:
+    nowhere = config.data[0].model_copy(update={"images": str(tmp_path)})
+    rows = StageRows(config.model_copy(update={"data": (nowhere,)}), load(config.model).processor, 8)
+    with pytest.raises(UnivgError, match="none of the first 16 samples of any source can be used"):
+        check_lessons(rows)

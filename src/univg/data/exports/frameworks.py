@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 
 from univg.data.exports.settings import Export, Writer
 from univg.data.formats.faults import Unusable
+from univg.data.formats.marks import mark_fault
 from univg.data.formats.rows import import_pyarrow
 from univg.data.formats.scale import lesson_fault
 from univg.data.readers.kept import METADATA
@@ -31,6 +32,7 @@ from univg.grounding.samples import GroundingSample, write_jsonl
 
 __all__ = [
     "Row",
+    "check_marks",
     "make_metadata",
     "make_prompt",
     "make_rows",
@@ -61,7 +63,14 @@ def make_prompt(sample: GroundingSample, how: Export) -> str:
     """Return `<image>` tags, then the wording; as many tags as images, which every framework counts."""
     if "<image>" in sample.query:
         raise Unusable("image_tags", "the question itself holds <image>", "take the tag out of the question")
+    check_marks(sample, taught=False)
     return "<image>" * len(sample.images) + render_prompt(sample.query, how.style_of(sample))
+
+
+def check_marks(sample: GroundingSample, taught: bool) -> None:
+    fault = mark_fault(sample, taught)
+    if fault is not None:
+        raise Unusable(*fault)
 
 
 def _make_response(sample: GroundingSample, how: Export) -> str:
@@ -71,6 +80,7 @@ def _make_response(sample: GroundingSample, how: Export) -> str:
     style = how.style_of(sample)
     if style == "think" and not sample.thought:
         raise Unusable("no_thought", "there is no thought, and the style think teaches one")
+    check_marks(sample, taught=style == "think")
     return render_response(sample.boxes[0], sample.thought, style)
 
 

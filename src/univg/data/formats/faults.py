@@ -55,6 +55,10 @@ FAULTS: dict[str, tuple[str, str]] = {
     ),
     "too_many_tokens": ("the prompt is longer than allowed", "lower --max-pixels, or leave the record out"),
     "no_thought": ("there is no thought to teach", "add thoughts first, or choose --style direct"),
+    "reserved_text": (
+        "a text spells a mark of the chat, or a tag of the answer's form",
+        "take it out of the text",
+    ),
     "no_answer": ("there is no ground truth to teach or reward", "give the record a box, or leave it out"),
 }
 """Every kind of fault: what it means, and what to do if the reader knows nothing better."""

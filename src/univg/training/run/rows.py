@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from univg.data.dataset import ENDLESS, Dataset, Item, WorldItem, digest_parts
+from univg.data.formats.marks import mark_fault
 from univg.data.formats.scale import lesson_fault
 from univg.data.readers import READERS, RecordFault
 from univg.errors import UnivgError
@@ -225,7 +226,10 @@ class StageRows:
             return RecordFault(_say_source(sample), "no_answer", "it has no box")
         if fault := lesson_fault(sample.boxes[0]):
             return RecordFault(_say_source(sample), *fault)
-        if self.teach and self._choose_style(sample, settings) == "think" and not sample.thought:
+        thinks = self.teach and self._choose_style(sample, settings) == "think"
+        if fault := mark_fault(sample, thinks):
+            return RecordFault(_say_source(sample), *fault)
+        if thinks and not sample.thought:
             fix = "add thoughts (univg construct), or set prompt_style: direct to learn boxes alone"
             return RecordFault(_say_source(sample), "no_thought", "it has no thought", fix)
         return None

@@ -46,5 +46,7 @@ def check_lessons(rows: StageRows) -> str:
                 repr(text[-120:]),
                 "look at its box; or tokenizer, prompt style and coordinates do not fit each other",
             )
-    least = f" (rounding leaves at least {min(found):.3f})" if found else ""
-    return f"oracle: what is taught reads back on {len(found)} samples{least}"
+    if not found:
+        cause = f"none of the first {CHECKED} samples of any source can be used"
+        raise UnivgError(f"data: {cause}", remedy="check their images (univg data validate) and max_tokens")
+    return f"oracle: what is taught reads back on {len(found)} samples (rounding leaves at least {min(found):.3f})"
