@@ -640,6 +640,17 @@ def test_turns_under_other_names(row: Any, reader: str, put: Put, images: Path) 
     assert not faults and samples[0].query in ("Find it.", "Picture 1: Find it.")
 
 
+@pytest.mark.parametrize(("step", "told"), [(1, True), (30, False)])
+def test_mig_bench_that_may_be_in_pixels_is_asked_about(step: int, told: bool, put: Put, images: Path) -> None:
+    """Which image's pixels nobody says, so they are not converted: 0-1000 would reach further than 640x480."""
+    rows = [
+        {"task": "diff", "images": ["a.jpg", "a.jpg"], "question": f"{k}?", "answer": [k, 100, 400 + k * step, 470]}
+        for k in range(20)
+    ]
+    _, _, notes = every(put([row | {"need_format": True} for row in rows]), images, "mig_bench")
+    assert any("pixels?" in note for note in notes) is told
+
+
 def test_wrong_answers_are_not_taught(put: Put) -> None:
     samples, faults, _ = every(put([talk("Find it.", BOX, ["a.jpg"], label=k) for k in (True, False)]))
     assert len(samples) == 1 and "marked as a wrong one" in faults[0].cause

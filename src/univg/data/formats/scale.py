@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
-from univg.data.formats.fields import find_numbers
+from univg.data.formats.faults import Unusable
+from univg.data.formats.fields import clean_path, find_numbers
 from univg.data.formats.records import Source
 from univg.data.formats.rows import read_rows
 from univg.errors import UnivgError
@@ -85,9 +86,36 @@ def detect_scale(source: Source, field: str) -> Scale:
     if scale == "percent":
         source.note(f"boxes are written in percent, not 0-1000 (no number of {large + small} passes 100)")
         return scale
+    if source.images is not None and _fit_as_pixels(source, field):
+        source.note(
+            "every box lies inside its images as pixels too, which 0-1000 hardly would: read as 0-1000, as the format "
+            "says; pixels?"
+        )
     mixed = f", but {small} hold no number above {UNIT_LIMIT}: see wrong_scale" if small else ""
     source.note(f"boxes are written 0-1000 ({large} of {small + large} hold larger numbers than 1{mixed})")
     return "permille"
+
+
+def _fit_as_pixels(source: Source, field: str) -> bool:
+    """Tell whether boxes that should be 0-1000 all lie inside their images as pixels, and not by chance.
+
+    Of several images the largest sides count, as nobody says which is meant. A set in 0-1000 is known after a few.
+    """
+    log_of_chance = 0.0
+    for _, row in read_rows(source.path):
+        images = row.get("images") if isinstance(row, dict) else None
+        numbers = find_numbers(row.get(field)) if isinstance(row, dict) else []
+        if len(numbers) != 4 or not images or not isinstance(images, list):
+            continue
+        try:
+            sizes = [source.read_size(clean_path(str(image))) for image in images]
+        except Unusable:
+            continue  # told when images are checked
+        wide, high = (max(sides) for sides in zip(*sizes, strict=True))
+        if _reaches_out((numbers[0], numbers[1], numbers[2], numbers[3]), (wide, high)):
+            return False
+        log_of_chance += sum(math.log(min(1, side / _PERMILLE)) for side in (wide, high))
+    return log_of_chance < _CHANCE
 
 
 @dataclass
