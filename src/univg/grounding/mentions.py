@@ -115,6 +115,13 @@ _SET_ASIDE = re.compile(
 _OF_A_THING = re.compile(
     rf"(?:中|里|上|内)?(?:面)?(?:的|所|标出|标记|标注|出现|展示|显示|框出的)(?!{_PLACE}|\w{{0,4}}{_PLACE})"
 )
+_LACKS = re.compile(
+    r"\W{1,3}(?:(?:has|have|had|shows?|contains?|holds?|with|there is|there are)\W{1,2}"
+    r"(?:no|none|nothing|neither)\b|(?:lacks?|misses)\b|(?:does|do|did|is|are|was|were)(?:n't\b|\W{1,2}not\b))"
+    r"|(?:中|里|上|内)?(?:面)?(?:都|并|也)?(?:没有|没出现|不含|不存在|未出现|无)",
+    re.IGNORECASE,
+)
+"""What a thought says of an image behind its name, that the thing is not in it."""
 _CONCLUDES = re.compile(
     r"\b(?:so|thus|hence|therefore|finally|conclusion|conclude|answer|target|must be|best match|matches)\b"
     r"|因此|所以|答案|综上|最终|目标|可见",
@@ -137,6 +144,7 @@ def _find_in_question(query: str, n_images: int) -> int | None:
 def _find_in_thought(thought: str, n_images: int) -> int | None:
     text = _DESCRIPTION.sub(" ", thought)
     mentions = _find_mentions(text, n_images)
+    mentions = [m for m in mentions if not _LACKS.match(text, m.end)] or mentions
     if not mentions:
         return None
     concluding = [m for m in mentions if _CONCLUDES.search(_cut_sentence_around(text, m))]

@@ -641,10 +641,17 @@ def test_turns_under_other_names(row: Any, reader: str, put: Put, images: Path) 
 
 
 @pytest.mark.parametrize(("step", "told"), [(1, True), (30, False)])
-def test_mig_bench_that_may_be_in_pixels_is_asked_about(step: int, told: bool, put: Put, images: Path) -> None:
+def test_mig_bench_that_may_be_in_pixels_is_asked_about(
+    step: int, told: bool, put: Put, images: Path
+) -> None:
     """Which image's pixels nobody says, so they are not converted: 0-1000 would reach further than 640x480."""
     rows = [
-        {"task": "diff", "images": ["a.jpg", "a.jpg"], "question": f"{k}?", "answer": [k, 100, 400 + k * step, 470]}
+        {
+            "task": "diff",
+            "images": ["a.jpg", "a.jpg"],
+            "question": f"{k}?",
+            "answer": [k, 100, 400 + k * step, 470],
+        }
         for k in range(20)
     ]
     _, _, notes = every(put([row | {"need_format": True} for row in rows]), images, "mig_bench")
@@ -669,6 +676,30 @@ def test_a_turn_of_somebody_else_is_named(name: str, put: Put) -> None:
         "cotsft",
     )
     assert f"said by '{name}'" in faults[-1].cause
+
+
+@pytest.mark.parametrize(
+    ("thought", "target"),
+    [
+        ("The first image has no cat. The second does.", 1),
+        ("The second image shows no cat, but the first does.", 0),
+        ("Image 2 does not show it, image 3 lacks it, image 1 shows a cat.", 0),
+        ("图1中没有猫，图2中有猫。", 1),
+        ("The first image shows no trees but a cat at the left.", 0),
+        ("In the first image, which is not blurred, the cat sits.", 0),
+    ],
+)
+def test_an_image_without_the_thing_is_not_the_target(thought: str, target: int, put: Put) -> None:
+    answer = f"<think>{thought}</think><answer>(100,200),(300,900)</answer>"
+    (sample,), _, _ = every(put([talk("Find the cat.", answer, TWO)]))
+    assert sample.target_image == target
+
+
+def test_two_answers_are_one_too_many(put: Put) -> None:
+    _, (fault,), _ = every(
+        put([talk("Find it.", f"<answer>{BOX}</answer> <answer>(1,2),(30,40)</answer>", ["a.jpg"])])
+    )
+    assert fault.kind == "several_answers"
 
 
 def test_objects_may_come_late_in_a_mixed_file(put: Put, images: Path) -> None:

@@ -64,6 +64,10 @@ def split_lessons(row: Row, untagged: bool = False) -> Lessons:
     for name, turn in split_turns(row, untagged=untagged):
         answer = dissect(turn.answer, "direct")
         try:
+            if answer.several:
+                raise Unusable(
+                    "several_answers", "it answers several times: <answer> stands twice", "keep one"
+                )
             yield name, Lesson(turn, read_written(answer.region or ""), answer.thought or None)
         except Unusable as fault:
             yield name, Lesson(turn, [], fault=fault)

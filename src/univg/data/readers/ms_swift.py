@@ -69,6 +69,9 @@ def _split(row: Row) -> Lessons:
     refs, boxes, sizes = _read_objects(row["objects"])
     turns = list(split_turns(row, untagged=True))
     text = "".join(turn.question + turn.answer for _, turn in turns)
+    rejected = str(row.get("rejected_response") or "").count(_BOX)
+    if rejected and text.count(_BOX) + rejected == len(boxes):
+        boxes = boxes[:-rejected]  # they come behind those of the turns
     if text.count(_BOX) != len(boxes):
         raise Unusable("box_tags", f"{text.count(_BOX)} {_BOX} tag(s) for {len(boxes)} box(es) of 'objects'")
     if text.count(_REF) > len(refs):

@@ -16,6 +16,13 @@ _ELLIPSIS = re.compile(
 )
 """An image named by its number alone, after another was named in full: "… of the first image in the second"."""
 
+_SUBJECT = re.compile(
+    r"((?:image|picture|photo|frame)\b.*?[.;,]\W*(?:(?:but|and|while|whereas) )?the "
+    r"(?:first|second|third|fourth|fifth|last))(?= (?:does|has|shows|is|contains)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""The same where it speaks: "The first image has no cat. The second does."."""
+
 
 def strip_wording(question: str) -> tuple[str, bool]:
     """Return a question without the prompt's wording, and whether it asks for thinking.
@@ -36,5 +43,6 @@ def find_target(query: str, thought: str | None, n_images: int) -> int | None:
     >>> find_target("Find the box of the first image in the second.", None, 2)
     1
     """
+    thought = _SUBJECT.sub(r"\1 image", thought) if thought else thought
     image, rule = decide_image(n_images, None, _ELLIPSIS.sub(r"\1 image", query), thought)
     return image if rule in ("question", "thought") else 0 if n_images == 1 else None
