@@ -236,9 +236,8 @@ def test_records_of_no_use_are_told_with_their_causes(
 def test_what_is_remarkable_of_a_file_that_is_used_is_told(
     processor: GroundingProcessor, tmp_path: Path
 ) -> None:
-    boxes = [
-        [0.1, 0.14, 0.5, 0.5 + k / 10] for k in range(5)
-    ]  # 0-1, where a COCO file holds pixels; one reaches outside
+    # 0-1, where a COCO file holds pixels; the last reaches outside, the first is none as x1 y1 x2 y2
+    boxes = [[0.6, 0.1, 0.3, 0.3], *([0.1, 0.14, 0.5, 0.5 + k / 10] for k in range(1, 5))]
     picture = "a.png"
     Image.new("RGB", (60, 40)).save(tmp_path / picture)
     file = {
