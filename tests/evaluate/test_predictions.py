@@ -13,6 +13,7 @@ from univg.evaluate.predictions import (
     find_scale,
     read_predictions,
     score_predictions,
+    suggest_style,
     write_scores,
 )
 
@@ -159,3 +160,18 @@ def test_scores_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         write_scores(path, breaking())
     assert path.read_text() == '{"iou": 1.0}\n' and len(list(tmp_path.iterdir())) == 1
+
+
+def test_answers_of_models_that_were_asked_otherwise_are_hinted_at(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    texts = ["[100, 200, 300, 400]", "The box is (100,200),(300,400).", "nothing of the kind"]
+    path.write_text(
+        "".join(json.dumps({"text": text, "answer": [100, 200, 300, 400]}) + "\n" for text in texts)
+    )
+    predictions = read_predictions(path)
+    rows = list(score_predictions(predictions, "permille", "think"))
+    hint = suggest_style(predictions, rows, "permille", "think")
+    assert (
+        hint.startswith("3 of 3 responses have no <answer>") and "--style direct 2 of them hold one" in hint
+    )
+    assert suggest_style(predictions, rows, "permille", "direct") == ""

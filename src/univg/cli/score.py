@@ -34,6 +34,7 @@ def score(command: ScoreCommand) -> None:
         find_scale,
         read_predictions,
         score_predictions,
+        suggest_style,
         write_scores,
     )
     from univg.files import check_writable, naming_paths
@@ -48,8 +49,11 @@ def score(command: ScoreCommand) -> None:
         scale = find_scale(one.answer for one in predictions)
         rows = list(score_predictions(predictions, scale, command.style, command.legacy))
         write_scores(out, rows)
+        hint = suggest_style(predictions, rows, scale, command.style)
     for table in build_tables(predictions, rows, scale, str(source)):
         print_table(table)
+    if hint:
+        print(hint)
     print(f"scores: {out}")
 
 

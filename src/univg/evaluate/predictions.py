@@ -127,6 +127,20 @@ def build_tables(
     return tables
 
 
+def suggest_style(
+    predictions: Sequence[Prediction], rows: Sequence[Row], scale: Scale, style: PromptStyle
+) -> str:
+    """Say how the responses would be read in another style, if most hold no `<answer>` and so no box; else ""."""
+    unanswered = [one for one, row in zip(predictions, rows, strict=True) if row["fault"] == "no_answer"]
+    if 2 * len(unanswered) < len(rows) or style != "think":
+        return ""
+    boxed = sum(bool(row["boxes_unit"]) for row in score_predictions(unanswered, scale, "direct"))
+    if not boxed:
+        return ""
+    without = f"{len(unanswered)} of {len(rows)} responses have no <answer>, where the style think looks for the box"
+    return f"{without}: with --style direct {boxed} of them hold one."
+
+
 def write_scores(path: Path, rows: Iterable[Row]) -> None:
     """Write one row a line, the whole file or nothing."""
     write_whole(path, "".join(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n" for row in rows))

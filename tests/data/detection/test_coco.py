@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from univg.data.detection import DETECTION
 from univg.data.formats.records import Source
 from univg.data.readers import RecordFault, read
+from univg.errors import UnivgError
 from univg.grounding.samples import GroundingSample
 
 Everything: TypeAlias = tuple[list[GroundingSample], list[RecordFault], list[str]]
@@ -106,6 +107,17 @@ def test_two_categories_with_one_id_are_refused(
     path = coco([(1, "a.jpg")], [(1, CUP)], categories=[{"id": 1, "name": "cup"}, {"id": 1, "name": "dog"}])
     samples, (fault,), _ = every(path)
     assert (samples, fault.kind, fault.cause) == ([], "ambiguous_id", "its category 1 is cup and dog")
+
+
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_categories_numbered_from_another_number_are_refused(
+    shift: int, coco: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    start = 1 if shift < 0 else 0
+    categories = [{"id": k, "name": name} for k, name in enumerate(("cup", "dog", "hat"), start)]
+    used = [annotation(id=k, category_id=start + k + shift) for k in range(3)]
+    with pytest.raises(UnivgError, match="their names may all be shifted by one"):
+        every(coco([(1, "a.jpg")], used, categories=categories))
 
 
 def test_one_entry_written_twice_is_one(coco: Callable[..., Path], every: Callable[..., Everything]) -> None:

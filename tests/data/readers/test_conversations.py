@@ -520,6 +520,15 @@ def test_text_answers_beside_boxes_are_counted(put: Put, images: Path) -> None:
     assert "2 question(s) are answered with text, not with a box: left out" in notes
 
 
+def test_system_prompts_are_counted(put: Put, images: Path) -> None:
+    turn = {"role": "system", "content": "You are helpful."}
+    answer = {"role": "assistant", "content": "<|box_start|>(100,100),(500,500)<|box_end|>"}
+    chat = [turn, {"role": "user", "content": "<image>The dog?"}, answer]
+    rows = [{"messages": chat, "images": ["a.jpg"]}, {"messages": chat[1:], "images": ["a.jpg"]}]
+    samples, _, notes = every(put(rows), images=images)
+    assert len(samples) == 2 and "1 question(s) follow a system prompt, which is left out" in notes
+
+
 def test_a_question_sees_the_images_shown_by_then(put: Put, images: Path) -> None:
     row = talk("Find the cat.", BOX, ["a.jpg"])
     row["images"] = TWO

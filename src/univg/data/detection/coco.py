@@ -105,6 +105,7 @@ def _read_file(source: Source) -> _Coco:
     if captions and captions == sum(map(len, coco.annotations.values())):
         fix = "give instances_*.json of the same images"
         raise UnivgError("COCO captions, which have no boxes", source.path, fix)
+    _check_numbering(source, coco)
     if not coco.images:
         raise UnivgError("no 'images' in this COCO file", source.path, "give a detection annotation file")
     return coco
@@ -114,6 +115,21 @@ def _find_name(image: Mapping[str, Any]) -> Any:
     """Return the path of an image that only an address names, as LVIS does: folder and name, as val2017/1.jpg."""
     address = image.get("coco_url")
     return "/".join(address.split("/")[-2:]) if isinstance(address, str) and "://" in address else None
+
+
+def _check_numbering(source: Source, coco: _Coco) -> None:
+    """Refuse a file whose annotations count categories from another number than its categories do."""
+    used = {_name_id(one.get("category_id")) for some in coco.annotations.values() for one in some}
+    numbers = sorted(int(name) for name in coco.categories if name.isdigit())
+    counted = sorted(int(name) for name in used if name.isdigit())
+    if not numbers or not counted or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        return
+    if (counted[0], numbers[0]) == (0, 1) or (counted[-1], numbers[-1]) == (len(numbers), len(numbers) - 1):
+        cause = (
+            f"annotations number the categories {counted[0]} to {counted[-1]}, and the categories go from "
+            f"{numbers[0]} to {numbers[-1]}: their names may all be shifted by one"
+        )
+        raise UnivgError(cause, source.path, "number both alike")
 
 
 def _list_categories(value: dict[str, Any]) -> Iterable[tuple[Any, str]]:

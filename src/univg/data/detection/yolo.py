@@ -331,6 +331,10 @@ def _list_pictures(source: Source, folder: YoloFolder) -> list[Path]:
     for record, why in lost:
         with source.reporting(f"yolo#{record}"):
             raise Unusable("missing_image", why)
+    counts = Counter(name for names in splits.values() for name in names[:1])
+    if len(counts) > 1:
+        each = ", ".join(f"{name} ({count} pictures)" for name, count in counts.items())
+        source.note(f"all parts are read together: {each}; for one of them give its folder of labels")
     several = [picture for picture, names in splits.items() if len(names) > 1]
     if several:
         names = " and ".join(dict.fromkeys(splits[several[0]]))

@@ -57,6 +57,8 @@ class _Gathered:
         if self.without_category:
             what = f"{self.without_category} samples name no category, so their question is the class"
             how.note(f"{what}: --category NAME makes them one, extra.category names each")
+        if len(self.categories) > 1:
+            how.note(f"{len(self.categories)} classes are numbered anew, in the order of their names")
         if self.repeated:
             how.note(f"{self.repeated} boxes stand in several samples, and are written once")
         if left_out := len(self.others - self.pages.keys()):

@@ -25,6 +25,7 @@ from univg.grounding.samples import GroundingSample
 
 __all__ = ["write_ms_swift"]
 
+_REF_MARKS = re.compile(r"<\|object_ref_start\|>(.*?)<\|object_ref_end\|>", re.DOTALL)
 _TAGS = re.compile(r"<(?:image|video|audio|bbox|ref-object|cot-process|start-image)>")
 """What ms-swift replaces wherever it stands."""
 
@@ -58,7 +59,14 @@ def _make_row(
         boxes = [_check_box(sample, box, how) for box in sample.boxes]
         objects["bbox"] = [[round(value, 3) for value in unit_to_px(box, size_wh)] for box in boxes]
         objects["image_id"] = [target] * len(boxes)
-        if category := find_category(sample, how):
+        if marked_refs := _REF_MARKS.findall(
+            sample.query
+        ):  # ms-swift itself writes the marks of the model it trains
+            asked, objects["ref"] = (
+                replace(sample, query=_REF_MARKS.sub("<ref-object>", sample.query)),
+                marked_refs,
+            )
+        elif category := find_category(sample, how):
             word = rf"(?<!\w){re.escape(category)}(?!\w)"
             marked, count = re.subn(word, "<ref-object>", sample.query)
             if count == 1:

@@ -25,6 +25,7 @@ __all__ = [
     *(
         "Turn",
         "find_named_image",
+        "has_system",
         "make_messages",
         "read_answer_boxes",
         "read_content",
@@ -171,6 +172,18 @@ def _is_one_path(one: str, other: str) -> bool:
     ends = [[part for part in re.split(r"[\\/]", path) if part] for path in (one, other)]
     n = min(map(len, ends))
     return ends[0][-n:] == ends[1][-n:]
+
+
+def has_system(row: Row) -> bool:
+    """Tell whether a record has a system prompt, in a field or as a turn, that is not blank."""
+    turns = row.get("conversations") or row.get("messages")
+    spoken = [turn for turn in turns if isinstance(turn, Mapping)] if isinstance(turns, list) else []
+    said = [
+        turn.get("value", turn.get("content"))
+        for turn in spoken
+        if "system" in (turn.get("from"), turn.get("role"))
+    ]
+    return any(isinstance(text, str) and bool(text.strip()) for text in (*said, row.get("system")))
 
 
 def _read_turn(turn: object) -> _Said:

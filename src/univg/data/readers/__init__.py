@@ -188,7 +188,7 @@ def detect(path: str | os.PathLike[str]) -> str:
     raise UnivgError(
         f"no known format{_name_nearest(first)}",
         f"{path}, whose first record has the fields {fields}",
-        "name one with --format",
+        "name one with --format, or write univg's own: images, query, task, boxes",
     )
 
 

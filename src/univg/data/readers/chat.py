@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from univg.data.formats.answers import ImageNumbers, Written, find_image_keys, place_boxes, read_written
-from univg.data.formats.conversations import Turn, split_turns
+from univg.data.formats.conversations import Turn, has_system, split_turns
 from univg.data.formats.embedded import unpack_rows
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import Row, shorten
@@ -261,12 +261,14 @@ class _Maker:
 
     def __init__(self, source: Source, chat: ChatSet, survey: _Survey) -> None:
         self.source, self.chat, self.survey = source, chat, survey
-        self.text_answers = self.divided = self.parts = 0
+        self.text_answers = self.divided = self.parts = self.with_system = 0
 
     def tell(self) -> None:
         """Note what was counted."""
         if self.text_answers:
             self.source.note(f"{self.text_answers} question(s) {self.chat.texts}")
+        if self.with_system:
+            self.source.note(f"{self.with_system} question(s) follow a system prompt, which is left out")
         if self.divided:
             self.source.note(
                 f"{self.divided} answer(s) box several things or images: {self.parts} samples, one for each, whose "
@@ -276,6 +278,7 @@ class _Maker:
     def convert(self, lesson: Lesson, record: str) -> Iterable[GroundingSample]:
         """Yield the samples of one question."""
         turn = lesson.turn
+        self.with_system += has_system(turn.row)
         if lesson.fault is not None:
             raise lesson.fault
         if not lesson.written and lesson.metadata is None:
