@@ -51,8 +51,8 @@ clean:  ## remove what the targets above made
 	rm -rf $(VENV) $(CLIENTS) demo-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(MADE):
-	$(PYTHON) -m venv --clear $(VENV)
+$(MADE):  # an environment that is there and runs is kept: somebody may have made it by hand
+	@$(VENV)/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
 $(CORE): pyproject.toml constraints.txt | $(MADE)
