@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from univg.grounding.lexing import Token
+from univg.grounding.vocabulary import JOINERS
 
 __all__ = ["Edges", "Named", "find_named", "take_layout"]
 
@@ -203,7 +204,7 @@ class _Binder:
         joined = [text for text in self.gap if text not in ("(", "[", " ", "=", '"', "'")]
         if self.in_range and joined == [","]:
             return True
-        signs = [text for text in joined if text in _RANGE_SIGNS or text in _JOIN]
+        signs = [text for text in joined if text in _RANGE_SIGNS or text in JOINERS]
         return bool(signs) and len(signs) == len(joined)
 
     def bind(self, slot: str, token: Token, firm: bool) -> None:
@@ -223,7 +224,7 @@ class _Binder:
 
     def find_second(self, slot: str) -> str:
         """Return the slot of a name that comes again: the end of a range or, in a new box, the same."""
-        joined = any(text in _JOIN or text in _RANGE_SIGNS for text in self.gap)
+        joined = any(text in JOINERS or text in _RANGE_SIGNS for text in self.gap)
         if slot in ("x", "y") and f"{slot} end" not in self.bound and (joined or self.last == "x end"):
             return f"{slot} end"
         self.emit()
@@ -252,9 +253,6 @@ class _Binder:
         self.restart()
         if len(self.pending) == 4:
             self.layouts.append((0, tuple(slot for slot, _ in self.pending)))
-
-
-_JOIN = {"to", "and", "到", "至", "和", "与", "以及", "through", "until"}
 
 
 def _find_edges(bound: dict[str, Token]) -> Edges | None:

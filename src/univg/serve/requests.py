@@ -7,7 +7,6 @@ A field that would change the answer and cannot be honoured is refused, never pa
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -198,8 +197,6 @@ def _check_bounds(request: ChatRequest, limits: Limits) -> None:
         raise ApiError(400, "stop: texts of 1 to 256 characters", param="stop")
     if request.seed is not None and not -(2**63) <= request.seed < 2**64:
         raise ApiError(400, "seed: a whole number of 64 bits", param="seed")
-    if not math.isfinite(request.temperature or 0):
-        raise ApiError(400, "temperature: a finite number", param="temperature")
 
 
 def _check_messages(request: ChatRequest, limits: Limits) -> None:

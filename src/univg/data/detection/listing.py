@@ -16,11 +16,21 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from univg.data.detection.images import DetectionImage, Instance
-from univg.data.formats.faults import RecordFault, Unusable, report
-from univg.data.formats.fields import clean_path
+from univg.data.formats.faults import RecordFault, Unusable, refuse, report
+from univg.data.formats.fields import clean_path, show_box
 from univg.data.formats.image_root import is_foreign
 from univg.data.formats.records import Source, read_stated
-from univg.data.formats.scale import UNIT_LIMIT, Scale, apply_scale, decide_scale, stray_fault
+from univg.data.formats.scale import (
+    ENOUGH,
+    FAR,
+    FEW,
+    UNIT_LIMIT,
+    Scale,
+    apply_scale,
+    decide_scale,
+    reaches_out,
+    stray_fault,
+)
 from univg.errors import UnivgError
 from univg.grounding.boxes import Box, SizeWH, clip_unit, is_degenerate, unit_to_px
 
@@ -29,8 +39,6 @@ __all__ = ["Form", "ListedBox", "ListedImage", "gather_images", "list_box"]
 Form: TypeAlias = Literal["corners", "sides", "centre"]
 """How four numbers make a box: x1 y1 x2 y2; x y width height; or centre x, centre y, width, height."""
 
-_FEW = 5
-"""Boxes, below which a file's own form is believed even if some reach outside."""
 _NEARLY = 0.95
 """Of a file's boxes fit their images in the form that is meant."""
 _SLACK = 0.01
@@ -39,8 +47,6 @@ _ROUNDING = 0.5
 """Of a pixel: less outside the image is rounding; more is a box that was drawn for another picture."""
 _UNIT_FRAME: SizeWH = (1, 1)
 _WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-_FAR = 0.5
-"""Of the image's sides: outside by more in both directions is another scale, not a sloppy edge."""
 
 
 @dataclass(slots=True)
@@ -210,14 +216,11 @@ def _guess_frame(boxes: Sequence[_Sized], scale: Scale) -> SizeWH | None:
     top = max((abs(value) for box, _ in boxes for value in box.numbers if math.isfinite(value)), default=0)
     if top <= UNIT_LIMIT:
         return _UNIT_FRAME
-    much_larger = len(boxes) >= 2 * _FEW and all(min(size) >= 300 for _, size in boxes)
+    much_larger = len(boxes) >= ENOUGH and all(min(size) >= 300 for _, size in boxes)
     if top <= 100 and (scale == "percent" or much_larger):
         return 100, 100
-    passing = sum(
-        any(value > side * UNIT_LIMIT + 1 for value, side in zip(box.numbers, size * 2, strict=True))
-        for box, size in boxes
-    )
-    return (1000, 1000) if top <= 1000 and len(boxes) >= _FEW and passing >= len(boxes) / 5 else None
+    passing = sum(reaches_out(box.numbers, size) for box, size in boxes)
+    return (1000, 1000) if top <= 1000 and len(boxes) >= FEW and passing >= len(boxes) / 5 else None
 
 
 def _decide_form(
@@ -230,7 +233,7 @@ def _decide_form(
     if not isinstance(expected, str):
         return _choose_form(source, boxes, expected, frame)
     others: dict[Form, tuple[Form, ...]] = {"sides": ("corners", "centre"), "centre": ("corners", "sides")}
-    if expected not in others or len(boxes) < _FEW:
+    if expected not in others or len(boxes) < FEW:
         return expected
     wrong = sum(not _fits(box, frame or size, expected) for box, size in boxes)
     fitting = [
@@ -278,7 +281,7 @@ def _fits(box: ListedBox, frame: SizeWH, form: Form, exchanged: bool = False) ->
 
 def _check_axes(source: Source, boxes: Sequence[_Sized], form: Form, frame: SizeWH | None) -> None:
     """Refuse a file whose boxes fit their images only with x and y exchanged: y first, or images turned since."""
-    if frame == _UNIT_FRAME or len(boxes) < _FEW:
+    if frame == _UNIT_FRAME or len(boxes) < FEW:
         return
     wrong = sum(not _fits(box, size, form) for box, size in boxes)
     forms: set[Form] = {form, "corners"}
@@ -300,7 +303,9 @@ def _make_image(source: Source, same: list[_Placed], form: Form, scale: Scale) -
             with source.reporting(listed.record):
                 box = _try_box(source, image, listed, form, scale)
                 if (listed.category, box) in instances:
-                    cause = f"{listed.category} at {_show(_corners(listed.numbers, form))} is written twice"
+                    cause = (
+                        f"{listed.category} at {show_box(_corners(listed.numbers, form))} is written twice"
+                    )
                     fault = RecordFault(listed.record, "repeated_box", cause, usable=True)
                     report(fault, source.on_fault)
                     continue
@@ -336,31 +341,24 @@ def _try_box(source: Source, image: _Placed, listed: ListedBox, form: Form, scal
 def _make_box(source: Source, listed: ListedBox, form: Form, scale: Scale, size_wh: SizeWH) -> Box:
     """Return a box in the unit frame, clipped; raise `Unusable` if that leaves nothing."""
     written = _corners(listed.numbers, form)
-    shown = _show(written)
+    shown = show_box(written)
     if not all(map(math.isfinite, written)):
         raise Unusable("bad_box", f"{shown} is not finite")
     if written[2] < written[0] or written[3] < written[1]:
         raise Unusable("inverted_box", f"{shown} has its corners exchanged")
-    stray = stray_fault(written, scale) or stray_fault(listed.numbers, scale)
-    if stray is not None:
-        raise Unusable(*stray)
+    refuse(stray_fault(written, scale) or stray_fault(listed.numbers, scale))
     unclipped = apply_scale(written, scale, size_wh)
     box, outside = clip_unit(unclipped)
     of = f"the {size_wh[0]}x{size_wh[1]} image"
-    if all(max(unclipped[axis::2]) > 1 + _FAR or min(unclipped[axis::2]) < -_FAR for axis in (0, 1)):
+    if all(max(unclipped[axis::2]) > 1 + FAR or min(unclipped[axis::2]) < -FAR for axis in (0, 1)):
         raise Unusable("wrong_scale", f"{shown} lies far outside {of}")
     if is_degenerate(box):
         raise Unusable("degenerate_box", f"{shown} encloses no area of the image")
     x1, y1, x2, y2 = unit_to_px(unclipped, size_wh)
-    slack = _ROUNDING
-    if outside and (min(x1, y1) < -slack or x2 > size_wh[0] + slack or y2 > size_wh[1] + slack):
+    if outside and (min(x1, y1) < -_ROUNDING or x2 > size_wh[0] + _ROUNDING or y2 > size_wh[1] + _ROUNDING):
         cause = f"{shown} reaches outside {of}, and was clipped"
         report(RecordFault(listed.record, "out_of_range", cause, usable=True), source.on_fault)
     return box
-
-
-def _show(box: Box) -> str:
-    return "(" + ", ".join(f"{value:g}" for value in box) + ")"
 
 
 def _note_what_is_special(source: Source, images: Iterable[list[_Placed]]) -> None:

@@ -11,14 +11,13 @@ from itertools import islice
 from pathlib import Path
 
 from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import shorten
+from univg.data.formats.fields import NUMBER, shorten
 from univg.data.formats.records import Source
 from univg.errors import UnivgError
 
 __all__ = ["Table", "read_cell_number", "read_table"]
 
 _DELIMITERS = ",;\t|"
-_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _COMMA = re.compile(r"([+-]?\d*),(\d+)")
 _LOOK_AT = 50
 
@@ -113,9 +112,9 @@ def _read_cells(path: Path, encoding: str, delimiter: str) -> Iterator[tuple[int
         raise UnivgError(what, path, "export it again, as UTF-8") from None
 
 
-def read_cell_number(source: Source, table: Table, text: str) -> float:
-    """Return the number in a cell; a decimal comma is read as such where commas do not part cells, and noted."""
-    if _NUMBER.fullmatch(text):
+def read_cell_number(source: Source, text: str) -> float:
+    """Return the number in a cell; a comma in it is a decimal one, which is noted, unless it may part thousands."""
+    if NUMBER.fullmatch(text):
         return float(text)
     found = _COMMA.fullmatch(text)
     if found is None:

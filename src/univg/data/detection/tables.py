@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from univg.data.detection.beside import list_pictures
 from univg.data.detection.images import DetectionImage
 from univg.data.detection.listing import ListedImage, gather_images, list_box
 from univg.data.detection.table_cells import Table, read_cell_number, read_table
@@ -25,7 +26,6 @@ from univg.data.detection.table_columns import (
     seems_header,
     simplify,
 )
-from univg.data.detection.voc import list_pictures
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import clean_path, find_numbers, read_flag, shorten
 from univg.data.formats.image_root import ImageRoot
@@ -151,7 +151,7 @@ class _Listing:
         if not label:
             raise Unusable("missing_field", "the row has a box and no class")
         passed = next((word for k, word in columns.flags.items() if _is_set(cells[k], word)), "")
-        read = partial(_read_box, self.source, self.table, written)
+        read = partial(_read_box, self.source, written)
         entry.boxes.append(list_box(record, self.name_class(label), read, passed))
 
 
@@ -176,7 +176,7 @@ def _is_same(one: str, other: str) -> bool:
     return one == other or other in (Path(one).stem, one) or one == Path(other).stem
 
 
-def _read_box(source: Source, table: Table, written: Sequence[str]) -> Box:
+def _read_box(source: Source, written: Sequence[str]) -> Box:
     """Return the four numbers of a row as they are written."""
     blank = [text.lower() in _BLANK for text in written]
     if any(blank):
@@ -184,7 +184,7 @@ def _read_box(source: Source, table: Table, written: Sequence[str]) -> Box:
     if len(written) == 1:
         numbers = [] if written[0].startswith("{") else find_numbers(written[0])
     else:
-        numbers = [read_cell_number(source, table, text) for text in written]
+        numbers = [read_cell_number(source, text) for text in written]
     if len(numbers) != 4:
         raise Unusable("bad_box", f"{shorten(written[0])} is not four numbers")
     return numbers[0], numbers[1], numbers[2], numbers[3]

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
-from univg.data.detection.beside import PictureSearch, list_pictures
+from univg.data.detection.beside import PictureSearch
 from univg.data.detection.images import DetectionImage
 from univg.data.detection.listing import ListedBox, ListedImage, gather_images, list_box
 from univg.data.formats.faults import Unusable
@@ -21,7 +21,7 @@ from univg.data.formats.records import Source
 from univg.errors import UnivgError
 from univg.grounding.boxes import Box
 
-__all__ = ["list_pictures", "read_voc_images"]
+__all__ = ["read_voc_images"]
 
 _FLAGS = {"difficult": "difficult", "ignore": "to be ignored"}
 _ENCODING = re.compile(rb"""<\?xml[^>]*?encoding=["']([\w.-]+)["'][^>]*>""")

@@ -14,19 +14,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from univg.data.detection.beside import list_pictures
 from univg.data.detection.images import DetectionImage
 from univg.data.detection.listing import ListedBox, ListedImage, gather_images, list_box
-from univg.data.detection.voc import list_pictures
 from univg.data.detection.yolo_folder import YoloFolder, name_place, read_lines
 from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import shorten
+from univg.data.formats.fields import NUMBER, shorten
 from univg.data.formats.records import Source
 from univg.errors import UnivgError
 from univg.grounding.boxes import Box
 
 __all__ = ["read_yolo_images"]
 
-_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _COMMA = re.compile(r"-?[01],\d+")
 _ENOUGH = 5
 """Lines that make a pattern more than chance."""
@@ -116,14 +115,14 @@ def _split(source: Source, written: str) -> list[str]:
 
 
 def _read_number(text: str, written: str) -> float:
-    if not _NUMBER.fullmatch(text):
+    if not NUMBER.fullmatch(text):
         raise Unusable("bad_box", f"{text!r} in {shorten(written.strip())} is no finite number")
     return float(text)
 
 
 def _find_class(folder: YoloFolder, text: str) -> str:
     """Return the name of a class, which labels name by its number (a few by the name itself)."""
-    if _NUMBER.fullmatch(text):
+    if NUMBER.fullmatch(text):
         number = float(text)
         if number in folder.names:
             return folder.names[int(number)]
@@ -138,7 +137,7 @@ def _find_class(folder: YoloFolder, text: str) -> str:
 def _check_numbering(folder: YoloFolder, entries: list[_Entry]) -> None:
     """Refuse a set whose classes seem numbered from 1, where names are numbered from 0: each would be the next one."""
     used = {line.class_text for entry in entries for line in entry.lines}
-    numbers = {float(text) for text in used if _NUMBER.fullmatch(text)}
+    numbers = {float(text) for text in used if NUMBER.fullmatch(text)}
     if len(numbers) < 2 or min(folder.names, default=1) != 0:
         return
     if 0 not in numbers and max(numbers) == max(folder.names) + 1:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from univg.data.detection.voc import list_pictures
+from univg.data.detection.beside import list_pictures
 from univg.data.formats.fields import shorten
 from univg.data.formats.image_root import ImageRoot, is_foreign
 from univg.errors import UnivgError

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from univg.data.exports.settings import Export, Writer
-from univg.data.formats.faults import Unusable
+from univg.data.formats.faults import Unusable, refuse
 from univg.data.formats.marks import mark_fault
 from univg.data.formats.rows import import_pyarrow
 from univg.data.formats.scale import lesson_fault
@@ -68,9 +68,7 @@ def make_prompt(sample: GroundingSample, how: Export) -> str:
 
 
 def check_marks(sample: GroundingSample, taught: bool) -> None:
-    fault = mark_fault(sample, taught)
-    if fault is not None:
-        raise Unusable(*fault)
+    refuse(mark_fault(sample, taught))
 
 
 def _make_response(sample: GroundingSample, how: Export) -> str:
@@ -92,9 +90,7 @@ def _make_solution(sample: GroundingSample) -> str:
 def _check_box(sample: GroundingSample) -> None:
     if not sample.boxes:
         raise Unusable("no_answer", "there is no box")
-    fault = lesson_fault(sample.boxes[0])
-    if fault is not None:
-        raise Unusable(*fault)
+    refuse(lesson_fault(sample.boxes[0]))
 
 
 def make_metadata(sample: GroundingSample, thought: bool = True) -> str:

@@ -17,7 +17,7 @@ from univg.data.exports.frameworks import Row, check_marks, make_metadata, make_
 from univg.data.exports.pictures import Pictures, place_upright
 from univg.data.exports.settings import Export
 from univg.data.exports.targets import clip_box, find_category, find_target
-from univg.data.formats.faults import Unusable
+from univg.data.formats.faults import Unusable, refuse
 from univg.data.formats.scale import lesson_fault
 from univg.data.readers.kept import METADATA
 from univg.grounding.boxes import Box, unit_to_px
@@ -101,7 +101,5 @@ def _make_answer(sample: GroundingSample, how: Export) -> str:
 
 
 def _check_box(sample: GroundingSample, box: Box, how: Export) -> Box:
-    fault = lesson_fault(box)
-    if fault is not None:
-        raise Unusable(*fault)
+    refuse(lesson_fault(box))
     return clip_box(sample, box, how)

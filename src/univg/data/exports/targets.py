@@ -6,6 +6,7 @@ import re
 
 from univg.data.exports.settings import Export
 from univg.data.formats.faults import RecordFault, Unusable, report
+from univg.data.formats.fields import show_box
 from univg.data.formats.scale import box_fault
 from univg.grounding.boxes import Box, clip_unit, is_degenerate
 from univg.grounding.mentions import decide_image
@@ -72,9 +73,7 @@ def clip_box(sample: GroundingSample, box: Box, how: Export) -> Box:
         raise Unusable(*fault)
     x1, y1, x2, y2 = clipped
     if min(x2 - x1, y2 - y1) < _THINNEST:
-        raise Unusable(
-            "degenerate_box", f"({x1:.6g}, {y1:.6g}, {x2:.6g}, {y2:.6g}) is thinner than can be written"
-        )
+        raise Unusable("degenerate_box", f"{show_box(clipped)} is thinner than can be written")
     if fault is None:
         return box
     kind, cause = fault

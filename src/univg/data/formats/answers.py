@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import find_numbers, shorten
+from univg.data.formats.fields import NUMBER, find_numbers, shorten
 from univg.grounding.boxes import Box
 from univg.grounding.coordinates import read_quads
 from univg.grounding.mentions import decide_image, find_images_named, find_said
@@ -54,7 +54,6 @@ _LABELS = ("label", "name", "ref", "object", "category", "caption", "description
 _REFERRED = re.compile(
     r"<\|object_ref_start\|>\s*(.*?)\s*<\|object_ref_end\|>|<ref>\s*(.*?)\s*</ref>", re.DOTALL
 )
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _MARKS = re.compile(r"<\|box_(?:start|end)\|>|</?box>")
 _PLAIN = re.compile(
     r"\s*(?:<\|box_start\|>)?\((\d{1,4}),\s?(\d{1,4})\),\s?\((\d{1,4}),\s?(\d{1,4})\)(?:<\|box_end\|>)?\s*"
@@ -137,7 +136,7 @@ def _count(value: Any) -> int:
 
 def _read_text(answer: str) -> Iterator[Written]:
     """Yield the boxes of a text, with the words between them."""
-    numbers = [(match.start(), match.end(), float(match[0])) for match in _NUMBER.finditer(answer)]
+    numbers = [(match.start(), match.end(), float(match[0])) for match in NUMBER.finditer(answer)]
     quads = [tuple(float(number) for number in quad) for quad in read_quads(answer)]
     spans: list[tuple[int, int]] = []
     k = end = 0

@@ -9,7 +9,7 @@ from typing import Any
 from univg.errors import UnivgError, one_line
 from univg.grounding.samples import SampleError
 
-__all__ = ["FAULTS", "OnFault", "RecordFault", "Unusable", "name_fault", "report"]
+__all__ = ["FAULTS", "OnFault", "RecordFault", "Unusable", "name_fault", "refuse", "report"]
 
 FAULTS: dict[str, tuple[str, str]] = {
     "not_json": ("a line that is no JSON", "write the line again, or remove it"),
@@ -109,6 +109,12 @@ class Unusable(Exception):
     def __init__(self, kind: str, cause: str, fix: str = "") -> None:
         self.kind, self.cause, self.fix = kind, cause, fix
         super().__init__(cause)
+
+
+def refuse(fault: tuple[str, str] | None) -> None:
+    """Raise `Unusable` for a `(kind, cause)` that was found; None is no fault."""
+    if fault is not None:
+        raise Unusable(*fault)
 
 
 def name_fault(error: Unusable | SampleError, record: str) -> RecordFault:

@@ -10,6 +10,7 @@ from univg.data.formats.faults import Unusable
 from univg.grounding.boxes import Box
 
 __all__ = [
+    "NUMBER",
     "Row",
     "clean_path",
     "find_numbers",
@@ -25,9 +26,13 @@ __all__ = [
     "read_box",
     "read_flag",
     "shorten",
+    "show_box",
 ]
 
 Row: TypeAlias = Mapping[str, Any]
+
+NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+"""A number as texts write it."""
 
 _NUMBER = re.compile(r"[+-]?(?:\d{1,15}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][+-]?\d{1,3})?")
 _KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}
@@ -180,6 +185,15 @@ def shorten(value: Any) -> str:
     """Return a value as Python writes it, cut to 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "…"
+
+
+def show_box(box: Iterable[float]) -> str:
+    """Return a box as notes and faults show it.
+
+    >>> show_box((1.0, 2.5, 1 / 3, 1000.0))
+    '(1, 2.5, 0.333333, 1000)'
+    """
+    return "(" + ", ".join(f"{value:g}" for value in box) + ")"
 
 
 def name_kind(value: Any) -> str:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from univg.data.formats.embedded import unpack_rows
-from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import Row, find_numbers, read_box, shorten
+from univg.data.formats.faults import Unusable, refuse
+from univg.data.formats.fields import Row, find_numbers, read_box, shorten, show_box
 from univg.data.formats.masks import Extent
 from univg.data.formats.records import Read, Source, Split, make_samples, read_stated
 from univg.data.formats.rows import Rows, read_rows
-from univg.data.formats.scale import Scale, apply_scale, decide_scale, stray_fault
+from univg.data.formats.scale import FAR, Scale, apply_scale, decide_scale, stray_fault
 from univg.grounding.boxes import Box, SizeWH
 from univg.grounding.samples import GroundingSample
 
@@ -32,8 +32,6 @@ _SIZES = (
     ("img_w", "img_h"),
 )
 _SIZES_KEPT = 1 << 16
-_FAR = 0.5
-"""Of the image's sides: a box that passes them by more is of another image or scale, not drawn sloppily."""
 
 
 class Drawn(NamedTuple):
@@ -118,13 +116,11 @@ def place_boxes(boxes: Iterable[Box], scale: Scale, size_wh: SizeWH) -> tuple[Bo
     """
     placed = []
     for box in boxes:
-        stray = stray_fault(box, scale)
-        if stray is not None:
-            raise Unusable(*stray)
+        refuse(stray_fault(box, scale))
         unit = apply_scale(box, scale, size_wh)
-        if max(unit) > 1 + _FAR or min(unit) < -_FAR:
-            shown = ", ".join(f"{value:g}" for value in box)
-            raise Unusable("wrong_scale", f"({shown}) lies far outside the {size_wh[0]}x{size_wh[1]} image")
+        if max(unit) > 1 + FAR or min(unit) < -FAR:
+            cause = f"{show_box(box)} lies far outside the {size_wh[0]}x{size_wh[1]} image"
+            raise Unusable("wrong_scale", cause)
         placed.append(unit)
     return tuple(placed)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
 from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import clean_path, find_numbers
+from univg.data.formats.fields import clean_path, find_numbers, show_box
 from univg.data.formats.records import Source
 from univg.data.formats.rows import read_rows
 from univg.errors import UnivgError
@@ -29,8 +29,19 @@ from univg.grounding.boxes import (
 )
 
 __all__ = [
-    *("SCALES", "Scale", "apply_scale", "box_fault", "decide_scale", "detect_scale", "lesson_fault"),
-    "stray_fault",
+    *(
+        "ENOUGH",
+        "FAR",
+        "FEW",
+        "PERCENT",
+        "PERMILLE",
+        "SCALES",
+        "UNIT_LIMIT",
+        "Scale",
+        "apply_scale",
+        "box_fault",
+    ),
+    *("decide_scale", "detect_scale", "lesson_fault", "reaches_out", "stray_fault"),
 ]
 
 Scale: TypeAlias = Literal["pixel", "unit", "percent", "permille"]
@@ -45,13 +56,15 @@ SCALES: dict[Scale, str] = {
 
 UNIT_LIMIT = 1.05
 """Up to here a number can be one of 0-1: published boxes reach beyond the image by as much."""
-_PERMILLE = 1000.0
-_PERCENT = 100.0
-_ENOUGH, _FEW = 10, 5
+PERMILLE = 1000.0
+PERCENT = 100.0
+ENOUGH, FEW = 10, 5
 """How many boxes make percent, or 0-1000 in the place of pixels, more than chance."""
 _CHANCE = math.log(1e-3)
 """Less likely than this is no chance."""
-_FAR_OUTSIDE = 1.5
+FAR = 0.5
+"""Of the image's sides: a box that passes them by more is of another image or scale, not drawn sloppily."""
+_FAR_OUTSIDE = 1 + FAR
 _SLACK = 1e-9
 
 
@@ -72,7 +85,7 @@ def detect_scale(source: Source, field: str) -> Scale:
             top = max(map(abs, numbers), default=0.0)
             small += bool(numbers) and top <= UNIT_LIMIT
             large += top > UNIT_LIMIT
-            huge += top > UNIT_LIMIT * _PERMILLE
+            huge += top > UNIT_LIMIT * PERMILLE
             if len(numbers) == 4:
                 yield (numbers[0], numbers[1], numbers[2], numbers[3]), None
 
@@ -80,7 +93,7 @@ def detect_scale(source: Source, field: str) -> Scale:
     if not large:
         source.note(f"boxes are written 0-1 (no number of {small} passes {UNIT_LIMIT})")
         return "unit"
-    if huge >= _FEW and huge >= large / 5:
+    if huge >= FEW and huge >= large / 5:
         cause = f"boxes are written in pixels: {huge} of {small + large} hold numbers far above 1000"
         raise UnivgError(cause, source.path, "write them 0-1 or 0-1000 of their image's width and height")
     if scale == "percent":
@@ -112,9 +125,9 @@ def _fit_as_pixels(source: Source, field: str) -> bool:
         except Unusable:
             continue  # told when images are checked
         wide, high = (max(sides) for sides in zip(*sizes, strict=True))
-        if _reaches_out((numbers[0], numbers[1], numbers[2], numbers[3]), (wide, high)):
+        if reaches_out((numbers[0], numbers[1], numbers[2], numbers[3]), (wide, high)):
             return False
-        log_of_chance += sum(math.log(min(1, side / _PERMILLE)) for side in (wide, high))
+        log_of_chance += sum(math.log(min(1, side / PERMILLE)) for side in (wide, high))
     return log_of_chance < _CHANCE
 
 
@@ -145,17 +158,17 @@ class _Tally:
         largest = max(map(abs, box))
         self.n += 1
         self.top = max(self.top, largest)
-        self.passing += largest > _PERMILLE
-        self.past_percent += largest > _PERCENT
+        self.passing += largest > PERMILLE
+        self.past_percent += largest > PERCENT
         self.fractions += largest <= UNIT_LIMIT and any(value != int(value) for value in box)
         if size is None:
             self.unknown += 1
         else:
-            self.outside += _reaches_out(box, size)
+            self.outside += reaches_out(box, size)
             self.narrowest = min(self.narrowest, *size)
-            self.log_in_percent += sum(math.log(min(1, _PERCENT / side)) for side in size)
-            self.log_in_permille += sum(math.log(min(1, _PERMILLE / side)) for side in size)
-            self.log_in_image += sum(math.log(min(1, side / _PERMILLE)) for side in size)
+            self.log_in_percent += sum(math.log(min(1, PERCENT / side)) for side in size)
+            self.log_in_permille += sum(math.log(min(1, PERMILLE / side)) for side in size)
+            self.log_in_image += sum(math.log(min(1, side / PERMILLE)) for side in size)
 
     def looks_small(self, full: float) -> bool:
         """Tell whether no number passes `full`, on images whose sides are all three times as long or longer."""
@@ -193,33 +206,33 @@ def _judge(seen: _Tally, expected: Scale, found: Callable[[str], None]) -> tuple
     n = seen.n
     if seen.top <= UNIT_LIMIT:
         return ("unit", f"no number of {n} box(es) passes {UNIT_LIMIT}") if n else (expected, "")
-    if expected == "permille" and seen.top <= _PERCENT and n >= _ENOUGH:
+    if expected == "permille" and seen.top <= PERCENT and n >= ENOUGH:
         return "percent", f"no number of {n} boxes passes 100"
     if expected == "permille" and seen.passing and not seen.outside and not seen.unknown:
         why = f"{seen.passing} of {n} box(es) pass 1000, and all lie inside their image as pixels"
         return "pixel", why
     if expected == "unit":
         return _find_larger(seen)
-    if expected == "percent" and seen.top > _PERCENT * _FAR_OUTSIDE:
+    if expected == "percent" and seen.top > PERCENT * _FAR_OUTSIDE:
         past = f"{seen.past_percent} of {n} box(es) pass 100"
         if seen.past_percent >= n / 2 and not seen.outside and not seen.unknown:
             return "pixel", f"{past}, and all lie inside their image as pixels"
         found(f"{past}, where percent are meant; the others are read as percent")
     if expected != "pixel":
         return expected, ""
-    for full, other in ((_PERCENT, "percent"), (_PERMILLE, "permille")):
-        if seen.looks_small(full) and n >= _ENOUGH:
+    for full, other in ((PERCENT, "percent"), (PERMILLE, "permille")):
+        if seen.looks_small(full) and n >= ENOUGH:
             return cast(Scale, other), f"no number of {n} boxes passes {full:g}"
         if seen.looks_small(full):
-            name = "percent" if full == _PERCENT else "0-1000"
+            name = "percent" if full == PERCENT else "0-1000"
             found(
                 f"no number of {n} box(es) passes {full:g}, on images of {3 * full:g} pixels and more: {name}? "
                 "Read as pixels"
             )
             return expected, ""
-    if n >= _ENOUGH and seen.top <= _PERMILLE and not seen.outside and seen.log_in_permille < _CHANCE:
+    if n >= ENOUGH and seen.top <= PERMILLE and not seen.outside and seen.log_in_permille < _CHANCE:
         found(f"no number of {n} boxes passes 1000, though images are larger: 0-1000? Read as pixels")
-    if seen.outside >= max(1, n / 5) and n >= _FEW and seen.top <= _PERMILLE:
+    if seen.outside >= max(1, n / 5) and n >= FEW and seen.top <= PERMILLE:
         return "permille", f"{seen.outside} of {n} boxes lie outside their image as pixels, none as 0-1000"
     return expected, ""
 
@@ -231,13 +244,13 @@ def _find_larger(seen: _Tally) -> tuple[Scale, str]:
     """
     if seen.fractions or seen.unknown:
         return "unit", ""
-    if seen.top <= _PERCENT:
+    if seen.top <= PERCENT:
         if seen.log_in_percent < _CHANCE:
             return "percent", f"no number of {seen.n} box(es) passes 100, on images much larger"
     elif not seen.outside:
         if seen.passing or seen.log_in_image < _CHANCE:
             return "pixel", f"{seen.n} box(es) pass 1, and all lie inside their image as pixels"
-    elif not seen.passing and seen.n >= _FEW and seen.outside >= seen.n / 5:
+    elif not seen.passing and seen.n >= FEW and seen.outside >= seen.n / 5:
         return (
             "permille",
             f"{seen.outside} of {seen.n} boxes lie outside their image as pixels, none as 0-1000",
@@ -245,7 +258,7 @@ def _find_larger(seen: _Tally) -> tuple[Scale, str]:
     return "unit", ""
 
 
-def _reaches_out(box_px: Box, size_wh: SizeWH) -> bool:
+def reaches_out(box_px: Box, size_wh: SizeWH) -> bool:
     """Tell whether a box passes its image's edges by more than rounding and sloppy drawing explain."""
     return max(box_px[0::2]) > size_wh[0] * UNIT_LIMIT + 1 or max(box_px[1::2]) > size_wh[1] * UNIT_LIMIT + 1
 
@@ -264,8 +277,7 @@ def stray_fault(box: Box, scale: Scale) -> tuple[str, str] | None:
         other = "pixel"
     if other is None:
         return None
-    text = "(" + ", ".join(f"{value:.6g}" for value in box) + ")"
-    return "wrong_scale", f"{text} is written {SCALES[other]}, and the file {SCALES[scale]}"
+    return "wrong_scale", f"{show_box(box)} is written {SCALES[other]}, and the file {SCALES[scale]}"
 
 
 def apply_scale(box: Box, scale: Scale, size_wh: SizeWH | None = None) -> Box:
@@ -280,7 +292,7 @@ def apply_scale(box: Box, scale: Scale, size_wh: SizeWH | None = None) -> Box:
         if size_wh is None:
             raise ValueError("a box in pixels needs the size of its image")
         return px_to_unit(box, size_wh)
-    full = _PERMILLE if scale == "permille" else _PERCENT
+    full = PERMILLE if scale == "permille" else PERCENT
     x1, y1, x2, y2 = box
     return x1 / full, y1 / full, x2 / full, y2 / full
 
@@ -295,13 +307,13 @@ def box_fault(box_unit: Box) -> tuple[str, str] | None:
     >>> box_fault((102.0, 50.0, 340.0, 200.0))[0], box_fault((0.0001, 0.0002, 0.0005, 0.001))[0]
     ('wrong_scale', 'wrong_scale')
     """
-    text = "(" + ", ".join(f"{value:.6g}" for value in box_unit) + ")"
+    text = show_box(box_unit)
     if not all(map(math.isfinite, box_unit)):
         return "bad_box", f"{text} is not finite"
     largest, smallest = max(box_unit), min(box_unit)
-    if largest > _FAR_OUTSIDE or smallest < 1 - _FAR_OUTSIDE:
+    if largest > _FAR_OUTSIDE or smallest < -FAR:
         return "wrong_scale", f"{text} lies far outside the image, as pixels or 0-1000 read as 0-1 would"
-    if 0 < largest <= UNIT_LIMIT / _PERMILLE + _SLACK:
+    if 0 < largest <= UNIT_LIMIT / PERMILLE + _SLACK:
         return "wrong_scale", f"{text} is a thousandth of the image, as 0-1 read as 0-1000 would be"
     if not is_ordered(box_unit):
         return "inverted_box", f"{text} has its corners exchanged"
@@ -326,7 +338,7 @@ def lesson_fault(box_unit: Box) -> tuple[str, str] | None:
     if fault is not None and fault[0] != "out_of_range":
         return fault
     clipped = clip_unit(box_unit)[0]  # as answers are written
-    text = "(" + ", ".join(f"{value:.6g}" for value in box_unit) + ")"
+    text = show_box(box_unit)
     if is_degenerate(clipped):
         return "out_of_range", f"{text} lies outside the image: clipped to it, it has no area"
     x1, y1, x2, y2 = unit_to_permille(clipped)

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from univg.data.formats.answers import ImageNumbers, Written, find_image_keys, place_boxes, read_written
+from univg.data.formats.chat_scale import decide_chat_scale, passes_permille
 from univg.data.formats.conversations import Turn, has_system, split_turns
 from univg.data.formats.embedded import unpack_rows
-from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import Row, shorten
-from univg.data.formats.frames import decide_frame, passes_permille
+from univg.data.formats.faults import Unusable, refuse
+from univg.data.formats.fields import Row, shorten, show_box
 from univg.data.formats.records import Source, make_samples, read_stated
 from univg.data.formats.rows import read_rows
 from univg.data.formats.scale import SCALES, Scale, apply_scale, box_fault, decide_scale, stray_fault
@@ -238,7 +238,7 @@ class _Survey:
             return decide_scale(self._measure(written, len(written)), expected, self.source.note)
         every = expected is None or any(passes_permille(box) for box, _ in written)
         sized = self._measure(written, len(written) if every else _MEASURED)
-        return decide_frame(sized, expected, self.source.note)
+        return decide_chat_scale(sized, expected, self.source.note)
 
     def _measure(self, written: _Boxes, measured: int) -> Iterator[tuple[Box, SizeWH | None]]:
         """Yield the boxes, the first of them with the size of their image where it is there."""
@@ -327,7 +327,7 @@ class _Maker:
         """Return a box in the unit frame; `Unusable` if it is of another scale than the file's."""
         certain = lesson.metadata is not None
         scale = (self.chat.scales if certain else self.survey.scales).get(one.notation)
-        text = "(" + ", ".join(f"{value:.6g}" for value in one.box) + ")"
+        text = show_box(one.box)
         if scale is None:
             fix = "say with --images where the images lie"
             if self.chat.split is split_lessons:
@@ -335,8 +335,8 @@ class _Maker:
             raise Unusable(
                 "wrong_scale", f"{text} may be in pixels or 0-1000: nothing in the file tells", fix
             )
-        if not certain and (fault := stray_fault(one.box, scale)):
-            raise Unusable(*fault)
+        if not certain:
+            refuse(stray_fault(one.box, scale))
         if scale == "permille" and passes_permille(one.box):
             raise Unusable("wrong_scale", f"{text} passes 1000, and the file is written 0-1000: in pixels?")
         size = None

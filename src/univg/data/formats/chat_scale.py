@@ -9,13 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from univg.data.formats.scale import SCALES, UNIT_LIMIT, Scale
+from univg.data.formats.scale import ENOUGH, PERCENT, PERMILLE, SCALES, UNIT_LIMIT, Scale
 from univg.grounding.boxes import Box, SizeWH
 
-__all__ = ["decide_frame", "passes_permille"]
+__all__ = ["decide_chat_scale", "passes_permille"]
 
-_PERMILLE, _PERCENT = 1000.0, 100.0
-_ENOUGH = 10
 _SURE, _SURER, _SUREST = 2.0, 4.0, 10.0
 """Decimal orders by which one frame must be likelier than the other; the last against what a format says."""
 _A_LITTLE, _FAR = 2.0, 3.0
@@ -23,7 +21,7 @@ _A_LITTLE, _FAR = 2.0, 3.0
 _MIXED, _HALF = 0.1, 0.5
 
 
-def decide_frame(
+def decide_chat_scale(
     boxes: Iterable[tuple[Box, SizeWH | None]], expected: Scale | None, found: Callable[[str], None]
 ) -> Scale | None:
     """Return the scale in which all boxes of a file are written, and say it to `found` unless it is the `expected`;
@@ -32,7 +30,7 @@ def decide_frame(
     `boxes`: x1 y1 x2 y2 as written, with the size of the image that each lies on (None where nobody knows it).
     `expected`: "permille" where the notation says so, None where models differ.
 
-    >>> decide_frame([((120, 40, 1500, 900), (1920, 1080))] * 3, None, print)
+    >>> decide_chat_scale([((120, 40, 1500, 900), (1920, 1080))] * 3, None, print)
     boxes are written in pixels (3 of 3 box(es) pass 1000, and all lie inside their image): read as such
     'pixel'
     """
@@ -48,7 +46,7 @@ def decide_frame(
         return expected or "permille"
     if top <= UNIT_LIMIT and fractions:
         return _tell("unit", f"no number of {n} box(es) passes {UNIT_LIMIT}", found)
-    if top <= _PERCENT and n >= _ENOUGH and all(min(size) >= 3 * _PERCENT for _, size in known):
+    if top <= PERCENT and n >= ENOUGH and all(min(size) >= 3 * PERCENT for _, size in known):
         return _tell("percent", f"no number of {n} boxes passes 100", found)
     if not known:
         return _decide_without_sizes(n, passing, top, expected, found)
@@ -97,7 +95,7 @@ def _decide_with_sizes(
 
 def passes_permille(box: Box) -> bool:
     """Tell whether a box passes 1000 by more than published boxes of 0-1000 do."""
-    return max(map(abs, box)) > _PERMILLE * UNIT_LIMIT
+    return max(map(abs, box)) > PERMILLE * UNIT_LIMIT
 
 
 def _decide_without_sizes(
@@ -111,7 +109,7 @@ def _decide_without_sizes(
             f"{n} box(es) may be in pixels or 0-1000: say with --images where the images lie, or name the --format"
         )
         return None
-    if top > _PERMILLE:
+    if top > PERMILLE:
         over = f"{passing} of {n} box(es) pass 1000" if passing else f"numbers reach {top:g}"
         found(f"{over}: the rest, read as 0-1000, may be in pixels too: check with --images")
     return expected
