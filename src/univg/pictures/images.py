@@ -12,7 +12,7 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageMath, ImageOps, UnidentifiedImageError
@@ -31,6 +31,17 @@ FORMATS = (
     *("PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP"),
 )
 """Raster formats only. Pillow also knows EPS and WMF, which start other programs to be drawn: never those."""
+
+
+def names_picture(name: str | PathLike[str]) -> bool:
+    """Tell by its suffix whether a file is called a picture that can be opened.
+
+    >>> names_picture("a/b.JPG"), names_picture("b.eps"), names_picture("b.v2")
+    (True, False, False)
+    """
+    Image.init()
+    return Image.EXTENSION.get(PurePath(name).suffix.lower()) in FORMATS
+
 
 _SIGNATURES = {
     b"\x89PNG": "PNG",

@@ -272,6 +272,16 @@ def test_a_frame_that_is_not_there_is_a_fault(
     assert (fault.kind, fault.cause) == ("missing_image", "no frame_000007.*; its 1 box(es) are left out")
 
 
+def test_two_pictures_of_one_frame_are_told_and_cost_that_frame_alone(
+    xml: Callable[..., Path], every: Callable[..., Everything], tmp_path: Path
+) -> None:
+    folder = put_frames(tmp_path / "images", 0, 1)
+    (folder / "frame_000000.jpg").write_bytes((folder / "frame_000000.PNG").read_bytes())
+    samples, (fault,), _ = every(xml(META, track(at(0), at(1))), images=folder)
+    assert list(boxes_of(samples)) == ["frame_000001.PNG"]
+    assert fault.cause.endswith("are one frame; its 1 box(es) are left out")
+
+
 @pytest.mark.parametrize(
     ("elements", "words"),
     [

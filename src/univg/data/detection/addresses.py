@@ -12,12 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from PIL import Image
-
+from univg.data.detection.listing import say_lost
 from univg.data.formats.faults import Unusable
 from univg.data.formats.image_root import ImageRoot
 from univg.data.formats.records import Source
-from univg.pictures.images import FORMATS
+from univg.pictures.images import names_picture
 
 __all__ = ["Pictures", "looks_like_picture"]
 
@@ -34,9 +33,7 @@ def looks_like_picture(address: str) -> bool:
     """
     if address.startswith("data:image") or "\n" in address:
         return "\n" not in address
-    Image.init()
-    suffix = PurePosixPath(_write(address)[0].partition("?")[0]).suffix.lower()
-    return Image.EXTENSION.get(suffix) in FORMATS
+    return names_picture(_write(address)[0].partition("?")[0])
 
 
 def _write(address: str) -> list[str]:
@@ -98,8 +95,7 @@ class Pictures:
         path = self._root.find(name)
         plain = self._written[address][0].removeprefix("../")
         if path is None and self._source.images is not None:
-            lost = f"; its {n_boxes} box(es) are left out" if n_boxes else ""
-            raise Unusable("missing_image", self._explain(address) + lost)
+            raise Unusable("missing_image", self._explain(address) + say_lost(n_boxes))
         if path is not None and name.startswith("../") and not self._told:
             self._told = True
             self._source.note(

@@ -7,32 +7,39 @@ file's own name is believed before what stands in it.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
 from univg.data.detection.listing import ListedImage
 from univg.data.formats.faults import RecordFault, Unusable, report
 from univg.data.formats.records import Source
-from univg.pictures.images import FORMATS
+from univg.errors import UnivgError
+from univg.pictures.images import names_picture
 
-__all__ = ["PictureSearch", "list_pictures"]
+__all__ = ["PictureSearch", "choose_file", "list_pictures"]
 
 _PICTURES = ("JPEGImages", "images")
 
 
 def list_pictures(folder: Path) -> dict[str, list[Path]]:
     """Return the pictures below a folder by their path in it without suffix, as "a/b" of "a/b.JPG"."""
-    Image.init()
-    suffixes = {suffix for suffix, name in Image.EXTENSION.items() if name in FORMATS}
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
-        if path.suffix.lower() in suffixes:
+        if names_picture(path):
             found[path.relative_to(folder).with_suffix("").as_posix()].append(path)
     return dict(found)
+
+
+def choose_file(folder: Path, files: list[Path], one: str, several: str, fix: str) -> Path:
+    """Return the only one of the files that a folder holds; `UnivgError` that says what there is instead."""
+    if len(files) == 1:
+        return files[0]
+    if not files:
+        raise UnivgError(f"no {one} in this folder", folder, fix)
+    names = ", ".join(file.relative_to(folder).as_posix() for file in files[:5])
+    raise UnivgError(f"{len(files)} {several} in this folder ({names})", folder, "give one of them")
 
 
 @dataclass
@@ -105,7 +112,15 @@ class PictureSearch:
             raise Unusable("missing_image", f"{filename} may be {_join(named)}", "write the suffix")
         return named[0]
 
-    def settle(self, listed: list[ListedImage]) -> list[ListedImage]:
+    def list_images(self, list_image: Callable[[PictureSearch, Path], ListedImage]) -> list[ListedImage]:
+        """Return what `list_image` makes of each file, without those that cannot be used."""
+        listed = []
+        for file in self.files:
+            with self.source.reporting(self.record(file)):
+                listed.append(list_image(self, file))
+        return self._settle(listed)
+
+    def _settle(self, listed: list[ListedImage]) -> list[ListedImage]:
         """Leave out the images that files only name, where another file is about the same: whose it is nobody knows."""
         claims: dict[str, list[ListedImage]] = defaultdict(list)
         for entry in listed:
@@ -146,5 +161,4 @@ class PictureSearch:
 
 
 def _join(paths: Iterable[Path]) -> str:
-    names: Iterator[str] = (path.name for path in paths)
-    return " and ".join(names)
+    return " and ".join(path.name for path in paths)

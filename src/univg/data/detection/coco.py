@@ -13,9 +13,10 @@ from typing import Any
 
 from univg.data.detection.coco_folder import choose_coco_file, find_coco_pictures
 from univg.data.detection.images import DetectionImage
-from univg.data.detection.listing import ListedBox, ListedImage, gather_images, list_box
+from univg.data.detection.listing import ListedBox, ListedImage, find_flag, gather_images, list_box
+from univg.data.detection.shapes import extent, to_sides
 from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import clean_path, find_numbers, read_box, read_flag, shorten
+from univg.data.formats.fields import clean_path, find_numbers, read_box, shorten
 from univg.data.formats.json_stream import read_items
 from univg.data.formats.masks import rle_extent, union
 from univg.data.formats.records import Source, read_stated
@@ -24,7 +25,7 @@ from univg.grounding.boxes import Box
 
 __all__ = ["read_coco_images"]
 
-_FLAGS = {"iscrowd": "crowd", "ignore": "to be ignored"}
+_FLAGS = ("iscrowd", "ignore")
 _ANNOTATION = (
     *("id", "bbox", "category_id", "segmentation", "track_id", "instance_id"),
     *_FLAGS,
@@ -190,7 +191,7 @@ def _list_box(source: Source, coco: _Coco, annotation: Mapping[str, Any], part: 
     name = min(names)
     if not name:
         raise Unusable("missing_field", f"its category {category_id} has no name")
-    passed = next((word for flag, word in _FLAGS.items() if read_flag(annotation.get(flag), flag)), "")
+    passed = find_flag(_FLAGS, annotation.get)
     track = annotation.get("track_id", annotation.get("instance_id"))
     read = partial(_read_bbox, source, annotation)
     return list_box(part, name, read, passed, None if track is None else str(track))
@@ -210,11 +211,11 @@ def _read_bbox(source: Source, annotation: Mapping[str, Any]) -> Box:
         raise Unusable("bad_box", f"'bbox' is {shorten(bbox)}, without x, y, width and height")
     if _holds_box(bbox):
         return read_box(bbox, "'bbox'")
-    extent = _find_extent(annotation.get("segmentation"))
-    if extent is None:
+    found = _find_extent(annotation.get("segmentation"))
+    if found is None:
         raise Unusable("bad_box", f"'bbox' is {shorten(bbox)}, not x y w h, and there is no segmentation")
     source.note("objects without a box, but with a segmentation, are given its extent")
-    return extent[0], extent[1], extent[2] - extent[0], extent[3] - extent[1]
+    return to_sides(found)
 
 
 def _find_extent(segmentation: Any) -> Box | None:
@@ -228,6 +229,5 @@ def _find_extent(segmentation: Any) -> Box | None:
     boxes = []
     for numbers in map(find_numbers, polygons):
         if len(numbers) >= 6 and len(numbers) % 2 == 0:
-            across, down = numbers[0::2], numbers[1::2]
-            boxes.append((min(across), min(down), max(across), max(down)))
+            boxes.append(extent(zip(numbers[0::2], numbers[1::2], strict=True)))
     return union(boxes) if boxes else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from univg.data.detection.beside import choose_file
 from univg.data.detection.listing import ListedImage
 from univg.data.formats.fields import clean_path
 from univg.data.formats.image_root import ImageRoot
@@ -35,15 +36,8 @@ def choose_coco_file(path: Path) -> Path:
     """Return the one COCO file of a folder (a file is itself)."""
     if not path.is_dir():
         return path
-    files = find_coco_files(path)
-    if len(files) == 1:
-        return files[0]
-    if not files:
-        raise UnivgError(
-            "no COCO file in this folder", path, "give a folder with annotations/instances_….json"
-        )
-    names = ", ".join(file.relative_to(path).as_posix() for file in files[:5])
-    raise UnivgError(f"{len(files)} COCO files in this folder ({names})", path, "give one of them")
+    fix = "give a folder with annotations/instances_….json"
+    return choose_file(path, find_coco_files(path), "COCO file", "COCO files", fix)
 
 
 def find_coco_pictures(source: Source, folder: Path, file: Path, listed: Iterable[ListedImage]) -> None:

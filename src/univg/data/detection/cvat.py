@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,15 @@ from xml.etree import ElementTree
 
 from univg.data.detection.beside import list_pictures
 from univg.data.detection.images import DetectionImage
-from univg.data.detection.listing import ListedBox, ListedImage, gather_images, list_box
-from univg.data.detection.shapes import ellipse_extent, extent, read_number, read_points, turn
+from univg.data.detection.listing import ListedBox, ListedImage, find_flag, gather_images, list_box, say_lost
+from univg.data.detection.shapes import (
+    ellipse_extent,
+    extent,
+    polygon_extent,
+    read_number,
+    read_rotation,
+    turn,
+)
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import clean_path, find_numbers, read_flag, shorten
 from univg.data.formats.image_root import ImageRoot
@@ -33,11 +40,7 @@ __all__ = ["find_root_tag", "read_cvat_images"]
 
 _BOXED = ("box", "polygon", "ellipse", "mask")
 _NO_BOX = ("polyline", "points", "cuboid", "skeleton")
-_FLAGS = {
-    **dict.fromkeys(("is_crowd", "iscrowd"), "crowd"),
-    "difficult": "difficult",
-    **dict.fromkeys(("ignore", "ignored"), "to be ignored"),
-}
+_FLAGS = ("is_crowd", "iscrowd", "difficult", "ignore", "ignored")
 _PICTURES = "images"
 """The folder beside `annotations.xml` that CVAT packs images into."""
 _META = {"name": "task/name", "width": "original_size/width", "height": "original_size/height"}
@@ -164,20 +167,17 @@ class _File:
         if not category:
             raise Unusable("missing_field", f"the {shape.tag} has no 'label'")
         said = {item.get("name", "").lower(): item.text for item in shape if item.tag == "attribute"}
-        passed = next((word for flag, word in _FLAGS.items() if read_flag(said.get(flag), flag)), "")
+        passed = find_flag(_FLAGS, said.get)
         return list_box(part, category, partial(_read_extent, self.source, shape), passed)
 
 
 def _read_extent(source: Source, shape: ElementTree.Element) -> Box:
     fields: Mapping[str, Any] = dict(shape.attrib)
-    degrees = read_number(fields, "rotation") if fields.get("rotation") else 0.0
+    degrees = read_rotation(fields)
     if degrees % 360:
         source.note("turned shapes are given the extent of what is turned")
     if shape.tag == "polygon":
-        points = read_points(fields.get("points") or "")
-        if len(points) < 3:
-            raise Unusable("bad_box", f"a polygon of {len(points)} points")
-        return extent(points)
+        return polygon_extent(fields.get("points") or "")
     if shape.tag == "ellipse":
         cx, cy, rx, ry = (read_number(fields, name) for name in ("cx", "cy", "rx", "ry"))
         return ellipse_extent((cx, cy), (rx, ry), degrees)
@@ -235,7 +235,7 @@ def _find_pictures(
                 fix = "export each task by itself, or lay the images in folders as CVAT packs them"
                 raise Unusable("ambiguous_id", cause, fix)
             if entry.path is None and any(paths) and source.images is not None:
-                lost = f"; its {len(entry.boxes)} box(es) are left out" if entry.boxes else ""
+                lost = say_lost(len(entry.boxes))
                 raise Unusable("missing_image", f"no {entry.name} where the other images lie{lost}")
             sure.append(entry)
     return sure
@@ -256,10 +256,12 @@ def _list_frames(file: _File, tracks: list[Track]) -> list[ListedImage]:
     if len({track.task for track in tracks}) > 1:
         cause = "tracks of several tasks, so that a frame's number does not say which picture it is"
         raise UnivgError(cause, file.path, "export each task by itself")
-    pictures = dict(_number_frames(file.source, file.path))
+    pictures = _number_frames(file.source, file.path)
     if 0 not in pictures:
         there = (
-            f"the first picture is {pictures[min(pictures)].name}" if pictures else "no such picture is there"
+            f"the first picture is {pictures[min(pictures)][0].name}"
+            if pictures
+            else "no such picture is there"
         )
         cause = f"CVAT for video counts frames from frame_000000, and {there}"
         fix = (
@@ -277,25 +279,23 @@ def _list_frames(file: _File, tracks: list[Track]) -> list[ListedImage]:
     for frame, boxes in sorted(by_frame.items()):
         record = f"cvat#{file.prefix}frame {frame}"
         with file.source.reporting(record):
-            path = pictures.get(frame)
-            if path is None:
-                cause = f"no frame_{frame:06d}.*; its {len(boxes)} box(es) are left out"
-                raise Unusable("missing_image", cause)
-            listed.append(ListedImage(record, path.name, boxes, stated, path, video, frame))
+            paths, lost = pictures.get(frame, []), say_lost(len(boxes))
+            if len(paths) > 1:
+                both = " and ".join(path.name for path in paths)
+                raise Unusable("missing_image", f"{both} are one frame{lost}", "keep one of them")
+            if not paths:
+                raise Unusable("missing_image", f"no frame_{frame:06d}.*{lost}")
+            listed.append(ListedImage(record, paths[0].name, boxes, stated, paths[0], video, frame))
     return listed
 
 
-def _number_frames(source: Source, file: Path) -> Iterator[tuple[int, Path]]:
+def _number_frames(source: Source, file: Path) -> dict[int, list[Path]]:
+    """Return the pictures that are called frames, by number, in the first folder that has some."""
     for root in _places(source, file):
-        numbered = [(_FRAME.fullmatch(name), paths) for name, paths in list_pictures(root.folder).items()]
-        if any(match for match, _ in numbered):
-            yield from _only(((int(match[1]), path) for match, paths in numbered if match for path in paths))
-            return
-
-
-def _only(frames: Iterable[tuple[int, Path]]) -> Iterator[tuple[int, Path]]:
-    """Yield frames with one picture each; of two, neither is the frame."""
-    by_number: dict[int, list[Path]] = defaultdict(list)
-    for number, path in frames:
-        by_number[number].append(path)
-    yield from ((number, paths[0]) for number, paths in by_number.items() if len(paths) == 1)
+        numbered: dict[int, list[Path]] = defaultdict(list)
+        for name, paths in list_pictures(root.folder).items():
+            if match := _FRAME.fullmatch(name):
+                numbered[int(match[1])] += paths
+        if numbered:
+            return numbered
+    return {}

@@ -8,7 +8,6 @@ order. Shapes with one label and one `group_id` are parts of one object, as labe
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -18,10 +17,10 @@ from typing import Any
 
 from univg.data.detection.beside import PictureSearch
 from univg.data.detection.images import DetectionImage
-from univg.data.detection.listing import ListedBox, ListedImage, gather_images, list_box
-from univg.data.detection.shapes import extent, read_points
+from univg.data.detection.listing import ListedBox, ListedImage, find_flag, gather_images, list_box
+from univg.data.detection.shapes import circle_extent, extent, read_points
 from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import get_list, read_flag, shorten
+from univg.data.formats.fields import get_list, shorten
 from univg.data.formats.masks import union
 from univg.data.formats.records import Source
 from univg.errors import UnivgError
@@ -29,11 +28,7 @@ from univg.grounding.boxes import Box
 
 __all__ = ["is_labelme", "read_labelme_images"]
 
-_FLAGS = {
-    **dict.fromkeys(("iscrowd", "is_crowd", "crowd"), "crowd"),
-    "difficult": "difficult",
-    **dict.fromkeys(("ignore", "ignored"), "to be ignored"),
-}
+_FLAGS = ("iscrowd", "is_crowd", "crowd", "difficult", "ignore", "ignored")
 _CORNERS = ("rectangle", "mask")  # a mask's two points are the corners of its picture
 _OUTLINES = ("polygon", "rotation", "quadrilateral")
 _NO_BOX = ("point", "points", "line", "linestrip")
@@ -59,11 +54,7 @@ def read_labelme_images(source: Source) -> list[DetectionImage]:
     if not files:
         raise UnivgError("no JSON file in this folder", path, "give the folder of labelme's JSON files")
     search = PictureSearch(source, path if path.is_dir() else path.parent, files, "labelme", "imagePath")
-    listed = []
-    for file in files:
-        with source.reporting(search.record(file)):
-            listed.append(_list_image(search, file))
-    return gather_images(source, search.settle(listed))
+    return gather_images(source, search.list_images(_list_image))
 
 
 def _list_image(search: PictureSearch, file: Path) -> ListedImage:
@@ -166,7 +157,7 @@ def _find_why_passed_over(shape: Mapping[str, Any], category: str) -> str:
         return "to be ignored"
     flags = shape.get("flags")
     said = {**(flags if isinstance(flags, Mapping) else {}), "difficult": shape.get("difficult")}
-    return next((word for flag, word in _FLAGS.items() if read_flag(said.get(flag), flag)), "")
+    return find_flag(_FLAGS, said.get)
 
 
 def _read_extent(source: Source, shape: Mapping[str, Any]) -> Box:
@@ -175,9 +166,7 @@ def _read_extent(source: Source, shape: Mapping[str, Any]) -> Box:
     if kind == "circle":
         if len(points) != 2:
             raise Unusable("bad_box", f"the circle has {len(points)} points, not a centre and one on its rim")
-        (x, y), rim = points
-        radius = math.dist((x, y), rim)
-        return x - radius, y - radius, x + radius, y + radius
+        return circle_extent(*points)
     if kind in _CORNERS and len(points) in (2, 4):
         return extent(points)
     if kind in _OUTLINES and len(points) >= 3:

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 from univg.data.detection.images import DetectionImage, Instance
 from univg.data.formats.faults import RecordFault, Unusable, refuse, report
-from univg.data.formats.fields import clean_path, show_box
+from univg.data.formats.fields import clean_path, read_flag, show_box
 from univg.data.formats.image_root import is_foreign
 from univg.data.formats.records import Source, read_stated
 from univg.data.formats.scale import (
@@ -34,7 +34,7 @@ from univg.data.formats.scale import (
 from univg.errors import UnivgError
 from univg.grounding.boxes import Box, SizeWH, clip_unit, is_degenerate, unit_to_px
 
-__all__ = ["Form", "ListedBox", "ListedImage", "gather_images", "list_box"]
+__all__ = ["Form", "ListedBox", "ListedImage", "find_flag", "gather_images", "list_box", "say_lost"]
 
 Form: TypeAlias = Literal["corners", "sides", "centre"]
 """How four numbers make a box: x1 y1 x2 y2; x y width height; or centre x, centre y, width, height."""
@@ -72,6 +72,18 @@ def list_box(
         return ListedBox(record, category, read(), passed_over, track)
     except Unusable as fault:
         return ListedBox(record, category, _WHOLE, passed_over, track, fault)
+
+
+_WHY_NO_TARGET = {
+    **dict.fromkeys(("iscrowd", "is_crowd", "crowd", "isgroupof"), "crowd"),
+    **dict.fromkeys(("difficult", "isdifficult"), "difficult"),
+    **dict.fromkeys(("ignore", "ignored"), "to be ignored"),
+}
+
+
+def find_flag(flags: Iterable[str], get: Callable[[str], Any]) -> str:
+    """Return why an object is no target: by the first of a format's flags that is set; "" if none is."""
+    return next((_WHY_NO_TARGET[flag] for flag in flags if read_flag(get(flag), flag)), "")
 
 
 @dataclass(slots=True)
@@ -167,13 +179,17 @@ def _find_picture(source: Source, entry: ListedImage) -> tuple[Path | None, str]
         return (Path(name) if os.path.isfile(name) else None), name
     found = root.find(name)
     if found is None:
-        lost = f"; its {len(entry.boxes)} box(es) are left out" if entry.boxes else ""
-        raise Unusable("missing_image", root.explain(name) + lost)
+        raise Unusable("missing_image", root.explain(name) + say_lost(len(entry.boxes)))
     if is_foreign(name):
         source.note(
             f"images are named by paths of another machine, as {entry.name}: found by the paths' ends"
         )
     return found, name if found == root.folder / name else root.relative(found)
+
+
+def say_lost(n_boxes: int) -> str:
+    """Return how a cause ends that costs an image its boxes."""
+    return f"; its {n_boxes} box(es) are left out" if n_boxes else ""
 
 
 def _find_size(source: Source, entry: ListedImage, path: Path | None, name: str) -> SizeWH:

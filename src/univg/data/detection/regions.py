@@ -6,7 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-from univg.data.detection.shapes import ellipse_extent, extent, read_number, read_points, turn
+from univg.data.detection.shapes import (
+    ellipse_extent,
+    extent,
+    polygon_extent,
+    read_number,
+    read_rotation,
+    to_sides,
+    turn,
+)
 from univg.data.formats.faults import Unusable
 from univg.data.formats.records import Source
 from univg.grounding.boxes import Box, SizeWH
@@ -104,24 +112,21 @@ def read_extent(source: Source, region: Region, size: SizeWH | None) -> Box:
         raise Unusable("bad_box", cause, "turn the image back and draw the region again")
     value: Mapping[str, Any] = region["value"]
     if "points" in value:
-        points = read_points(value["points"])
-        if len(points) < 3:
-            raise Unusable("bad_box", f"a polygon of {len(points)} points")
-        return _sides(extent(points))
-    degrees = read_number(value, "rotation") if value.get("rotation") else 0.0
+        return to_sides(polygon_extent(value["points"]))
+    degrees = read_rotation(value)
     x, y = read_number(value, "x"), read_number(value, "y")
     if "radiusX" in value:
         radii = (read_number(value, "radiusX"), read_number(value, "radiusY"))
         across, down = _find_pixels(source, size, degrees)
         box = ellipse_extent((x * across, y * down), (radii[0] * across, radii[1] * down), degrees)
-        return _sides((box[0] / across, box[1] / down, box[2] / across, box[3] / down))
+        return to_sides((box[0] / across, box[1] / down, box[2] / across, box[3] / down))
     width, height = read_number(value, "width"), read_number(value, "height")
     if not degrees % 360 or width <= 0 or height <= 0:
         return x, y, width, height
     across, down = _find_pixels(source, size, degrees)
     corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
     in_px = turn([(a * across, b * down) for a, b in corners], (x * across, y * down), degrees)
-    return _sides(extent((a / across, b / down) for a, b in in_px))
+    return to_sides(extent((a / across, b / down) for a, b in in_px))
 
 
 def _find_pixels(source: Source, size: SizeWH | None, degrees: float) -> tuple[float, float]:
@@ -133,7 +138,3 @@ def _find_pixels(source: Source, size: SizeWH | None, degrees: float) -> tuple[f
         raise Unusable("missing_field", cause)
     source.note("turned regions are given the extent of what is turned")
     return size[0] / 100, size[1] / 100
-
-
-def _sides(box: Box) -> Box:
-    return box[0], box[1], box[2] - box[0], box[3] - box[1]

@@ -10,7 +10,10 @@ from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import find_numbers, shorten
 from univg.grounding.boxes import Box
 
-__all__ = ["Point", "ellipse_extent", "extent", "read_number", "read_points", "turn"]
+__all__ = [
+    *("Point", "circle_extent", "ellipse_extent", "extent", "polygon_extent", "read_number", "read_points"),
+    *("read_rotation", "to_sides", "turn"),
+]
 
 Point: TypeAlias = tuple[float, float]
 
@@ -44,6 +47,30 @@ def read_points(value: Any) -> list[Point]:
             raise Unusable("bad_box", f"the point {shorten(pair)} is not an x and a y")
         points.append((_one_number(both[0], "a point's x"), _one_number(both[1], "a point's y")))
     return points
+
+
+def read_rotation(fields: Mapping[str, Any]) -> float:
+    """Return by how many degrees a shape is turned: 0 where nothing is said."""
+    return read_number(fields, "rotation") if fields.get("rotation") else 0.0
+
+
+def polygon_extent(value: Any) -> Box:
+    """Return the smallest box around a polygon, as `read_points` reads it."""
+    points = read_points(value)
+    if len(points) < 3:
+        raise Unusable("bad_box", f"a polygon of {len(points)} points")
+    return extent(points)
+
+
+def circle_extent(centre: Point, rim: Point) -> Box:
+    """Return the smallest box around a circle through `rim`."""
+    (x, y), radius = centre, math.dist(centre, rim)
+    return x - radius, y - radius, x + radius, y + radius
+
+
+def to_sides(box: Box) -> Box:
+    """Return x y width height of corners."""
+    return box[0], box[1], box[2] - box[0], box[3] - box[1]
 
 
 def extent(points: Iterable[Point]) -> Box:

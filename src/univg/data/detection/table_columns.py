@@ -67,14 +67,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "image height": ("imageheight", "imgheight", "imheight", "imageh", "imgh", "originalheight"),
     "box": ("bbox", "box", "boundingbox", "bndbox", "rect", "coordinates", "bboxes", "boxes"),
 }
-_FLAGS = {
-    "iscrowd": "crowd",
-    "crowd": "crowd",
-    "isgroupof": "crowd",
-    "difficult": "difficult",
-    "isdifficult": "difficult",
-    "ignore": "to be ignored",
-}
+_FLAGS = ("iscrowd", "crowd", "isgroupof", "difficult", "isdifficult", "ignore")
 _ENOUGH = 10_000
 """Rows that tell what a column holds."""
 
@@ -83,7 +76,7 @@ _ENOUGH = 10_000
 class Columns:
     """Which columns of a table hold what: their positions.
 
-    - `names`: further columns that name the image; `size`: those of the image's sides.
+    - `names`: further columns that name the image; `size`: those of the image's sides; `flags`: those of flags.
     - `forms`: what the four numbers may be; `scale`: what they are by the kind of table.
     """
 
@@ -93,7 +86,7 @@ class Columns:
     box: tuple[int, ...]
     forms: tuple[Form, ...]
     size: tuple[int, int] | None
-    flags: Mapping[int, str]
+    flags: Mapping[str, int]
     scale: Scale = "pixel"
 
 
@@ -147,7 +140,7 @@ def _find_columns(table: Table) -> Columns:
     for width, height in (("image width", "image height"), ("width", "height")):
         if at[width] and at[height] and not used & {at[width][0], at[height][0]} and size is None:
             size = (at[width][0], at[height][0])
-    flags = {k: _FLAGS[name] for k, name in enumerate(names) if name in _FLAGS}
+    flags = {name: k for k, name in enumerate(names) if name in _FLAGS}
     image, *others = at["image"]
     paths = tuple(k for k in others if not names[k].endswith("id"))
     return Columns(image, paths, _choose_label(table, names, at["label"]), box, forms, size, flags)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from univg.data.detection.beside import list_pictures
+from univg.data.detection.beside import choose_file, list_pictures
 from univg.data.detection.images import DetectionImage
-from univg.data.detection.listing import ListedImage, gather_images, list_box
+from univg.data.detection.listing import ListedImage, find_flag, gather_images, list_box
 from univg.data.detection.table_cells import Table, read_cell_number, read_table
 from univg.data.detection.table_columns import (
     Columns,
@@ -27,18 +27,17 @@ from univg.data.detection.table_columns import (
     simplify,
 )
 from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import clean_path, find_numbers, read_flag, shorten
+from univg.data.formats.fields import clean_path, find_numbers, shorten
 from univg.data.formats.image_root import ImageRoot
 from univg.data.formats.records import Source, read_stated
 from univg.errors import UnivgError
 from univg.grounding.boxes import Box
-from univg.pictures.images import FORMATS
+from univg.pictures.images import names_picture
 
 __all__ = ["choose_table", "find_table_files", "find_table_format", "gather_rows", "read_table_images"]
 
 _BLANK = ("", "nan", "none", "null", "na", "n/a", "[]", "<na>")
 _BUCKET = re.compile(r"(?:gs|s3)://[^/]+(?=/)", re.IGNORECASE)
-_SUFFIX = re.compile(rf"\.(?:jpg|jpe|jfif|tif|{'|'.join(FORMATS)})", re.IGNORECASE)
 _SLASH = re.compile(r"[/\\]")
 
 
@@ -70,15 +69,7 @@ def choose_table(path: Path) -> Path:
     if not path.is_dir():
         return path
     files = find_table_files(path)
-    if len(files) == 1:
-        return files[0]
-    names = ", ".join(file.relative_to(path).as_posix() for file in files[:5])
-    cause = (
-        f"{len(files)} tables of boxes in this folder ({names})"
-        if files
-        else "no table of boxes in this folder"
-    )
-    raise UnivgError(cause, path, "give one of them" if files else "give a CSV file")
+    return choose_file(path, files, "table of boxes", "tables of boxes", "give a CSV file")
 
 
 def _is_table(file: Path) -> bool:
@@ -150,13 +141,13 @@ class _Listing:
         label = cells[columns.label].strip()
         if not label:
             raise Unusable("missing_field", "the row has a box and no class")
-        passed = next((word for k, word in columns.flags.items() if _is_set(cells[k], word)), "")
+        passed = find_flag(columns.flags, lambda flag: _read_mark(cells[columns.flags[flag]]))
         read = partial(_read_box, self.source, written)
         entry.boxes.append(list_box(record, self.name_class(label), read, passed))
 
 
-def _is_set(cell: str, name: str) -> bool:
-    return cell.strip() != "-1" and read_flag(cell, name)  # Open Images writes -1 for "nobody knows"
+def _read_mark(cell: str) -> str:
+    return "" if cell.strip() == "-1" else cell  # Open Images writes -1 for "nobody knows"
 
 
 def _read_name(cells: Sequence[str], columns: Columns) -> str:
@@ -202,7 +193,7 @@ def _find_pictures(source: Source, entries: Sequence[ListedImage], anywhere: boo
     for entry in entries:
         name = clean_path(entry.name)
         path = root.find(name)
-        if path is None and not _SUFFIX.fullmatch(Path(name).suffix):
+        if path is None and not names_picture(name):
             if without_suffix is None:
                 without_suffix = _list_without_suffix(root.folder, anywhere)
             same = without_suffix.get(name, [])

@@ -14,16 +14,17 @@ from xml.etree import ElementTree
 
 from univg.data.detection.beside import PictureSearch
 from univg.data.detection.images import DetectionImage
-from univg.data.detection.listing import ListedBox, ListedImage, gather_images, list_box
+from univg.data.detection.listing import ListedBox, ListedImage, find_flag, gather_images, list_box
+from univg.data.detection.shapes import extent
 from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import find_numbers, read_box, read_flag
+from univg.data.formats.fields import find_numbers, read_box
 from univg.data.formats.records import Source
 from univg.errors import UnivgError
 from univg.grounding.boxes import Box
 
 __all__ = ["read_voc_images"]
 
-_FLAGS = {"difficult": "difficult", "ignore": "to be ignored"}
+_FLAGS = ("difficult", "ignore")
 _ENCODING = re.compile(rb"""<\?xml[^>]*?encoding=["']([\w.-]+)["'][^>]*>""")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -40,11 +41,7 @@ def read_voc_images(source: Source) -> list[DetectionImage]:
     if not files:
         raise UnivgError("no XML file in this folder", path, "give a VOC folder with Annotations in it")
     search = PictureSearch(source, folder if folder.is_dir() else folder.parent, files, "voc", "<filename>")
-    listed = []
-    for file in files:
-        with source.reporting(search.record(file)):
-            listed.append(_list_image(search, file))
-    return gather_images(source, search.settle(listed))
+    return gather_images(source, search.list_images(_list_image))
 
 
 def _list_image(search: PictureSearch, file: Path) -> ListedImage:
@@ -80,7 +77,7 @@ def _list_box(item: ElementTree.Element, part: str) -> ListedBox:
     category = (_find_text(item, "name") or "").strip()
     if not category:
         raise Unusable("missing_field", "the object has no 'name'")
-    passed = next((word for flag, word in _FLAGS.items() if read_flag(_find_text(item, flag), flag)), "")
+    passed = find_flag(_FLAGS, partial(_find_text, item))
     return list_box(part, category, partial(_read_corners, item), passed)
 
 
@@ -96,7 +93,7 @@ def _read_corners(item: ElementTree.Element) -> Box:
     across, down = ([n for tag, found in points if tag[0] == axis for n in found] for axis in "xy")
     if len(across) < 3 or len(across) != len(down):
         raise Unusable("bad_box", "the object has no 'bndbox'")
-    return min(across), min(down), max(across), max(down)
+    return extent(zip(across, down, strict=True))
 
 
 def _find(parent: ElementTree.Element | None, tag: str) -> ElementTree.Element | None:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from univg.data.detection.beside import list_pictures
 from univg.data.detection.images import DetectionImage
-from univg.data.detection.listing import ListedBox, ListedImage, gather_images, list_box
+from univg.data.detection.listing import ListedBox, ListedImage, gather_images, list_box, say_lost
+from univg.data.detection.shapes import extent
 from univg.data.detection.yolo_folder import YoloFolder, name_place, read_lines
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import NUMBER, shorten
@@ -217,8 +218,7 @@ def _find_box(source: Source, line: _Line, keypoints: int) -> Box:
             "bad_box", cause, "remove what follows the box, or write kpt_shape into data.yaml if keypoints do"
         )
     source.note("lines hold polygons or oriented boxes: their extent is taken")
-    across, down = numbers[0::2], numbers[1::2]
-    x1, y1, x2, y2 = min(across), min(down), max(across), max(down)
+    x1, y1, x2, y2 = extent(zip(numbers[0::2], numbers[1::2], strict=True))
     return (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
 
 
@@ -253,8 +253,8 @@ def _pair(source: Source, folder: YoloFolder) -> Iterator[tuple[Path, Path]]:
     for file in sorted(set(lost).difference(outside)):
         with source.reporting(folder.name_record(file)):
             count = sum(bool(line.strip()) for line in file.read_bytes().splitlines())
-            cause = f"no picture of {folder.say([file])} under {root or folder.base}; its {count} box(es) are left out"
-            raise Unusable("missing_image", cause)
+            cause = f"no picture of {folder.say([file])} under {root or folder.base}"
+            raise Unusable("missing_image", cause + say_lost(count))
 
 
 def _match_beside(source: Source, folder: YoloFolder, every: list[Path]) -> dict[Path, list[Path]]:

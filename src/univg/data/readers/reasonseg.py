@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from univg.data.detection.shapes import circle_extent, extent
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import Row, find_numbers, get, get_images, get_list, get_texts
 from univg.data.formats.pixels import Drawn, read_boxes, read_row_size, reads_pixels
@@ -152,7 +153,5 @@ def _find_extent(shape: Row) -> Box:
     if len(numbers) < 4 or len(numbers) % 2 or not all(map(math.isfinite, numbers)):
         raise Unusable("no_box", f"the shape {shape.get('label')!r} has no points")
     if shape.get("shape_type") == "circle":
-        x, y = numbers[:2]
-        radius = math.dist(numbers[:2], numbers[2:4])
-        return x - radius, y - radius, x + radius, y + radius
-    return min(numbers[0::2]), min(numbers[1::2]), max(numbers[0::2]), max(numbers[1::2])
+        return circle_extent((numbers[0], numbers[1]), (numbers[2], numbers[3]))
+    return extent(zip(numbers[0::2], numbers[1::2], strict=True))
