@@ -240,19 +240,15 @@ _LEAD = re.compile(
     r"(?:\b(?:in|on|within|inside|for)\W{1,3}(?:the\W{1,2})?|(?:在|于|从)|(?:\A|[\n.;:{[,|*#\"'(<>，。；：-])\s{0,4}(?:the\s)?)\Z",
     re.IGNORECASE,
 )
+_TURNS = re.compile(r"\b(?:others?|another|both)\b|另|其他", re.IGNORECASE)  # to other images
 
 
 def _leads_to_box(text: str, name: ImageName) -> bool:
     """Tell whether a name opens the clause in which the box behind ``text`` stands."""
     rest = text[name.end : name.end + _WINDOW + 1]
-    if len(rest) > _WINDOW or _SENTENCE_END.search(rest.rstrip("\n .")) or names_another(rest):
+    if len(rest) > _WINDOW or _SENTENCE_END.search(rest.rstrip("\n .")) or _TURNS.search(rest):
         return False
     return _LEAD.search(text[max(0, name.start - 12) : name.start]) is not None
-
-
-def names_another(rest: str) -> bool:
-    """Tell whether the words behind a name turn to other images."""
-    return re.search(r"\b(?:other|others|another|both)\b|另|其他", rest, re.IGNORECASE) is not None
 
 
 def _is_governed(pattern: re.Pattern[str], text: str, mention: ImageName) -> bool:

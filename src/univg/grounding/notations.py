@@ -7,7 +7,6 @@ y first, x1 and y1 in any order. Then brackets are believed, and only without an
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from univg.grounding.lexing import Lexed, Token, lex, straighten
 from univg.grounding.naming import Edges, find_named
 from univg.grounding.shapes import (
     BOX_KEYS,
+    Bracket,
     Choice,
     ImageNumber,
     Point,
@@ -62,31 +62,6 @@ _BRIDGES = {"filler", "dash", "joiner", "separator", "template"}
 _LIST_SIGNS = {",", ";", "\n", "_", '"', "'", "\\", "|", "*", "`"}
 _PAIR = ["n", ",", "n"]
 _Y_NAMES = {"y", "y0", "y1", "y2", "top", "bottom", "cy"}
-
-
-@dataclass(slots=True, eq=False)
-class Bracket:
-    """An open bracket (or the whole answer): the key in force, and the run of numbers or points read last."""
-
-    sign: str = ""
-    start: int = 0
-    parent: Bracket | None = None
-    inherited: tuple[str, int] = ("", 0)
-    key: tuple[str, int] = ("", 0)
-    points: list[Point] = field(default_factory=list)
-    numbers: list[Token] = field(default_factory=list)
-    signs: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    led: int = 0
-    """Whether a word stands right before the numbers: 0, 1 (perhaps their label), or 2 ("The plate reads 1 2")."""
-    mixed: bool = False
-    """Whether it holds anything but one run of numbers or of points."""
-    image: ImageNumber | None = None
-
-    @property
-    def force(self) -> tuple[str, int]:
-        """The nearest key that says what numbers are, and where it stands; "other" says nothing by itself."""
-        return self.key if self.key[0] in BOX_KEYS or not self.inherited[0] else self.inherited
 
 
 class _Walk:

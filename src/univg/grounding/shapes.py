@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from univg.grounding.lexing import Token
 from univg.grounding.naming import Edges, Named, Naming, take_layout, value_of
 
 __all__ = [
     "BOX_KEYS",
+    "Bracket",
     "Choice",
     "ImageNumber",
     "Point",
@@ -71,15 +73,29 @@ class Point(NamedTuple):
     end: int
 
 
-class Bracket(Protocol):
-    """What a choice needs to know of a bracket."""
+@dataclass(slots=True, eq=False)
+class Bracket:
+    """An open bracket (or the whole answer): the key in force, and the run of numbers or points read last."""
+
+    sign: str = ""
+    start: int = 0
+    parent: Bracket | None = None
+    inherited: tuple[str, int] = ("", 0)
+    key: tuple[str, int] = ("", 0)
+    points: list[Point] = field(default_factory=list)
+    numbers: list[Token] = field(default_factory=list)
+    signs: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    led: int = 0
+    """Whether a word stands right before the numbers: 0, 1 (perhaps their label), or 2 ("The plate reads 1 2")."""
+    mixed: bool = False
+    """Whether it holds anything but one run of numbers or of points."""
+    image: ImageNumber | None = None
 
     @property
-    def sign(self) -> str: ...
-    @property
-    def parent(self) -> Bracket | None: ...
-    @property
-    def image(self) -> ImageNumber | None: ...
+    def force(self) -> tuple[str, int]:
+        """The nearest key that says what numbers are, and where it stands; "other" says nothing by itself."""
+        return self.key if self.key[0] in BOX_KEYS or not self.inherited[0] else self.inherited
 
 
 class Shape(NamedTuple):

@@ -18,6 +18,8 @@ from univg.data.formats.answers import _read_text, read_written
 from univg.data.formats.scale import lesson_fault
 from univg.data.readers import ImageRoot, RecordFault, detect, read
 from univg.errors import UnivgError
+from univg.grounding.reading import Asked
+from univg.grounding.reading import read as understand
 from univg.grounding.samples import GroundingSample
 
 SIZES = {"a.jpg": (640, 480), "b.jpg": (500, 1000), "screen.png": (1920, 1080), "wide.png": (4000, 3000)}
@@ -702,6 +704,45 @@ def test_an_image_without_the_thing_is_not_the_target(thought: str, target: int,
     answer = f"<think>{thought}</think><answer>(100,200),(300,900)</answer>"
     (sample,), _, _ = every(put([talk("Find the cat.", answer, TWO)]))
     assert sample.target_image == target
+
+
+def test_boxes_beside_those_in_json_are_no_less_said(put: Put, images: Path) -> None:
+    """The words may repeat what the JSON says; another box there would vanish."""
+    said = '{"bbox_2d": [100, 200, 300, 400]}'
+    rows = [talk("Where?", f"It is at (100,200),(300,400): {said}", ["a.jpg"])]
+    rows += [talk("Where?", f"One is at (1,2),(3,4), the other ```json {said}```", ["a.jpg"])]
+    samples, faults, _ = every(put(rows), images, "qwen_permille")
+    assert [sample.boxes for sample in samples] == [(UNIT,)]
+    assert [(fault.kind, "(1, 2, 3, 4)" in fault.cause) for fault in faults] == [("several_answers", True)]
+
+
+@pytest.mark.parametrize("key", ["box_2d", "boxes_2d", "box2d"])
+def test_what_puts_y_first_for_models_does_so_in_data(key: str) -> None:
+    (one,) = read_written(json.dumps({key: [[10, 20, 30, 40]]}))
+    model = understand(json.dumps({key: [[10, 20, 30, 40]]}), Asked(1, "Where?", "direct")).box
+    assert one.box == (20, 10, 40, 30) and close(model) == [0.02, 0.01, 0.04, 0.03]
+
+
+def test_a_turn_that_is_none_is_told(put: Put) -> None:
+    row = {"images": ["a.jpg"], "conversation": [{"human": "Where?", "assistant": BOX}, "and there"]}
+    samples, (fault,), _ = every(put([row]), None, "qwen")
+    assert not samples and "'conversation' is an object, not text" in fault.cause
+
+
+def test_an_address_in_a_turn_that_is_two_files_is_neither(put: Put, tmp_path: Path) -> None:
+    for name in ("c d.jpg", "c%20d.jpg"):
+        Image.new("RGB", (640, 480)).save(tmp_path / name)
+    parts = [{"type": "image", "image": f"file://{tmp_path}/c%20d.jpg"}, {"type": "text", "text": "Where?"}]
+    samples, (fault,), _ = every(put([talk(parts, "(10,20),(300,400)")]), tmp_path, "qwen_pixels")
+    assert not samples and "is two files" in fault.cause
+
+
+@pytest.mark.parametrize(
+    "row", [{"instruction": "it", "boxes": [[1, 2, 3, 4]]}, {"question": "it", "bbox": [1, 2, 3, 4]}]
+)
+def test_of_two_images_of_one_box_neither_is_taken(row: Any, put: Put, images: Path) -> None:
+    samples, (fault,), _ = every(put([{"image_path": ["a.jpg", "b.jpg"], **row}]), images)
+    assert not samples and "names 2 images" in fault.cause
 
 
 def test_two_answers_are_one_too_many(put: Put) -> None:

@@ -32,7 +32,7 @@ from univg.grounding.samples import GroundingSample, write_jsonl
 
 __all__ = [
     "Row",
-    "check_marks",
+    "check_thought",
     "make_metadata",
     "make_prompt",
     "make_rows",
@@ -71,14 +71,19 @@ def check_marks(sample: GroundingSample, taught: bool) -> None:
     refuse(mark_fault(sample, taught))
 
 
+def check_thought(sample: GroundingSample) -> None:
+    if not sample.thought:
+        raise Unusable("no_thought", "there is no thought, and the style think teaches one")
+    check_marks(sample, taught=True)
+
+
 def _make_response(sample: GroundingSample, how: Export) -> str:
     if not sample.boxes and isinstance(sample.extra.get("answer"), str):
         return str(sample.extra["answer"])  # a text-out sample of MGrounding-630k
     _check_box(sample)
     style = how.style_of(sample)
-    if style == "think" and not sample.thought:
-        raise Unusable("no_thought", "there is no thought, and the style think teaches one")
-    check_marks(sample, taught=style == "think")
+    if style == "think":
+        check_thought(sample)
     return render_response(sample.boxes[0], sample.thought, style)
 
 
@@ -127,6 +132,7 @@ def _make_sharegpt_row(sample: GroundingSample, how: Export) -> Row:
 
 
 def _make_trl_row(sample: GroundingSample, how: Export) -> Row:
+    check_marks(sample, taught=False)
     style = how.style_of(sample)
     row: Row = {
         "prompt": [{"role": "user", "content": render_prompt(sample.query, style)}],

@@ -13,7 +13,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from univg.data.exports.frameworks import Row, check_marks, make_metadata, make_prompt, make_rows, write_lines
+from univg.data.exports.frameworks import (
+    Row,
+    check_thought,
+    make_metadata,
+    make_prompt,
+    make_rows,
+    write_lines,
+)
 from univg.data.exports.pictures import Pictures, place_upright
 from univg.data.exports.settings import Export
 from univg.data.exports.targets import clip_box, find_category, find_target
@@ -94,9 +101,7 @@ def _make_answer(sample: GroundingSample, how: Export) -> str:
     boxes = "<bbox>" * len(sample.boxes)
     if how.style_of(sample) != "think":
         return boxes
-    if not sample.thought:
-        raise Unusable("no_thought", "there is no thought, and the style think teaches one")
-    check_marks(sample, taught=True)
+    check_thought(sample)
     return f"<think>{sample.thought}</think><answer>{boxes}</answer>"
 
 

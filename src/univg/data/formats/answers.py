@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import NUMBER, find_numbers, shorten
+from univg.data.formats.fields import NUMBER, find_numbers, shorten, show_box
 from univg.grounding.boxes import Box
 from univg.grounding.coordinates import read_quads
 from univg.grounding.mentions import decide_image, find_images_named, find_said
+from univg.grounding.vocabulary import classify
 
 __all__ = ["ImageNumbers", "Notation", "Written", "find_image_keys", "place_boxes", "read_written"]
 
@@ -42,13 +43,7 @@ class Written(NamedTuple):
 
 _FENCE = re.compile(r"```(?:json|python)?\s*(.*?)```", re.DOTALL)
 _BOX_KEY = re.compile(r"(?:b?box(?:es)?|bounding_?box(?:es)?)(?:_?2d|_?xyxy)?", re.IGNORECASE)
-_Y_FIRST = re.compile(r"box_?2d", re.IGNORECASE)
-_IMAGE_KEY = re.compile(
-    r"(?P<zero>(?:image|img|picture|pic|photo|frame)_?(?:idx|index)|(?:idx|index)_?(?:of_?)?(?:image|img|frame))"
-    r"|(?P<one>(?:source_?)?(?:image|img|picture|pic|photo|frame)(?:_?(?:no|num|number|nr|name|path))?)"
-    r"|(?P<id>(?:image|img|picture|photo|frame)_?id)",
-    re.IGNORECASE,
-)
+_OF_PATH = re.compile(r"(?<=\w)_?(?:name|path)\Z", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?:image|img|picture|photo|frame)[ _-]?\d{1,3}", re.IGNORECASE)
 _LABELS = ("label", "name", "ref", "object", "category", "caption", "description", "phrase", "class")
 _REFERRED = re.compile(
@@ -72,14 +67,23 @@ def read_written(answer: str) -> list[Written]:
     if (plain := _PLAIN.fullmatch(answer)) is not None:
         x1, y1, x2, y2 = map(float, plain.groups())
         return [Written((x1, y1, x2, y2), answer[: plain.start(1)], answer[plain.end(4) :])]
-    found = [one for value in _find_json(answer) for one in _walk(value, "", None)]
-    return found or list(_read_text(answer))
+    values, rest = _find_json(answer)
+    found = [one for value in values for one in _walk(value, "", None)]
+    if not found:
+        return list(_read_text(answer))
+    said = {tuple(sorted(one.box)) for one in found}
+    for quad in read_quads(rest):
+        if tuple(sorted(map(float, quad))) not in said:
+            cause = f"the answer writes the box {show_box(map(float, quad))} in its text, and others in JSON"
+            raise Unusable("several_answers", cause, "keep those that are meant")
+    return found
 
 
-def _find_json(answer: str) -> Iterator[Any]:
-    """Yield the JSON objects and lists of objects that stand in an answer."""
+def _find_json(answer: str) -> tuple[list[Any], str]:
+    """Return the JSON objects and lists of objects that stand in an answer, and the text around them."""
     text = " ".join(fenced) if (fenced := _FENCE.findall(answer)) else answer
-    decoder, at = json.JSONDecoder(), 0
+    values, rest = [], [_FENCE.sub(" ", answer)] if fenced else []
+    decoder, at, read_to = json.JSONDecoder(), 0, 0
     while (start := min((i for i in (text.find("[", at), text.find("{", at)) if i >= 0), default=-1)) >= 0:
         try:
             value, at = decoder.raw_decode(text, start)
@@ -89,7 +93,10 @@ def _find_json(answer: str) -> Iterator[Any]:
         if isinstance(value, dict) or (
             isinstance(value, list) and any(isinstance(one, dict) for one in value)
         ):
-            yield value
+            values.append(value)
+            rest.append(text[read_to:start])
+            read_to = at
+    return values, " ".join([*rest, text[read_to:]])
 
 
 def _walk(value: Any, label: str, image: tuple[str, Any] | None) -> Iterator[Written]:
@@ -101,17 +108,23 @@ def _walk(value: Any, label: str, image: tuple[str, Any] | None) -> Iterator[Wri
         return
     label = next((str(value[name]).strip() for name in _LABELS if isinstance(value.get(name), str)), label)
     for key, said in value.items():
-        if _IMAGE_KEY.fullmatch(key) and isinstance(said, (int, float, str)) and not isinstance(said, bool):
+        if _find_first(key) and isinstance(said, (int, float, str)) and not isinstance(said, bool):
             image = (key, said)
     for key, inner in value.items():
         if _BOX_KEY.fullmatch(key):
             for box in _split_boxes(inner, key):
-                if _Y_FIRST.fullmatch(key):  # Gemini's, which are 0-1000
+                if classify(key)[0] == "box_2d":  # Gemini's, which are 0-1000
                     yield Written((box[1], box[0], box[3], box[2]), "", "", label, image)
                 else:
                     yield Written(box, label=label, image=image, notation="keys")
         elif isinstance(inner, (dict, list)):
             yield from _walk(inner, label, (key, key) if _NUMBERED.fullmatch(key) else image)
+
+
+def _find_first(key: str) -> str:
+    """Return where a key that tells an image counts from: "0", "1", or "?" (not known); "" for any other key."""
+    kind, _ = classify(_OF_PATH.sub("", key))
+    return kind.removeprefix("image") if kind.startswith("image") else ""
 
 
 def _split_boxes(value: Any, key: str) -> list[Box]:
@@ -202,14 +215,11 @@ class ImageNumbers:
         """Return the image, from 0, or raise `Unusable`."""
         if key in self.from_0 and key in self.from_1:
             raise Unusable("which_image", f"{key!r} counts from 0 in some records and from 1 in others")
-        match = _IMAGE_KEY.fullmatch(key)
-        counts = 0 if key in self.from_0 else 1 if key in self.from_1 else None
-        if counts is None and match is not None and not match["id"]:
-            counts = 0 if match["zero"] else 1
-        if counts is None:
-            raise Unusable(
-                "which_image", f"{key!r} is {number}, and nothing tells whether it counts from 0 or 1"
-            )
+        told = "0" if key in self.from_0 else "1" if key in self.from_1 else _find_first(key)
+        if not told.isdecimal():
+            cause = f"{key!r} is {number}, and nothing tells whether it counts from 0 or 1"
+            raise Unusable("which_image", cause)
+        counts = int(told)
         if not 0 <= number - counts < n_images:
             cause = f"{key!r} is {number} (from {counts}), and there are {n_images} image(s)"
             raise Unusable("which_image", cause)

@@ -1,4 +1,4 @@
-"""Read conversations as ShareGPT files and chat messages write them, and the boxes in their answers.
+"""Read conversations as ShareGPT files and chat messages write them: questions, answers, and images shown by then.
 
 `conversations` of `{"from": "human" | "gpt", "value": …}` or `messages` of `{"role": "user" | "assistant",
 "content": …}`; a content is text, or a list of parts. `<image>`, or a part, or Qwen-VL's `<img>a.jpg</img>`, stands for
@@ -13,12 +13,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import Row, clean_path, get_images, name_kind, shorten
-from univg.grounding.boxes import Box
-from univg.grounding.coordinates import read_quads, to_unit
+from univg.data.formats.image_root import plain_path
 from univg.grounding.mentions import decide_image
 
 __all__ = [
@@ -27,7 +25,6 @@ __all__ = [
         "find_named_image",
         "has_system",
         "make_messages",
-        "read_answer_boxes",
         "read_content",
         "read_images",
         "split_turns",
@@ -39,8 +36,6 @@ _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "ass
 _TAG = re.compile(r"(?:<image>[ \t]*\n?)+")
 _IMG = re.compile(r"<img>\s*(.*?)\s*</img>", re.DOTALL)
 _SHOWN = re.compile(rf"<image>|{_IMG.pattern}", re.DOTALL)
-_MARKED = re.compile(r"<\|box_start\|>(.*?)<\|box_end\|>", re.DOTALL)
-_FILE = re.compile(r"file://(?:localhost)?(?=/)")
 
 
 class Turn(NamedTuple):
@@ -123,11 +118,9 @@ def make_messages(row: Row) -> Row:
         return {**row, "messages": [*row["prompt"], *row["completion"]]}
     turns: list[tuple[Any, Any]] = []
     if isinstance(row.get("conversation"), list):
-        turns = [
-            (one.get("human"), one.get("assistant"))
-            for one in row["conversation"]
-            if isinstance(one, Mapping)
-        ]
+        if odd := [one for one in row["conversation"] if not isinstance(one, Mapping)]:
+            raise Unusable("bad_field", f"a turn of 'conversation' is an object, not {name_kind(odd[0])}")
+        turns = [(one.get("human"), one.get("assistant")) for one in row["conversation"]]
     elif "query" in row or "instruction" in row:
         history = row.get("history") or []
         if not isinstance(history, list) or not all(
@@ -241,7 +234,7 @@ def _find_paths(part: object) -> list[str | None]:
         raise Unusable(
             "bad_field", f"a part holds {what}, no path", "write the picture to a file and name it"
         )
-    return [unquote(_FILE.sub("", value, count=1)) if _FILE.match(value) else value]
+    return [plain_path(value)]
 
 
 def strip_tags(question: str) -> str:
@@ -256,24 +249,6 @@ def strip_tags(question: str) -> str:
         return " " if all(one.strip() for one in around) else ""
 
     return _TAG.sub(put, question).strip()
-
-
-def read_answer_boxes(answer: str) -> Iterator[tuple[Box, str]]:
-    """Yield the boxes an answer names, 0-1000 unless written as fractions, each with the words before it.
-
-    Boxes between `<|box_start|>` and `<|box_end|>`; without those marks, whatever reads as boxes.
-
-    >>> list(read_answer_boxes("It's in the third image. <|box_start|>(316,58),(764,999)<|box_end|>"))
-    [((0.316, 0.058, 0.764, 0.999), "It's in the third image. ")]
-    """
-    marked = list(_MARKED.finditer(answer))
-    if not marked:
-        yield from ((to_unit(quad), "") for quad in read_quads(answer))
-    read_to = 0
-    for match in marked:
-        for quad in read_quads(match[1]):
-            yield to_unit(quad), answer[read_to : match.start()]
-        read_to = match.end()
 
 
 def find_named_image(n_images: int, question: str, answer: str) -> int | None:

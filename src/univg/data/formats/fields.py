@@ -16,6 +16,7 @@ __all__ = [
     "find_numbers",
     "get",
     "get_box",
+    "get_image",
     "get_images",
     "get_list",
     "get_object",
@@ -96,6 +97,15 @@ def get_images(row: Row, name: str) -> tuple[str, ...]:
     if not paths:
         raise Unusable("no_images", f"{name!r} is empty")
     return tuple(map(clean_path, paths))
+
+
+def get_image(row: Row, name: str, fix: str = "name one") -> str:
+    """Return the only path of such a field; of several, nothing says on which a box lies."""
+    images = get_images(row, name)
+    if len(images) > 1:
+        cause = f"{name!r} names {len(images)} images, and nothing says on which the box lies"
+        raise Unusable("bad_field", cause, fix)
+    return images[0]
 
 
 def clean_path(path: str) -> str:

@@ -18,7 +18,7 @@ from univg.data.formats.rows import list_paths
 from univg.grounding.boxes import SizeWH
 from univg.pictures.images import FORMATS, ImageFault
 
-__all__ = ["ImageRoot", "Stored", "image_size", "is_foreign", "stored_size"]
+__all__ = ["ImageRoot", "Stored", "image_size", "is_foreign", "plain_path", "stored_size"]
 
 PREFIXES = ("", "home/liyou/opensource_datasets/")
 """Folders that published archives unpack into before the path that the annotations name."""
@@ -45,6 +45,15 @@ def is_foreign(name: str) -> bool:
     if os.path.isabs(name) and os.path.exists(name):
         return False
     return _ANCHOR.match(name) is not None or ".." in _split(name)
+
+
+def plain_path(name: str) -> str:
+    """Return the path that an address of a file means; an address that means two files as it is, for `find` to refuse.
+
+    >>> plain_path("file:///data/my%20set/a.jpg"), plain_path("a%20b.jpg")
+    ('/data/my set/a.jpg', 'a%20b.jpg')
+    """
+    return _plain(name) if _is_one(name) else name
 
 
 def _plain(name: str) -> str:

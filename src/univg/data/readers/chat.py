@@ -29,7 +29,7 @@ from univg.grounding.boxes import Box, SizeWH
 from univg.grounding.response import dissect
 from univg.grounding.samples import GroundingSample
 
-__all__ = ["ChatSet", "Lesson", "Lessons", "read_chat", "split_lessons"]
+__all__ = ["ChatSet", "Lesson", "Lessons", "read_chat", "shows_box", "split_lessons"]
 
 
 class Lesson(NamedTuple):
@@ -125,7 +125,7 @@ class ChatSet:
     thinks: bool = False
     tells: bool = False
     is_text: Callable[[Lesson], bool] = lambda lesson: (
-        lesson.beside or bool(lesson.shown) or _shows_box(lesson.turn.question)
+        lesson.beside or bool(lesson.shown) or shows_box(lesson.turn.question)
     )
     texts: str = "are answered with text, not with a box: left out"
 
@@ -361,9 +361,10 @@ class _Maker:
         return box
 
 
-def _shows_box(question: str) -> bool:
+def shows_box(text: str) -> bool:
+    """Tell whether a text writes a box, be it one that cannot be read."""
     try:
-        return bool(read_written(question))
+        return bool(read_written(text))
     except Unusable:
         return True
 

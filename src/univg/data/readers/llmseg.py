@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import Row, clean_path, get, get_images, get_list, get_question
+from univg.data.formats.fields import Row, clean_path, get, get_image, get_list, get_question
 from univg.data.formats.json_stream import read_items
 from univg.data.formats.masks import rle_extents
 from univg.data.formats.pixels import Drawn, check_mask_size, read_boxes, read_row_size, reads_pixels
@@ -25,8 +25,8 @@ __all__ = ["read_llmseg", "read_llmseg_raw"]
 
 
 def _find_boxes(source: Source, row: Row, record: str) -> Drawn:
-    images = get_images(row, "image_path")[:1]
-    return Drawn(read_boxes(get(row, "bbox"), "'bbox'"), images, 0, read_row_size(row))
+    image = get_image(row, "image_path")
+    return Drawn(read_boxes(get(row, "bbox"), "'bbox'"), (image,), 0, read_row_size(row))
 
 
 @reads_pixels("llmseg", _find_boxes, id_fields=("id", "question_id"))

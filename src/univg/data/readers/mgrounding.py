@@ -15,11 +15,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from univg.data.formats.answers import ImageNumbers, place_boxes
-from univg.data.formats.conversations import Turn, find_named_image, read_answer_boxes, split_turns
+from univg.data.formats.conversations import Turn, find_named_image, split_turns
 from univg.data.formats.fields import Row
 from univg.data.formats.records import Source, make_samples
 from univg.data.formats.rows import read_rows
-from univg.data.readers.chat import ChatSet, Lesson, find_images, read_chat
+from univg.data.readers.chat import ChatSet, Lesson, find_images, read_chat, shows_box
 from univg.grounding.samples import GroundingSample
 
 __all__ = ["TASKS", "read_mgrounding", "read_mgrounding_text"]
@@ -58,7 +58,7 @@ def read_mgrounding(source: Source) -> Iterator[GroundingSample]:
         place=place,
         describe=describe,
         thinks=True,
-        is_text=_is_text_lesson,
+        is_text=lambda lesson: _is_text_answer(lesson.turn),
         texts=texts,
     )
     yield from read_chat(source, chat)
@@ -70,7 +70,7 @@ def read_mgrounding_text(source: Source) -> Iterator[GroundingSample]:
 
     def convert(turn: Turn, record: str) -> Iterable[GroundingSample]:
         nonlocal grounding
-        if next(read_answer_boxes(turn.answer), None) or not _is_text_answer(turn):
+        if shows_box(turn.answer) or not _is_text_answer(turn):
             grounding += 1
             return
         extra = {"answer": turn.answer.strip(), "type": str(turn.row.get("type") or "")}
@@ -90,12 +90,8 @@ def _find_task(kind: str, file_stem: str) -> str:
     return kind or "mgrounding"
 
 
-def _is_text_lesson(lesson: Lesson) -> bool:
-    return _is_text_answer(lesson.turn)
-
-
 def _is_text_answer(turn: Turn) -> bool:
-    return bool(turn.answer.strip()) and next(read_answer_boxes(turn.question), None) is not None
+    return bool(turn.answer.strip()) and shows_box(turn.question)
 
 
 def _find_frames(lesson: Lesson, numbers: ImageNumbers, task: str | None) -> list[int | None]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from univg.data.detection.shapes import circle_extent, extent
 from univg.data.formats.faults import Unusable
-from univg.data.formats.fields import Row, find_numbers, get, get_images, get_list, get_texts
+from univg.data.formats.fields import Row, find_numbers, get, get_image, get_list, get_texts
 from univg.data.formats.pixels import Drawn, read_boxes, read_row_size, reads_pixels
 from univg.data.formats.records import Source
 from univg.data.formats.rows import Rows
@@ -35,8 +35,8 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
 def _find_boxes(source: Source, row: Row, record: str) -> Drawn:
-    images = get_images(row, "image_path")[:1]
-    return Drawn(read_boxes(get(row, "boxes"), "'boxes'"), images, 0, read_row_size(row))
+    image = get_image(row, "image_path")
+    return Drawn(read_boxes(get(row, "boxes"), "'boxes'"), (image,), 0, read_row_size(row))
 
 
 @reads_pixels("lisa", _find_boxes, id_fields=("id", "image_path"))

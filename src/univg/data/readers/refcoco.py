@@ -27,7 +27,7 @@ from univg.data.formats.fields import (
     clean_path,
     get,
     get_box,
-    get_images,
+    get_image,
     get_question,
     get_texts,
     name_kind,
@@ -46,10 +46,7 @@ TASK = "referring"
 
 
 def _find_solution(source: Source, row: Row, record: str) -> Drawn:
-    images = get_images(row, "image")
-    if len(images) > 1:
-        cause = f"'image' names {len(images)} images, and nothing says on which the box lies"
-        raise Unusable("bad_field", cause, "name one, or write conversations (vlm_r1_lines)")
+    images = (get_image(row, "image", "name one, or write conversations (vlm_r1_lines)"),)
     return Drawn(_read_solution(get(row, "solution"), images), images, 0, read_row_size(row))
 
 
