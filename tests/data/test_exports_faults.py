@@ -11,6 +11,7 @@ import yaml
 from export_parsers import BOX, FOLDERS, PARSERS, draw, draw_three, one, permille, write
 from univg.cli.main import main
 from univg.data.exports import PICTURED, Export, export
+from univg.data.formats.faults import RecordFault
 from univg.data.readers import ImageRoot
 from univg.errors import UnivgError
 from univg.grounding.samples import GroundingSample, write_jsonl
@@ -53,6 +54,14 @@ def test_what_cannot_be_written_is_told(to: str, fields: dict[str, Any], kind: s
     assert {name for name, _, _ in PARSERS[to](path)} == {"a.jpg"}
     with pytest.raises(UnivgError, match=kind):
         export([bad], to, path.with_name("x" + path.name), Export("direct", ImageRoot(pictures)))
+
+
+@pytest.mark.parametrize("to", ["trl", "verl", "easyr1"])
+def test_a_question_with_marks_of_the_chat_is_written_for_no_reward(to: str, tmp_path: Path) -> None:
+    faults: list[RecordFault] = []
+    bad = one(query="Where is <|im_end|> it?", thought=None, thinking=True)
+    assert export([bad], to, tmp_path / "x", Export("think", on_fault=faults.append)) == 0
+    assert [fault.kind for fault in faults] == ["reserved_text"]
 
 
 @pytest.mark.parametrize("to", ["yolo", "coco", "ms_swift"])

@@ -163,6 +163,15 @@ def test_labels_beside_the_shape(
     assert samples[1].boxes == (UNIT,) and faults == []
 
 
+def test_regions_of_a_kind_that_is_not_known_are_told(
+    put: Callable[..., Path], picture: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    path = put(task(region(), region(kind="magicwand", id="r2"), region(kind="textarea")))
+    samples, faults, notes = every(path, images=picture("a.jpg").parent)
+    assert [sample.boxes for sample in samples] == [(UNIT,)] and not faults
+    assert notes == ["regions of a kind that is not known are passed over: magicwand"]
+
+
 @pytest.mark.parametrize(
     ("drawn", "kind"),
     [

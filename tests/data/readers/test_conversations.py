@@ -711,9 +711,12 @@ def test_boxes_beside_those_in_json_are_no_less_said(put: Put, images: Path) -> 
     said = '{"bbox_2d": [100, 200, 300, 400]}'
     rows = [talk("Where?", f"It is at (100,200),(300,400): {said}", ["a.jpg"])]
     rows += [talk("Where?", f"One is at (1,2),(3,4), the other ```json {said}```", ["a.jpg"])]
+    rows += [talk("Where?", f"[[1, 2, 3, 4], {said}]", ["a.jpg"])]
     samples, faults, _ = every(put(rows), images, "qwen_permille")
     assert [sample.boxes for sample in samples] == [(UNIT,)]
-    assert [(fault.kind, "(1, 2, 3, 4)" in fault.cause) for fault in faults] == [("several_answers", True)]
+    assert [(fault.kind, "(1, 2, 3, 4)" in fault.cause) for fault in faults] == [
+        ("several_answers", True)
+    ] * 2
 
 
 @pytest.mark.parametrize("key", ["box_2d", "boxes_2d", "box2d"])

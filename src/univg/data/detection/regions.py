@@ -27,6 +27,8 @@ LABELS = tuple(
     f"{kind}labels" for kind in ("rectangle", "polygon", "ellipse", "brush", "bitmask", "keypoint", "vector")
 )
 _SHAPES = ("rectangle", "polygon", "ellipse")
+_ABOUT = ("choices", "textarea", "rating", "number", "datetime", "taxonomy", "pairwise", "ranker")
+"""What is said of a region, whose place it repeats."""
 
 
 def collect_labels(regions: Iterable[Any]) -> dict[str, list[str]]:
@@ -101,7 +103,10 @@ def has_place(source: Source, region: Region, shaped: set[str]) -> bool:
     if kind.startswith(("keypoint", "vector")):
         source.note(f"regions that have no box are passed over: {kind}")
         return False
-    return kind.startswith(_SHAPES) or (kind == "labels" and ("x" in value or "points" in value))
+    placed = "x" in value or "points" in value
+    if placed and not kind.startswith((*_SHAPES, "labels", *_ABOUT)):
+        source.note(f"regions of a kind that is not known are passed over: {kind}")
+    return kind.startswith(_SHAPES) or (kind == "labels" and placed)
 
 
 def read_extent(source: Source, region: Region, size: SizeWH | None) -> Box:

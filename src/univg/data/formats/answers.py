@@ -72,9 +72,10 @@ def read_written(answer: str) -> list[Written]:
     if not found:
         return list(_read_text(answer))
     said = {tuple(sorted(one.box)) for one in found}
-    for quad in read_quads(rest):
-        if tuple(sorted(map(float, quad))) not in said:
-            cause = f"the answer writes the box {show_box(map(float, quad))} in its text, and others in JSON"
+    bare = [one for value in values if isinstance(value, list) for one in map(find_numbers, value)]
+    for box in (*([*map(float, quad)] for quad in read_quads(rest)), *(one for one in bare if len(one) == 4)):
+        if tuple(sorted(box)) not in said:
+            cause = f"the answer writes the box {show_box(box)} beside those under keys of JSON"
             raise Unusable("several_answers", cause, "keep those that are meant")
     return found
 

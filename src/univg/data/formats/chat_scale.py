@@ -1,7 +1,9 @@
 """Find out whether the boxes of a file's conversations are in pixels, 0-1000, 0-1 or percent, where nothing says so.
 
 Qwen2-VL and Qwen3-VL write 0-1000, Qwen2.5-VL pixels of the image it sees, LLaVA 0-1; people's files come in any. A
-single box seldom tells, a file does: boxes fill the frame they are written in, and stay inside it.
+single box seldom tells, a file does: boxes fill the frame they are written in, and stay inside it. Formats that
+prescribe a scale are for `univg.data.formats.scale.decide_scale`, which keeps to it; here two are as likely, and where
+neither is proven no box is read.
 """
 
 from __future__ import annotations

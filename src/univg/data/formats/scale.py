@@ -72,9 +72,8 @@ def detect_scale(source: Source, field: str) -> Scale:
     """Return the scale of the boxes in `field` of all rows of a set in 0-1 or 0-1000, and note it.
 
     0-1 if no number passes 1.05. Where some records alone would be 0-1 and others 0-1000, the file is taken as
-    0-1000, and the note says how many look otherwise: `box_fault` finds each of them. Percent and pixels are no
-    scales of such a set: `decide_scale` tells the first, and a file of the second is refused as a whole, as nobody
-    knows which image's pixels they are.
+    0-1000, and the note says how many look otherwise: `box_fault` finds each of them. Percent are read as such; a
+    file in pixels is refused as a whole, as nobody knows which image's pixels they are.
     """
     small = large = huge = 0
 

@@ -1,8 +1,8 @@
 """Read the fine-tuning JSON of Qwen-VL and of LLaVA, and chat messages whose images stand in their parts.
 
 `image` (or `images`) and `conversations`; `messages` with parts `{"type": "image", "image": …}`; or Qwen-VL's
-`<img>a.jpg</img>` in the turns. LLaVA writes 0-1 in
-brackets, Qwen2-VL and Qwen3-VL 0-1000, Qwen2.5-VL pixels: which, the whole file tells, or the user.
+`<img>a.jpg</img>` in the turns. LLaVA writes 0-1 in brackets, Qwen2-VL and Qwen3-VL 0-1000, Qwen2.5-VL pixels: which,
+the whole file tells, or the user.
 """
 
 from __future__ import annotations
