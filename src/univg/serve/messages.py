@@ -39,10 +39,8 @@ FIELDS: Mapping[str, str] = {
 HARMLESS = {"cache_control", "id", "index", "name", "format"}
 """Fields of messages and parts that change no answer."""
 
-_THOUGHTS = (
-    "reasoning_content",
-    "reasoning",
-)  # litellm's and vLLM's names for the text between <think> and </think>
+_THOUGHTS = ("reasoning_content", "reasoning")
+"""litellm's and vLLM's names for the text between <think> and </think>."""
 _MARK = "\ud800"  # half a surrogate pair, which no text of a request can hold
 
 

@@ -18,7 +18,7 @@ from univg.data.formats.image_root import ImageRoot
 from univg.data.formats.records import Source
 from univg.pictures.images import names_picture
 
-__all__ = ["Pictures", "looks_like_picture"]
+__all__ = ["AddressedPictures", "looks_like_picture"]
 
 _UPLOAD = re.compile(r"(?:^|.*/)upload/(.+)")
 _PREFIX = re.compile(r"([0-9a-fA-F]{4,32})-(.+)")
@@ -62,7 +62,7 @@ def _is_upload(address: str) -> bool:
     return "?d=" not in address
 
 
-class Pictures:
+class AddressedPictures:
     """The pictures of all addresses of a file, found together: under the image root, else beside the file."""
 
     def __init__(self, source: Source, addresses: Iterable[str]) -> None:

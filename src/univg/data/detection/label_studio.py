@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from univg.data.detection.addresses import Pictures, looks_like_picture
+from univg.data.detection.addresses import AddressedPictures, looks_like_picture
 from univg.data.detection.images import DetectionImage
 from univg.data.detection.listing import ListedBox, ListedImage, gather_images, list_box
 from univg.data.detection.regions import (
@@ -64,7 +64,7 @@ def read_label_studio_images(source: Source) -> list[DetectionImage]:
         raise UnivgError(
             "no task of this export is annotated", source.path, "annotate, submit, and export again"
         )
-    pictures = Pictures(source, [address for task, _ in chosen for address in task.list_addresses()])
+    pictures = AddressedPictures(source, [address for task, _ in chosen for address in task.list_addresses()])
     listed: list[ListedImage] = []
     for task, regions in chosen:
         with source.reporting(task.record):
@@ -225,7 +225,9 @@ def _name_region(region: Any) -> str:
 # --- regions ---
 
 
-def _list_images(source: Source, task: _Task, regions: list[Region], pictures: Pictures) -> list[ListedImage]:
+def _list_images(
+    source: Source, task: _Task, regions: list[Region], pictures: AddressedPictures
+) -> list[ListedImage]:
     addresses = task.list_addresses()
     if not addresses:
         kinds = (

@@ -52,9 +52,6 @@ def find_table_format(path: Path) -> str | None:
     if {"imageid", "labelname", "confidence"} == names - {"source"}:
         fix = "give the table of boxes: …-annotations-bbox.csv"
         raise UnivgError("Open Images' labels of whole images, which have no boxes", path, fix)
-    if "regionshapeattributes" in names:
-        fix = "export it there as COCO"
-        raise UnivgError("a table of the VGG Image Annotator, with JSON in its cells", path, fix)
     return "csv" if is_table_of_boxes(table.header) else None
 
 

@@ -22,7 +22,7 @@ from univg.data.exports.frameworks import (
 from univg.data.exports.label_studio import write_label_studio
 from univg.data.exports.ms_swift import write_ms_swift
 from univg.data.exports.settings import Export, Writer
-from univg.data.formats.faults import RecordFault, Unusable, report
+from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import shorten
 from univg.data.formats.image_root import stored_size
 from univg.errors import UnivgError
@@ -126,9 +126,8 @@ def _place_images(samples: Iterable[GroundingSample], how: Export) -> Iterator[G
             continue
         found = {name: how.images.find(name) for name in sample.images}
         missing = next((name for name, path in found.items() if path is None), None)
-        if missing is not None:
-            cause = f"no {missing} under {how.images.folder}"
-            report(RecordFault(sample.source or sample.key, "missing_image", cause), how.on_fault)
-            continue
-        names = [how.images.relative(path) for name in sample.images if (path := found[name]) is not None]
-        yield GroundingSample.from_json({**sample.to_json(), "images": names})
+        with how.reporting(sample):
+            if missing is not None:
+                raise Unusable("missing_image", f"no {missing} under {how.images.folder}")
+            names = [how.images.relative(path) for name in sample.images if (path := found[name]) is not None]
+            yield GroundingSample.from_json({**sample.to_json(), "images": names})

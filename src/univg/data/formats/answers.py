@@ -18,14 +18,14 @@ from univg.grounding.coordinates import read_quads
 from univg.grounding.mentions import decide_image, find_images_named, find_said
 from univg.grounding.vocabulary import classify
 
-__all__ = ["ImageNumbers", "Notation", "Written", "find_image_keys", "place_boxes", "read_written"]
+__all__ = ["ImageNumbers", "Notation", "WrittenBox", "find_box_images", "find_image_keys", "read_written"]
 
 Notation: TypeAlias = Literal["text", "keys", "real", "norm1", "norm1000"]
 """How a box is written: in a text, 0-1000 if nothing else is said, or under a key such as `bbox_2d`, where some
 models have pixels and others 0-1000; or in a field, as a set says."""
 
 
-class Written(NamedTuple):
+class WrittenBox(NamedTuple):
     """A box as an answer writes it, x1 y1 x2 y2, and what stands beside it.
 
     - `before`, `after`: the words since the box before, and until the next one.
@@ -56,7 +56,7 @@ _PLAIN = re.compile(
 """An answer that is nothing but a box as most published sets write it: read in a tenth of the time."""
 
 
-def read_written(answer: str) -> list[Written]:
+def read_written(answer: str) -> list[WrittenBox]:
     """Return the boxes of an answer: those under keys of JSON such as `bbox_2d`, else those that its text holds.
 
     >>> [(one.box, one.label, one.image) for one in read_written('[{"bbox_2d": [1, 2, 3, 4], "image": 2}]')]
@@ -66,7 +66,7 @@ def read_written(answer: str) -> list[Written]:
     """
     if (plain := _PLAIN.fullmatch(answer)) is not None:
         x1, y1, x2, y2 = map(float, plain.groups())
-        return [Written((x1, y1, x2, y2), answer[: plain.start(1)], answer[plain.end(4) :])]
+        return [WrittenBox((x1, y1, x2, y2), answer[: plain.start(1)], answer[plain.end(4) :])]
     values, rest = _find_json(answer)
     found = [one for value in values for one in _walk(value, "", None)]
     if not found:
@@ -100,7 +100,7 @@ def _find_json(answer: str) -> tuple[list[Any], str]:
     return values, " ".join([*rest, text[read_to:]])
 
 
-def _walk(value: Any, label: str, image: tuple[str, Any] | None) -> Iterator[Written]:
+def _walk(value: Any, label: str, image: tuple[str, Any] | None) -> Iterator[WrittenBox]:
     """Yield the boxes under keys, with the nearest label and the nearest key that tells an image."""
     if isinstance(value, list):
         for one in value:
@@ -115,9 +115,9 @@ def _walk(value: Any, label: str, image: tuple[str, Any] | None) -> Iterator[Wri
         if _BOX_KEY.fullmatch(key):
             for box in _split_boxes(inner, key):
                 if classify(key)[0] == "box_2d":  # Gemini's, which are 0-1000
-                    yield Written((box[1], box[0], box[3], box[2]), "", "", label, image)
+                    yield WrittenBox((box[1], box[0], box[3], box[2]), "", "", label, image)
                 else:
-                    yield Written(box, label=label, image=image, notation="keys")
+                    yield WrittenBox(box, label=label, image=image, notation="keys")
         elif isinstance(inner, (dict, list)):
             yield from _walk(inner, label, (key, key) if _NUMBERED.fullmatch(key) else image)
 
@@ -148,7 +148,7 @@ def _count(value: Any) -> int:
     return len(find_numbers(value))
 
 
-def _read_text(answer: str) -> Iterator[Written]:
+def _read_text(answer: str) -> Iterator[WrittenBox]:
     """Yield the boxes of a text, with the words between them."""
     numbers = [(match.start(), match.end(), float(match[0])) for match in NUMBER.finditer(answer)]
     quads = [tuple(float(number) for number in quad) for quad in read_quads(answer)]
@@ -171,13 +171,13 @@ def _read_text(answer: str) -> Iterator[Written]:
         before, after = answer[last:start], answer[end:following]
         if named := _REFERRED.findall(before):
             label = next(filter(None, named[-1]), label)
-        yield Written((quad[0], quad[1], quad[2], quad[3]), before, after, label)
+        yield WrittenBox((quad[0], quad[1], quad[2], quad[3]), before, after, label)
 
 
 # --- which image ---
 
 
-def find_image_keys(written: Iterable[Written]) -> list[tuple[str, int]]:
+def find_image_keys(written: Iterable[WrittenBox]) -> list[tuple[str, int]]:
     """Return the keys beside boxes that tell images by number, with their numbers."""
     return [
         (one.image[0], number)
@@ -227,14 +227,16 @@ class ImageNumbers:
         return number - counts
 
 
-def place_boxes(written: list[Written], images: tuple[str, ...], numbers: ImageNumbers) -> list[int] | None:
+def find_box_images(
+    written: list[WrittenBox], images: tuple[str, ...], numbers: ImageNumbers
+) -> list[int] | None:
     """Return the image, from 0, of each box; None if nothing beside the boxes tells. `Unusable` if some are told.
 
     Keys beside boxes decide; else the words before each box ("Image 2: …"), or those behind each ("… in the first
     image"), and a box that follows another without any lies where that one does.
 
     >>> text = "In image 2: (1,2),(3,4), (5,6),(7,8); in the first image: (1,1),(2,2)"
-    >>> place_boxes(read_written(text), ("a.jpg", "b.jpg"), ImageNumbers())
+    >>> find_box_images(read_written(text), ("a.jpg", "b.jpg"), ImageNumbers())
     [1, 1, 0]
     """
     told = [_place_by_key(one.image, images, numbers) for one in written]
@@ -265,7 +267,7 @@ def _follow(images: list[int | None]) -> list[int]:
     return followed
 
 
-def _check_said(one: Written, n_images: int) -> None:
+def _check_said(one: WrittenBox, n_images: int) -> None:
     """Refuse words beside a box that name an image which is not there."""
     before, after = (_MARKS.sub(" ", words) for words in (one.before, one.after))
     if not any(map(str.isalnum, before + after)):

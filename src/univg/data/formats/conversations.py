@@ -28,8 +28,8 @@ __all__ = [
         "read_content",
         "read_images",
         "split_turns",
+        "strip_tags",
     ),
-    "strip_tags",
 ]
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}

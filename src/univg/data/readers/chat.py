@@ -14,7 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
-from univg.data.formats.answers import ImageNumbers, Written, find_image_keys, place_boxes, read_written
+from univg.data.formats.answers import (
+    ImageNumbers,
+    WrittenBox,
+    find_box_images,
+    find_image_keys,
+    read_written,
+)
 from univg.data.formats.chat_scale import decide_chat_scale, passes_permille
 from univg.data.formats.conversations import Turn, has_system, split_turns
 from univg.data.formats.embedded import unpack_rows
@@ -44,10 +50,10 @@ class Lesson(NamedTuple):
     """
 
     turn: Turn
-    written: list[Written]
+    written: list[WrittenBox]
     thought: str | None = None
     told: list[int] | None = None
-    shown: tuple[tuple[Written, int], ...] = ()
+    shown: tuple[tuple[WrittenBox, int], ...] = ()
     sizes: tuple[tuple[Any, Any], ...] = ()
     fault: Unusable | None = None
     beside: bool = False
@@ -85,7 +91,7 @@ def find_images(lesson: Lesson, numbers: ImageNumbers) -> list[int | None]:
         if not 0 <= told < len(turn.images):
             cause = f"a box lies on image {told}, counted from 0, and there are {len(turn.images)}"
             raise Unusable("which_image", cause)
-    placed = place_boxes(written, turn.images, numbers)
+    placed = find_box_images(written, turn.images, numbers)
     if lesson.told is not None:
         if placed is not None and len(turn.images) > 1 and placed != lesson.told:
             raise Unusable("which_image", "the words beside a box name another image than its number does")
@@ -323,7 +329,7 @@ class _Maker:
             text += f"<|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>{following}"
         return text
 
-    def _read_box(self, lesson: Lesson, one: Written, image: int | None) -> Box:
+    def _read_box(self, lesson: Lesson, one: WrittenBox, image: int | None) -> Box:
         """Return a box in the unit frame; `Unusable` if it is of another scale than the file's."""
         certain = lesson.metadata is not None
         scale = (self.chat.scales if certain else self.survey.scales).get(one.notation)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from univg.data.formats.answers import ImageNumbers, place_boxes
+from univg.data.formats.answers import ImageNumbers, find_box_images
 from univg.data.formats.conversations import Turn, find_named_image, split_turns
 from univg.data.formats.fields import Row
 from univg.data.formats.records import Source, make_samples
@@ -102,7 +102,7 @@ def _find_frames(lesson: Lesson, numbers: ImageNumbers, task: str | None) -> lis
     """
     turn, written = lesson.turn, lesson.written
     n, n_images = len(written), len(turn.images)
-    placed = place_boxes(written, turn.images, numbers)
+    placed = find_box_images(written, turn.images, numbers)
     if placed is not None:
         return [*placed]
     target = find_named_image(n_images, turn.question, turn.answer)

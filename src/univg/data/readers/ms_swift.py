@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from univg.data.formats.answers import Notation, Written, read_written
+from univg.data.formats.answers import Notation, WrittenBox, read_written
 from univg.data.formats.conversations import Turn, split_turns
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import Row, find_numbers, name_kind, read_box, shorten
@@ -44,7 +44,7 @@ class _Object(NamedTuple):
     """What `objects` holds for one `<bbox>`: its boxes (several only before version 3; none of a point), their image,
     and whether that is said."""
 
-    boxes: list[Written]
+    boxes: list[WrittenBox]
     image: int
     said: bool
 
@@ -202,7 +202,7 @@ def _make_object(boxes: list[Any], kind: Any, image: Any) -> _Object:
     if image is not None and (isinstance(image, bool) or not isinstance(image, (int, float)) or image % 1):
         raise Unusable("bad_field", f"the number of an image is {shorten(image)}, not an integer")
     points = [box for box in boxes if len(find_numbers(box)) == 2]
-    written = [] if points else [Written(read_box(box, "'bbox'"), notation=notation) for box in boxes]
+    written = [] if points else [WrittenBox(read_box(box, "'bbox'"), notation=notation) for box in boxes]
     return _Object(written, int(image or 0), image is not None)
 
 

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from univg.data.formats.answers import Written
+from univg.data.formats.answers import WrittenBox
 from univg.data.formats.conversations import split_turns
 from univg.data.formats.faults import Unusable
 from univg.data.formats.records import Source
@@ -102,7 +102,7 @@ def _shows_paths(row: Mapping[str, Any]) -> bool:
         return False
 
 
-def _find_boxes(path: Path) -> Iterator[list[Written]]:
+def _find_boxes(path: Path) -> Iterator[list[WrittenBox]]:
     """Yield the boxes of each answer that holds some, of the first records."""
     for _, row in islice(read_rows(path), _LOOKED_AT):
         if isinstance(row, dict):

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from univg.data.formats.answers import ImageNumbers, place_boxes, read_written
+from univg.data.formats.answers import ImageNumbers, find_box_images, read_written
 from univg.data.formats.conversations import Turn, split_turns, strip_tags
 from univg.data.formats.embedded import place_embedded
 from univg.data.formats.faults import Unusable
@@ -54,7 +54,7 @@ def _read_solution(value: Any, images: tuple[str, ...]) -> tuple[Box, ...]:
     """Return the boxes of a solution: numbers, or a text or object that names them as answers do."""
     text = value if isinstance(value, str) else json.dumps(value)
     written = read_written(text) if any(map(str.isalpha, text.replace("NaN", ""))) else []
-    place_boxes(written, images, ImageNumbers())  # which refuses boxes of another image
+    find_box_images(written, images, ImageNumbers())  # which refuses boxes of another image
     return tuple(one.box for one in written) or read_boxes(value, "'solution'")
 
 
@@ -69,7 +69,7 @@ def _find_answered(source: Source, turn: Turn, record: str) -> Drawn:
     written = read_written(turn.answer)
     if not written:
         raise Unusable("no_box", f"the answer {shorten(turn.answer)} holds no box")
-    told = place_boxes(written, turn.images, ImageNumbers())
+    told = find_box_images(written, turn.images, ImageNumbers())
     if told is None:
         named = find_target(turn.question, None, len(turn.images))
         told = [len(turn.images) - 1 if named is None else named]

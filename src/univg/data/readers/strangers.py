@@ -6,12 +6,13 @@ One table: what it is, how to make something of it that can be read, and the sig
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from univg.data.readers.glimpse import Glimpse, take_glimpse
 from univg.errors import UnivgError
+from univg.pictures.images import names_picture
 
 __all__ = ["STRANGERS", "Stranger", "find_stranger", "refuse_stranger"]
 
@@ -136,17 +137,11 @@ def _is_answer(glimpse: Glimpse) -> bool:
     }
 
 
-def _holds_only(suffixes: Iterable[str]) -> Callable[[Glimpse], bool]:
-    wanted = tuple(suffixes)
-
-    def test(glimpse: Glimpse) -> bool:
-        files = [name for name in glimpse.names if "." in name.rpartition("/")[2]]
-        return bool(files) and all(name.lower().endswith(wanted) for name in files)
-
-    return test
+def _holds_only_pictures(glimpse: Glimpse) -> bool:
+    files = [name for name in glimpse.names if "." in name.rpartition("/")[2]]
+    return bool(files) and all(map(names_picture, files))
 
 
-_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 _KITTI = r"[A-Za-z_-]+ -?\d+(\.\d+)? -?\d ( ?-?\d+(\.\d+)?){12,13}\s*$"
 
 STRANGERS = (
@@ -360,7 +355,7 @@ STRANGERS = (
     Stranger(
         "pictures without annotations",
         "give the file or folder of annotations, and this folder with --images",
-        shows=_holds_only(_PICTURES),
+        shows=_holds_only_pictures,
     ),
 )
 """Everything that is recognised and not read; the first that fits is meant."""

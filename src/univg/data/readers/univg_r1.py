@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from univg.data.formats.answers import Written
+from univg.data.formats.answers import WrittenBox
 from univg.data.formats.conversations import Turn, strip_tags
 from univg.data.formats.fields import Row, get_box, get_images, get_question
 from univg.data.formats.records import Source
@@ -33,7 +33,7 @@ def read_rl(source: Source) -> Iterator[GroundingSample]:
 def _split_rl(row: Row) -> Lessons:
     images = get_images(row, "images")
     turn = Turn(row, images, strip_tags(get_question(row, "question")), "", len(images))
-    yield "", Lesson(turn, [Written(get_box(row, "answer"))])
+    yield "", Lesson(turn, [WrittenBox(get_box(row, "answer"))])
 
 
 _COTSFT = ChatSet("cotsft", task="cotsft", thinks=True)
