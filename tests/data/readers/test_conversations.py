@@ -522,6 +522,18 @@ def test_text_answers_beside_boxes_are_counted(put: Put, images: Path) -> None:
     assert "2 question(s) are answered with text, not with a box: left out" in notes
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": [{"role": "user", "content": "Where?"}], "solution": "(100,100),(500,500)"},
+        {"problem": "Where?", "answer": "(100,100),(500,500)"},
+    ],
+)
+def test_rows_without_an_image_are_faults(row: Any, put: Put) -> None:
+    samples, (fault,), _ = every(put([{**row, "images": ["a.jpg"]}, {**row, "images": []}]))
+    assert len(samples) == 1 and fault.kind == "no_images"
+
+
 def test_system_prompts_are_counted(put: Put, images: Path) -> None:
     turn = {"role": "system", "content": "You are helpful."}
     answer = {"role": "assistant", "content": "<|box_start|>(100,100),(500,500)<|box_end|>"}

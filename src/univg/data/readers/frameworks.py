@@ -76,6 +76,8 @@ def _read_prompt(row: Row) -> str:
 
 def _make_lesson(row: Row, prompt: str, answer: Any) -> Lesson:
     images = tuple(_read_path(value) for value in get_list(row, "images"))
+    if not images:
+        raise Unusable("no_images", "'images' is empty")
     if (tags := prompt.count("<image>")) not in (0, len(images)):
         raise Unusable("image_tags", f"{tags} <image> tag(s) for {len(images)} image(s)")
     text = answer if isinstance(answer, str) else json.dumps(answer)
