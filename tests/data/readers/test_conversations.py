@@ -534,6 +534,21 @@ def test_rows_without_an_image_are_faults(row: Any, put: Put) -> None:
     assert len(samples) == 1 and fault.kind == "no_images"
 
 
+def test_boxes_of_which_nothing_says_the_image_are_counted(put: Put, images: Path) -> None:
+    chat = [
+        {"role": "user", "content": "<image><image>Find <ref-object> in them."},
+        {"role": "assistant", "content": "<bbox>"},
+    ]
+    objects = {"ref": ["the dog"], "bbox": [[20, 10, 110, 50]]}
+    row = {"messages": chat, "images": ["a.jpg", "b.jpg"], "objects": objects}
+    said = {**row, "objects": {**objects, "image_id": [1]}}
+    samples, _, notes = every(put([row, said]), images=images)
+    assert [sample.target_image for sample in samples] == [0, 1]
+    assert [
+        note for note in notes if note.startswith("1 box(es) do not say on which of several images they lie")
+    ]
+
+
 def test_system_prompts_are_counted(put: Put, images: Path) -> None:
     turn = {"role": "system", "content": "You are helpful."}
     answer = {"role": "assistant", "content": "<|box_start|>(100,100),(500,500)<|box_end|>"}

@@ -47,6 +47,7 @@ class Lesson(NamedTuple):
     - `fault`: why it cannot be used, if it cannot.
     - `beside`: whether another question of the record is answered with a box.
     - `metadata`: what our own export kept of the record, if it is of one.
+    - `assumed`: of how many boxes nothing says the image, and the format means the first of several.
     """
 
     turn: Turn
@@ -58,6 +59,7 @@ class Lesson(NamedTuple):
     fault: Unusable | None = None
     beside: bool = False
     metadata: str | None = None
+    assumed: int = 0
 
 
 Lessons = Iterator[tuple[str, Lesson]]
@@ -267,12 +269,17 @@ class _Maker:
 
     def __init__(self, source: Source, chat: ChatSet, survey: _Survey) -> None:
         self.source, self.chat, self.survey = source, chat, survey
-        self.text_answers = self.divided = self.parts = self.with_system = 0
+        self.text_answers = self.divided = self.parts = self.with_system = self.assumed = 0
 
     def tell(self) -> None:
         """Note what was counted."""
         if self.text_answers:
             self.source.note(f"{self.text_answers} question(s) {self.chat.texts}")
+        if self.assumed:
+            self.source.note(
+                f"{self.assumed} box(es) do not say on which of several images they lie: on the first, as the format "
+                "has it"
+            )
         if self.with_system:
             self.source.note(f"{self.with_system} question(s) follow a system prompt, which is left out")
         if self.divided:
@@ -285,6 +292,7 @@ class _Maker:
         """Yield the samples of one question."""
         turn = lesson.turn
         self.with_system += has_system(turn.row)
+        self.assumed += lesson.assumed
         if lesson.fault is not None:
             raise lesson.fault
         if not lesson.written and lesson.metadata is None:

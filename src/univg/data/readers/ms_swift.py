@@ -109,7 +109,7 @@ def _make_lesson(
         raise Unusable("no_box", f"a {_BOX} stands for a point, or one of a question for several boxes")
     if loose := read_written(" ".join(pieces)):
         raise Unusable("box_tags", f"the answer writes the box {shorten(loose[0].box)} beside {_BOX} tags")
-    written, told = [], []
+    written, told, assumed = [], [], 0
     for i, (one, label) in enumerate(zip(given, _find_labels(pieces, asked), strict=True)):
         for box in one.boxes:
             written.append(box._replace(before=pieces[i], after=pieces[i + 1], label=box.label or label))
@@ -120,8 +120,10 @@ def _make_lesson(
         if named not in (None, one.image):
             cause = f"the question is about image {named + 1}, and without 'image_id' a box lies on the first"
             raise Unusable("which_image", cause, "give 'image_id', from 0, for each box")
+        assumed += named is None and not one.said and len(turn.images) > 1
     known = tuple((one.boxes[0], one.image) for one in shown)
-    return Lesson(turn._replace(answer=plain.region or ""), written, plain.thought or None, told, known)
+    turn = turn._replace(answer=plain.region or "")
+    return Lesson(turn, written, plain.thought or None, told, known, assumed=assumed)
 
 
 def _find_labels(pieces: list[str], asked: list[str]) -> list[str]:
