@@ -74,6 +74,13 @@ def test_a_set_of_crowds_says_so(
     assert notes == ["1 box(es) are marked crowd: there, but no targets"]
 
 
+def test_difficult_objects_are_no_targets_in_coco_either(
+    coco: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    samples, faults, notes = every(coco([(1, "a.jpg")], [annotation(difficult="1")]))
+    assert (samples, faults) == ([], []) and "1 box(es) are marked difficult" in notes[0]
+
+
 def test_a_flag_that_is_no_flag_is_a_fault(
     coco: Callable[..., Path], every: Callable[..., Everything]
 ) -> None:

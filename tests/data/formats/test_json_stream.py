@@ -80,6 +80,12 @@ def test_what_is_not_json_is_told(text: str, got: int, told: str, tmp_path: Path
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_an_objects_keys_are_no_records(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"images": [{"id": 1}], "annotations"')
+    with pytest.raises(UnivgError, match=r"after 1 record\(s\), character 37"):
+        list(read_items(tmp_path / "a.json"))
+
+
 def test_marks_encodings_and_sizes(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b"\xef\xbb\xbf" + '["Küche", "\U0001f600"]'.encode())

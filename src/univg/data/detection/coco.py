@@ -25,7 +25,7 @@ from univg.grounding.boxes import Box
 
 __all__ = ["read_coco_images"]
 
-_FLAGS = ("iscrowd", "ignore")
+_FLAGS = ("iscrowd", "ignore", "difficult")
 _ANNOTATION = (
     *("id", "bbox", "category_id", "segmentation", "track_id", "instance_id"),
     *_FLAGS,

@@ -195,7 +195,9 @@ class _Text:
 
     def read_record(self) -> Any:
         """Return the value that comes next; `Unusable` if a key stands twice in it."""
-        return self._decoder.check(self.read_value())
+        value = self.read_value()
+        self._records += 1  # not in read_value, which also reads an object's keys
+        return self._decoder.check(value)
 
     def read_value(self) -> Any:
         """Return the value that comes next, and move past it."""
@@ -219,7 +221,6 @@ class _Text:
                 self._read_on()
                 continue
             self._at = end
-            self._records += 1
             return value
 
     def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
