@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from univg.data.building.writing import BuildPlan, write_tasks
+from univg.data.building.writing import BuildPlan, Side, write_tasks
 from univg.data.published import FaultBook
 from univg.errors import UnivgError
 from univg.grounding.samples import read_jsonl
@@ -45,7 +45,11 @@ def check(out: Path, n: int) -> None:
 
 def build(file: Path, images: Path, out: Path, n: int) -> None:
     plan = BuildPlan(n, families=("group_grounding",))
-    assert write_tasks(file, images, out, plan, FaultBook()) == n
+    assert count(write_tasks(file, images, out, plan, FaultBook())) == {"samples": n}
+
+
+def count(sides: list[Side]) -> dict[str, int]:
+    return {side.name: side.families.total() for side in sides}
 
 
 def test_two_pictures_that_would_have_one_name(tmp_path: Path) -> None:
@@ -82,6 +86,68 @@ def test_a_folder_of_several_formats_is_built_by_name(tmp_path: Path) -> None:
     with pytest.raises(UnivgError, match="annotations in several formats"):
         write_tasks(tmp_path, root, tmp_path / "out", BuildPlan(6), FaultBook())
     plan = BuildPlan(6, families=("group_grounding",), format="coco")
-    assert write_tasks(tmp_path, root, tmp_path / "out", plan, FaultBook()) == 6
+    assert count(write_tasks(tmp_path, root, tmp_path / "out", plan, FaultBook())) == {"samples": 6}
     with pytest.raises(UnivgError, match=r"no detection set, but rl: --format rl"):
         write_tasks(tmp_path, root, tmp_path / "out2", BuildPlan(6, format="rl"), FaultBook())
+
+
+def test_sides_are_made_of_photographs_of_their_own(tmp_path: Path) -> None:
+    """Told in the manual as: copies of one photograph, frames of one video, RoboFlow's variants."""
+    named = [(f"{k}.png", tmp_path / "root" / f"{k}.png", COLOURS[k % 6]) for k in range(24)]
+    named += [(f"copy-{k}.png", tmp_path / "root" / f"copy-{k}.png", COLOURS[k]) for k in range(4)]
+    named += [(f"v_png.rf.{k}a.png", tmp_path / "root" / f"v_png.rf.{k}a.png", COLOURS[k]) for k in range(3)]
+    file = save_set(tmp_path, named)
+    for k in range(24):  # each its own, but for the copies
+        with Image.open(named[k][1]) as image:
+            image.putpixel((0, 0), (k, k, k))
+            image.save(named[k][1])
+    for k in range(4):
+        (tmp_path / "root" / f"copy-{k}.png").write_bytes(named[k][1].read_bytes())
+    whole = json.loads(file.read_text())
+    for k in range(8, 12):
+        whole["images"][k].update(video_id=1, frame_id=k)
+    file.write_text(json.dumps({**whole, "videos": [{"id": 1, "name": "v"}]}))
+    for seed in range(4):
+        out = tmp_path / f"out{seed}"
+        plan = BuildPlan(40, seed, validation=0.2, test=0.25)
+        made = write_tasks(file, tmp_path / "root", out, plan, FaultBook())
+        assert {side.name: side.wanted for side in made} == {"train": 22, "validation": 8, "test": 10}
+        shown = {}
+        for side in made:
+            samples = list(read_jsonl(side.file))
+            assert len(samples) == side.families.total() and side.sheet.is_file()
+            assert all((out / name).is_file() for sample in samples for name in sample.images)
+            shown[side.name] = {name for sample in samples for name in sample.extra["from"]}
+        numbers = {side: {int(name.removeprefix("coco#")) for name in names} for side, names in shown.items()}
+        assert not numbers["train"] & numbers["test"] and not numbers["validation"] & numbers["test"]
+        kin = [*({k, 24 + k} for k in range(4)), {8, 9, 10, 11}, {28, 29, 30}]
+        for side in numbers.values():
+            for other in numbers.values():
+                assert side is other or not any(one & side and one & other for one in kin)
+        assert 0.15 < next(side.photographs for side in made if side.name == "test") / 31 < 0.35
+
+
+@pytest.mark.parametrize(
+    ("plan", "line"),
+    [
+        (BuildPlan(40, test=0.05), "too few photographs for test: 6 photographs in all, and a share of 0.05"),
+        (BuildPlan(40, test=0.2, ordered=True), "6 photographs in 1 groups of copies or frames of one video"),
+        (BuildPlan(4, test=0.1), "no task for test: 0.1 of --n 4"),
+        (BuildPlan(40, test=0.6, validation=0.4), "nothing is left to train on"),
+    ],
+)
+def test_sides_that_cannot_be(plan: BuildPlan, line: str, tmp_path: Path) -> None:
+    file = save_set(
+        tmp_path, [(f"{k}.png", tmp_path / "r" / f"{k}.png", name) for k, name in enumerate(COLOURS)]
+    )
+    with pytest.raises(UnivgError, match=line):
+        write_tasks(file, tmp_path / "r", tmp_path / "out", plan, FaultBook())
+    assert not (tmp_path / "out").exists()
+
+
+def test_tasks_of_an_earlier_run_are_kept(tmp_path: Path) -> None:
+    named = [(f"{k}.png", tmp_path / "r" / f"{k}.png", name) for k, name in enumerate(COLOURS)]
+    file = save_set(tmp_path, named)
+    write_tasks(file, tmp_path / "r", tmp_path / "out", BuildPlan(6, test=0.4), FaultBook())
+    with pytest.raises(UnivgError, match=r"tasks are here already: .*train\.jsonl"):
+        write_tasks(file, tmp_path / "r", tmp_path / "out", BuildPlan(6), FaultBook())

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from univg.cli.data.reading import SEED, Folder, Number, Root, print_faults
 from univg.cli.verbs import Command, Parameter, make_verb
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from univg.data.building.writing import Side
 
 
 class BuildCommand(Command):
@@ -21,7 +27,11 @@ class BuildCommand(Command):
     )
     out: Folder = Field(description="Folder to write.")
     images: Root = Field(default=None, description="The folder the images lie under.")
-    n: Number = Field(default=100, ge=1, description="How many tasks.")
+    n: Number = Field(default=100, ge=1, description="How many tasks, of all sides together.")
+    test: float = Field(
+        default=0, ge=0, lt=1, description="Share of the photographs, and of the tasks, to test on."
+    )
+    validation: float = Field(default=0, ge=0, lt=1, description="The same for watching a training run.")
     seed: int = Field(default=0, description=SEED)
     family: tuple[str, ...] = Field(
         default=(), description="A task family; repeat for several (default: all)."
@@ -41,23 +51,48 @@ class BuildCommand(Command):
 
 
 def build(command: BuildCommand) -> int:
-    """Make multi-image grounding tasks of any detection set: samples.jsonl, images, a contact sheet."""
-    from univg.data.building.writing import SAMPLES, SHEET, BuildPlan, write_tasks
+    """Make multi-image grounding tasks of any detection set: samples.jsonl, images, a contact sheet.
+
+    With --test (and --validation) the photographs are divided first, copies and frames of one video together, and
+    train.jsonl, test.jsonl are made of photographs of their own.
+    """
+    from univg.data.building.writing import BuildPlan, write_tasks
     from univg.data.published import FaultBook
     from univg.terminal import results
 
     out, book, console = command.out, FaultBook(), results()
     plan = BuildPlan(
         *(command.n, command.seed, command.family, command.ordered, command.rename, command.link),
-        format=command.format,
+        *(command.format, command.validation, command.test),
     )
-    written = write_tasks(command.file, command.images, out, plan, book)
-    console.print(f"{written} samples  {out / SAMPLES}")
+    sides = write_tasks(command.file, command.images, out, plan, book)
+    for side in sides:
+        of = f" of {side.photographs} photographs" if plan.shares else ""
+        console.print(f"{side.families.total()} samples{of}  {side.file}")
     console.print(f"images      {out / 'images'}")
-    if written:
-        console.print(f"to look at  {out / SHEET}")
+    for side in sides:
+        if side.families:
+            console.print(f"to look at  {side.sheet}")
+    if plan.shares:
+        console.print(_make_table(sides))
     print_faults(book, console)
-    return int(written < command.n)
+    short = any(side.families.total() < side.wanted for side in sides)
+    return int(short or bool(book.left_out))
 
 
-app = make_verb("data build", BuildCommand, build, example="univg data build VOC2012 --out tasks --n 1000")
+def _make_table(sides: Sequence[Side]) -> Table:
+    """Return how many tasks of each family each side has."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("family")
+    for side in sides:
+        table.add_column(side.name, justify="right")
+    for family in dict.fromkeys(name for side in sides for name in side.families):
+        table.add_row(family, *(str(side.families[family]) for side in sides))
+    return table
+
+
+app = make_verb(
+    "data build", BuildCommand, build, example="univg data build VOC2012 --out tasks --n 1000 --test 0.2"
+)

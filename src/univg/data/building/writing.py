@@ -3,31 +3,39 @@
 DIR/samples.jsonl        one task a line; image paths are relative to DIR
 DIR/images               copies of the pictures, and in `crops` the pieces cut out of them
 DIR/contact-sheet.png    the first tasks with their boxes drawn
+
+With shares for a validation or test side, the photographs are divided first, and each side is made of its own:
+
+DIR/train.jsonl, DIR/validation.jsonl, DIR/test.jsonl
+DIR/contact-sheet-train.png, …
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
-from univg.data.building.build import TASK_FAMILIES, BuiltTask, Crop, build
+from univg.data.building.build import TASK_FAMILIES, BuiltTask, Crop, Shortfall, build
 from univg.data.detection import DETECTION, DetectionImage
+from univg.data.dividing import divide_photographs
 from univg.data.published import FaultBook
 from univg.data.readers import ImageRoot, Source, detect
 from univg.errors import UnivgError
-from univg.files import check_writable, replacing, unwritable
+from univg.files import check_writable, digest_file, replacing, unwritable
 from univg.grounding.samples import GroundingSample, write_jsonl
 from univg.pictures.drawing import SHEET_CELLS, THUMB_PX, SheetCell, draw_contact_sheet, fit, save_picture
 from univg.pictures.images import open_picture
 from univg.terminal import progress
 
-__all__ = ["SAMPLES", "SHEET", "BuildPlan", "write_tasks"]
+__all__ = ["BuildPlan", "Side", "write_tasks"]
 
-SAMPLES, SHEET = "samples.jsonl", "contact-sheet.png"
+UNDIVIDED = "samples"
+SIDES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,7 @@ class BuildPlan:
     - `rename`: categories by other names, each as OLD=NEW.
     - `link`: hard-link images instead of copying them.
     - `format`: what the set is (a key of `DETECTION`), instead of finding out.
+    - `validation`, `test`: shares of the photographs, and of the `n` tasks, that are kept from training.
     """
 
     n: int
@@ -47,14 +56,72 @@ class BuildPlan:
     rename: Sequence[str] = ()
     link: bool = False
     format: str | None = None
+    validation: float = 0.0
+    test: float = 0.0
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The sides to make and their shares; empty if there is one only."""
+        kept = {"validation": self.validation, "test": self.test}
+        shares = {"train": 1 - sum(kept.values()), **kept} if any(kept.values()) else {}
+        return {side: share for side, share in shares.items() if share}
 
 
-def write_tasks(file: Path, images: Path | None, out: Path, plan: BuildPlan, book: FaultBook) -> int:
-    """Make tasks of a detection set and write them under `out`; return how many.
+@dataclass(frozen=True)
+class Side:
+    """What was written of one side: its file and contact sheet, of how many photographs, and its tasks by family."""
+
+    name: str
+    file: Path
+    sheet: Path
+    wanted: int
+    photographs: int
+    families: Counter[str]
+
+
+def write_tasks(file: Path, images: Path | None, out: Path, plan: BuildPlan, book: FaultBook) -> list[Side]:
+    """Make tasks of a detection set and write them under `out`; return what each side holds.
 
     A shortfall is a note in `book`. Raises UnivgError for what cannot be read or written, an unknown family or
-    category, and if `out` holds tasks already.
+    category, photographs that cannot be divided, and if `out` holds tasks already.
     """
+    names_of = _check(file, images, out, plan)
+    root = ImageRoot(images or (file if file.is_dir() else file.parent))
+    source = Source(file, root, book.add, book.notes.append)
+    found = _rename(_choose_reader(file, plan.format)(source), names_of)
+    if plan.ordered:
+        found = [_put_in_sequence(image) for image in found]
+    # Nobody misses tracks in a set of single images, unless they were asked for.
+    has_videos = any(image.video is not None for image in found)
+    families = plan.families or [name for name in TASK_FAMILIES if name != "object_tracking" or has_videos]
+    parts = _divide(found, root, plan) if plan.shares else {UNDIVIDED: found}
+    numbers = _share_out(plan)
+    placed: dict[str, Path | Crop] = {}
+    sides = []
+    try:
+        (out / "images").mkdir(parents=True, exist_ok=True)
+        for name, photographs in parts.items():
+            about = f"{name}: " if plan.shares else ""
+            side = Side(
+                name,
+                out / f"{name}.jsonl",
+                _name_sheet(out, name),
+                numbers[name],
+                len(photographs),
+                Counter(),
+            )
+            short: list[Shortfall] = []
+            tasks = build(photographs, side.wanted, plan.seed, families, short.append)
+            _write_side(side, tasks, root, out, plan, placed, file.name)
+            book.notes.extend(f"{about}{shortfall}" for shortfall in short)
+            sides.append(side)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    return sides
+
+
+def _check(file: Path, images: Path | None, out: Path, plan: BuildPlan) -> dict[str, str]:
+    """Raise UnivgError for what can be known before the set is read; return the new names of categories."""
     unknown = sorted(set(plan.families) - set(TASK_FAMILIES))
     if unknown:
         known = f"choose from {', '.join(TASK_FAMILIES)}"
@@ -64,31 +131,84 @@ def write_tasks(file: Path, images: Path | None, out: Path, plan: BuildPlan, boo
     if images is not None and not images.is_dir():
         raise UnivgError("no such folder", images, "name the folder of the images")
     names_of = _read_renames(plan.rename)
+    kept = plan.validation + plan.test
+    if kept >= 1:
+        raise UnivgError(
+            "nothing is left to train on", f"--validation and --test are {kept:g}", "ask for less"
+        )
+    for side, number in _share_out(plan).items():
+        if not number:
+            share = plan.shares.get(side, 1)
+            raise UnivgError(
+                f"no task for {side}", f"{share:.3g} of --n {plan.n}", "ask for more tasks, or a larger share"
+            )
     check_writable(out)
-    samples_file = out / SAMPLES
-    if samples_file.exists() and samples_file.stat().st_size:
-        raise UnivgError("tasks are here already", samples_file, "choose another --out, or remove it")
-    root = ImageRoot(images or (file if file.is_dir() else file.parent))
-    source = Source(file, root, book.add, book.notes.append)
-    found = _rename(_choose_reader(file, plan.format)(source), names_of)
-    if plan.ordered:
-        found = [_put_in_sequence(image) for image in found]
-    # Nobody misses tracks in a set of single images, unless they were asked for.
-    has_videos = any(image.video is not None for image in found)
-    families = plan.families or [name for name in TASK_FAMILIES if name != "object_tracking" or has_videos]
-    tasks = build(found, plan.n, plan.seed, families, lambda shortfall: book.notes.append(str(shortfall)))
+    for name in (UNDIVIDED, *SIDES):
+        there = out / f"{name}.jsonl"
+        if there.exists() and there.stat().st_size:
+            raise UnivgError("tasks are here already", there, "choose another --out, or remove it")
+    return names_of
+
+
+def _share_out(plan: BuildPlan) -> dict[str, int]:
+    """Return how many tasks each side gets; training what the others leave.
+
+    >>> _share_out(BuildPlan(2000, validation=0.1, test=0.2))
+    {'train': 1400, 'validation': 200, 'test': 400}
+    """
+    if not plan.shares:
+        return {UNDIVIDED: plan.n}
+    kept = {side: round(share * plan.n) for side, share in plan.shares.items() if side != "train"}
+    return {"train": plan.n - sum(kept.values()), **kept}
+
+
+def _divide(
+    images: list[DetectionImage], root: ImageRoot, plan: BuildPlan
+) -> dict[str, list[DetectionImage]]:
+    sides, n_groups = divide_photographs(
+        images, plan.shares, plan.seed, lambda name: digest_file(root.path(name))
+    )
+    for side, some in sides.items():
+        if not some:
+            apart = (
+                f"in {n_groups} groups of copies or frames of one video"
+                if n_groups < len(images)
+                else "in all"
+            )
+            cause = f"too few photographs for {side}"
+            place = f"{len(images)} photographs {apart}, and a share of {plan.shares[side]:.3g}"
+            raise UnivgError(cause, place, "ask for a larger share, or bring more photographs")
+    return sides
+
+
+def _name_sheet(out: Path, side: str) -> Path:
+    return out / ("contact-sheet.png" if side == UNDIVIDED else f"contact-sheet-{side}.png")
+
+
+def _write_side(
+    side: Side,
+    tasks: Iterator[BuiltTask],
+    root: ImageRoot,
+    out: Path,
+    plan: BuildPlan,
+    placed: dict[str, Path | Crop],
+    of: str,
+) -> None:
     cells: list[SheetCell] = []
-    try:
-        (out / "images").mkdir(parents=True, exist_ok=True)
-        with progress() as bar:
-            shown = bar.track(tasks, total=plan.n, description="tasks")
-            written = write_jsonl(samples_file, _write_pictures(shown, root, out, plan, cells))
-        if cells:
-            title = f"{written} tasks from {file.name} · seed {plan.seed} · the first {len(cells)} shown"
-            save_picture(draw_contact_sheet(cells, 2, THUMB_PX, title), out / SHEET)
-    except OSError as error:
-        raise unwritable(out, error) from error
-    return written
+    label = f"{plan.seed}" if side.name == UNDIVIDED else f"{plan.seed}-{side.name}"
+    with progress() as bar:
+        shown = bar.track(tasks, total=side.wanted, description="tasks")
+        samples = _write_pictures(shown, root, out, label, plan.link, placed, cells)
+        written = write_jsonl(side.file, _count(samples, side.families))
+    if cells:
+        title = f"{written} tasks from {of} · seed {label} · the first {len(cells)} shown"
+        save_picture(draw_contact_sheet(cells, 2, THUMB_PX, title), side.sheet)
+
+
+def _count(samples: Iterable[GroundingSample], families: Counter[str]) -> Iterator[GroundingSample]:
+    for sample in samples:
+        families[sample.task] += 1
+        yield sample
 
 
 def _choose_reader(file: Path, named: str | None) -> Callable[[Source], list[DetectionImage]]:
@@ -132,15 +252,20 @@ def _put_in_sequence(image: DetectionImage) -> DetectionImage:
 
 
 def _write_pictures(
-    tasks: Iterable[BuiltTask], root: ImageRoot, out: Path, plan: BuildPlan, cells: list[SheetCell]
+    tasks: Iterable[BuiltTask],
+    root: ImageRoot,
+    out: Path,
+    label: str,
+    link: bool,
+    placed: dict[str, Path | Crop],
+    cells: list[SheetCell],
 ) -> Iterator[GroundingSample]:
     """Put each task's pictures in place before its line, and keep the first few for the contact sheet."""
-    placed: dict[str, Path | Crop] = {}
     for number, task in enumerate(tasks):
         names = []
         for i, shot in enumerate(task.shown):
             if isinstance(shot, Crop):
-                wanted = f"images/crops/{task.family}-{plan.seed}-{number}-{i + 1}.png"
+                wanted = f"images/crops/{task.family}-{label}-{number}-{i + 1}.png"
                 names.append(_name_apart(wanted, shot, placed))
                 _cut(shot, root, out / names[-1])
             else:
@@ -150,12 +275,12 @@ def _write_pictures(
                 path, n_placed = root.path(shot.name), len(placed)
                 names.append(_name_apart(wanted, path, placed))
                 if len(placed) > n_placed:
-                    _place(path, out / names[-1], plan.link)
+                    _place(path, out / names[-1], link)
         if len(cells) < SHEET_CELLS:
             thumbs = [fit(open_picture(out / name).image, THUMB_PX) for name in names]
             lines = [f"{number + 1} · {task.family} · {task.category}", task.query]
             cells.append((thumbs, task.box, task.target, lines))
-        yield task.sample(names, f"built#{plan.seed}-{number}")
+        yield task.sample(names, f"built#{label}-{number}")
 
 
 def _name_apart(wanted: str, shot: Path | Crop, placed: dict[str, Path | Crop]) -> str:
