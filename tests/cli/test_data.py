@@ -205,10 +205,10 @@ def test_split_shares_no_picture(made: Path, capsys: pytest.CaptureFixture[str])
     (images / "copy.png").write_bytes((images / "0a.png").read_bytes())
     samples = [*read_jsonl(made), one(8, ("copy.png",)), one(9, ("1a.png",))]
     write_jsonl(made, samples)
-    out = made.parent / "split"
     for by_content in (False, True):
         extra = ["--images", images] if by_content else []
         for seed in range(6):
+            out = made.parent / f"split-{seed}-{by_content}"
             code, told, _ = call(capsys, "split", made, "--out", out, "--test", 0.4, "--seed", seed, *extra)
             assert code == 0 and ("file content" in told) == by_content
             train, test = (list(read_jsonl(out / f"{side}.jsonl")) for side in ("train", "test"))
@@ -226,7 +226,7 @@ def test_a_split_of_nothing_is_no_success(tmp_path: Path, capsys: pytest.Capture
         json.dumps({"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []})
     )
     code, told, _ = call(capsys, "split", path, "--format", "coco", "--out", tmp_path / "split")
-    assert code == 1 and "0 samples" in told
+    assert code == 1 and "0 photographs" in told
 
 
 # --- stats, show ---

@@ -60,36 +60,38 @@ class Group:
 def divide(groups: Sequence[Group], shares: Mapping[str, float], seed: int) -> dict[str, str]:
     """Return the side of each group, by its name; `shares` sum to one.
 
-    The rarest kinds are given out first (of a kind in one group, the largest share gets it), larger groups before
-    smaller ones, else in an order that the seed decides. Each goes where its rarest kind is missed most, among the
-    sides that it brings nearer to their share.
+    The largest groups are given out first, of these the rarest kinds, else in an order that the seed decides.
+    Each goes where its rarest kind is missed most, among the sides that it brings nearer to their share. A kind too
+    rare to be on every side decides nothing.
     """
     total, kinds = sum(group.size for group in groups), Counter[str]()
     for group in groups:
         kinds.update(group.kinds)
+    least = min((share for share in shares.values() if share), default=1)
+
+    def find_rarest(group: Group) -> str | None:
+        divisible = [kind for kind in sorted(group.kinds) if round(least * kinds[kind])]
+        return min(divisible, key=kinds.__getitem__, default=None)
 
     def rank(group: Group) -> tuple[int, int, bytes]:
-        rarest = min((kinds[kind] for kind in group.kinds), default=total)
-        return (
-            rarest,
-            -group.size,
-            hashlib.sha256(f"{seed}\n{group.name}".encode(errors="surrogatepass")).digest(),
-        )
+        rarest, text = find_rarest(group), f"{seed}\n{group.name}"
+        digest = hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+        return -group.size, total if rarest is None else kinds[rarest], digest
 
-    have, held = dict.fromkeys(shares, 0), {side: Counter[str]() for side in shares}
+    lacking = {side: share * total for side, share in shares.items()}
+    lacking_of = {
+        kind: {side: share * number for side, share in shares.items()} for kind, number in kinds.items()
+    }
     side_of = {}
     for group in sorted(groups, key=rank):
-        lacking = {side: share * total - have[side] for side, share in shares.items()}
-        nearer = [side for side in shares if lacking[side] >= group.size / 2]
-        rarest = min(sorted(group.kinds), key=kinds.__getitem__, default="")
-
-        def missed(side: str) -> tuple[float, float]:
-            return shares[side] * kinds[rarest] - held[side][rarest], lacking[side]  # noqa: B023 - used at once
-
-        side = max(nearer, key=missed) if nearer else max(lacking, key=lacking.__getitem__)
+        rarest = find_rarest(group)
+        missed = lacking if rarest is None else lacking_of[rarest]
+        nearer = [side for side in shares if lacking[side] >= group.size / 2] or list(shares)
+        side = max(nearer, key=lambda side: (missed[side], lacking[side]))
         side_of[group.name] = side
-        have[side] += group.size
-        held[side].update(group.kinds)
+        lacking[side] -= group.size
+        for kind, number in group.kinds.items():
+            lacking_of[kind][side] -= number
     return side_of
 
 
@@ -98,8 +100,8 @@ def divide_photographs(
     shares: Mapping[str, float],
     seed: int,
     identify: Callable[[str], str],
-) -> tuple[dict[str, list[DetectionImage]], int]:
-    """Return the photographs of each side, and in how many groups they hang together; categories are balanced.
+) -> tuple[dict[str, list[DetectionImage]], list[Group]]:
+    """Return the photographs of each side, and the groups in which they hang together; categories are balanced.
 
     `identify` turns an image's path into what makes two paths the same picture (a hash of the file, say).
     """
@@ -122,4 +124,4 @@ def divide_photographs(
     sides: dict[str, list[DetectionImage]] = {side: [] for side in shares}
     for image, mark in marked:
         sides[side_of[groups[chains.find(mark)].name]].append(image)
-    return sides, len(groups)
+    return sides, list(groups.values())

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from univg.cli.data.reading import SEED, Folder, Number, Root, print_faults
+from univg.cli.data.reading import SEED, Folder, Number, Root, print_faults, print_kinds
 from univg.cli.verbs import Command, Parameter, make_verb
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from univg.data.building.writing import Side
 
 
 class BuildCommand(Command):
@@ -74,23 +68,10 @@ def build(command: BuildCommand) -> int:
         if side.families:
             console.print(f"to look at  {side.sheet}")
     if plan.shares:
-        console.print(_make_table(sides))
+        print_kinds(console, "family", {side.name: side.families for side in sides})
     print_faults(book, console)
     short = any(side.families.total() < side.wanted for side in sides)
     return int(short or bool(book.left_out))
-
-
-def _make_table(sides: Sequence[Side]) -> Table:
-    """Return how many tasks of each family each side has."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("family")
-    for side in sides:
-        table.add_column(side.name, justify="right")
-    for family in dict.fromkeys(name for side in sides for name in side.families):
-        table.add_row(family, *(str(side.families[family]) for side in sides))
-    return table
 
 
 app = make_verb(

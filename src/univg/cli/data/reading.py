@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -25,6 +27,7 @@ __all__ = [
     "ReadCommand",
     "Root",
     "print_faults",
+    "print_kinds",
     "write_picture",
 ]
 
@@ -32,6 +35,7 @@ Root = Annotated[Path | None, Parameter(metavar="ROOT")]
 Picture = Annotated[Path, Parameter(metavar="PNG")]
 Folder = Annotated[Path, Parameter(metavar="DIR")]
 Number = Annotated[int, Parameter(alias="-n")]
+MOST_KINDS = 20
 SEED = "The same seed gives the same result."
 
 
@@ -75,6 +79,22 @@ def write_picture(picture: Image.Image | bytes, out: Path) -> None:
         save_picture(Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture, out)
     except (OSError, ValueError) as error:
         raise UnivgError(f"cannot be written ({error})", out, "name a .png file with --out") from error
+
+
+def print_kinds(console: Console, what: str, kinds: Mapping[str, Counter[str]]) -> None:
+    """Print how many of each kind (`what`) each side holds; nothing of one kind, or of more than a screen takes in."""
+    from rich.table import Table
+
+    names = list(dict.fromkeys(name for counts in kinds.values() for name in sorted(counts)))
+    if not 1 < len(names) <= MOST_KINDS:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(what, overflow="fold")
+    for side in kinds:
+        table.add_column(side, justify="right")
+    for name in names:
+        table.add_row(name, *(str(counts[name]) for counts in kinds.values()))
+    console.print(table)
 
 
 def print_faults(book: FaultBook, console: Console) -> None:

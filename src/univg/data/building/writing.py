@@ -165,14 +165,14 @@ def _share_out(plan: BuildPlan) -> dict[str, int]:
 def _divide(
     images: list[DetectionImage], root: ImageRoot, plan: BuildPlan
 ) -> dict[str, list[DetectionImage]]:
-    sides, n_groups = divide_photographs(
+    sides, groups = divide_photographs(
         images, plan.shares, plan.seed, lambda name: digest_file(root.path(name))
     )
     for side, some in sides.items():
         if not some:
             apart = (
-                f"in {n_groups} groups of copies or frames of one video"
-                if n_groups < len(images)
+                f"in {len(groups)} groups of copies or frames of one video"
+                if len(groups) < len(images)
                 else "in all"
             )
             cause = f"too few photographs for {side}"
