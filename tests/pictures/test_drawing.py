@@ -143,7 +143,7 @@ def test_a_contact_sheet_draws_the_target_only() -> None:
         return draw_contact_sheet(
             ((([plain()] * 3), box, target, ["diff", "Which? " * 30, "0" * 64]) for target in targets),
             columns=2,
-        )
+        )[0]
 
     # The coloured pixels of a sheet are those of the box and of the word "target" in anti-aliased letters.
     assert coloured(sheet([None, None])) is None
@@ -154,9 +154,19 @@ def test_a_contact_sheet_draws_the_target_only() -> None:
 
 def test_a_contact_sheet_of_mixed_image_counts() -> None:
     cells = [([plain(50 + n, 70)] * n, None, None, ["family"] * n) for n in (1, 6, 2, 0)]
-    sheet = draw_contact_sheet(cells, columns=3, thumb_px=60)
+    sheet, shown = draw_contact_sheet(cells, columns=3, thumb_px=60)
+    assert shown == 4
     assert 3 * 3 * 60 < sheet.width < 3 * 4 * 60
     assert sheet.height > 3 * 60, "six images stand in two rows"
+
+
+@pytest.mark.parametrize(("n", "images", "words"), [(60, 6, 30), (60, 1, 3), (2, 40, 900)])
+def test_a_contact_sheet_is_no_higher_than_a_viewer_takes(n: int, images: int, words: int) -> None:
+    cell = ([plain()] * images, None, None, ["family", "word " * words])
+    sheet, shown = draw_contact_sheet([cell] * n, columns=3, thumb_px=220, title="a title " * 20, of=2000)
+    row, one = draw_contact_sheet([cell] * min(n, 3), columns=3, thumb_px=220)
+    assert (sheet.height <= 4000 and shown % 3 == 0) or (shown == one == n and row.height > 3700)
+    assert shown == n or sheet.height + row.height > 3800, "no fewer than fit"
 
 
 @given(text=st.text(max_size=300), width=st.integers(1, 400), size=st.integers(8, 40))

@@ -64,7 +64,7 @@ def demonstrate(command: DemoCommand) -> None:
                 box, index = (answer.box_unit, answer.image_index) if answer else (None, None)
                 cells.append((images, box, index, lines))
         title = "the embedded model on the bundled examples: its answer red, the truth green"
-        sheet = save_picture(draw_contact_sheet(cells, 2, 220, title, mark="answer"), out / "all.png")
+        sheet = save_picture(draw_contact_sheet(cells, 2, 220, title, mark="answer")[0], out / "all.png")
     except OSError as error:
         raise unwritable(out, error) from error
     console = results()

@@ -14,7 +14,7 @@ from univg.errors import UnivgError
 from univg.grounding.samples import GroundingSample
 from univg.terminal import progress
 
-__all__ = ["FaultBook", "PublishedFile"]
+__all__ = ["FaultBook", "PublishedFile", "find_default_images"]
 
 SHOWN_OF_EACH = 5
 
@@ -40,6 +40,11 @@ class FaultBook:
 
     def __len__(self) -> int:
         return self.counts.total()
+
+
+def find_default_images(path: Path) -> Path:
+    """Return where the images of a file or folder lie, if nobody says: under the folder, or the one of the file."""
+    return path if path.is_dir() else path.parent
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,22 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from univg.data.published import FaultBook, PublishedFile
+from univg.data.published import FaultBook, PublishedFile, find_default_images
 from univg.data.readers import ImageRoot
 from univg.data.validating import CountTokens, ImageState, sizes_of
 from univg.errors import UnivgError
 from univg.grounding.boxes import area
 from univg.grounding.mentions import decide_image
 from univg.grounding.samples import GroundingSample
-from univg.pictures.drawing import OTHERS, THUMB_PX, SheetCell, draw_box, draw_contact_sheet, fit
+from univg.pictures.drawing import (
+    OTHERS,
+    SHEET_COLUMNS,
+    THUMB_PX,
+    SheetCell,
+    draw_box,
+    draw_contact_sheet,
+    fit,
+)
 from univg.pictures.images import ImageFault, open_picture
 
 __all__ = ["Counts", "count_samples", "count_tokens", "draw_samples", "find_quantile", "list_panels"]
@@ -103,7 +111,7 @@ def draw_samples(
     if not kept:
         asked = f" of the task {', '.join(tasks)}" if tasks else ""
         raise UnivgError(f"no sample{asked}", file.path, "see `univg data stats`")
-    root, missing = ImageRoot(file.images or ".", file.path), []
+    root, missing = ImageRoot(file.images or find_default_images(file.path), file.path), []
     cells: list[SheetCell] = []
     for _, sample in sorted(kept, key=lambda pair: pair[0]):
         try:
@@ -113,7 +121,12 @@ def draw_samples(
     if not cells:
         raise UnivgError(f"none of {len(kept)} samples could be shown: {missing[0]}")
     title = f"{file.path.name} · {len(cells)} of {seen} samples · seed {seed}"
-    return draw_contact_sheet(cells, 2, THUMB_PX, title), missing
+    sheet, shown = draw_contact_sheet(cells, SHEET_COLUMNS, THUMB_PX, title)
+    if shown < len(cells):
+        book.notes.append(
+            f"the sheet shows the first {shown} of the {len(cells)} chosen: more would be too high"
+        )
+    return sheet, missing
 
 
 def _draw_cell(root: ImageRoot, sample: GroundingSample) -> SheetCell:

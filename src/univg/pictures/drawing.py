@@ -32,6 +32,9 @@ HAIRLINE: Colour = (222, 222, 226)
 WHITE: Colour = (255, 255, 255)
 
 SHEET_CELLS = 60  # more samples than anybody looks at would only make a file that no viewer opens
+SHEET_PX = 4000
+"""The highest contact sheet, but for a first row that is higher."""
+SHEET_COLUMNS = 3
 THUMB_PX = 220
 _SHEET_ROW = 3  # wider cells would be mostly empty: few samples have more images
 
@@ -115,14 +118,16 @@ def draw_contact_sheet(
     thumb_px: int = 200,
     title: str | None = None,
     mark: str = "target",
-) -> Image.Image:
-    """Draw a sheet for checking data by eye.
+    of: int | None = None,
+) -> tuple[Image.Image, int]:
+    """Draw a sheet for checking data by eye, as many rows as fit; return it and how many of the cells it shows.
 
     Each cell is `(images, box_unit, target_index, lines)`: the images of a sample, three in a row, with the
     box drawn on the target (none where `box_unit` or `target_index` is None), which is called `mark`, and the
-    `lines` wrapped below, of which the first stands out.
+    `lines` wrapped below, of which the first stands out. The title says how many are shown, if fewer than `of`
+    (default: than there are cells).
     """
-    gutter = max(10, thumb_px // 12)
+    gutter, title_size = max(10, thumb_px // 12), max(16, thumb_px // 9)
     gap = max(4, gutter // 3)
     # Thumbnails first: full-size images of a stream of samples need not stay in memory.
     small = [
@@ -136,13 +141,20 @@ def draw_contact_sheet(
     width = min(max(most, 2), _SHEET_ROW) * (thumb_px + 2 + gap)
     tiles = [_draw_cell(cell, width, gap, thumb_px, mark) for cell in small]
     rows: list[Image.Image] = []
+    shown, left = 0, SHEET_PX - 2 * gutter - 4 * title_size
     for i in range(0, len(tiles), columns):
+        row = beside(tiles[i : i + columns], gutter)
+        left -= row.height + 2 * gutter + 1
+        if rows and left < 0:
+            break
         if rows:
             rows.append(Image.new("RGB", ((width + gutter) * columns - gutter, 1), HAIRLINE))
-        rows.append(beside(tiles[i : i + columns], gutter))
+        rows.append(row)
+        shown += len(tiles[i : i + columns])
     if title:
-        rows.insert(0, draw_text([title], rows[0].width, max(16, thumb_px // 9), INK))
-    return padded(stack(rows, gap=gutter), gutter)
+        title = title if shown == (of or len(tiles)) else f"{title} · the first {shown} shown"
+        rows.insert(0, draw_text([title], rows[0].width, title_size, INK))
+    return padded(stack(rows, gap=gutter), gutter), shown
 
 
 def save_picture(image: Image.Image, path: str | os.PathLike[str], **options: object) -> Path:

@@ -15,7 +15,15 @@ from pathlib import Path
 from univg.errors import UnivgError
 from univg.files import check_writable, unwritable
 from univg.grounding.samples import GroundingSample, write_jsonl
-from univg.pictures.drawing import SHEET_CELLS, THUMB_PX, SheetCell, draw_contact_sheet, fit, save_picture
+from univg.pictures.drawing import (
+    SHEET_CELLS,
+    SHEET_COLUMNS,
+    THUMB_PX,
+    SheetCell,
+    draw_contact_sheet,
+    fit,
+    save_picture,
+)
 from univg.terminal import progress
 from univg.world import DEFAULT_DIFFICULTY, FAMILIES, SOURCE, Split, WorldSample, stream
 
@@ -54,9 +62,8 @@ def write_world(
             shown = bar.track(samples, total=n, description="world")
             written = write_jsonl(out / SAMPLES, _save_images(shown, out, cells))
         title = f"{written} samples · {split} · seed {seed} · difficulty {difficulty:g}"
-        if written > len(cells):
-            title += f" · the first {len(cells)} shown"
-        save_picture(draw_contact_sheet(cells, 2, THUMB_PX, title), out / SHEET)
+        sheet, _ = draw_contact_sheet(cells, SHEET_COLUMNS, THUMB_PX, title, of=written)
+        save_picture(sheet, out / SHEET)
     except OSError as error:
         raise unwritable(out, error) from error
     return written

@@ -169,7 +169,7 @@ def test_regions_of_a_kind_that_is_not_known_are_told(
     path = put(task(region(), region(kind="magicwand", id="r2"), region(kind="textarea")))
     samples, faults, notes = every(path, images=picture("a.jpg").parent)
     assert [sample.boxes for sample in samples] == [(UNIT,)] and not faults
-    assert notes == ["regions of a kind that is not known are passed over: magicwand"]
+    assert notes == ["1 region(s) of a kind that is not known are passed over: magicwand"]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_points_are_told(
     assert (
         samples == []
         and faults == []
-        and notes == ["regions that have no box are passed over: keypointlabels"]
+        and notes == ["1 region(s) that have no box are passed over: keypointlabels"]
     )
 
 
@@ -252,7 +252,9 @@ def test_whose_answer_counts(
     samples, faults, notes = every(put(task(annotations=answers)), images=picture("a.jpg").parent)
     assert [sample.source.partition("@")[2] for sample in samples] == ([seen] if seen else [])
     assert [fault.kind for fault in faults] == ([] if seen else ["several_answers"])
-    assert any("skipped" in note for note in notes) == any(one["was_cancelled"] for one in answers)
+    assert any("1 answer(s) that were skipped" in note for note in notes) == any(
+        one["was_cancelled"] for one in answers
+    )
 
 
 def test_completions_of_old_exports(
@@ -271,7 +273,9 @@ def test_predictions_are_no_annotations(
     both = put(task(region(), predictions=[answer(OTHER)]), guessed)
     samples, faults, notes = every(both, images=root)
     assert [sample.source for sample in samples] == ["label_studio#1@cat"] and faults == []
-    assert notes == ["tasks that hold only a model's predictions are passed over: nobody has annotated them"]
+    assert notes == [
+        "1 task(s) that hold only a model's predictions are passed over: nobody has annotated them"
+    ]
     samples, _, notes = every(put({"data": {"image": "a.jpg"}, "predictions": [answer(OTHER)]}), images=root)
     assert len(samples) == 1 and notes == [
         "no task is annotated: the boxes are a model's predictions, which nobody has checked"

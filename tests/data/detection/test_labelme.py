@@ -135,7 +135,9 @@ def test_what_has_no_box_is_told(
     picture("a.jpg")
     samples, faults, notes = every(folder, images=folder)
     assert samples == [] and faults == []
-    assert notes == ["shapes that have no box are passed over: line, linestrip, point"]
+    assert notes == [
+        f"1 shape(s) that have no box are passed over: {kind}" for kind in ("point", "line", "linestrip")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,9 @@ def test_parts_of_one_object(
     samples, faults, notes = every(folder, images=folder)
     assert (samples[0].source, samples[0].boxes[0]) == ("labelme#a@cat", UNIT)
     assert [len(sample.boxes) for sample in samples] == [2, 1] and faults == []
-    assert notes == ["shapes with one label and one group_id are parts of one object: taken together"]
+    assert notes == [
+        "1 shape(s) with the label and group_id of another are parts of its object: taken together"
+    ]
 
 
 # --- which picture ---

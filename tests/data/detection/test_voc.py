@@ -182,6 +182,18 @@ def test_other_xml_is_not_taken_for_this(every: Callable[..., Everything], tmp_p
     assert samples == [] and "no Pascal VOC file: it begins with <note>" in fault.cause
 
 
+@pytest.mark.parametrize("kept", [0, 1, 12, 13, 60, 200, -1])
+def test_a_file_that_was_cut_off(
+    kept: int, xml: Callable[..., Path], every: Callable[..., Everything]
+) -> None:
+    """Told in the manual as: an XML file that is empty or cut off."""
+    path = xml("a", "a.jpg")
+    (path / "Annotations" / "a.xml" if path.is_dir() else path).write_bytes(path.read_bytes()[:kept])
+    samples, (fault,), _ = every(path)
+    assert samples == [] and (fault.kind, fault.fix) == ("bad_field", "copy or export it again")
+    assert "is empty, or cut off in its middle" in fault.cause
+
+
 @pytest.mark.parametrize("encoding", ["gbk", "gb2312", "big5", "utf-8", "utf-16", "iso-8859-1"])
 def test_the_encoding_that_a_file_says_of_itself(
     encoding: str, xml: Callable[..., Path], every: Callable[..., Everything]

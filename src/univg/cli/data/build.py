@@ -20,7 +20,9 @@ class BuildCommand(Command):
         description="A COCO file, a VOC or YOLO folder, a table of boxes (CSV)."
     )
     out: Folder = Field(description="Folder to write.")
-    images: Root = Field(default=None, description="The folder the images lie under.")
+    images: Root = Field(
+        default=None, description="The folder the images lie under (default: FILE, or its folder)."
+    )
     n: Number = Field(default=100, ge=1, description="How many tasks, of all sides together.")
     test: float = Field(
         default=0, ge=0, lt=1, description="Share of the photographs, and of the tasks, to test on."

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 from pydantic import Field
 
-from univg.cli.data.reading import SEED, Number, Picture, ReadCommand, print_faults, write_picture
-from univg.cli.verbs import Parameter, make_verb
+from univg.cli.data.reading import SEED, Number, Picture, ReadCommand, Root, print_faults, write_picture
+from univg.cli.verbs import make_verb
 
 
 class ShowCommand(ReadCommand):
     """What `univg data show` takes."""
 
-    images: Annotated[Path, Parameter(metavar="ROOT")] = Field(description="The folder the images lie under.")
+    images: Root = Field(
+        default=None, description="The folder the images lie under (default: FILE, or its folder)."
+    )
     out: Picture = Field(default=Path("contact-sheet.png"), description="The picture to write.")
     n: Number = Field(default=24, ge=1, le=60, description="How many samples.")
     seed: int = Field(default=0, description=SEED)
@@ -36,7 +37,7 @@ def show(command: ShowCommand) -> int:
         console.print(f"not shown: {line}")
     console.print(f"to look at  {command.out}")
     print_faults(book, console)
-    return int(bool(missing))
+    return int(bool(missing) or bool(book.left_out))
 
 
 app = make_verb("data show", ShowCommand, show)

@@ -23,12 +23,20 @@ from pathlib import Path, PurePosixPath
 from univg.data.building.build import TASK_FAMILIES, BuiltTask, Crop, Shortfall, build
 from univg.data.detection import DETECTION, DetectionImage
 from univg.data.dividing import divide_photographs
-from univg.data.published import FaultBook
+from univg.data.published import FaultBook, find_default_images
 from univg.data.readers import ImageRoot, Source, detect
 from univg.errors import UnivgError
 from univg.files import check_writable, digest_file, replacing, unwritable
 from univg.grounding.samples import GroundingSample, write_jsonl
-from univg.pictures.drawing import SHEET_CELLS, THUMB_PX, SheetCell, draw_contact_sheet, fit, save_picture
+from univg.pictures.drawing import (
+    SHEET_CELLS,
+    SHEET_COLUMNS,
+    THUMB_PX,
+    SheetCell,
+    draw_contact_sheet,
+    fit,
+    save_picture,
+)
 from univg.pictures.images import open_picture
 from univg.terminal import progress
 
@@ -86,7 +94,7 @@ def write_tasks(file: Path, images: Path | None, out: Path, plan: BuildPlan, boo
     category, photographs that cannot be divided, and if `out` holds tasks already.
     """
     names_of = _check(file, images, out, plan)
-    root = ImageRoot(images or (file if file.is_dir() else file.parent))
+    root = ImageRoot(images or find_default_images(file))
     source = Source(file, root, book.add, book.notes.append)
     found = _rename(_choose_reader(file, plan.format)(source), names_of)
     if plan.ordered:
@@ -201,8 +209,9 @@ def _write_side(
         samples = _write_pictures(shown, root, out, label, plan.link, placed, cells)
         written = write_jsonl(side.file, _count(samples, side.families))
     if cells:
-        title = f"{written} tasks from {of} · seed {label} · the first {len(cells)} shown"
-        save_picture(draw_contact_sheet(cells, 2, THUMB_PX, title), side.sheet)
+        title = f"{written} tasks from {of} · seed {label}"
+        sheet, _ = draw_contact_sheet(cells, SHEET_COLUMNS, THUMB_PX, title, of=written)
+        save_picture(sheet, side.sheet)
 
 
 def _count(samples: Iterable[GroundingSample], families: Counter[str]) -> Iterator[GroundingSample]:

@@ -214,7 +214,7 @@ def _read_bbox(source: Source, annotation: Mapping[str, Any]) -> Box:
     found = _find_extent(annotation.get("segmentation"))
     if found is None:
         raise Unusable("bad_box", f"'bbox' is {shorten(bbox)}, not x y w h, and there is no segmentation")
-    source.note("objects without a box, but with a segmentation, are given its extent")
+    source.count("object(s) without a box, but with a segmentation, are given its extent")
     return to_sides(found)
 
 

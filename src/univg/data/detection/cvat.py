@@ -161,7 +161,7 @@ class _File:
         if shape.tag not in _BOXED:
             raise Unusable("bad_field", f"<{shape.tag}> is no shape that is known")
         if read_flag(shape.get("outside"), "outside"):
-            self.source.note("boxes marked outside are passed over: their object is not in that image")
+            self.source.count("box(es) marked outside are passed over: their object is not in that image")
             return None
         category = (label or "").strip()
         if not category:
@@ -175,7 +175,7 @@ def _read_extent(source: Source, shape: ElementTree.Element) -> Box:
     fields: Mapping[str, Any] = dict(shape.attrib)
     degrees = read_rotation(fields)
     if degrees % 360:
-        source.note("turned shapes are given the extent of what is turned")
+        source.count("turned shape(s) are given the extent of what is turned")
     if shape.tag == "polygon":
         return polygon_extent(fields.get("points") or "")
     if shape.tag == "ellipse":

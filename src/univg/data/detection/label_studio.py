@@ -128,7 +128,7 @@ def _read_task(source: Source, row: Mapping[str, Any], record: str) -> _Task:
         if read_flag(answer.get("was_cancelled"), "was_cancelled") or read_flag(
             answer.get("skipped"), "skipped"
         ):
-            source.note("answers that were skipped (was_cancelled) are passed over")
+            source.count("answer(s) that were skipped (was_cancelled) are passed over")
             continue
         regions = get_list(answer, "result")
         task.answers.append(regions)
@@ -191,11 +191,11 @@ def _choose_answer(source: Source, task: _Task) -> Iterator[list[Region]]:
     """Yield the regions that count; none, and say why, if nobody annotated the task or people differ."""
     if not task.answers:
         if task.guesses:
-            source.note(
-                "tasks that hold only a model's predictions are passed over: nobody has annotated them"
+            source.count(
+                "task(s) that hold only a model's predictions are passed over: nobody has annotated them"
             )
         else:
-            source.note("tasks that nobody has annotated are passed over")
+            source.count("task(s) that nobody has annotated are passed over")
         return
     with source.reporting(task.record):
         yield _agree(task.true or task.answers, "annotations", "mark one as ground truth in Label Studio")

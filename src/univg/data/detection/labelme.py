@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -117,19 +116,20 @@ def _normalize(parts: tuple[str, ...]) -> list[str]:
 def _list_boxes(source: Source, row: Mapping[str, Any], record: str) -> list[ListedBox]:
     boxes: list[ListedBox] = []
     parts: dict[tuple[str, str], ListedBox] = {}
-    no_box: Counter[str] = Counter()
     for i, shape in enumerate(get_list(row, "shapes")):
         part = f"{record}@{i}"
         with source.reporting(part):
             if not isinstance(shape, Mapping):
                 raise Unusable("bad_field", f"the shape {shorten(shape)} is no object")
             if shape.get("shape_type") in _NO_BOX:
-                no_box[str(shape["shape_type"])] += 1
+                source.count(f"shape(s) that have no box are passed over: {shape['shape_type']}")
                 continue
             box = _list_box(source, shape, part)
             key = (box.category, str(shape.get("group_id")))
             if shape.get("group_id") is not None and key in parts:
-                source.note("shapes with one label and one group_id are parts of one object: taken together")
+                source.count(
+                    "shape(s) with the label and group_id of another are parts of its object: taken together"
+                )
                 whole = parts[key]
                 whole.numbers, whole.passed_over = (
                     union([whole.numbers, box.numbers]),
@@ -138,8 +138,6 @@ def _list_boxes(source: Source, row: Mapping[str, Any], record: str) -> list[Lis
                 continue
             parts[key] = box
             boxes.append(box)
-    if no_box:
-        source.note(f"shapes that have no box are passed over: {', '.join(sorted(no_box))}")
     return boxes
 
 
@@ -171,7 +169,7 @@ def _read_extent(source: Source, shape: Mapping[str, Any]) -> Box:
         return extent(points)
     if kind in _OUTLINES and len(points) >= 3:
         if kind == "rotation":
-            source.note("turned rectangles are given their extent")
+            source.count("turned rectangle(s) are given their extent")
         return extent(points)
     known = kind in (*_CORNERS, *_OUTLINES)
     raise Unusable("bad_box", f"a {kind} of {len(points)} points" + ("" if known else " is of no known kind"))

@@ -166,7 +166,7 @@ def _place(source: Source, listed: list[ListedImage]) -> list[_Placed]:
             if image.path is not None:
                 source.check_frame(image.path, image.name, image.listed.stated_wh)
             sure.append(image)
-    source.tell_rotated()
+    source.tell_counted()
     return sure
 
 

@@ -101,11 +101,11 @@ def has_place(source: Source, region: Region, shaped: set[str]) -> bool:
     if kind.startswith("video") or "sequence" in value:
         raise Unusable("no_box", "an object in a video", "extract the frames, and annotate them as images")
     if kind.startswith(("keypoint", "vector")):
-        source.note(f"regions that have no box are passed over: {kind}")
+        source.count(f"region(s) that have no box are passed over: {kind}")
         return False
     placed = "x" in value or "points" in value
     if placed and not kind.startswith((*_SHAPES, "labels", *_ABOUT)):
-        source.note(f"regions of a kind that is not known are passed over: {kind}")
+        source.count(f"region(s) of a kind that is not known are passed over: {kind}")
     return kind.startswith(_SHAPES) or (kind == "labels" and placed)
 
 
@@ -141,5 +141,5 @@ def _find_pixels(source: Source, size: SizeWH | None, degrees: float) -> tuple[f
     if size is None:
         cause = "a region that is turned, of an image whose original_width and original_height are not stated"
         raise Unusable("missing_field", cause)
-    source.note("turned regions are given the extent of what is turned")
+    source.count("turned region(s) are given the extent of what is turned")
     return size[0] / 100, size[1] / 100

@@ -11,6 +11,12 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.parsers.expat.errors import (
+    XML_ERROR_NO_ELEMENTS,
+    XML_ERROR_PARTIAL_CHAR,
+    XML_ERROR_UNCLOSED_TOKEN,
+    codes,
+)
 
 from univg.data.detection.beside import PictureSearch
 from univg.data.detection.images import DetectionImage
@@ -26,6 +32,7 @@ __all__ = ["read_voc_images"]
 
 _FLAGS = ("difficult", "ignore")
 _ENCODING = re.compile(rb"""<\?xml[^>]*?encoding=["']([\w.-]+)["'][^>]*>""")
+_CUT = {codes[said] for said in (XML_ERROR_NO_ELEMENTS, XML_ERROR_UNCLOSED_TOKEN, XML_ERROR_PARTIAL_CHAR)}
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -49,6 +56,9 @@ def _list_image(search: PictureSearch, file: Path) -> ListedImage:
     try:
         root = _parse(file.read_bytes())
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+        if getattr(error, "code", None) in _CUT:
+            cause = f"{file.name} is empty, or cut off in its middle ({error})"
+            raise Unusable("bad_field", cause, "copy or export it again") from None
         raise Unusable("bad_field", f"{file.name} is no XML ({error})", "write it again, as UTF-8") from None
     if root.tag.lower() != "annotation":
         raise Unusable("bad_field", f"{file.name} is no Pascal VOC file: it begins with <{root.tag}>")

@@ -7,6 +7,7 @@ record by the source's own id, says what is wrong and what to do, and goes to th
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class Source:
     on_fault: OnFault | None = None
     on_note: Callable[[str], None] | None = None
     _said: set[str] = field(default_factory=set, repr=False, compare=False)
+    _counted: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
     _rotated: set[Path] = field(default_factory=set, repr=False, compare=False)
     on_stored: list[str] = field(default_factory=list, repr=False, compare=False)
     """Pictures whose boxes were drawn on the stored frame, not on the one shown, as the file's own sizes prove."""
@@ -68,6 +70,10 @@ class Source:
         if self.on_note is not None and said not in self._said:
             self._said.add(said)
             self.on_note(text)
+
+    def count(self, text: str) -> None:
+        """Count what is the same of many things, such as "shape(s) are left out": said at the end, with the number."""
+        self._counted[text] += 1
 
     def read_size(self, image: str, stated_wh: tuple[Any, Any] = (None, None)) -> SizeWH:
         """Return width and height of an image that boxes in pixels are measured on, or raise `Unusable`.
@@ -110,8 +116,11 @@ class Source:
         if self.on_stored and stored.orientation != 1 and not proven:
             raise _refuse_stored(name, stored, f", as {self.on_stored[0]}'s were")
 
-    def tell_rotated(self) -> None:
-        """Note how many of the pictures measured so far are stored rotated: their boxes may be meant otherwise."""
+    def tell_counted(self) -> None:
+        """Note what was counted, and how many pictures are stored rotated: their boxes may be meant otherwise."""
+        for text, number in self._counted.items():
+            self.note(f"{number} {text}")
+        self._counted.clear()
         if self._rotated:
             first = min(self._rotated).name
             self.note(
@@ -175,7 +184,7 @@ def make_samples(
                 part_record = f"{record}@{name}" if name else record
                 with source.reporting(part_record):
                     yield from convert(part, part_record)
-    source.tell_rotated()
+    source.tell_counted()
 
 
 def _find_id(row: Any, id_fields: tuple[str, ...], position: str) -> str:
