@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -63,6 +63,10 @@ class PublishedFile:
         if not path.exists():
             raise UnivgError("no such file", path, "check the path")
         return cls(path, format or detect(path), images)
+
+    def with_images(self) -> PublishedFile:
+        """Return the same with the images where they lie if nobody said so."""
+        return replace(self, images=self.images or find_default_images(self.path))
 
     def read(self, book: FaultBook | None = None, doing: str = "reading") -> Iterator[GroundingSample]:
         """Yield the samples from the first on, with a count on stderr; faults and notes go to `book`.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from univg.data.published import FaultBook, PublishedFile, find_default_images
+from univg.data.published import FaultBook, PublishedFile
 from univg.data.readers import ImageRoot
 from univg.data.validating import CountTokens, ImageState, sizes_of
 from univg.errors import UnivgError
@@ -110,8 +110,10 @@ def draw_samples(
             kept[place] = (seen, sample)
     if not kept:
         asked = f" of the task {', '.join(tasks)}" if tasks else ""
-        raise UnivgError(f"no sample{asked}", file.path, "see `univg data stats`")
-    root, missing = ImageRoot(file.images or find_default_images(file.path), file.path), []
+        first = next((fault.cause for faults in book.first.values() for fault in faults), None)
+        why = f" ({first})" if first else ""
+        raise UnivgError(f"no sample{asked}{why}", file.path, "see `univg data validate`")
+    root, missing = ImageRoot(file.images or ".", file.path), []
     cells: list[SheetCell] = []
     for _, sample in sorted(kept, key=lambda pair: pair[0]):
         try:

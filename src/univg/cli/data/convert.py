@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from univg.cli.data.reading import ReadCommand, print_faults
+from univg.cli.data.reading import ReadCommand, print_faults, say_replaced
 from univg.cli.verbs import Parameter, make_verb
 from univg.errors import UnivgError
 
@@ -64,6 +64,7 @@ def convert(command: ConvertCommand) -> int:
         raise UnivgError(cause, "--embed-images", "leave it out")
     if command.category is not None and not command.category.strip():
         raise UnivgError("a category has a name", "--category", "name what is boxed, or leave it out")
+    replaced = say_replaced(out)
     book, root = FaultBook(), None if command.images is None else ImageRoot(command.images, command.file)
     samples = command.open().read(book, "converting")
     how = Export(
@@ -75,7 +76,7 @@ def convert(command: ConvertCommand) -> int:
     except OSError as error:
         raise unwritable(out, error) from error
     console = results()
-    console.print(f"{written} samples  {out}")
+    console.print(f"{written} samples  {out}{replaced}")
     if to == "llamafactory":
         console.print(f"entry       {out.with_name('dataset_info.json')} (dataset: {out.stem})")
     print_faults(book, console)

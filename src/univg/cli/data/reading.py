@@ -28,6 +28,7 @@ __all__ = [
     "Root",
     "print_faults",
     "print_kinds",
+    "say_replaced",
     "write_picture",
 ]
 
@@ -51,9 +52,12 @@ class ReadCommand(Command):
     )
 
     def open(self) -> PublishedFile:
-        """Open the file; UnivgError if there is none, or none of a known format."""
+        """Open the file; UnivgError if there is none, or none of a known format, or if --out would replace it."""
         from univg.data.published import PublishedFile
 
+        out = getattr(self, "out", None)
+        if out is not None and out.exists() and self.file.exists() and out.samefile(self.file):
+            raise UnivgError("this is what is read", f"--out {out}", "name another --out")
         return PublishedFile.open(self.file, self.format, self.images)
 
 
@@ -79,6 +83,11 @@ def write_picture(picture: Image.Image | bytes, out: Path) -> None:
         save_picture(Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture, out)
     except (OSError, ValueError) as error:
         raise UnivgError(f"cannot be written ({error})", out, "name a .png file with --out") from error
+
+
+def say_replaced(out: Path | None) -> str:
+    """Return what to say behind the name of a file that will be written: that it replaces another, or nothing."""
+    return " (replaced)" if out is not None and out.is_file() else ""
 
 
 def print_kinds(console: Console, what: str, kinds: Mapping[str, Counter[str]]) -> None:

@@ -6,7 +6,16 @@ from pathlib import Path
 
 from pydantic import Field
 
-from univg.cli.data.reading import SEED, Number, Picture, ReadCommand, Root, print_faults, write_picture
+from univg.cli.data.reading import (
+    SEED,
+    Number,
+    Picture,
+    ReadCommand,
+    Root,
+    print_faults,
+    say_replaced,
+    write_picture,
+)
 from univg.cli.verbs import make_verb
 
 
@@ -30,12 +39,12 @@ def show(command: ShowCommand) -> int:
     from univg.data.viewing import draw_samples
     from univg.terminal import results
 
-    book, console = FaultBook(), results()
-    sheet, missing = draw_samples(command.open(), command.n, command.seed, command.task, book)
+    book, console, replaced = FaultBook(), results(), say_replaced(command.out)
+    sheet, missing = draw_samples(command.open().with_images(), command.n, command.seed, command.task, book)
     write_picture(sheet, command.out)
     for line in missing[:5]:
         console.print(f"not shown: {line}")
-    console.print(f"to look at  {command.out}")
+    console.print(f"to look at  {command.out}{replaced}")
     print_faults(book, console)
     return int(bool(missing) or bool(book.left_out))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pydantic import Field
 
 from univg.cli.data.reading import SEED, Folder, ReadCommand, print_faults, print_kinds
@@ -36,8 +34,8 @@ def split(command: SplitCommand) -> int:
 
     book, console, opened = FaultBook(), results(), command.open()
     photographs = opened.format in DETECTION
-    if photographs:
-        opened = replace(opened, images=opened.images or (opened.path if opened.path.is_dir() else None))
+    if photographs and opened.path.is_dir():
+        opened = opened.with_images()
     found, files = write_split(opened, command.out, command.test, command.seed, book)
     for side, file in files.items():
         console.print(f"{found.sizes[side]} {'photographs' if photographs else 'samples'}  {file}")

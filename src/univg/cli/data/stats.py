@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from univg.cli.data.reading import MeasureCommand, Picture, print_faults, write_picture
+from univg.cli.data.reading import MeasureCommand, Picture, print_faults, say_replaced, write_picture
 from univg.cli.verbs import make_verb
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def count(command: StatsCommand) -> int:
     from univg.terminal import results
 
     opened, book, console = command.open(), FaultBook(), results()
+    replaced = say_replaced(command.out)
     counts, tokens = count_samples(opened, book), []
     if command.images is not None:
         counter = make_counter(command.min_pixels, command.max_pixels, command.tokenizer)
@@ -50,7 +51,7 @@ def count(command: StatsCommand) -> int:
     if command.out is not None:
         title = f"{command.file.name} · {total} samples"
         write_picture(draw_bars(title, list_panels(counts, tokens, command.max_pixels)), command.out)
-        console.print(f"picture  {command.out}")
+        console.print(f"picture  {command.out}{replaced}")
     return int(bool(book.left_out))
 
 

@@ -9,7 +9,7 @@ from typing import IO, Annotated
 
 from pydantic import Field
 
-from univg.cli.data.reading import MeasureCommand, print_faults
+from univg.cli.data.reading import MeasureCommand, print_faults, say_replaced
 from univg.cli.verbs import Parameter, make_verb
 from univg.errors import UnivgError
 
@@ -34,7 +34,7 @@ def validate(command: ValidateCommand) -> int:
     from univg.data.validating import check_images, check_prompts, check_samples
     from univg.terminal import results
 
-    opened = command.open()
+    opened, replaced = command.open(), say_replaced(command.out)
     with _open_list(command.out) as file:
         book = FaultBook(file)
         count, images = check_samples(opened, book)
@@ -52,7 +52,7 @@ def validate(command: ValidateCommand) -> int:
     if not count:
         console.print("no sample is left: nothing of this file can be taught or asked")
     if command.out is not None:
-        console.print(f"all faults, one a line: {command.out}")
+        console.print(f"all faults, one a line: {command.out}{replaced}")
     return int(bool(book) or not count)
 
 
