@@ -70,7 +70,8 @@ def test_a_piece_goes_with_the_picture_it_is_of() -> None:
 
 def test_samples_that_hang_together_cannot_be_split() -> None:
     with pytest.raises(
-        UnivgError, match=r"holds 10: ask for a larger share, or .* univg data build --test 0\.3"
+        UnivgError,
+        match=r"no split without a shared picture: .* holds 10: ask for a larger share, or .* univg data build --test 0\.3",
     ):
         split_by_image([asked("a", str(i)) for i in range(10)], 0.3)
 

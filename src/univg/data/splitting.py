@@ -25,6 +25,7 @@ from univg.errors import UnivgError
 from univg.files import check_writable, digest_file, unwritable, write_whole
 from univg.grounding.boxes import unit_to_px
 from univg.grounding.samples import GroundingSample, write_jsonl
+from univg.terminal import progress
 
 __all__ = ["ImageSplit", "Split", "split_by_image", "write_split"]
 
@@ -173,7 +174,9 @@ def _write_photographs(
     images = DETECTION[file.format](Source(file.path, root, book.add, book.notes.append))
     shares = {"train": 1 - share, "test": share}
     identify = str if root is None else _identify_by_content(root)
-    sides, groups = divide_photographs(images, shares, seed, identify)
+    with progress() as bar:
+        compared = bar.track(images, description="comparing")
+        sides, groups = divide_photographs(compared, shares, seed, identify)
     sizes = {side: len(some) for side, some in sides.items()}
     kinds = {
         side: Counter(name for one in some for name in {i.category for i in one.instances})
@@ -182,7 +185,7 @@ def _write_photographs(
     largest = max((group.size for group in groups), default=0)
     _refuse_empty(sizes, share, largest, "copies, or frames of one video,", "bring more photographs")
     files = {side: out / f"{side}.json" for side in SIDES}
-    number_of = {image.record: number for number, image in enumerate(images, start=1)}
+    number_of = {image.name: number for number, image in enumerate(images, start=1)}
     categories = sorted({instance.category for image in images for instance in image.instances})
     out.mkdir(parents=True, exist_ok=True)
     for side, path in files.items():
@@ -200,18 +203,18 @@ def _make_coco(
     entries: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image in images:
-        number, (width, height) = number_of[image.record], image.size_wh
+        number, (width, height) = number_of[image.name], image.size_wh
         name = image.name if root is None else root.relative(root.path(image.name))
         entry = {"id": number, "file_name": name, "width": width, "height": height}
         if image.video is not None:
             entry.update(video_id=videos.setdefault(image.video, len(videos) + 1), frame_id=image.frame)
         entries.append(entry)
-        for part, instance in enumerate(image.instances):
+        for instance in image.instances:
             x1, y1, x2, y2 = unit_to_px(instance.box, image.size_wh)
             track = {} if instance.track is None else {"track_id": instance.track}
             annotations.append(
                 {
-                    "id": number * 10_000 + part,
+                    "id": len(annotations) + 1,
                     "image_id": number,
                     "category_id": categories.index(instance.category) + 1,
                     "bbox": [x1, y1, x2 - x1, y2 - y1],

@@ -173,19 +173,19 @@ def _share_out(plan: BuildPlan) -> dict[str, int]:
 def _divide(
     images: list[DetectionImage], root: ImageRoot, plan: BuildPlan
 ) -> dict[str, list[DetectionImage]]:
-    sides, groups = divide_photographs(
-        images, plan.shares, plan.seed, lambda name: digest_file(root.path(name))
-    )
+    with progress() as bar:
+        compared = bar.track(images, description="comparing")
+        sides, groups = divide_photographs(
+            compared, plan.shares, plan.seed, lambda name: digest_file(root.path(name))
+        )
     for side, some in sides.items():
         if not some:
-            apart = (
-                f"in {len(groups)} groups of copies or frames of one video"
-                if len(groups) < len(images)
-                else "in all"
+            joined = f" in {len(groups)} groups of copies or frames of one video" * (
+                len(groups) < len(images)
             )
-            cause = f"too few photographs for {side}"
-            place = f"{len(images)} photographs {apart}, and a share of {plan.shares[side]:.3g}"
-            raise UnivgError(cause, place, "ask for a larger share, or bring more photographs")
+            place = f"{len(images)} photographs{joined}, and a share of {plan.shares[side]:.3g}"
+            remedy = "ask for a larger share, or bring more photographs"
+            raise UnivgError(f"too few photographs for {side}", place, remedy)
     return sides
 
 
