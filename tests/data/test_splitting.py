@@ -69,10 +69,8 @@ def test_a_piece_goes_with_the_picture_it_is_of() -> None:
 
 
 def test_samples_that_hang_together_cannot_be_split() -> None:
-    with pytest.raises(
-        UnivgError,
-        match=r"no split without a shared picture: .* holds 10: ask for a larger share, or .* univg data build --test 0\.3",
-    ):
+    told = r"no split without a shared picture: .* holds 10: .* a larger share, or .* univg data build --test 0\.3"
+    with pytest.raises(UnivgError, match=told):
         split_by_image([asked("a", str(i)) for i in range(10)], 0.3)
 
 
