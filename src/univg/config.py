@@ -11,7 +11,6 @@ one line that says which value, where it was written, and what would have been r
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, to_jsonable_python
 
-from univg.errors import UnivgError
+from univg.errors import UnivgError, suggest
 from univg.files import write_whole
 
 __all__ = [
@@ -117,7 +116,7 @@ def find_config(source: str | Path) -> Path:
     presets = {file.stem: file for folder in _list_preset_folders() for file in sorted(folder.glob("*.yaml"))}
     if path.name in presets:
         return presets[path.name]
-    raise ConfigError(f"no preset named {path.name!r}; {_suggest(path.name, list(presets))}")
+    raise ConfigError(f"no preset named {path.name!r}; {suggest(path.name, list(presets))}")
 
 
 def _list_preset_folders() -> Iterator[Path]:
@@ -335,7 +334,7 @@ def _explain(cls: type[BaseModel], tree: Tree, keys: Keys, fault: Any, why: str)
     """Write what pydantic says of the value at `keys` as one line."""
     name, place = _join_keys(keys), tree.find_origin(keys)
     if fault["type"] == "extra_forbidden":
-        return f"{place}: unknown key {name!r}; {_suggest(name, _list_keys(cls))}"
+        return f"{place}: unknown key {name!r}; {suggest(name, _list_keys(cls))}"
     if fault["type"] == "missing":
         return f"{place}: {name!r} has no default and must be given"
     if not keys or (len(keys) == 1 and place.startswith("-")):  # a flag, which says its name and value
@@ -388,11 +387,3 @@ def _list_keys_below(annotation: Any, prefix: str) -> list[str]:
         return _list_keys(annotation, prefix)
     in_list = "0." if getattr(annotation, "__origin__", None) in (list, tuple) else ""
     return [key for argument in get_args(annotation) for key in _list_keys_below(argument, prefix + in_list)]
-
-
-def _suggest(name: str, known: list[str]) -> str:
-    """Suggest the nearest of `known`: one with the same last part wherever it is, else the most alike, else all."""
-    last = name.rpartition(".")[2]
-    near = [key for key in known if key.rpartition(".")[2] == last]
-    near = near or difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(last, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["UnivgError", "one_line"]
+import difflib
+from collections.abc import Sequence
+
+__all__ = ["UnivgError", "one_line", "suggest"]
 
 
 class UnivgError(Exception):
@@ -36,3 +39,15 @@ def one_line(text: object) -> str:
     'a\\nb.png'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """Suggest the nearest of `known`: one with the same last part wherever it is, else the most alike, else all.
+
+    >>> suggest("regoin", ["diff", "region"]), suggest("x", ["diff", "region"])
+    ("did you mean 'region'?", 'known: diff, region')
+    """
+    last = name.rpartition(".")[2]
+    near = [key for key in known if key.rpartition(".")[2] == last]
+    near = near or difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(last, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"

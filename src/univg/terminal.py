@@ -7,15 +7,20 @@ the first one speaks.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
 
-__all__ = ["is_first_process", "notes", "progress", "results", "waiting"]
+__all__ = ["is_first_process", "notes", "print_rich_table", "progress", "results", "waiting"]
+
+_ENDLESS = 10_000
+"""The width where no terminal is, which has none: more than any line of ours takes."""
 
 
 def is_first_process() -> bool:
@@ -34,6 +39,7 @@ def notes(quiet: bool = False) -> Console:
         markup=False,
         emoji=False,
         quiet=quiet or not is_first_process(),
+        width=_find_width(sys.stderr),
     )
 
 
@@ -41,7 +47,25 @@ def results() -> Console:
     """Make the console for results: stdout, unbroken lines, text as it stands."""
     from rich.console import Console
 
-    return Console(soft_wrap=True, highlight=False, markup=False)
+    return Console(soft_wrap=True, highlight=False, markup=False, width=_find_width(sys.stdout))
+
+
+def _find_width(stream: TextIO) -> int | None:
+    """Return the width to write in; None for the terminal's own, or the one that COLUMNS asks for."""
+    return None if stream.isatty() or os.environ.get("COLUMNS", "").isdecimal() else _ENDLESS
+
+
+def print_rich_table(console: Console, table: Table) -> None:
+    """Print a table of which nothing is cut: what is too wide is folded between words, never within a number."""
+    from rich.measure import Measurement
+
+    for column in table.columns:
+        column.overflow = "fold"
+    width = console.width
+    least = Measurement.get(console, console.options.update(width=_ENDLESS), table).minimum
+    console.width = max(width, least)  # the terminal wraps a line that is longer still
+    console.print(table, soft_wrap=False)
+    console.width = width
 
 
 def progress(

@@ -166,7 +166,8 @@ def test_scores_of_answers_made_elsewhere(capsys: pytest.CaptureFixture[str]) ->
     assert "1 of 3 answers look like 0–1" in capsys.readouterr().out
     Path("bad.jsonl").write_text("{}\n")
     assert cli.main(["score", "bad.jsonl", "--out", "s.jsonl"]) == 2
-    assert capsys.readouterr().err == "error: no text: bad.jsonl, line 1: give the raw response as `text`\n"
+    line = "error: no answer of 1 can be scored; the first: no response: bad.jsonl, line 1: give the raw response"
+    assert capsys.readouterr().err == f"{line} as `text`\n"
 
 
 def test_scoring_needs_no_torch() -> None:

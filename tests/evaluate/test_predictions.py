@@ -8,14 +8,10 @@ from typing import Any
 
 import pytest
 
+from univg.data.formats.faults import RecordFault
 from univg.errors import UnivgError
-from univg.evaluate.predictions import (
-    find_scale,
-    read_predictions,
-    score_predictions,
-    suggest_style,
-    write_scores,
-)
+from univg.evaluate.hints import describe_style, explain_legacy, suggest_scale
+from univg.evaluate.predictions import find_scale, read_predictions, score_predictions, write_scores
 
 
 def written(path: Path, *records: Any) -> Path:
@@ -107,13 +103,13 @@ def test_the_reference_codes_numbers(
 @pytest.mark.parametrize(
     ("record", "line"),
     [
-        ("{", "not JSON"),
-        ("[1]", "not an object"),
-        ('{"answer": [0, 0, 1, 1]}', "no text"),
+        ("{", "not complete JSON|in the middle of this line"),
+        ("[1]", "not a list"),
+        ('{"answer": [0, 0, 1, 1]}', "no response"),
         ('{"text": 3, "answer": [0, 0, 1, 1]}', "no text"),
         ('{"text": "a"}', "answer is None"),
         ('{"text": "a", "answer": [0, 0, 1]}', "answer is"),
-        ('{"text": "a", "answer": "0 0 1 1"}', "answer is"),
+        ('{"text": "a", "answer": "0 0 1 1"}', "no truth: answer is"),
         ('{"text": "a", "answer": [0, 0, 1, NaN]}', "answer is"),
         ('{"text": "a", "answer": [0, 0, 1, true]}', "answer is"),
         ('{"text": "a", "answer": [0, 0, 1, 1], "task": 3}', "task is 3"),
@@ -162,16 +158,57 @@ def test_scores_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_text() == '{"iou": 1.0}\n' and len(list(tmp_path.iterdir())) == 1
 
 
-def test_answers_of_models_that_were_asked_otherwise_are_hinted_at(tmp_path: Path) -> None:
-    path = tmp_path / "p.jsonl"
+def test_bad_lines_and_second_answers_cost_no_other(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "p.jsonl",
+        {"id": 1, "text": GOOD, "answer": [100, 200, 300, 400]},
+        [1],
+        {"id": 1, "text": "", "answer": [100, 200, 300, 400]},
+        {"id": 1, "task": "diff", "text": "", "answer": [100, 200, 300, 400]},
+    )
+    faults: list[RecordFault] = []
+    read = read_predictions(path, faults.append)
+    assert [(one.names["id"], one.task) for one in read] == [(1, "all"), (1, "diff")]
+    assert [(fault.kind, fault.record[-6:]) for fault in faults] == [
+        ("bad_field", "line 2"),
+        ("repeated_answer", "line 3"),
+    ]
+
+
+def test_answers_of_models_that_were_asked_otherwise_are_hinted_at() -> None:
     texts = ["[100, 200, 300, 400]", "The box is (100,200),(300,400).", "nothing of the kind"]
-    path.write_text(
-        "".join(json.dumps({"text": text, "answer": [100, 200, 300, 400]}) + "\n" for text in texts)
-    )
-    predictions = read_predictions(path)
-    rows = list(score_predictions(predictions, "permille", "think"))
-    hint = suggest_style(predictions, rows, "permille", "think")
-    assert (
-        hint.startswith("3 of 3 responses have no <answer>") and "--style direct 2 of them hold one" in hint
-    )
-    assert suggest_style(predictions, rows, "permille", "direct") == ""
+    rows = [{"fault": "no_answer", "boxes_unit": []}] * 3
+    hint = describe_style(texts, rows, "think")
+    assert "3 of 3 responses have none: --style direct reads a box in 67 %, think in 0 %" in hint
+    assert describe_style(texts, rows, "direct") == "Style direct: the box may stand anywhere."
+    one = [{"fault": None, "boxes_unit": [[0, 0, 1, 1]]}] * 40 + [{"fault": "no_answer", "boxes_unit": []}]
+    assert "--style" not in describe_style(
+        [GOOD] * 40 + ["[1, 2, 3, 4]"], one, "think"
+    )  # one in forty: a slip
+
+
+@pytest.mark.parametrize("size", [(640, 480), (448, 1344)])
+def test_pixels_on_one_side_are_told(size: tuple[int, int]) -> None:
+    wide, high = size
+    truths = [(n / 20, n / 30, n / 20 + 0.2, n / 30 + 0.3) for n in range(10)]
+    rows = [
+        {"boxes_unit": [[x1 * 1000 / wide, y1 * 1000 / high, x2 * 1000 / wide, y2 * 1000 / high]], "iou": 0.0}
+        for x1, y1, x2, y2 in truths
+    ]
+    assert f"by about {wide / 1000:.2f} in x and {high / 1000:.2f} in y" in suggest_scale(rows, truths)
+    elsewhere = [{"boxes_unit": [[y1, x1, y2, x2]], "iou": 0.0} for x1, y1, x2, y2 in truths]
+    assert suggest_scale(elsewhere, [*truths[5:], *truths[:5]]) == ""
+
+
+def test_why_the_reference_finds_nothing_is_told() -> None:
+    row = {"hit_50": True, "legacy_mig_iou": 0.0, "legacy_reward_iou": 0.0}
+    texts = [
+        "<answer>[0.1, 0.2, 0.3, 0.4]</answer>",
+        "(1,2),(3,4) no: <answer>(5,6),(7,8)</answer>",
+        "<b>1</b>",
+    ]
+    told = explain_legacy(texts, [row] * 3, as_it_stands=False)
+    assert "1 are written in decimals" in told[0] and "1 hold another box" in told[0]
+    assert "1 are in none of the forms" in told[0] and "3 hits earn no IoU reward" in told[1]
+    assert "against 0–1 answers it gives next to 0" in explain_legacy(texts, [row] * 3, as_it_stands=True)[0]
+    assert explain_legacy(texts[:1], [row | {"legacy_mig_iou": 1.0, "legacy_reward_iou": 1.0}], False) == []

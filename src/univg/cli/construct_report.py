@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg.construct.card import count_kept
-from univg.terminal import notes, progress, results
+from univg.terminal import notes, print_rich_table, progress, results
 
 if TYPE_CHECKING:
     from univg.construct.ledger import Ledger
@@ -34,7 +34,7 @@ def print_report(outcome: Outcome, ledger: Ledger) -> None:
         causes = manifest["rejected_by_task"].get(task, {})
         listed = ", ".join(f"{cause} {count}" for cause, count in sorted(causes.items(), key=lambda c: -c[1]))
         table.add_row(task, str(sum(counts.values())), str(count_kept(counts)), listed)
-    console.print(table)
+    print_rich_table(console, table)
     console.print()
     for name, meaning in OUTCOMES.items():
         if manifest["samples"].get(name):

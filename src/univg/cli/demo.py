@@ -33,7 +33,7 @@ def demonstrate(command: DemoCommand) -> None:
     from univg.models.overview import draw_overview
     from univg.pictures.drawing import TRUTH, SheetCell, draw_box, draw_contact_sheet, save_picture
     from univg.pictures.images import open_picture
-    from univg.terminal import progress, results
+    from univg.terminal import print_rich_table, progress, results
 
     out = command.out
     check_writable(out)
@@ -68,7 +68,7 @@ def demonstrate(command: DemoCommand) -> None:
     except OSError as error:
         raise unwritable(out, error) from error
     console = results()
-    console.print(table)
+    print_rich_table(console, table)
     console.print(f"\nall of them on one sheet: {sheet}")
 
 

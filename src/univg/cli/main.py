@@ -32,7 +32,7 @@ VERBS = {
     "merge": "Make one plain model of a LoRA adapter and its base, and check that it answers as the two did.",
     "construct": "Write chains of thought: proposed by a teacher, verified, the best kept, all accounted for.",
     "evaluate": "Evaluate a model on a benchmark; stopped at any moment, the same command finishes what is missing.",
-    "score": "Score responses made elsewhere: rows with `text`, `answer` (a box) and optionally `id`, `task`.",
+    "score": "Score responses made elsewhere: each beside its truth (`text`, `answer`), or by id against --data.",
     "report": "Make report.md, report.html (one file, opens anywhere) and plots, and print the tables.",
     "serve": "Serve a checkpoint behind OpenAI's chat interface. SIGTERM or Ctrl-C: what was asked is answered first.",
     "web": "Try a model in the browser: images, a question, its thought and its box.",

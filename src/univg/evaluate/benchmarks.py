@@ -13,7 +13,7 @@ from pathlib import Path
 
 from univg.data.dataset import Dataset, Item
 from univg.data.readers import READERS, detect
-from univg.errors import UnivgError
+from univg.errors import UnivgError, suggest
 from univg.files import canonical
 from univg.world import DEFAULT_DIFFICULTY, FAMILIES, Split, make_sample
 
@@ -23,6 +23,7 @@ __all__ = [
     "WORLD_N",
     "ZERO_SHOT",
     "ZERO_SHOT_MAX_PIXELS",
+    "choose_tasks",
     "find_formats",
     "open_file",
     "open_world",
@@ -64,8 +65,8 @@ def open_world(
     The first samples do not depend on `n`. Raises UnivgError for a name or task that the world lacks.
     """
     if name not in WORLDS:
-        raise UnivgError(f"no world {name!r}", remedy=f"choose from {', '.join(WORLDS)}")
-    split, families = WORLDS[name], _choose(tasks, list(FAMILIES))
+        raise UnivgError(f"no world {name!r}", remedy=suggest(name, list(WORLDS)))
+    split, families = WORLDS[name], choose_tasks(tasks, list(FAMILIES))
 
     def content() -> Iterator[str | bytes]:
         """Return the settings, and one sample a family: words or pixels drawn otherwise are other data."""
@@ -98,7 +99,7 @@ def open_file(
     if not whole.total:
         raise UnivgError(f"no usable sample ({len(whole.faults)} faults)", data, "see `univg data validate`")
     items = list(whole.items())
-    wanted = _choose(tasks, list(dict.fromkeys(item.sample.task for item in items)))
+    wanted = choose_tasks(tasks, list(dict.fromkeys(item.sample.task for item in items)))
     seen: Counter[str] = Counter()
     taken: Counter[str] = Counter()
     chosen: list[Item] = []
@@ -119,15 +120,14 @@ def find_formats(name: str) -> tuple[str, ...]:
     """
     formats = FORMATS.get(name, (name,) if name in READERS else ())
     if not formats:
-        known = dict.fromkeys([*WORLDS, *FORMATS, *READERS])
-        raise UnivgError(f"no benchmark {name!r}", remedy=f"choose from {', '.join(known)}")
+        known = [*dict.fromkeys([*WORLDS, *FORMATS, *READERS])]
+        raise UnivgError(f"no benchmark {name!r}", remedy=suggest(name, known))
     return formats
 
 
-def _choose(wanted: Sequence[str], known: Sequence[str]) -> list[str]:
-    unknown = [task for task in wanted if task not in known]
-    if unknown:
-        raise UnivgError(
-            f"no task {unknown[0]!r} in this benchmark", remedy=f"choose from {', '.join(known)}"
-        )
+def choose_tasks(wanted: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Return those of the tasks `known` that are `wanted`, all if none is named. Raises UnivgError for another."""
+    for task in wanted:
+        if task not in known:
+            raise UnivgError(f"no task {task!r} in this benchmark", remedy=suggest(task, known))
     return [task for task in known if task in wanted or not wanted]

@@ -1,22 +1,23 @@
 """Score responses made elsewhere, without a model: `univg score`.
 
-In: JSON Lines, or a list, with `text` (the raw response; null for none), `answer` (a box x1 y1 x2 y2; one scale for the
-whole file, 0-1 or 0-1000), and optionally `id` and `task`. Out: the same rows in the same order with what they
-are worth.
+In: answers as other programs write them (`univg.evaluate.answers`), each with its truth (a box x1 y1 x2 y2; one scale
+for the whole file, 0-1 or 0-1000), or beside a data file whose samples they answer (`univg.evaluate.matching`). Out: a
+row for each, in the same order, with what it is worth.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias
 
-from univg.data.formats.faults import Unusable
-from univg.data.formats.rows import read_rows
+from univg.data.formats.faults import OnFault, RecordFault, Unusable, name_fault, report
 from univg.errors import UnivgError
+from univg.evaluate.answers import find_truth, read_given
+from univg.evaluate.hints import explain_legacy
+from univg.evaluate.matching import match
 from univg.evaluate.rows import Row, reward_columns, score_columns
 from univg.files import write_whole
 from univg.grounding.boxes import Box
@@ -24,7 +25,7 @@ from univg.grounding.legacy import legacy_mig_bench_box, legacy_mig_bench_iou
 from univg.grounding.prompts import PromptStyle
 from univg.grounding.reading import Asked, read
 from univg.grounding.samples import GroundingSample
-from univg.report.statistics import summarise
+from univg.report.statistics import METRICS, summarise
 from univg.report.tables import LEGACY, Table, build_legacy_table, build_scores_table
 
 Scale: TypeAlias = Literal["unit", "permille"]
@@ -35,25 +36,98 @@ _UNIT_LIMIT = 1.05
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line: the response, the answer's four numbers as they stand, and what names the line."""
+    """One answer: the response, the truth's four numbers as they stand, and what names the answer.
+
+    `sample`: what it answers, where a data file says it; its truth is 0-1.
+    """
 
     text: str
     answer: Box
     task: str
     names: Mapping[str, Any]
-    """`id` and `task`, as far as the line has them."""
+    """`id`, `task` and the like, as far as they are known."""
+    sample: GroundingSample | None = None
 
 
-def read_predictions(path: Path) -> list[Prediction]:
-    """Read all predictions of a file, JSON Lines or a list. Raises UnivgError, naming the line."""
-    if not path.exists():
-        raise UnivgError("cannot be read (no such file)", path, "check the path")
-    empty = path.is_file() and not path.read_bytes().strip()
-    rows = [] if empty else list(read_rows(path))
-    predictions = [_read_prediction(row, f"{path}, {place}") for place, row in rows]
+def read_predictions(path: Path, on_fault: OnFault | None = None) -> list[Prediction]:
+    """Read answers that stand beside their truth. What is wrong with one goes to `on_fault` (without it, the first is
+    raised); of two with one `id` (and one `task`) the first counts. Raises UnivgError if nothing is left."""
+    predictions: list[Prediction] = []
+    seen: set[str] = set()
+    faults: list[RecordFault] = []
+
+    def tell(fault: RecordFault) -> None:
+        faults.append(fault)
+        report(fault, on_fault)
+
+    for given in read_given(path, lambda fault: tell(_place(path, fault)), with_truth=True):
+        row, record = given.row, f"{path}, {given.place}"
+        try:
+            truth, task = find_truth(row), row.get("task")
+            if truth is None:
+                fix = "give a box of four numbers x1 y1 x2 y2, or the samples' file with --data"
+                raise Unusable("no_answer", f"no truth: answer is {row.get('answer')!r}", fix)
+            if task is not None and not isinstance(task, str):
+                raise Unusable("bad_field", f"task is {task!r}", "give text, or leave it out")
+            name = json.dumps([row.get("id"), task])
+            if row.get("id") is not None and name in seen:
+                raise Unusable("repeated_answer", f"id {row['id']!r} is there already")
+        except Unusable as error:
+            tell(name_fault(error, record))
+            continue
+        seen.add(name)
+        names = {field: row[field] for field in ("id", "task") if field in row}
+        predictions.append(Prediction(given.text, truth, task if task and task.strip() else "all", names))
     if not predictions:
-        raise UnivgError("no predictions", path, "give one JSON object a line")
+        _refuse(path, faults)
     return predictions
+
+
+def _place(path: Path, fault: RecordFault) -> RecordFault:
+    return RecordFault(f"{path}, {fault.record}", fault.kind, fault.cause, fault.fix)
+
+
+def _refuse(path: Path, faults: Sequence[RecordFault]) -> NoReturn:
+    """Raise the error that says why no answer of a file can be scored, by the first of its faults."""
+    if not faults:
+        raise UnivgError("no predictions", path, "give one JSON object a line")
+    cause = f"no answer of {len(faults)} can be scored; the first: {faults[0].cause}"
+    raise UnivgError(cause, faults[0].record, faults[0].fix)
+
+
+def match_predictions(
+    path: Path, samples: Sequence[GroundingSample], on_fault: OnFault, whole: bool = True
+) -> tuple[list[Prediction], str]:
+    """Read answers to `samples`; return those whose sample was found, and in words how.
+
+    Answers to no sample, and second ones to a sample (the first counts), go to `on_fault`, as what is no answer does.
+    `whole`: see `univg.evaluate.matching.match`, which also says what is raised.
+    """
+    faults: list[RecordFault] = []
+    given = read_given(path, lambda fault: faults.append(_place(path, fault)))
+    if not given:
+        _refuse(path, faults)
+    for fault in faults:
+        on_fault(fault)
+    found = match(given, samples, path, whole)
+    predictions: list[Prediction] = []
+    seen: dict[int, str] = {}
+    for one, number in zip(given, found.numbers, strict=True):
+        record = f"{path}, {one.place}"
+        names = {field: one.row[field] for field in ("id", "custom_id") if field in one.row}
+        said = ", ".join(f"{field} {value!r}" for field, value in names.items()) or "this answer"
+        if number is None:
+            on_fault(RecordFault(record, "unknown_id", f"{said} names no sample"))
+        elif number in seen:
+            same = "the same text" if seen[number] == one.text else "another text"
+            cause = f"{said}: {samples[number].source} is answered already, with {same}"
+            on_fault(RecordFault(record, "repeated_answer", cause))
+        else:
+            seen[number] = one.text
+            sample = samples[number]
+            names |= {"source": sample.source, "task": sample.task}
+            predictions.append(Prediction(one.text, sample.boxes[0], sample.task, names, sample))
+    return predictions, found.how
 
 
 def find_scale(answers: Iterable[Box]) -> Scale:
@@ -72,104 +146,94 @@ def score_predictions(
 
     `legacy` adds the reference code's numbers: `legacy_mig_box`, `legacy_mig_iou`, `legacy_reward_iou`,
     `legacy_reward_format`. Its MIG-Bench scorer compares with the answer as it stands in the file, so against 0-1
-    answers `legacy_mig_iou` is next to nothing, as it is there. Its reward is given answers 0-1000, whatever the
-    file has.
+    answers `legacy_mig_iou` is next to nothing, as it is there; truths of a data file it gets 0-1000, as in
+    `univg evaluate`. Its reward is given answers 0-1000, whatever the file has.
     """
     divisor = 1.0 if scale == "unit" else 1000.0
     for prediction in predictions:
         x1, y1, x2, y2 = (value / divisor for value in prediction.answer)
-        # score() judges samples; of this one it looks at the box alone.
-        sample = GroundingSample(("none",), "none", prediction.task, boxes=((x1, y1, x2, y2),))
+        # score() judges samples; of one that nothing else is known of it looks at the box alone.
+        made = GroundingSample(("none",), "none", prediction.task, boxes=((x1, y1, x2, y2),))
+        sample = prediction.sample or made
         row: Row = {
             **prediction.names,
             **score_columns(sample, read(prediction.text, Asked.of(sample, style))),
         }
         if legacy:
-            permille = [
-                value if scale == "permille" else round(value * 1000, 6) for value in prediction.answer
-            ]
+            as_it_stands = prediction.answer
+            permille = [value if scale == "permille" else round(value * 1000, 6) for value in as_it_stands]
+            truth = as_it_stands if prediction.sample is None else permille
             row |= {
                 "legacy_mig_box": legacy_mig_bench_box(prediction.text),
-                "legacy_mig_iou": legacy_mig_bench_iou(prediction.text, prediction.answer),
+                "legacy_mig_iou": legacy_mig_bench_iou(prediction.text, truth),
                 **reward_columns(prediction.text, permille, style),
             }
         yield row
 
 
 def build_tables(
-    predictions: Sequence[Prediction], rows: Sequence[Row], scale: Scale, title: str
+    predictions: Sequence[Prediction],
+    rows: Sequence[Row],
+    scale: Scale,
+    title: str,
+    notes: Sequence[str] = (),
 ) -> list[Table]:
-    """Return the table of the scores, and a second one where `rows` have the reference code's numbers."""
+    """Return the table of the scores with `notes`, and a second one where `rows` have the reference code's numbers."""
     judged = [
         row | {"task": one.task, "truncated": row["fault"] == "truncated"}
         for row, one in zip(rows, predictions, strict=True)
     ]
-    notes = [f"Answers are {'0–1' if scale == 'unit' else '0–1000'} (found in the file)."]
-    small = sum(find_scale([one.answer]) == "unit" for one in predictions)
-    if scale == "permille" and small:
-        notes.append(
-            f"{small} of {len(predictions)} answers look like 0–1 all the same and score next to 0: "
-            "one scale a file."
-        )
-    largest = max(value for one in predictions for value in one.answer)
-    if largest > 1050:
-        notes.append(
-            f"NOTE: an answer reaches {largest:g}, beyond 0–1000: pixels must be made 0–1 or 0–1000 first."
-        )
-    tables = [build_scores_table(summarise(judged), title, ("hit_50",), notes)]
+    told = list(notes)
+    if all(one.sample is None for one in predictions):
+        told += _describe_scale([one.answer for one in predictions], scale)
+    tables = [build_scores_table(summarise(judged), title, ("hit_50",), told)]
     if "legacy_mig_iou" in rows[0]:
         judged = [
             row | {"legacy_hit_50": row["legacy_mig_iou"] >= 0.5, "legacy_iou": row["legacy_mig_iou"]}
             for row in judged
         ]
-        unit = "The reference scorer takes an answer as it stands for 0–1000: against 0–1 answers it says nothing."
-        tables.append(build_legacy_table(summarise(judged, LEGACY), title, [unit] if scale == "unit" else []))
+        stands = scale == "unit" and predictions[0].sample is None
+        told = explain_legacy([one.text for one in predictions], rows, stands)
+        tables.append(build_legacy_table(summarise(judged, LEGACY), title, told))
     return tables
 
 
-def suggest_style(
-    predictions: Sequence[Prediction], rows: Sequence[Row], scale: Scale, style: PromptStyle
+def _describe_scale(answers: Sequence[Box], scale: Scale) -> list[str]:
+    notes = [f"Answers are {'0–1' if scale == 'unit' else '0–1000'} (found in the file)."]
+    small = sum(find_scale([answer]) == "unit" for answer in answers)
+    if scale == "permille" and small:
+        notes.append(
+            f"{small} of {len(answers)} answers look like 0–1 all the same and score next to 0: "
+            "one scale a file."
+        )
+    largest = max(value for answer in answers for value in answer)
+    if largest > 1050:
+        notes.append(
+            f"NOTE: an answer reaches {largest:g}, beyond 0–1000: pixels must be made 0–1 or 0–1000 first."
+        )
+    return notes
+
+
+def describe_missing(
+    predictions: Sequence[Prediction], rows: Sequence[Row], samples: Sequence[GroundingSample]
 ) -> str:
-    """Say how the responses would be read in another style, if most hold no `<answer>` and so no box; else ""."""
-    unanswered = [one for one, row in zip(predictions, rows, strict=True) if row["fault"] == "no_answer"]
-    if 2 * len(unanswered) < len(rows) or style != "think":
+    """Say how many samples have no answer, and the score if these counted 0; "" if all have one."""
+    answered = {id(one.sample) for one in predictions}
+    missing = [sample for sample in samples if id(sample) not in answered]
+    if not missing:
         return ""
-    boxed = sum(bool(row["boxes_unit"]) for row in score_predictions(unanswered, scale, "direct"))
-    if not boxed:
-        return ""
-    without = f"{len(unanswered)} of {len(rows)} responses have no <answer>, where the style think looks for the box"
-    return f"{without}: with --style direct {boxed} of them hold one."
+    nothing = {"fault": "missing", "truncated": False, "format_ok": False, **dict.fromkeys(METRICS, 0.0)}
+    judged = [
+        row | {"task": one.task, "truncated": False} for row, one in zip(rows, predictions, strict=True)
+    ]
+    judged += [nothing | {"task": sample.task} for sample in missing]
+    share = 100 * summarise(judged).total.estimates["hit_50"].value
+    return (
+        f"NOT COMPLETE: {len(missing)} of {len(samples)} samples have no answer (the first is {missing[0].source}) "
+        f"and are not in these scores; counted as 0, Acc@0.5 would be {share:.1f}."
+    )
 
 
 def write_scores(path: Path, rows: Iterable[Row]) -> None:
     """Write one row a line, the whole file or nothing."""
     write_whole(path, "".join(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n" for row in rows))
-
-
-def _read_prediction(record: Any, where: str) -> Prediction:
-    if isinstance(record, Unusable):
-        cause = record.cause.replace("not complete JSON", "not JSON")
-        raise UnivgError(cause, where, record.fix or "write one object a line")
-    if not isinstance(record, dict):
-        raise UnivgError("not an object with named fields", where, "write one object a line")
-    text, answer, task = record.get("text"), record.get("answer"), record.get("task")
-    if "text" not in record or not (text is None or isinstance(text, str)):
-        raise UnivgError("no text", where, "give the raw response as `text`")
-    if task is not None and not isinstance(task, str):
-        raise UnivgError(f"task is {task!r}", where, "give text, or leave it out")
-    names = {name: record[name] for name in ("id", "task") if name in record}
-    return Prediction(
-        text or "", _check_answer(answer, where), task if task and task.strip() else "all", names
-    )
-
-
-def _check_answer(answer: Any, where: str) -> Box:
-    numeric = isinstance(answer, list) and len(answer) == 4
-    if not numeric or not all(
-        isinstance(value, (int, float)) and not isinstance(value, bool) for value in answer
-    ):
-        raise UnivgError(f"answer is {answer!r}", where, "give a box of four numbers x1 y1 x2 y2")
-    if not all(math.isfinite(value) and abs(value) < 1e9 for value in answer):
-        raise UnivgError(f"answer is {answer!r}", where, "give finite numbers")
-    x1, y1, x2, y2 = answer
-    return x1, y1, x2, y2

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from univg.report import markdown
 from univg.report.statistics import MACRO, METRICS, MICRO, Comparison, Estimate, Summary
+from univg.terminal import print_rich_table, results
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -177,14 +178,13 @@ def format_rate(share: float) -> str:
 
 
 def print_table(table: Table) -> None:
-    """Print a table on stdout, never cutting a number: the terminal wraps a line that is too long."""
-    from rich.console import Console
-    from rich.measure import Measurement
-
-    console, shown = Console(highlight=False, markup=False), build_rich_table(table)
-    needed = Measurement.get(console, console.options.update(width=1000), shown).maximum
-    console.width = max(console.width, needed)
-    console.print(shown)
+    """Print a table on stdout, its title above and its notes below."""
+    console = results()
+    console.print(table.title)
+    print_rich_table(console, build_rich_table(table))
+    for note in table.notes:
+        console.print(note)
+    console.print()
 
 
 def build_rich_table(table: Table) -> RichTable:
@@ -193,14 +193,7 @@ def build_rich_table(table: Table) -> RichTable:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    caption = Text("\n".join(table.notes)) if table.notes else None
-    shown = RichTable(
-        title=Text(table.title),
-        box=SIMPLE_HEAD,
-        caption=caption,
-        title_justify="left",
-        caption_justify="left",
-    )
+    shown = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, heading in enumerate(table.headings):
         shown.add_column(Text(heading), justify="right" if number else "left", no_wrap=number == 0)
     for number, row in enumerate(table.rows):

@@ -33,7 +33,7 @@ def fetch(command: FetchCommand) -> None:
     from rich.table import Table
 
     from univg.data.fetching import SETS, download, find_set, list_files, say_size
-    from univg.terminal import progress, results
+    from univg.terminal import print_rich_table, progress, results
 
     console, out = results(), command.out
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -42,15 +42,15 @@ def fetch(command: FetchCommand) -> None:
             table.add_column(column)
         for key, one in SETS.items():
             table.add_row(key, one.title, one.repository, one.formats)
-        console.print(table)
+        print_rich_table(console, table)
         return
     chosen = find_set(command.name)
     revision, files = list_files(chosen.repository, command.only or chosen.files)
     for column in ("file", "size", "sha256"):
-        table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
+        table.add_column(column, justify="right" if column == "size" else "left")
     for file in files:
         table.add_row(file.name, say_size(file.size), file.sha256 or "- (small; checked by size)")
-    console.print(table)
+    print_rich_table(console, table)
     total = say_size(sum(file.size for file in files))
     console.print(f"{len(files)} files, {total}, of {chosen.repository} at revision {revision[:12]}")
     if not command.yes:

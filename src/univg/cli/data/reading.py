@@ -111,19 +111,20 @@ def print_faults(book: FaultBook, console: Console) -> None:
     from rich.table import Table
 
     from univg.data.readers import FAULTS
+    from univg.terminal import print_rich_table
 
     for note in book.notes:
         console.print(f"note: {one_line(note)}")
     if not book:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("fault", overflow="fold")
-    table.add_column("count", justify="right", overflow="fold")
-    table.add_column("what it means, and what to do", overflow="fold")
+    table.add_column("fault")
+    table.add_column("count", justify="right")
+    table.add_column("what it means, and what to do")
     for kind, count in book.counts.most_common():
         meaning, fix = FAULTS[kind]
         table.add_row(kind, str(count), f"{meaning}: {book.first[kind][0].fix or fix}")
-    console.print(table)
+    print_rich_table(console, table)
     for kind, count in book.counts.most_common():
         for fault in book.first[kind]:
             console.print(f"  {kind}  {one_line(fault.record)}: {one_line(fault.cause)}")

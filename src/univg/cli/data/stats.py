@@ -30,7 +30,7 @@ def count(command: StatsCommand) -> int:
     from univg.data.validating import check_images
     from univg.data.viewing import count_samples, count_tokens, list_panels
     from univg.report.plots import draw_bars
-    from univg.terminal import results
+    from univg.terminal import print_rich_table, results
 
     opened, book, console = command.open(), FaultBook(), results()
     replaced = say_replaced(command.out)
@@ -42,7 +42,7 @@ def count(command: StatsCommand) -> int:
     total = counts.tasks.total()
     console.print(f"{command.file}: {opened.format} ({READERS[opened.format].title})")
     console.print(f"{total} samples, {len(counts.images)} images, {book.left_out} records unusable")
-    console.print(_make_table(counts))
+    print_rich_table(console, _make_table(counts))
     for title, value in _describe(counts, tokens, f"{command.min_pixels}–{command.max_pixels} pixels"):
         console.print(f"{title:18} {value}")
     print_faults(book, console)

@@ -59,6 +59,9 @@ FAULTS: dict[str, tuple[str, str]] = {
         "a text spells a mark of the chat, or a tag of the answer's form",
         "take it out of the text",
     ),
+    "failed_request": ("a request that was not answered", "ask again"),
+    "unknown_id": ("an answer to a sample that there is not", "check its id, or name the right --data"),
+    "repeated_answer": ("a second answer to one sample; the first counts", "keep the one that is meant"),
     "no_answer": ("there is no ground truth to teach or reward", "give the record a box, or leave it out"),
 }
 """Every kind of fault: what it means, and what to do if the reader knows nothing better."""

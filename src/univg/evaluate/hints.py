@@ -1,0 +1,109 @@
+"""Say why scores are as low as they are, where something else than the answers is the likely cause."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from univg.grounding.boxes import Box, iou
+from univg.grounding.legacy import legacy_mig_bench_box
+from univg.grounding.prompts import PromptStyle
+from univg.grounding.reading import Asked, read
+
+__all__ = ["describe_style", "explain_legacy", "suggest_scale"]
+
+_FEW = 0.05
+"""The share of responses that a hint is about at least."""
+
+
+def describe_style(texts: Sequence[str], rows: Sequence[Mapping[str, Any]], style: PromptStyle) -> str:
+    """Say in which style the responses were read, and of one that finds more boxes how many.
+
+    Only `think` wants its `<answer>`: the others look there too, and without one in all of the text.
+    """
+    where = {"think": "the box is looked for in <answer>", "direct": "the box may stand anywhere"}
+    said = f"Style {style}: {where.get(style, where['direct'])}."
+    unanswered = [text for text, row in zip(texts, rows, strict=True) if row["fault"] == "no_answer"]
+    boxed = sum(bool(read(text, Asked(style="direct")).boxes) for text in unanswered)
+    if style != "think" or boxed < _FEW * len(rows):
+        return said
+    there = sum(bool(row["boxes_unit"]) for row in rows)
+    return (
+        f"{said} {len(unanswered)} of {len(rows)} responses have none: --style direct reads a box in "
+        f"{_percent(there + boxed, rows)}, think in {_percent(there, rows)}."
+    )
+
+
+def suggest_scale(rows: Sequence[Mapping[str, Any]], truths_unit: Sequence[Box]) -> str:
+    """Say so if boxes miss the truth only by their scale: pixels on one side, thousandths on the other; else "".
+
+    A factor for x and one for y is fitted to each pair of boxes, from the origin, so that images may differ in size.
+    """
+    pairs = [
+        ((b[0], b[1], b[2], b[3]), truth)
+        for row, truth in zip(rows, truths_unit, strict=True)
+        for b in row.get("boxes_unit", ())[:1]
+        if row["iou"] < 0.5
+    ]
+    fitted = [(_fit(box, truth, 0), _fit(box, truth, 1), box, truth) for box, truth in pairs]
+    hits = [
+        (x, y)
+        for x, y, box, truth in fitted
+        if iou((x * box[0], y * box[1], x * box[2], y * box[3]), truth) >= 0.7
+    ]
+    if len(hits) < 3 or 2 * len(hits) < len(rows):
+        return ""
+    x, y = (statistics.median(one[axis] for one in hits) for axis in (0, 1))
+    return (
+        f"NOTE: {len(pairs)} of {len(rows)} boxes miss, and {len(hits)} of these fit the truth once they are "
+        f"scaled, by about {x:.2f} in x and {y:.2f} in y: one of the two is in pixels. Give both 0–1000 of the image's "
+        "width and height, or the samples' own file with --data and --images."
+    )
+
+
+def _fit(box: Box, truth: Box, axis: int) -> float:
+    """Return the factor that brings a box's two edges of an axis nearest to the truth's (least squares)."""
+    square = box[axis] ** 2 + box[axis + 2] ** 2
+    return (box[axis] * truth[axis] + box[axis + 2] * truth[axis + 2]) / square if square else 1.0
+
+
+def explain_legacy(texts: Sequence[str], rows: Sequence[Mapping[str, Any]], as_it_stands: bool) -> list[str]:
+    """Say why the reference's numbers are lower than ours, by the responses that hit here and there do not.
+
+    `as_it_stands`: the truth is 0-1, and its MIG-Bench scorer, which expects 0-1000, gets it so.
+    """
+    if as_it_stands:
+        notes = [
+            "The reference's MIG-Bench scorer takes an answer as it stands for 0–1000: against 0–1 answers it gives "
+            "next to 0, however good the responses. Give answers 0–1000, or the samples' file with --data, which is "
+            "converted."
+        ]
+    else:
+        whys = Counter(
+            _explain_box(text)
+            for text, row in zip(texts, rows, strict=True)
+            if row["hit_50"] and row["legacy_mig_iou"] < 0.5
+        )
+        kinds = "; ".join(f"{count} {why}" for why, count in whys.most_common())
+        notes = [f"Hits that the reference's MIG-Bench scorer misses: {kinds}."] if whys else []
+    unrewarded = sum(row["hit_50"] and not row["legacy_reward_iou"] for row in rows)
+    if unrewarded:
+        notes.append(
+            f"{unrewarded} hits earn no IoU reward there: its box is (x1,y1),(x2,y2) in integers inside <answer>."
+        )
+    return notes
+
+
+def _explain_box(text: str) -> str:
+    found = legacy_mig_bench_box(text)
+    if any(found):
+        return "hold another box that it takes, such as one in the thought (it takes the first of the text)"
+    if "." in text and any(letter.isdigit() for letter in text):
+        return "are written in decimals, which it makes zeros, or in none of its forms"
+    return "are in none of the forms that it knows, such as (x1,y1),(x2,y2)"
+
+
+def _percent(count: int, rows: Sequence[Any]) -> str:
+    return f"{100 * count / len(rows):.0f} %"
