@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-__all__ = ["UnivgError", "one_line", "suggest"]
+__all__ = ["UnivgError", "offer", "one_line", "suggest"]
+
+
+_MANY = 15
+"""More choices than a line shows where one of them is near."""
 
 
 class UnivgError(Exception):
@@ -51,3 +55,16 @@ def suggest(name: str, known: Sequence[str]) -> str:
     near = [key for key in known if key.rpartition(".")[2] == last]
     near = near or difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(last, known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+
+
+def offer(name: str, known: Iterable[str]) -> str:
+    """Say what to choose from instead of `name`, and which of it is the nearest.
+
+    >>> offer("regoin", ["diff", "region"]), offer("x", ["diff", "region"])
+    ("choose from diff, region (did you mean 'region'?)", 'choose from diff, region')
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    if near and len(names) > _MANY:
+        return f"did you mean {near[0]!r}?"
+    return f"choose from {', '.join(names)}" + (f" (did you mean {near[0]!r}?)" if near else "")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from univg.evaluate.runner import Outcome, Progress
 
-SHOWN_FAULTS = 20
+SHOWN_OF_EACH = 5
 
 
 class EvaluateCommand(Command, EvaluateConfig):
@@ -74,6 +74,7 @@ def evaluate(command: EvaluateCommand) -> None:
                 shard=shard,
                 legacy=command.legacy,
                 on_progress=show,
+                on_note=lambda note: console.print(f"note: {note}"),
             )
         if outcome.rows and (shard[1] == 1 or len(outcome.rows) >= outcome.expected):
             _print_tables(command.out, command.legacy)
@@ -93,10 +94,14 @@ def _print_tables(out: Path, legacy: bool) -> None:
 
 def _print_faults(outcome: Outcome, out: Path, console: Console) -> None:
     """Say what could not be evaluated, and end with an error if anything could not."""
-    for fault in outcome.faults[:SHOWN_FAULTS]:
-        console.print(f"{'note' if fault.get('usable') else 'fault'}: {_describe_fault(fault)}")
-    if len(outcome.faults) > SHOWN_FAULTS:
-        console.print(f"… and {len(outcome.faults) - SHOWN_FAULTS} more, in {out}/state-*.json")
+    of_kind: dict[str, list[Mapping[str, Any]]] = {}
+    for fault in outcome.faults:
+        of_kind.setdefault(str(fault["kind"]), []).append(fault)
+    for kind, faults in of_kind.items():
+        for fault in faults[:SHOWN_OF_EACH]:
+            console.print(f"{'note' if fault.get('usable') else 'fault'}: {_describe_fault(fault)}")
+        if len(faults) > SHOWN_OF_EACH:
+            console.print(f"{kind}: {len(faults) - SHOWN_OF_EACH} more, in {out}/state-*.json")
     failed = [fault for fault in outcome.faults if not fault.get("usable")]
     if failed:
         kinds = ", ".join(sorted({str(fault["kind"]) for fault in failed}))

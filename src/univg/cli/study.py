@@ -32,7 +32,8 @@ class StudyCommand(Command, StudyConfig):
         default=Path("runs/study"), description="Checkpoints and evaluations of the arms."
     )
     rows: Annotated[Path | None, Parameter(metavar="DIR")] = Field(
-        default=None, description=f"One JSON file an arm and seed, tables and pictures (default: {ROWS})."
+        default=None,
+        description=f"One JSON file an arm and seed, tables and pictures (default: {ROWS}; with --quick OUT/rows).",
     )
     quick: Annotated[bool, Parameter(negative="")] = Field(
         default=False, description="Small sizes, one seed, in minutes: shows that all of it runs."

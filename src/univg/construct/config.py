@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from univg.config import Config
 from univg.construct.verify import Language, Rules
-from univg.errors import UnivgError
+from univg.errors import UnivgError, offer
 
 __all__ = ["WORLD", "WORLD_N", "ConstructConfig", "Plan"]
 
@@ -67,9 +67,7 @@ class DataOptions(Config):
             raise UnivgError("no such folder", f"--images {self.images}", "name the folder of the images")
         unknown = sorted(set(self.task) - set(FAMILIES)) if self.data == WORLD else []
         if unknown:
-            raise UnivgError(
-                "no such task family", f"--task {unknown[0]}", f"choose from {', '.join(FAMILIES)}"
-            )
+            raise UnivgError("no such task family", f"--task {unknown[0]}", offer(unknown[0], FAMILIES))
         return self
 
 

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from univg.construct.config import SERVER, WORLD, ConstructConfig
-from univg.errors import UnivgError
+from univg.errors import UnivgError, offer
 
 if TYPE_CHECKING:
     from univg.construct.teacher import Teacher
@@ -55,7 +55,7 @@ def _reach_server(config: ConstructConfig, option: str, model: str) -> Teacher:
     from univg.models.server import KEY_VARIABLE, Patience, Server
 
     if config.family not in MODEL_FAMILIES:
-        remedy = f"choose from {', '.join(MODEL_FAMILIES)}"
+        remedy = offer(config.family, MODEL_FAMILIES)
         raise UnivgError("no such family", f"--family {config.family}", remedy)
     server = Server(
         str(config.find_url(option)),

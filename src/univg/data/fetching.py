@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from univg.errors import UnivgError
+from univg.errors import UnivgError, offer
 from univg.files import digest_file
 
 __all__ = ["SETS", "HubFile", "HubSet", "check_file", "download", "find_set", "list_files", "say_size"]
@@ -56,7 +56,7 @@ class HubFile:
 def find_set(name: str) -> HubSet:
     """Return a set by its name. Raises UnivgError for a name that is none."""
     if name not in SETS:
-        raise UnivgError("no such set", name, f"choose from {', '.join(SETS)}")
+        raise UnivgError("no such set", name, offer(name, SETS))
     return SETS[name]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from univg.data.readers import READERS, RecordFault, detect, read
-from univg.errors import UnivgError
+from univg.errors import UnivgError, offer
 from univg.grounding.samples import GroundingSample
 from univg.terminal import progress
 
@@ -59,7 +59,7 @@ class PublishedFile:
     def open(cls, path: Path, format: str | None = None, images: Path | None = None) -> PublishedFile:
         """Find out the format, unless it is named. Raises UnivgError if file or format do not exist, or none fits."""
         if format is not None and format not in READERS:
-            raise UnivgError("no such format", f"--format {format}", f"choose from {', '.join(READERS)}")
+            raise UnivgError("no such format", f"--format {format}", offer(format, READERS))
         if not path.exists():
             raise UnivgError("no such file", path, "check the path")
         return cls(path, format or detect(path), images)

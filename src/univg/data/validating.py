@@ -73,10 +73,14 @@ def check_prompts(
     max_tokens: int,
     book: FaultBook,
 ) -> None:
-    """Find what images say about records: those that miss one, and those whose prompt is too long."""
+    """Find what images say about records: each image that is of no use, at the first that names it, and those whose
+    prompt is too long."""
+    told: set[str] = set()
     for sample in file.read(doing="comparing"):  # the first pass has told what reading finds
-        for state in (states[image] for image in sample.images):
-            if state.size_wh is None:
+        for image in sample.images:
+            state = states[image]
+            if state.size_wh is None and image not in told:
+                told.add(image)
                 book.add(RecordFault(sample.source, state.kind, state.cause, state.fix, usable=True))
         tokens = count_tokens(sample, sizes_of(sample, states))
         if tokens > max_tokens:

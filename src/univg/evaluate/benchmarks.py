@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from univg.data.dataset import Dataset, Item
-from univg.data.readers import READERS, detect
-from univg.errors import UnivgError, suggest
+from univg.data.fetching import SETS
+from univg.data.readers import READERS, ImageRoot, RecordFault, detect
+from univg.errors import UnivgError, offer, one_line
 from univg.files import canonical
 from univg.world import DEFAULT_DIFFICULTY, FAMILIES, Split, make_sample
 
@@ -23,6 +25,7 @@ __all__ = [
     "WORLD_N",
     "ZERO_SHOT",
     "ZERO_SHOT_MAX_PIXELS",
+    "check_images",
     "choose_tasks",
     "find_formats",
     "open_file",
@@ -65,7 +68,7 @@ def open_world(
     The first samples do not depend on `n`. Raises UnivgError for a name or task that the world lacks.
     """
     if name not in WORLDS:
-        raise UnivgError(f"no world {name!r}", remedy=suggest(name, list(WORLDS)))
+        raise UnivgError(f"no world {name!r}", remedy=offer(name, WORLDS))
     split, families = WORLDS[name], choose_tasks(tasks, list(FAMILIES))
 
     def content() -> Iterator[str | bytes]:
@@ -91,13 +94,13 @@ def open_file(
     """
     formats = find_formats(name)
     found = formats[0] if len(formats) == 1 else detect(data)
-    if found not in formats:
-        raise UnivgError(
-            f"{READERS[found].title}, not {name}", data, f"give its file, or --benchmark {found}"
-        )
-    whole = Dataset.from_file(data, found, images)
-    if not whole.total:
-        raise UnivgError(f"no usable sample ({len(whole.faults)} faults)", data, "see `univg data validate`")
+    whole = Dataset.from_file(data, found, images) if found in formats else None
+    if whole is None or not whole.total:
+        found = detect(data)  # of a file that the named format finds nothing in
+        if found not in formats:
+            remedy = f"give its file, or --benchmark {found}"
+            raise UnivgError(f"{READERS[found].title}, not {name}", data, remedy)
+        _refuse_empty(whole.faults if whole else (), data)
     items = list(whole.items())
     wanted = choose_tasks(tasks, list(dict.fromkeys(item.sample.task for item in items)))
     seen: Counter[str] = Counter()
@@ -112,6 +115,31 @@ def open_file(
     return replace(whole, name=name, total=len(chosen), item=chosen.__getitem__)
 
 
+def _refuse_empty(faults: Sequence[RecordFault], data: Path) -> NoReturn:
+    first = f"; the first: {one_line(faults[0].record)}: {one_line(faults[0].cause)}" if faults else ""
+    remedy = faults[0].fix if faults else "see `univg data validate`"
+    raise UnivgError(f"no usable sample ({len(faults)} faults{first})", data, remedy)
+
+
+def check_images(benchmark: Dataset, images: Path) -> str:
+    """Say how many images of a benchmark are not there, and how to get them; "" if all are.
+
+    Raises UnivgError if none is.
+    """
+    names = list(dict.fromkeys(name for item in benchmark.items() for name in item.sample.images))
+    root = ImageRoot(images)
+    root.expect(lambda: names)
+    missing = sum(root.find(name) is None for name in names)
+    if not missing:
+        return ""
+    remedy = "name the folder they are in with --images"
+    if benchmark.name in SETS:
+        remedy = f"`univg data fetch {benchmark.name} --out {images} --yes` fetches them, or {remedy}"
+    if missing == len(names):
+        raise UnivgError(f"none of the benchmark's {missing} images is there", images, remedy)
+    return f"{missing} of {len(names)} images are not under {images}, and their samples are not evaluated: {remedy}"
+
+
 def find_formats(name: str) -> tuple[str, ...]:
     """Return the formats that the files of benchmark `name` come in. Raises UnivgError for a name that is none.
 
@@ -120,8 +148,8 @@ def find_formats(name: str) -> tuple[str, ...]:
     """
     formats = FORMATS.get(name, (name,) if name in READERS else ())
     if not formats:
-        known = [*dict.fromkeys([*WORLDS, *FORMATS, *READERS])]
-        raise UnivgError(f"no benchmark {name!r}", remedy=suggest(name, known))
+        known = dict.fromkeys([*WORLDS, *FORMATS, *READERS])
+        raise UnivgError(f"no benchmark {name!r}", remedy=offer(name, known))
     return formats
 
 
@@ -129,5 +157,5 @@ def choose_tasks(wanted: Sequence[str], known: Sequence[str]) -> list[str]:
     """Return those of the tasks `known` that are `wanted`, all if none is named. Raises UnivgError for another."""
     for task in wanted:
         if task not in known:
-            raise UnivgError(f"no task {task!r} in this benchmark", remedy=suggest(task, known))
+            raise UnivgError(f"no task {task!r} in this benchmark", remedy=offer(task, known))
     return [task for task in known if task in wanted or not wanted]

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from univg.data.dataset import Item
-from univg.errors import UnivgError
+from univg.errors import UnivgError, offer
 from univg.evaluate.benchmarks import ZERO_SHOT, ZERO_SHOT_MAX_PIXELS
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import PromptStyle, choose_style, render_chat, render_prompt
@@ -118,7 +118,7 @@ class OpenAIEngine(_AnswererEngine):
         patience: Patience | None = None,
     ) -> None:
         if family not in MODEL_FAMILIES:
-            raise UnivgError(f"unknown family {family!r}", remedy=f"choose from {', '.join(MODEL_FAMILIES)}")
+            raise UnivgError(f"unknown family {family!r}", remedy=offer(family, MODEL_FAMILIES))
         server = Server(url, api_key, replace(patience or Patience(), failures=max(8, concurrency)))
         name, self._root = server.served(model)
         stated = server.conventions(name)

@@ -12,7 +12,7 @@ import univg
 from univg.data.dataset import Dataset, Item
 from univg.data.readers import RecordFault
 from univg.errors import UnivgError
-from univg.evaluate.benchmarks import WORLD_N, WORLDS, find_formats, open_file, open_world
+from univg.evaluate.benchmarks import WORLD_N, WORLDS, check_images, find_formats, open_file, open_world
 from univg.evaluate.engines import Engine, OpenAIEngine, load_local
 from univg.evaluate.rows import Row, add_legacy, make_row
 from univg.evaluate.runs import Shard, claim, open_rows, read_rows, read_state, write_state
@@ -72,12 +72,16 @@ def evaluate_benchmark(
     shard: Shard = WHOLE,
     legacy: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Outcome:
     """Evaluate what is missing in the folder `out` of the benchmark and with the model that `config` names.
 
-    Data are opened before the model is loaded: what is wrong is said before it costs time. See :func:`evaluate`.
+    Data are opened before the model is loaded: what is wrong is said before it costs time, to `on_note` what costs
+    only some samples. See :func:`evaluate`.
     """
     decoding, benchmark = choose_decoding(config), open_benchmark(config)
+    if config.images is not None and (missing := check_images(benchmark, config.images)):
+        on_note(missing)
     engine = find_engine(config)
     return evaluate(benchmark, engine, out, decoding, shard=shard, legacy=legacy, on_progress=on_progress)
 
@@ -167,7 +171,8 @@ def evaluate(
     fingerprint = make_fingerprint(benchmark, engine, decoding)
     identity = claim(out, fingerprint, {"model": engine.name, **benchmark.origin})
     faults = [_keep_record_fault(fault) for fault in benchmark.faults] if number == 0 else []
-    mine = list(benchmark.items())[number::count]
+    everything = list(benchmark.items())
+    mine, keys = everything[number::count], {case.key for case in everything}
     answered = 0
     with open_rows(out, shard) as journal:
         done = read_rows(out, identity)
@@ -176,7 +181,9 @@ def evaluate(
         missing = [case for case in mine if case.key not in done and case.sample.boxes]
         cases = {case.key: case for case in missing}
         finished, refused = sum(case.key in done for case in mine), len(faults)
-        write_state(out, shard, benchmark.total, faults)
+        # Rows of other tasks, or of a larger --n, are the run's as well.
+        expected = benchmark.total + len(done.keys() - keys)
+        write_state(out, shard, expected, faults)
         on_progress(Progress(finished, len(mine), hits, refused))
         try:
             for batch in engine.answer(missing, decoding) if missing else ():
@@ -193,7 +200,7 @@ def evaluate(
                 hits += sum(row["hit_50"] for row in rows)
                 on_progress(Progress(finished + answered, len(mine), hits, len(faults)))
         finally:
-            write_state(out, shard, benchmark.total, faults)
+            write_state(out, shard, expected, faults)
     rows_now = read_rows(out, identity)
     expected, standing = read_state(out, rows_now)
     complete = all(case.key in rows_now for case in mine)

@@ -82,6 +82,9 @@ def read_run(folder: Path) -> dict[str, Any]:
     path = folder / RUN_FILE
     try:
         stored = json.loads(path.read_bytes())
+        if isinstance(stored, dict) and not stored.keys() & {"id", "fingerprint"}:
+            remedy = f"evaluate it first: univg evaluate --model {folder} --benchmark world --out runs/world"
+            raise UnivgError("a run of training, not of `univg evaluate`", folder, remedy)
         if fingerprint_id(stored["fingerprint"]) != stored["id"] or not isinstance(stored["about"], dict):
             raise ValueError("its id is not that of its fingerprint")
     except FileNotFoundError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from univg.errors import UnivgError
+from univg.errors import UnivgError, offer
 from univg.files import canonical, write_whole
 from univg.study.config import StudyConfig
 from univg.study.thoughts import name_file
@@ -93,7 +93,7 @@ def choose_arms(config: StudyConfig) -> list[str]:
     arms = list_arms(config)
     unknown = [name for name in config.arms if name not in arms]
     if unknown:
-        raise UnivgError(f"no arm {unknown[0]!r}", remedy=f"choose from {', '.join(arms)}")
+        raise UnivgError(f"no arm {unknown[0]!r}", remedy=offer(str(unknown[0]), arms))
     return [name for name in arms if not config.arms or name in config.arms]
 
 

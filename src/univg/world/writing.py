@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from univg.errors import UnivgError
+from univg.errors import UnivgError, offer
 from univg.files import check_writable, unwritable
 from univg.grounding.samples import GroundingSample, write_jsonl
 from univg.pictures.drawing import (
@@ -49,9 +49,7 @@ def write_world(
     """
     unknown = sorted(set(families) - set(FAMILIES))
     if unknown:
-        raise UnivgError(
-            "no such task family", f"--family {unknown[0]}", f"choose from {', '.join(FAMILIES)}"
-        )
+        raise UnivgError("no such task family", f"--family {unknown[0]}", offer(unknown[0], FAMILIES))
     check_writable(out)
     samples = islice(stream(split, seed, families, difficulty, size), n)
     cells: list[SheetCell] = []

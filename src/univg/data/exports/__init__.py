@@ -25,7 +25,7 @@ from univg.data.exports.settings import Export, Writer
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import shorten
 from univg.data.formats.image_root import stored_size
-from univg.errors import UnivgError
+from univg.errors import UnivgError, offer
 from univg.grounding.samples import GroundingSample
 from univg.pictures.images import ImageFault
 
@@ -79,7 +79,7 @@ def export(samples: Iterable[GroundingSample], to: str, out: str | os.PathLike[s
     folder that is not empty.
     """
     if to not in EXPORTS:
-        raise UnivgError("no such format", to, f"choose from {', '.join(EXPORTS)}")
+        raise UnivgError("no such format", to, offer(to, EXPORTS))
     placed = _place_images(samples, how)
     if to not in _ESCAPED:
         placed = _keep_texts(placed, how, classes_only=to == "yolo")

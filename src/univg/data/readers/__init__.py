@@ -43,7 +43,7 @@ from univg.data.readers.reasonseg import read_lisa, read_reasonseg_raw
 from univg.data.readers.refcoco import read_lmms_rows, read_vlm_r1, read_vlm_r1_lines
 from univg.data.readers.univg_r1 import read_cotsft, read_rl
 from univg.data.readers.video import read_reasonvos, read_reasonvos_raw, read_revos, read_revos_raw
-from univg.errors import UnivgError
+from univg.errors import UnivgError, offer
 from univg.grounding.samples import GroundingSample
 
 __all__ = ["FAULTS", "READERS", "ImageRoot", "Reader", "RecordFault", "Source", "detect", "read"]
@@ -152,7 +152,7 @@ def read(
     source = Source.of(path, images, on_fault, on_note)
     name = reader or detect(path)
     if name not in READERS:
-        raise UnivgError("no such format", name, f"choose from {', '.join(READERS)}")
+        raise UnivgError("no such format", name, offer(name, READERS))
     if not source.path.exists():
         raise UnivgError("no such file", path, "check the path")
     if images is not None and not Path(images).is_dir():

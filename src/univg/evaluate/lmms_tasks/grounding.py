@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from univg.errors import UnivgError
+from univg.errors import UnivgError, offer
 from univg.grounding.prompts import PromptStyle, choose_style, render_prompt
 from univg.grounding.reading import Asked, read
 from univg.grounding.samples import GroundingSample
@@ -95,7 +95,7 @@ def read_style(sample: GroundingSample) -> PromptStyle:
     """Return how a sample is asked; the environment may say. Raises UnivgError for a style that is none."""
     style = os.environ.get("UNIVG_STYLE", "think")
     if style not in get_args(PromptStyle):
-        raise UnivgError(f"UNIVG_STYLE={style}", remedy=f"choose from {', '.join(get_args(PromptStyle))}")
+        raise UnivgError(f"UNIVG_STYLE={style}", remedy=offer(str(style), get_args(PromptStyle)))
     return choose_style(sample, cast(PromptStyle, style))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from univg.errors import UnivgError
+from univg.errors import UnivgError, offer
 from univg.files import digest_file
 
 __all__ = ["digest_functions", "find_function"]
@@ -37,13 +37,8 @@ def find_function(name: str, known: Mapping[str, Callable[..., Any]], what: str)
         return known[name]
     module_name, _, attribute = name.replace(":", ".").rpartition(".")
     if not module_name or not attribute:
-        near = difflib.get_close_matches(name, known, n=1)
-        meant = f" (did you mean {near[0]!r}?)" if near else ""
-        raise UnivgError(
-            f"{what} {name!r}",
-            remedy=f"choose from {', '.join(known)}{meant}, or give the dotted path of a function "
-            f"(my_module.my_{what})",
-        )
+        dotted = f"or give the dotted path of a function (my_module.my_{what})"
+        raise UnivgError(f"{what} {name!r}", remedy=f"{offer(name, known)}, {dotted}")
     here = os.getcwd()
     if here not in sys.path:  # the command does not have it, unlike `python -m`
         sys.path.append(here)

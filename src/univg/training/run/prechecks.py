@@ -5,13 +5,12 @@ Called by the command before it imports a stage, and by the stages themselves fo
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from univg.errors import UnivgError
+from univg.errors import UnivgError, suggest
 from univg.models import checkpoint
 from univg.models.loading import MODEL_FAMILIES
 from univg.training.config import LANGUAGE_LINEAR, DataSource, LoraSettings, StageConfig
@@ -60,13 +59,17 @@ def _check_source(key: str, source: DataSource) -> None:
 
         for name in source.families or ():
             if name not in FAMILIES:
-                raise UnivgError(f"{key}.families: no task family {name!r}", remedy=_suggest(name, FAMILIES))
+                raise UnivgError(
+                    f"{key}.families: no task family {name!r}", remedy=suggest(name, list(FAMILIES))
+                )
         return
     from univg.data.readers import READERS, detect
 
     if source.reader != "auto" and source.reader not in READERS:
         known = ("world", "auto", *READERS)
-        raise UnivgError(f"{key}.reader: no reader {source.reader!r}", remedy=_suggest(source.reader, known))
+        raise UnivgError(
+            f"{key}.reader: no reader {source.reader!r}", remedy=suggest(source.reader, list(known))
+        )
     path = Path(str(source.path))
     if not path.exists():
         raise UnivgError(f"{key}.path: no such file", path, "check the path")
@@ -185,8 +188,3 @@ def check_layers(lora: LoraSettings, names: Collection[str]) -> None:
                 f"lora.target: no linear layer named {target!r}",
                 remedy=f"use {LANGUAGE_LINEAR!r} or some of {', '.join(layers)}",
             )
-
-
-def _suggest(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"

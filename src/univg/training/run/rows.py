@@ -19,7 +19,7 @@ from univg.data.dataset import ENDLESS, Dataset, Item, WorldItem, digest_parts
 from univg.data.formats.marks import mark_fault
 from univg.data.formats.scale import lesson_fault
 from univg.data.readers import READERS, RecordFault
-from univg.errors import UnivgError
+from univg.errors import UnivgError, offer
 from univg.grounding.boxes import SizeWH
 from univg.grounding.coordinates import Frame
 from univg.grounding.mentions import decide_image
@@ -82,8 +82,7 @@ def _open_source(
     assert settings.path is not None
     reader = None if settings.reader == "auto" else settings.reader
     if reader is not None and reader not in READERS:
-        known = f"choose from world, auto, {', '.join(READERS)}"
-        raise UnivgError(f"data: no reader {reader!r}", remedy=known)
+        raise UnivgError(f"data: no reader {reader!r}", remedy=offer(reader, ["world", "auto", *READERS]))
     flaws: list[RecordFault] = []
 
     def keep(sample: GroundingSample) -> bool:
@@ -105,8 +104,7 @@ def _open_world(settings: DataSource, seed: int) -> Dataset:
     shares = dict(families) if isinstance(families, dict) else dict.fromkeys(families, 1.0)
     unknown = [name for name in shares if name not in FAMILIES]
     if unknown:
-        known = f"choose from {', '.join(FAMILIES)}"
-        raise UnivgError(f"data: no task family {unknown[0]!r}", remedy=known)
+        raise UnivgError(f"data: no task family {unknown[0]!r}", remedy=offer(unknown[0], FAMILIES))
     if any(share < 0 for share in shares.values()) or not sum(shares.values()):
         raise UnivgError("data: families: shares are not negative, and one is above zero")
     item = partial(_draw_item, settings, seed, shares)
