@@ -152,6 +152,9 @@ def check_writable(folder: Path) -> None:
     """Raise UnivgError unless files can be written under `folder`; nothing is left there."""
     if folder.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") and not folder.is_dir():
         raise UnivgError("--out names a folder, not a picture", folder, "leave the file name out")
+    if folder.resolve().is_relative_to(ASSETS.parent):
+        remedy = "name a folder elsewhere with --out, or start the command in another one"
+        raise UnivgError("a folder of the univg package itself", folder, remedy)
     try:
         above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         if not above.is_dir():

@@ -135,7 +135,7 @@ def _describe_box(box: GroundedBox) -> dict[str, Any]:
 
 
 def write_pictures(command: GroundCommand, pictures: Sequence[Picture], grounding: Grounding) -> list[Path]:
-    """Write what there is to see and return the paths.
+    """Write what there is to see and return the paths; pictures that are there already stay, those of now get a number.
 
     `<name>-grounded.png` shows the question, all images with the box on the right one, and the thought;
     `<name>-box` is that image alone, at full resolution (JPEG if it came as one); without a box, not written.
@@ -150,15 +150,15 @@ def write_pictures(command: GroundCommand, pictures: Sequence[Picture], groundin
     shown = grounding.boxes[0].image_index if grounding.boxes else 0
     source = Path(pictures[shown].path)
     stem = source.stem[:80] or "image"
+    suffix = ".jpg" if source.suffix.lower() in (".jpg", ".jpeg") else ".png"
+    overview, alone = _find_free(folder / f"{stem}-grounded.png", folder / f"{stem}-box{suffix}")
     jobs: list[tuple[Path, Callable[[], Image.Image]]] = [
-        (folder / f"{stem}-grounded.png", lambda: draw_overview(command.query, pictures, grounding))
+        (overview, lambda: draw_overview(command.query, pictures, grounding))
     ]
     if grounding.boxes:
-        suffix = ".jpg" if source.suffix.lower() in (".jpg", ".jpeg") else ".png"
-        jobs.append((folder / f"{stem}-box{suffix}", lambda: draw_answer(pictures[shown], grounding)))
+        jobs.append((alone, lambda: draw_answer(pictures[shown], grounding)))
     written = []
     for path, draw in jobs:
-        path = _spare_inputs(path, pictures)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             save_picture(draw(), path, **({"quality": 93} if path.suffix == ".jpg" else {}))
@@ -185,13 +185,12 @@ def _check_query(query: str, grounder: Grounder) -> None:
     check_image_marks(query, grounder.loaded.processor, "-q")
 
 
-def _spare_inputs(path: Path, pictures: Sequence[Picture]) -> Path:
-    """Return `path`, numbered if it would overwrite one of the images that were asked about."""
-    inputs = {Path(picture.path).resolve() for picture in pictures}
-    number, free = 2, path
-    while free.resolve() in inputs:
-        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+def _find_free(*paths: Path) -> list[Path]:
+    """Return paths of which none is there: these, or all with the first number that is free: a-2.png, b-2.png."""
+    free, number = list(paths), 1
+    while any(path.exists() for path in free):
         number += 1
+        free = [path.with_name(f"{path.stem}-{number}{path.suffix}") for path in paths]
     return free
 
 

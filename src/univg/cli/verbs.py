@@ -20,7 +20,9 @@ stand together in the help, below the title that the class gives (`section`).
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from cyclopts import App, Parameter
@@ -36,7 +38,7 @@ from univg.cli.flags import (
     name_flag,
 )
 from univg.config import Config, ConfigError, Tree, find_config, parse_value
-from univg.errors import UnivgError
+from univg.errors import UnivgError, suggest
 
 __all__ = ["Command", "Parameter", "make_verb"]
 
@@ -156,6 +158,7 @@ def _put_arguments(verb: str, cls: type[Command], tree: Tree, arguments: tuple[s
         if cls.positional is None or ("=" in argument and key in cls.model_fields):
             tree.override(argument)
         else:
+            _refuse_misspelt(cls, argument)
             given.append(argument)
     if cls.positional is None or not given:
         return
@@ -165,6 +168,15 @@ def _put_arguments(verb: str, cls: type[Command], tree: Tree, arguments: tuple[s
         tree.put(cls.positional, given[0], given[0])
     else:
         raise UnivgError(f"Unexpected argument {given[1]!r}: see {verb} --help")
+
+
+def _refuse_misspelt(cls: type[Command], argument: str) -> None:
+    """Raise ConfigError for an argument that looks like ``KEY=VALUE``, with a key that is nearly one of `cls`."""
+    key, equals, _ = argument.partition("=")
+    if equals and get_close_matches(key, cls.model_fields) and not os.path.exists(argument):
+        raise ConfigError(
+            f"override {argument!r}: unknown key {key!r}; {suggest(key, list(cls.model_fields))}"
+        )
 
 
 def _refuse_missing(verb: str, cls: type[Command], tree: Tree) -> None:
