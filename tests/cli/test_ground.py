@@ -18,6 +18,7 @@ from univg.models.grounder import GroundedBox, Grounder, Grounding
 from univg.models.overview import draw_answer, draw_overview
 from univg.pictures.images import open_picture
 
+PICTURES = [("grounded", ".png"), ("box", ".jpg")]
 KEYS = ["thought", "boxes", "image_rule", "fault", "confidence", "raw", "model", "seconds", "pictures"]
 FOUND = Grounding(
     thought="The first image holds a mug; only the kettle of the second image has no handle.",
@@ -175,8 +176,32 @@ def test_an_image_asked_about_is_never_overwritten(
         cli.main(["ground", "c-grounded.png", "c.png", "-q", "x", "--model", tiny, "--out", ".", "--json"])
         == 0
     )
-    assert json.loads(capsys.readouterr().out)["pictures"] == ["c-grounded-2.png", "c-box.png"]
+    assert json.loads(capsys.readouterr().out)["pictures"] == ["c-grounded-2.png", "c-box-2.png"]
     assert Path("c-grounded.png").read_bytes() == before
+
+
+def test_the_pictures_of_earlier_questions_stay(
+    files: Path, tiny: str, answering: Callable[[Grounding], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answering(FOUND)
+    for _ in range(3):
+        assert cli.main(["ground", "a.png", "b.jpg", "-q", "x", "--model", tiny, "--out", "seen"]) == 0
+    names = [f"b-{kind}{number}{suffix}" for number in ("", "-2", "-3") for kind, suffix in PICTURES]
+    assert sorted(os.listdir("seen")) == sorted(names)
+    assert str(Path("seen/b-box-3.jpg")) in capsys.readouterr().out
+
+
+def test_nothing_is_written_into_the_package(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from univg.files import EXAMPLES
+
+    monkeypatch.chdir(EXAMPLES / "images")
+    before = sorted(os.listdir())
+    assert cli.main(["ground", "test-referring-2026-0-1.png", "-q", "x"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "a folder of the univg package itself: univg-out" in told
+    assert sorted(os.listdir()) == before
 
 
 def test_several_boxes_are_all_drawn(files: Path) -> None:
@@ -265,6 +290,10 @@ FAULTS: dict[str, tuple[list[str], list[str]]] = {
     "below a file": (["a.png", "-q", "x", "--out", "file/deep"], ["file", "name another folder"]),
     "a picture as folder": (["a.png", "-q", "x", "--out", "o.png"], ["names a folder", "o.png", "leave"]),
     "unknown option": (["a.png", "--nope"], ["Unknown option", "--nope", "see univg ground --help"]),
+    "misspelt setting": (
+        ["a.png", "sampels=3", "-q", "x"],
+        ["unknown key 'sampels'", "did you mean 'samples'?", "see univg ground --help"],
+    ),
     "no number": (["a.png", "--samples", "many"], ["--samples", "see univg ground --help"]),
 }
 
