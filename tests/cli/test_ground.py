@@ -292,7 +292,7 @@ FAULTS: dict[str, tuple[list[str], list[str]]] = {
     "unknown option": (["a.png", "--nope"], ["Unknown option", "--nope", "see univg ground --help"]),
     "misspelt setting": (
         ["a.png", "sampels=3", "-q", "x"],
-        ["unknown key 'sampels'", "did you mean 'samples'?", "see univg ground --help"],
+        ["unknown key 'sampels'", "did you mean 'samples'?"],
     ),
     "no number": (["a.png", "--samples", "many"], ["--samples", "see univg ground --help"]),
 }

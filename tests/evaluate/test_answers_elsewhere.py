@@ -215,7 +215,8 @@ def test_the_command_counts_what_is_missing(
     assert cli.main([*command, "--task", "diff"]) == 0
     assert "Acc@0.5 would" not in capsys.readouterr().out
     assert cli.main([*command, "--task", "dif"]) == 2
-    assert capsys.readouterr().err == "error: no task 'dif' in this benchmark: did you mean 'diff'?\n"
+    line = "error: no task 'dif' in this benchmark: choose from diff, region (did you mean 'diff'?)\n"
+    assert capsys.readouterr().err == line
 
 
 def test_answers_without_truth_are_one_line(

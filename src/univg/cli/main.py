@@ -1,7 +1,7 @@
 """Run the command `univg`. Arguments are parsed first; what a verb needs is imported when it runs.
 
-Exit codes: 0 done, 1 an unexpected error, 2 what the caller can put right (one line on stderr), 3 a budget that is
-used up (construct), 130 Ctrl-C.
+Exit codes: 0 done; 1 done, and something of the data was left out or is at fault (data, score), or an unexpected error;
+2 what the caller can put right (one line on stderr); 3 a budget that is used up (construct); 130 Ctrl-C.
 """
 
 from __future__ import annotations
