@@ -315,11 +315,14 @@ def test_a_fault_is_one_line_and_code_2(
     assert sorted(os.listdir()) == before
 
 
-def test_a_question_that_spells_an_image_mark_is_refused(
+def test_a_question_that_spells_marks_of_the_chat_is_a_text(
     files: Path, tiny: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["ground", "a.png", "-q", "a <|image_pad|> b", "--model", tiny]) == 2
-    assert "<|image_pad|>, which stands for an image: -q: leave it out" in capsys.readouterr().err
+    question = "a <|image_pad|> b<|im_end|>"
+    assert (
+        cli.main(["ground", "a.png", "-q", question, "--model", tiny, "--json", "--max-new-tokens", "3"]) == 0
+    )
+    assert json.loads(capsys.readouterr().out)["fault"] == "truncated"
 
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["", "json"])

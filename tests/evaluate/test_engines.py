@@ -63,9 +63,9 @@ def test_what_cannot_be_asked_is_refused_and_the_rest_answered(
         cases[r.key].sample.source: r for batch in engine.answer(list(cases.values()), SHORT) for r in batch
     }
     kinds = {source: r.kind if isinstance(r, Refusal) else "answer" for source, r in results.items()}
-    assert kinds == {"own#0": "answer", "own#1": "image", "own#2": "prompt", "own#3": "answer"}
+    assert kinds == {"own#0": "answer", "own#1": "image", "own#2": "answer", "own#3": "answer"}
     outcome = evaluate(open_file("univg", data, root), engine, tmp_path / "run", SHORT)
-    assert len(outcome.rows) == 2 and len(outcome.faults) == 2
+    assert len(outcome.rows) == 3 and len(outcome.faults) == 1
     row = next(iter(outcome.rows.values()))
     assert row["truncated"] and row["fault"] == "truncated" and row["tokens"] == 5
 

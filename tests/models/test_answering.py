@@ -165,5 +165,10 @@ def test_questions_with_sizes_go_longest_first_and_others_in_their_order(
 
 
 def test_greedy_samples_would_be_equal() -> None:
-    with pytest.raises(UnivgError, match="3 greedy samples would be equal: give a temperature above 0"):
-        Decoding(3)
+    for temperature in (0, 1e-38, 1e-8):
+        with pytest.raises(UnivgError, match="3 greedy samples would be equal: give a temperature of 1e-05"):
+            Decoding(3, temperature)
+    assert (
+        Decoding(1, 1e-38) == Decoding(1, 0.0)
+        and Decoding(1, 1e-38).fingerprint() == Decoding().fingerprint()
+    )

@@ -242,8 +242,6 @@ def test_no_images_and_no_samples_are_refused(tiny: Loaded, picture: Picture) ->
         Grounder(tiny).ground([], "Where?")
     with pytest.raises(UnivgError, match="samples=0"):
         Grounder(tiny).ground(picture(40, 40), "Where?", samples=0)
-    with pytest.raises(UnivgError, match=r"spells <\|image_pad\|>, which stands for an image: leave it out"):
-        Grounder(tiny).ground(picture(40, 40), "Where is <|image_pad|>?")
 
 
 def test_images_the_model_cannot_take(tiny: Loaded, picture: Picture, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Prompts are counted and estimated in one place, and image marks found."""
+"""Prompts are counted and estimated in one place."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from univg.errors import UnivgError
 from univg.grounding.prompts import render_prompt
 from univg.models.generation.generate import Chat, encode, measure
 from univg.models.loading import Loaded
 from univg.models.pixels import PixelBudget
-from univg.models.tokens import check_image_marks, estimate_prompt, estimate_text, find_image_mark
+from univg.models.tokens import estimate_prompt, estimate_text
 
 Picture = Callable[[int, int], Image.Image]
 
 
 @pytest.mark.parametrize("sizes", [[], [(40, 40)], [(200, 50), (30, 90), (120, 120)]])
-@pytest.mark.parametrize("query", ["Where?", "图里的猫在哪里? " * 3])
+@pytest.mark.parametrize("query", ["Where?", "图里的猫在哪里? " * 3, "<|image_pad|><|im_end|>"])
 def test_the_count_is_what_the_model_is_given(
     tiny: Loaded, picture: Picture, sizes: list[tuple[int, int]], query: str
 ) -> None:
@@ -35,15 +34,6 @@ def test_an_estimate_counts_images_as_they_are() -> None:
     assert with_images - words == 6 + 1 + 2 * 2  # the marks around each
     assert words > estimate_text(render_prompt("Where is the dog?"))
     assert estimate_text("猫" * 9) == 9 == estimate_text("cat" * 9)
-
-
-def test_marks_that_stand_for_images(tiny: Loaded) -> None:
-    assert find_image_mark("Where is <|box_start|>(1,2),(3,4)<|box_end|>?", tiny.processor) is None
-    assert find_image_mark("A <|video_pad|> here", tiny.processor) == "<|video_pad|>"
-    with pytest.raises(
-        UnivgError, match=r"spells <\|image_pad\|>, which stands for an image: -q: leave it out"
-    ):
-        check_image_marks("<|image_pad|>", tiny.processor, "-q")
 
 
 @pytest.mark.parametrize(("most", "least"), [(640_000, 3136), (3136, 3136), (784, 784)])

@@ -290,7 +290,6 @@ REFUSED: dict[str, tuple[Any, int, str]] = {
     "no image": (said(image("data:image/png;base64,aGVsbG8=")), 400, "no image"),
     "an image cut off": (said(image(PIXEL[:80])), 400, "image 1"),
     "too many images": (said(image(PIXEL) * 17), 400, "17 images"),
-    "an image mark": (said("<|image_pad|>"), 400, "stand for images"),
     "too long a text": (said("where " * 9000), 400, "more than the model"),
     "far too long a text": (said("x" * 300_000), 400, "characters"),
     "too many tokens": (said("a") | {"max_tokens": 10**6}, 400, "1000000 is more"),

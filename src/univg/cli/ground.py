@@ -80,7 +80,6 @@ def ground(command: GroundCommand) -> None:
         told.print(f"note: {EMBEDDED_NOTE}")
     with waiting(told, f"loading {command.model}"):
         grounder = load_grounder(command.model)
-    _check_query(command.query, grounder)
     with waiting(told, "looking and thinking"):
         grounding = grounder.ground(
             [picture.image for picture in pictures],
@@ -177,12 +176,6 @@ def _check_arguments(command: GroundCommand) -> None:
         raise UnivgError(f"--samples {command.samples}", "univg ground", "draw at least one")
     if command.max_new_tokens < 1:
         raise UnivgError(f"--max-new-tokens {command.max_new_tokens}", "univg ground", "allow at least one")
-
-
-def _check_query(query: str, grounder: Grounder) -> None:
-    from univg.models.tokens import check_image_marks
-
-    check_image_marks(query, grounder.loaded.processor, "-q")
 
 
 def _find_free(*paths: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from univg.config import Config
 from univg.construct.verify import Language, Rules
 from univg.errors import UnivgError, offer
+from univg.models.temperature import GREEDY_BELOW, settle_temperature
 
 __all__ = ["WORLD", "WORLD_N", "ConstructConfig", "Plan"]
 
@@ -105,6 +106,17 @@ class AskingOptions(Config):
         """Who picks: a name like the teacher's, equal to it for the same; None for nobody."""
         name = self.judge or ("same" if self.teacher.startswith(SERVER) else "none")
         return None if name == "none" else self.teacher if name == "same" else name
+
+    @model_validator(mode="after")
+    def _check_draws(self) -> Self:
+        if self.chains > 1 and self.temperature is not None and not settle_temperature(self.temperature):
+            remedy = f"give a temperature of {GREEDY_BELOW:g} or above, or --chains 1"
+            raise UnivgError(
+                f"{self.chains} greedy proposals would be equal",
+                f"--temperature {self.temperature:g}",
+                remedy,
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_judge(self) -> Self:
@@ -232,7 +244,7 @@ class ConstructConfig(AskingOptions, DataOptions, RuleOptions, ModelOptions, Cos
             together=self.together or not remote,
             shown=self.truth == "shown" or (self.truth == "auto" and remote),
             rules=Rules(self.min_iou, self.min_words, self.max_words, self.language, self.copies),
-            temperature=temperature if self.temperature is None else self.temperature,
+            temperature=temperature if self.temperature is None else settle_temperature(self.temperature),
             max_new_tokens=self.max_new_tokens or (1024 if remote else 256),
             seed=self.sampling_seed,
         )

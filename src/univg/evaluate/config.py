@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from univg.config import Config
 from univg.grounding.prompts import PromptStyle
+from univg.models.temperature import GREEDY_BELOW, settle_temperature
 
 __all__ = ["BenchmarkConfig", "EvaluateConfig", "ModelConfig", "ResponseConfig"]
 
@@ -46,9 +47,10 @@ class ResponseConfig(Config):
 
     @model_validator(mode="after")
     def _draws_differ(self) -> Self:
-        if self.samples > 1 and self.temperature == 0:
+        if self.samples > 1 and self.temperature is not None and not settle_temperature(self.temperature):
             raise ValueError(
-                f"{self.samples} greedy samples would be equal: --samples: give --temperature above 0"
+                f"{self.samples} greedy samples would be equal: --samples: "
+                f"give a --temperature of {GREEDY_BELOW:g} or above"
             )
         return self
 

@@ -23,7 +23,8 @@ from univg.errors import UnivgError
 from univg.grounding.boxes import SizeWH
 from univg.models.pixels import PixelBudget
 from univg.models.server import GivenUp, Server, as_seen, concurrently, with_pictures
-from univg.models.tokens import check_image_marks, estimate_prompt, estimate_text
+from univg.models.temperature import GREEDY_BELOW, settle_temperature
+from univg.models.tokens import estimate_prompt, estimate_text
 from univg.pictures.images import ImageFault
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ server gave no answer. ``unasked``: the account does not allow to ask, or the ru
 
 @dataclass(frozen=True)
 class Decoding:
-    """How responses are drawn. One sample is greedy unless a temperature is given."""
+    """How responses are drawn. One sample is greedy unless a temperature is given; one so low that it is greedy
+    (`settle_temperature`) is kept as 0."""
 
     samples: int = 1
     temperature: float = 0.0
@@ -48,9 +50,11 @@ class Decoding:
     def __post_init__(self) -> None:
         if self.samples < 1 or self.max_new_tokens < 1 or not 0 <= self.temperature < float("inf"):
             raise UnivgError("counts are at least 1, the temperature at least 0", self)
+        object.__setattr__(self, "temperature", settle_temperature(self.temperature))
         if self.samples > 1 and self.temperature == 0:
             raise UnivgError(
-                f"{self.samples} greedy samples would be equal", remedy="give a temperature above 0"
+                f"{self.samples} greedy samples would be equal",
+                remedy=f"give a temperature of {GREEDY_BELOW:g} or above",
             )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -212,11 +216,6 @@ class LocalAnswerer:
         opened: list[_Opened] = []
         refused: list[Answer | Refusal] = []
         for question in questions:
-            try:
-                check_image_marks(question.text, self.loaded.processor)
-            except UnivgError as error:
-                refused.append(Refusal(question.key, "prompt", str(error)))
-                continue
             try:
                 opened.append((question, question.pictures()))
             except ImageFault as fault:

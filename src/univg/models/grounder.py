@@ -26,7 +26,6 @@ from univg.grounding.mentions import ImageRule
 from univg.grounding.prompts import PromptStyle
 from univg.grounding.reading import Asked, Fault, PlacedBox, read
 from univg.models.loading import Loaded, load
-from univg.models.tokens import check_image_marks
 from univg.pictures.images import Picture, as_picture, open_picture
 
 if TYPE_CHECKING:
@@ -115,8 +114,8 @@ class Grounder:
         all, agrees by 0. The same `seed` draws the same. `style` replaces the checkpoint's own way of being
         asked, `temperature` the one that `samples` implies.
 
-        Errors: UnivgError for no image, fewer than one sample, and a query that is empty or spells one of the
-        model's image marks; ImageFault for a file that is no usable image.
+        Errors: UnivgError for no image, fewer than one sample, and an empty query; ImageFault for a file that is no
+        usable image.
         """
         started = time.perf_counter()
         # Looked at before torch is needed: a mistaken path or question is told at once.
@@ -125,7 +124,6 @@ class Grounder:
             raise UnivgError("the question is empty", remedy="say what to look for")
         if samples < 1:
             raise UnivgError(f"samples={samples}", remedy="draw at least one")
-        check_image_marks(query, self.loaded.processor)
         from univg.models.generation.generate import Chat, generate
 
         style = style or self.loaded.prompt_style

@@ -9,14 +9,18 @@ processor in its Pillow class and the tokenizer. What it saves is the standard l
 from __future__ import annotations
 
 import json
+import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tokenizers import normalizers
 from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 
 from univg.models.pixels import PixelBudget
+from univg.models.tokens import chat_marks
 
 __all__ = ["CHAT_TEMPLATE", "GroundingProcessor", "PixelBudget"]
 
@@ -42,9 +46,15 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
 )
 
+_SHIELD = "\ufdd0"  # Unicode keeps this character for a program's own use: no text should hold it
+
 
 class GroundingProcessor(Qwen2VLProcessor):
     """Image processor and tokenizer of a Qwen2-VL family checkpoint, called as transformers' processors are.
+
+    The texts of a chat are texts: where one spells a mark of the chat (``<|im_end|>``, ``<|image_pad|>``), rendering
+    breaks the mark by a character that the tokenizer drops once it has looked for its marks. So only what the
+    template writes becomes a mark, and all other tokens are those of the text as it stands.
 
     `processor(images=[[picture, …], …], text=[…], padding=True, return_tensors="pt")` gives `input_ids`,
     `attention_mask`, `mm_token_type_ids` of shape (batch, tokens), `pixel_values` (patches, patch values)
@@ -55,6 +65,29 @@ class GroundingProcessor(Qwen2VLProcessor):
         self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None
     ) -> None:
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        backend = tokenizer.backend_tokenizer
+        others = [] if backend.normalizer is None else [backend.normalizer]
+        if not others or others[0].normalize_str(_SHIELD):
+            backend.normalizer = normalizers.Sequence([normalizers.Replace(_SHIELD, ""), *others])
+
+    def apply_chat_template(self, conversation: Any, *arguments: Any, **settings: Any) -> Any:
+        """Render, or encode, a chat or a batch of chats as transformers does, with the marks in their texts broken."""
+        return super().apply_chat_template(self._shield(conversation), *arguments, **settings)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return the tokens of a text that is no chat: none is a mark of one."""
+        ids: list[int] = self.tokenizer.encode(self._shield(text))
+        return ids
+
+    def _shield(self, part: Any) -> Any:
+        if isinstance(part, str):
+            return _find_begun(tuple(chat_marks(self.tokenizer).values())).sub(rf"\1{_SHIELD}", part)
+        if isinstance(part, dict):
+            return {
+                name: self._shield(value) if name in ("content", "text") else value
+                for name, value in part.items()
+            }
+        return [self._shield(one) for one in part] if isinstance(part, (list, tuple)) else part
 
     @classmethod
     def get_attributes(cls) -> list[str]:
@@ -87,7 +120,11 @@ class GroundingProcessor(Qwen2VLProcessor):
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.chat_template = self.chat_template
+        backend = self.tokenizer.backend_tokenizer
+        ours = backend.normalizer
+        backend.normalizer = ours[1] if len(ours) > 1 else None  # the file is as it came
         self.tokenizer.save_pretrained(folder)
+        backend.normalizer = ours
         settings = self.image_processor.to_dict()
         budget = self.pixel_budget
         settings |= {
@@ -100,3 +137,15 @@ class GroundingProcessor(Qwen2VLProcessor):
         path = folder / "preprocessor_config.json"
         path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
         return [str(path)]
+
+
+@lru_cache
+def _find_begun(marks: tuple[str, ...]) -> re.Pattern[str]:
+    """Find where one of the marks begins, overlapping ones as well, and one that the next text may go on with."""
+    begun = []
+    for first, *others in marks:
+        rest = ""
+        for letter in reversed(others):
+            rest = rf"(?:\Z|{re.escape(letter)}{rest})"
+        begun.append(re.escape(first) + rest)
+    return re.compile(f"(?=(?:{'|'.join(begun)}))(.)", re.DOTALL)

@@ -1,4 +1,4 @@
-"""Count a prompt's tokens, exactly with a tokenizer or as an estimate, and find image marks that a text spells.
+"""Count a prompt's tokens, exactly with a tokenizer or as an estimate, and say which tokens only chats may hold.
 
 Loads neither torch nor transformers.
 """
@@ -6,17 +6,16 @@ Loads neither torch nor transformers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from univg.errors import UnivgError
 from univg.grounding.boxes import SizeWH
 
 __all__ = [
-    "check_image_marks",
+    "ANSWER_TOKENS",
+    "chat_marks",
     "count_prompt",
     "estimate_prompt",
     "estimate_text",
-    "find_image_mark",
     "image_tokens",
 ]
 
@@ -24,15 +23,9 @@ _CHAT_TOKENS = 20  # the system turn and the turns' own marks in Qwen2-VL's chat
 _MARKS_AN_IMAGE = 2  # those that stand around it
 _FIRST_WIDE = 0x2E80  # from here on scripts of which a character is about a token (Chinese, Japanese, Korean)
 
-
-class Marks(Protocol):
-    """A processor, as far as it says what stands for an image and for a video in a prompt."""
-
-    @property
-    def image_token(self) -> str: ...
-
-    @property
-    def video_token(self) -> str: ...
+ANSWER_TOKENS = frozenset({"<|box_start|>", "<|box_end|>", "<|object_ref_start|>", "<|object_ref_end|>"})
+"""Special tokens of the Qwen families that belong to answers, and to questions that name a region, as the published
+ones do; every other one belongs to chats."""
 
 
 def image_tokens(seen_wh: Iterable[SizeWH], factor: int) -> int:
@@ -67,15 +60,11 @@ def estimate_prompt(
     return _CHAT_TOKENS + count(text) + image_tokens(seen_wh, factor) + _MARKS_AN_IMAGE * len(seen_wh)
 
 
-def find_image_mark(text: str, processor: Marks) -> str | None:
-    """Return the mark in ``text`` that stands for an image or a video in the model's prompts; None if there is none.
-
-    A question that spells one would shift all images after it.
-    """
-    return next((mark for mark in (processor.image_token, processor.video_token) if mark in text), None)
-
-
-def check_image_marks(text: str, processor: Marks, place: str = "") -> None:
-    """Raise UnivgError for a question that spells what stands for an image in the model's prompts."""
-    if mark := find_image_mark(text, processor):
-        raise UnivgError(f"the question spells {mark}, which stands for an image", place, "leave it out")
+def chat_marks(tokenizer: Any) -> dict[int, str]:
+    """Return the tokens that only a chat's own form may hold, by id: those added to the vocabulary that are written
+    ``<|…|>`` or marked special (turns, vision, padding, quad), except `ANSWER_TOKENS`."""
+    return {
+        token: added.content
+        for token, added in tokenizer.added_tokens_decoder.items()
+        if (added.special or added.content.startswith("<|")) and added.content not in ANSWER_TOKENS
+    }

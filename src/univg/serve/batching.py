@@ -22,6 +22,7 @@ import torch
 
 from univg.models.generation import generate as generation
 from univg.models.generation.generate import Chat, Generation
+from univg.models.temperature import settle_temperature
 from univg.models.tokens import count_prompt
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ _log = logging.getLogger("univg.batching")
 
 @dataclass(frozen=True)
 class Ask:
-    """One request. `temperature` 0 is greedy: its `n` responses are then copies of one. The same `seed` gives
-    the same responses whatever else is in the batch; None draws anew. `prompt_tokens` is what the prompt takes
-    (`PromptMeter`)."""
+    """One request. `temperature` 0 is greedy, as is one so low that it is kept as 0: its `n` responses are then
+    copies of one. The same `seed` gives the same responses whatever else is in the batch; None draws anew.
+    `prompt_tokens` is what the prompt takes (`PromptMeter`)."""
 
     chat: Chat
     max_new_tokens: int
@@ -53,6 +54,7 @@ class Ask:
                 f"n={self.n}, max_new_tokens={self.max_new_tokens}, temperature={self.temperature}: "
                 "counts are at least 1, the temperature at least 0"
             )
+        object.__setattr__(self, "temperature", settle_temperature(self.temperature))
 
     @property
     def rows(self) -> int:

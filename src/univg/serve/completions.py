@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
 import secrets
 import time
@@ -19,7 +18,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from univg.models.generation.generate import Chat, Generation
-from univg.models.tokens import find_image_mark
 from univg.serve.access import check_access, check_model, drain, too_large
 from univg.serve.batching import Ask, Closed, Expired
 from univg.serve.config import Limits
@@ -100,7 +98,6 @@ async def _read(service: Service, request: Request) -> tuple[ChatRequest, Ask]:
         chat_request = await service.read(read_request, body, limits)
         check_model(service, chat_request.model)
         messages = chat_request.chat()
-        _check_marks(service, messages)
         images = await service.read(read_images, chat_request.images(), limits, loaded.resized)
     finally:
         service.buffered -= len(body)
@@ -116,13 +113,6 @@ async def _read(service: Service, request: Request) -> tuple[ChatRequest, Ask]:
         )
     temperature, n = chat_request.temperature or 0.0, chat_request.n or 1
     return chat_request, Ask(chat, chat_request.new_tokens, temperature, n, chat_request.seed, tokens)
-
-
-def _check_marks(service: Service, messages: tuple[dict[str, Any], ...]) -> None:
-    mark = find_image_mark(json.dumps(messages, ensure_ascii=False), service.loaded.processor)
-    if mark is not None:
-        message = f"a text spells {mark}, one of the marks that stand for images: leave it out"
-        raise ApiError(400, message, param="messages")
 
 
 async def _receive(request: Request, limits: Limits) -> AsyncIterator[bytes]:

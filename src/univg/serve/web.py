@@ -89,14 +89,12 @@ def answer(
     Raises UnivgError or ValueError, one line to show.
     """
     from univg.models.overview import IMAGE_RULES, draw_overview
-    from univg.models.tokens import check_image_marks
     from univg.pictures.images import open_picture
 
     if not 1 <= len(paths) <= MAX_IMAGES:
         raise UnivgError(f"{len(paths)} images", remedy=f"give 1 to {MAX_IMAGES}")
     if not query.strip():
         raise UnivgError("the question is empty", remedy="say what to look for")
-    check_image_marks(query, grounder.loaded.processor)
     pictures = [open_picture(path, MAX_MEGAPIXELS) for path in paths]
     grounding = grounder.ground([picture.image for picture in pictures], query, samples=samples)
     lines = [] if grounding.boxes else ["no box"]

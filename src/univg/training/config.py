@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from univg.config import Config, fault_at
 from univg.grounding.prompts import PromptStyle
+from univg.models.temperature import GREEDY_BELOW
 from univg.training.trainer_rules import check_keys, check_together
 
 __all__ = [
@@ -235,7 +236,9 @@ class GrpoConfig(StageConfig):
     micro_batch: int = Field(
         default=8, gt=0, description="Rollouts at once in one forward and backward pass of one process."
     )
-    temperature: float = Field(default=1.0, gt=0, description="Of the rollouts.")
+    temperature: float = Field(
+        default=1.0, ge=GREEDY_BELOW, le=100, description="Of the rollouts; lower would make a group's equal."
+    )
     top_p: float = Field(default=1.0, gt=0, le=1, description="Of the rollouts.")
     max_completion_tokens: int = Field(default=256, gt=0, description="Longest rollout.")
     beta: float = Field(default=0.04, ge=0, description="Weight of the KL term to the start model.")

@@ -9,12 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from transformers import BatchFeature, GenerationConfig
 
 from univg.models.generation import generate as generation
 from univg.models.generation.generate import (
-    ANSWER_TOKENS,
     Chat,
     Generation,
     forbidden_ids,
@@ -22,7 +23,9 @@ from univg.models.generation.generate import (
     stop_ids,
 )
 from univg.models.loading import Loaded
+from univg.models.temperature import GREEDY_BELOW, settle_temperature
 from univg.models.tiny import SPECIAL_TOKENS, build_tiny
+from univg.models.tokens import ANSWER_TOKENS
 
 Picture = Callable[[int, int], Image.Image]
 TOKENS = 12
@@ -243,6 +246,7 @@ def test_training_mode_comes_back(tiny: Loaded, ragged: list[Chat]) -> None:
         ({"temperature": -1.0}, "temperature"),
         ({"temperature": math.nan}, "temperature"),
         ({"n": 2}, "would all be equal"),
+        ({"n": 2, "temperature": 1e-38}, "would all be equal"),
         ({"n": 0}, "n=0"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
         ({"batch_size": 0}, "batch_size=0"),
@@ -253,8 +257,33 @@ def test_impossible_requests(tiny: Loaded, request_: dict[str, float], said: str
         generate(tiny, [], **request_)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("spelt", ["<|image_pad|>", "<|video_pad|>"])
-def test_a_question_that_spells_an_images_mark_is_refused(tiny: Loaded, picture: Picture, spelt: str) -> None:
+def test_a_chat_names_each_image_once(tiny: Loaded, picture: Picture) -> None:
     fine = Chat.ask([picture(40, 40)], "Where is <|box_start|>(1,2),(3,4)<|box_end|>?")
-    with pytest.raises(ValueError, match="chat 1: 1 images"):
-        generate(tiny, [fine, Chat.ask([picture(40, 40)], f"Where is {spelt}?")], max_new_tokens=1)
+    with pytest.raises(ValueError, match="chat 1: 0 images, but 1 places"):
+        generate(tiny, [fine, replace(fine, images=())], max_new_tokens=1)
+
+
+TEMPERATURES = st.floats(0, 3, exclude_min=True) | st.sampled_from(
+    [0.0, 5e-324, 1e-320, 1e-38, 1e-8, 1e-5, 1e38, 1e39, 1.7e308]
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(temperature=TEMPERATURES, scale=st.sampled_from([1e-3, 1.0, 30.0, 1e4]), seed=st.integers(0, 9))
+def test_at_every_temperature_only_what_the_logits_allow_is_drawn(
+    temperature: float, scale: float, seed: int
+) -> None:
+    """The likeliest below the line, and nowhere a token that may not be written or is far behind."""
+    logits_RV = torch.randn(4, 50, generator=torch.Generator().manual_seed(seed)) * scale
+    logits_RV[:, 7] = logits_RV.max() + 1  # forbidden, and the likeliest
+    decoder = object.__new__(generation._Decoder)
+    decoder._temperature = settle_temperature(temperature)
+    decoder._forbidden = torch.tensor([7])
+    streams = [torch.Generator().manual_seed(row) for row in range(4)]
+    drawn_R = decoder._choose(streams, logits_RV, range(4))
+    allowed_RV = logits_RV.index_fill(1, torch.tensor([7]), float("-inf"))
+    behind_R = allowed_RV.max(dim=1).values - allowed_RV.gather(1, drawn_R[:, None])[:, 0]
+    if temperature < GREEDY_BELOW:
+        assert drawn_R.tolist() == allowed_RV.argmax(dim=1).tolist()
+    # A draw by Gumbel noise cannot be further behind than its noise reaches (100 in float32).
+    assert bool((behind_R <= 100 * temperature + 1e-3 * scale).all())

@@ -24,16 +24,14 @@ from univg.errors import UnivgError
 from univg.grounding.prompts import PromptStyle, render_chat
 from univg.models.generation.decoding import Prefix, decode, join, joinable, prefill
 from univg.models.loading import plain_model
-from univg.models.tokens import count_prompt
+from univg.models.temperature import GREEDY_BELOW, settle_temperature
+from univg.models.tokens import chat_marks, count_prompt
 
 if TYPE_CHECKING:
     from PIL import Image
     from transformers import BatchFeature, PreTrainedTokenizerBase
 
     from univg.models.loading import Loaded
-
-ANSWER_TOKENS = frozenset({"<|box_start|>", "<|box_end|>", "<|object_ref_start|>", "<|object_ref_end|>"})
-"""Special tokens of the Qwen families that belong to answers; every other one belongs to prompts."""
 
 READ_AT_ONCE: dict[str, int] = {"cpu": 2048, "cuda": 32768}
 """Prompt tokens that are read in one pass. A CPU reads slower what does not stay in its caches: with the embedded
@@ -82,14 +80,15 @@ def generate(
 ) -> list[list[Generation]]:
     """Draw `n` responses to each chat, in the order given.
 
-    `temperature` 0 is greedy; above it, responses are drawn from the softmax of logits / temperature. The
-    same `seed` gives the same responses (on the same kind of device); None draws anew. Chats are sorted by
-    length and run `batch_size` responses at a time. In float32 the result does not depend on `batch_size` or
-    on the other chats (half precisions round differently in differently shaped batches).
+    `temperature` 0 is greedy, and so is one below `GREEDY_BELOW`; above it, responses are drawn from the softmax of
+    logits / temperature. The same `seed` gives the same responses (on the same kind of device); None draws anew.
+    Chats are sorted by length and run `batch_size` responses at a time. In float32 the result does not depend on
+    `batch_size` or on the other chats (half precisions round differently in differently shaped batches).
 
     Errors: ValueError for a negative temperature, counts below 1, several greedy responses (they would be
     equal), or a chat whose text does not name each of its images exactly once.
     """
+    temperature = settle_temperature(temperature)
     _check_request(max_new_tokens, temperature, n, batch_size)
     if seed is None:
         seed = secrets.randbits(63)
@@ -149,17 +148,11 @@ def stop_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 def forbidden_ids(tokenizer: PreTrainedTokenizerBase, vocab_size: int, stops: frozenset[int]) -> list[int]:
     """List the token ids that a response may never hold.
 
-    These are the added tokens written `<|…|>` or marked special (vision, padding, chat, quad, tool marks),
-    except `ANSWER_TOKENS` and what ends a response; and the rows of the embedding that no token uses
-    (Qwen2-VL's vocabulary is padded by some 400).
+    These are the marks of a chat (`chat_marks`), except what ends a response; and the rows of the embedding that
+    no token uses (Qwen2-VL's vocabulary is padded by some 400).
     """
-    marks = {
-        token
-        for token, added in tokenizer.added_tokens_decoder.items()
-        if (added.special or added.content.startswith("<|")) and added.content not in ANSWER_TOKENS
-    }
     unused = set(range(vocab_size)) - set(tokenizer.get_vocab().values())
-    return sorted(token for token in (marks | unused) - stops if token < vocab_size)
+    return sorted(token for token in (unused | chat_marks(tokenizer).keys()) - stops if token < vocab_size)
 
 
 @dataclass(frozen=True)
@@ -212,10 +205,12 @@ class _Decoder:
     def _choose(
         self, streams: Sequence[torch.Generator], logits_RV: torch.Tensor, rows: Sequence[int]
     ) -> torch.Tensor:
-        allowed_RV = logits_RV.index_fill(1, self._forbidden, float("-inf"))
-        if self._temperature == 0:
+        # Divided first: the highest temperatures are infinite in float32, and -inf / inf is no number.
+        scores_RV = logits_RV / self._temperature if self._temperature else logits_RV
+        allowed_RV = scores_RV.index_fill(1, self._forbidden, float("-inf"))
+        if not self._temperature:
             return allowed_RV.argmax(dim=-1)
-        return draw_by_row(allowed_RV / self._temperature, [streams[row] for row in rows])
+        return draw_by_row(allowed_RV, [streams[row] for row in rows])
 
     def _finish(self, row: list[int]) -> Generation:
         end = next((place for place, token in enumerate(row) if token in self._stops), None)
@@ -264,7 +259,9 @@ def _check_request(max_new_tokens: int, temperature: float, n: int, batch_size: 
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature={temperature}: must be 0 (greedy) or above")
     if n > 1 and temperature == 0:
-        raise ValueError(f"n={n} greedy responses would all be equal: give a temperature above 0")
+        raise ValueError(
+            f"n={n} greedy responses would all be equal: give a temperature of {GREEDY_BELOW:g} or above"
+        )
 
 
 def _prepare(loaded: Loaded, chat: Chat, place: int) -> _Asked:
@@ -276,16 +273,14 @@ def _prepare(loaded: Loaded, chat: Chat, place: int) -> _Asked:
 
 
 def _render(loaded: Loaded, chat: Chat, place: int) -> str:
-    """Render the prompt's text. Every image must stand in it once: a question that spells the model's image or video
-    mark would shift all images after it, so it is refused."""
+    """Render the prompt's text, in which every image must stand once."""
     processor = loaded.processor
     messages = [dict(message) for message in chat.messages]
     prompt = str(processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
     named = prompt.count(processor.image_token)
-    if named != len(chat.images) or processor.video_token in prompt:
+    if named != len(chat.images):
         raise ValueError(
-            f"chat {place}: {len(chat.images)} images, but {named} places for images in its text: name each "
-            f"image once, and keep {processor.image_token} and {processor.video_token} out of questions"
+            f"chat {place}: {len(chat.images)} images, but {named} places for images in its text: name each once"
         )
     return prompt
 

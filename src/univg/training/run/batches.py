@@ -55,7 +55,7 @@ def encode_row(
         images=[list(images)], text=[prompt], do_rescale=False, do_normalize=False, return_tensors="pt"
     )
     ids = encoded["input_ids"][0].tolist()
-    answer = [*processor.tokenizer.encode(response), _end_of_turn(processor)]
+    answer = [*processor.encode_text(response), _end_of_turn(processor)]
     return {
         "ids": ids + answer,
         "labels": [IGNORED] * len(ids) + answer,

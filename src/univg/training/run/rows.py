@@ -244,7 +244,7 @@ class StageRows:
         tokenizer, factor = self.processor.tokenizer, self.processor.factor
         budget = self.processor.pixel_budget
         after = self.config.max_completion_tokens if isinstance(self.config, GrpoConfig) else 0
-        after += len(tokenizer.encode(response)) + 1 if response else 0
+        after += len(self.processor.encode_text(response)) + 1 if response else 0
         seen_wh = [self.seen_wh(image) for image in images]
         found = count_prompt(tokenizer, render_prompt_text(self.processor, row), seen_wh, factor) + after
         if found <= self.config.max_tokens:
