@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-import openai  # noqa: F401  (imported before the fork)
+import httpx2  # noqa: F401  (imported before the fork)
 
 import univg.cli.construct
 import univg.construct.pipeline

@@ -23,8 +23,6 @@ from univg.grounding.samples import read_jsonl
 from univg.models.pixels import PixelBudget
 from univg.models.server import Pace, Patience, Server
 
-pytest.importorskip("openai", reason="the teacher needs openai: pip install 'univg[serve]'")
-
 OwnSet = Callable[..., tuple[Path, Path]]
 Lines = Callable[[Path], list[dict[str, Any]]]
 SECRET = "sk-do-not-tell-4711"

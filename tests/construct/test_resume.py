@@ -24,8 +24,6 @@ from univg.construct.ledger import Budget, Ledger, Prices, Usage
 from univg.errors import UnivgError
 from univg.grounding.samples import read_jsonl
 
-pytest.importorskip("openai", reason="the teacher needs openai: pip install 'univg[serve]'")
-
 SAMPLES, CHAINS, CONCURRENCY = 16, 3, 4
 FILES = ("samples.jsonl", "proposals.jsonl", "left-out.jsonl")
 

@@ -25,8 +25,6 @@ from univg.models.server import Patience
 if TYPE_CHECKING:
     from loopback import Handler, Server
 
-pytest.importorskip("openai", reason="the engine needs openai: pip install 'univg[serve]'")
-
 
 def engine(server: Server, **settings: Any) -> OpenAIEngine:
     patience = settings.pop("patience", Patience(attempts=4, first_wait_s=0.01, timeout_s=5))

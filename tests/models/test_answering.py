@@ -56,7 +56,7 @@ class Account:
 def answerer(request: pytest.FixtureRequest, tiny: Loaded, server: Any) -> Answerer:
     if request.param == "local":
         return LocalAnswerer(tiny, batch_size=2)
-    pytest.importorskip("openai")
+
     patience = Patience(attempts=2, first_wait_s=0.01, timeout_s=5)
     return ServerAnswerer(Server(server.url, patience=patience), "served", PixelBudget(), 28, concurrency=2)
 
@@ -123,7 +123,6 @@ def test_what_fails_gives_back_what_was_held(
 
 
 def test_a_server_that_gives_up_refuses_and_gives_back(server: Any, questions: list[Question]) -> None:
-    pytest.importorskip("openai")
 
     def behave(handler: Any, number: int) -> bool:
         handler.reply(400, {"error": {"message": "too long"}})
@@ -138,7 +137,6 @@ def test_a_server_that_gives_up_refuses_and_gives_back(server: Any, questions: l
 
 
 def test_a_server_that_does_not_count_is_estimated(server: Any, questions: list[Question]) -> None:
-    pytest.importorskip("openai")
 
     def behave(handler: Any, number: int) -> bool:
         body = handler.completion("It is there, I think.")

@@ -50,6 +50,7 @@ def _load_checkpoint(config: ConstructConfig, name: str) -> Teacher:
 
 def _reach_server(config: ConstructConfig, option: str, model: str) -> Teacher:
     from univg.construct.teacher import RemoteTeacher
+    from univg.models.keys import read_key
     from univg.models.loading import MODEL_FAMILIES
     from univg.models.pixels import PixelBudget
     from univg.models.server import KEY_VARIABLE, Patience, Server
@@ -59,7 +60,7 @@ def _reach_server(config: ConstructConfig, option: str, model: str) -> Teacher:
         raise UnivgError("no such family", f"--family {config.family}", remedy)
     server = Server(
         str(config.find_url(option)),
-        os.environ.get(KEY_VARIABLE) or "none",
+        read_key(KEY_VARIABLE) or "none",
         Patience(config.attempts, timeout_s=config.timeout, failures=max(8, config.concurrency)),
         config.rpm,
         url_option="--base-url",

@@ -17,8 +17,9 @@ from univg.evaluate.engines import Engine, OpenAIEngine, load_local
 from univg.evaluate.rows import Row, add_legacy, make_row
 from univg.evaluate.runs import Shard, claim, open_rows, read_rows, read_state, write_state
 from univg.models.answering import Answer, Decoding, Refusal
+from univg.models.keys import read_key
 from univg.models.pixels import PixelBudget
-from univg.models.server import Patience
+from univg.models.server import KEY_VARIABLE, Patience
 from univg.world import DEFAULT_DIFFICULTY
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _reach_server(config: ModelConfig) -> Engine:
         style=config.style,
         budget=None if most is None else PixelBudget().up_to(most),
         concurrency=config.concurrency,
-        api_key=os.environ.get("OPENAI_API_KEY") or "none",
+        api_key=read_key(KEY_VARIABLE) or "none",
         patience=Patience(config.attempts, timeout_s=config.timeout),
     )
 

@@ -24,7 +24,7 @@ from univg.grounding.boxes import SizeWH
 from univg.models.pixels import PixelBudget
 from univg.models.server import GivenUp, Server, as_seen, concurrently, with_pictures
 from univg.models.temperature import GREEDY_BELOW, settle_temperature
-from univg.models.tokens import estimate_prompt, estimate_text
+from univg.models.tokens import estimate_prompt, estimate_text, find_mark
 from univg.pictures.images import ImageFault
 
 if TYPE_CHECKING:
@@ -307,6 +307,10 @@ class ServerAnswerer:
     def _ask(
         self, decoding: Decoding, account: Account, question: Question, stop: threading.Event
     ) -> Answer | Refusal:
+        # `univg serve` says how its model is asked, and takes texts for text; of others this cannot be known.
+        if not self.server.conventions(self.name) and (mark := find_mark(question.text)):
+            why = f"it spells {mark}, which the server may take for a mark of the chat: leave it out"
+            return Refusal(question.key, "prompt", why)
         try:
             pictures = [as_seen(image, self.budget, self.factor) for image in question.pictures()]
         except ImageFault as fault:
@@ -349,19 +353,8 @@ class ServerAnswerer:
         if decoding.temperature > 0:
             seed = seed_of(decoding.seed, question.key) if question.seed is None else question.seed
             body |= {"seed": seed, "top_p": 1.0}
-        body |= {name: value for name, value in self.fields.items() if name in _KNOWN}
-        more = {name: value for name, value in self.fields.items() if name not in _KNOWN}
-        body = {name: value for name, value in body.items() if value is not None}
-        return body | ({"extra_body": more} if more else {})
+        return {name: value for name, value in (body | dict(self.fields)).items() if value is not None}
 
-
-_KNOWN = frozenset(
-    {
-        *("max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "seed", "stop"),
-        *("presence_penalty", "frequency_penalty", "reasoning_effort", "service_tier"),
-    }
-)
-"""Fields that the client takes by name; any other travels in `extra_body`."""
 
 _Opened: TypeAlias = "tuple[Question, Sequence[Image.Image]]"
 

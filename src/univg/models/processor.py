@@ -143,9 +143,9 @@ class GroundingProcessor(Qwen2VLProcessor):
 def _find_begun(marks: tuple[str, ...]) -> re.Pattern[str]:
     """Find where one of the marks begins, overlapping ones as well, and one that the next text may go on with."""
     begun = []
-    for first, *others in marks:
+    for mark in marks:
         rest = ""
-        for letter in reversed(others):
+        for letter in reversed(mark[1:]):
             rest = rf"(?:\Z|{re.escape(letter)}{rest})"
-        begun.append(re.escape(first) + rest)
+        begun.append(re.escape(mark[0]) + rest)
     return re.compile(f"(?=(?:{'|'.join(begun)}))(.)", re.DOTALL)

@@ -1,4 +1,4 @@
-"""Ask a server with OpenAI's chat interface patiently: retries, rate, and a reply that is checked.
+"""Ask a server with OpenAI's chat interface patiently: retries, rate, and a reply that is bounded and checked.
 
 Pictures are resized here as the checkpoint's own processor would, and sent losslessly: a server whose budget is
 no smaller leaves them as they are, so it sees the same pixels as a model in this process. A key is only ever
@@ -8,7 +8,6 @@ sent to the server: `Server` takes it out of every message that it passes on.
 from __future__ import annotations
 
 import base64
-import importlib
 import io
 import json
 import queue
@@ -24,12 +23,20 @@ from urllib.parse import urlsplit, urlunsplit
 
 from PIL import Image
 
-from univg.errors import UnivgError
+from univg.errors import UnivgError, one_line
 from univg.grounding.boxes import SizeWH
+from univg.models.keys import tidy_key
+from univg.models.server_replies import (
+    BrokenReply,
+    Reply,
+    ends_stream,
+    read_complaint,
+    read_models,
+    read_pieces,
+    read_reply,
+)
 
 if TYPE_CHECKING:
-    from openai import OpenAI
-
     from univg.models.pixels import PixelBudget
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -37,6 +44,9 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 _RETRIED = frozenset({408, 409, 425, 429})
 _REFUSED = frozenset({401, 403, 404})
 _LONGEST_OWN_WAIT_S = 60.0
+_REPLY_BYTES = 4 << 20
+_TOKEN_BYTES = 1 << 10  # with all that stands around a token that comes alone
+_LONGEST_ANSWER = 1 << 15  # tokens, where a request sets no limit
 
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
@@ -46,8 +56,12 @@ class GivenUp(UnivgError):
     """One request that no further attempt would mend. Answerers catch it: others may still be answered."""
 
 
-class _BrokenReply(Exception):
-    """A reply that is not what the interface promises."""
+class _Status(Exception):
+    """A reply whose status is not 200."""
+
+    def __init__(self, status: int, why: str, headers: Mapping[str, str]) -> None:
+        super().__init__(f"status {status}: {why}")
+        self.status, self.headers = status, headers
 
 
 @dataclass(frozen=True)
@@ -61,17 +75,6 @@ class Patience:
     timeout_s: float = 600.0
     longest_wait_s: float = 600.0
     failures: int = 16
-
-
-@dataclass(frozen=True)
-class Reply:
-    """`texts` as many as were asked for, and whether the limit cut each off. Tokens are of the whole request,
-    None if the server does not say."""
-
-    texts: tuple[str, ...]
-    truncated: tuple[bool, ...]
-    prompt_tokens: int | None
-    completion_tokens: int | None
 
 
 class Pace:
@@ -110,14 +113,30 @@ class Server:
         url_option: str = "--url",
         model_option: str = "--model",
     ) -> None:
-        self.address = without_credentials(url)
+        import httpx2
+
+        key = tidy_key(api_key, "the key")
+        try:
+            self._base, self.address = httpx2.URL(url), without_credentials(url)
+        except (ValueError, httpx2.InvalidURL) as error:
+            raise UnivgError(f"no address ({error})", url_option, "write it as http://host:8000/v1") from None
+        if self._base.scheme not in ("http", "https") or not self._base.host:
+            raise UnivgError(
+                "no address of a server", f"{url_option} {self.address}", "begin it with http://"
+            )
         self.patience, self._pace = patience or Patience(), Pace(per_minute)
-        self._secrets = [text for text in (api_key, *_credentials(url)) if text and text != "none"]
+        self._secrets = [text for text in (key, *_credentials(url)) if text and text != "none"]
         self._url_option, self._model_option = url_option, model_option
         self._in_a_row, self._lock = 0, threading.Lock()
         self._stated: dict[str, Mapping[str, Any]] = {}
-        # Retrying is done here, where a broken reply counts as a failure like any other.
-        self._client = _client(url, api_key, self.patience.timeout_s)
+        # A small reply that unpacks to a large one cannot come; where a redirect leads, no key was meant to go.
+        headers = {"Authorization": f"Bearer {key}", "Accept-Encoding": "identity", "User-Agent": "univg"}
+        self._http = httpx2.Client(
+            headers=headers,
+            timeout=self.patience.timeout_s,
+            follow_redirects=False,
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+        )
 
     def complete(
         self, request: Mapping[str, Any], samples: int, stop: threading.Event, *, stream: bool = False
@@ -143,10 +162,8 @@ class Server:
         return reply
 
     def _try(self, request: Mapping[str, Any], samples: int, stop: threading.Event, stream: bool) -> Reply:
-        import openai
+        import httpx2
 
-        broken: tuple[type[Exception], ...] = (openai.APIError, json.JSONDecodeError, _BrokenReply)
-        broken += _transport_errors()
         wait, why = self.patience.first_wait_s, ""
         for attempt in range(self.patience.attempts):
             self._pace.wait(stop)
@@ -154,20 +171,22 @@ class Server:
                 raise GivenUp("stopped before it was asked")
             try:
                 return self._ask_once(request, samples, stream)
-            except openai.APIStatusError as error:
-                why = f"status {error.status_code}: {self.quote(error.message)}"
-                if error.status_code in _REFUSED:
+            except _Status as error:
+                why = self.quote(str(error))
+                if error.status in _REFUSED:
                     options = f"{self._url_option}, {self._model_option}"
                     remedy = f"check {options} and the key"
                     raise UnivgError(f"the server refuses ({why})", self.address, remedy) from None
-                if error.status_code not in _RETRIED and error.status_code < 500:
+                if error.status not in _RETRIED and error.status < 500:
                     raise GivenUp(why) from None
-                asked_s = _seconds(error.response.headers.get("retry-after"))
+                asked_s = _seconds(error.headers.get("retry-after"))
                 if asked_s is not None:
                     self._heed(asked_s, why)
                     continue
-            except broken as error:
-                why = f"{type(error).__name__.lstrip('_')}: {self.quote(str(error))}"
+            except BrokenReply as error:
+                why = f"no usable reply: {self.quote(str(error))}"
+            except httpx2.HTTPError as error:
+                why = self.quote(f"{type(error).__name__}: {error}")
             if attempt + 1 < self.patience.attempts:
                 if stop.wait(min(_LONGEST_OWN_WAIT_S, wait * random.uniform(0.75, 1.25))):
                     break
@@ -175,11 +194,38 @@ class Server:
         raise GivenUp(f"{why} (after {self.patience.attempts} attempts)")
 
     def _ask_once(self, request: Mapping[str, Any], samples: int, stream: bool) -> Reply:
-        create = self._client.chat.completions.create
-        if not stream:
-            return _read_reply(create(**request), samples)
-        with create(**request, stream=True, stream_options={"include_usage": True}) as pieces:
-            return _read_pieces(pieces, samples)
+        if stream:
+            request = {**request, "stream": True, "stream_options": {"include_usage": True}}
+        longest = request.get("max_tokens") or request.get("max_completion_tokens")
+        longest = longest if isinstance(longest, int) else _LONGEST_ANSWER
+        most = _REPLY_BYTES + _TOKEN_BYTES * samples * longest
+        content = self._send("POST", "/chat/completions", most, json.dumps(request).encode())
+        return (read_pieces if stream else read_reply)(content, samples)
+
+    def _send(self, method: str, path: str, most: int = _REPLY_BYTES, body: bytes | None = None) -> bytes:
+        """Return the body of a reply, of at most so many bytes. Raises _Status, BrokenReply or the library's
+        HTTPError."""
+        until = time.monotonic() + self.patience.timeout_s
+        url = self._base.copy_with(path=self._base.path.rstrip("/") + path)
+        content = bytearray()
+        headers = {"Content-Type": "application/json"} if body else None
+        with self._http.stream(method, url, content=body, headers=headers) as reply:
+            if reply.headers.get("content-encoding", "identity") != "identity":
+                raise BrokenReply("it is compressed, which was not asked for")
+            for piece in reply.iter_raw():
+                content += piece
+                if len(content) > most:
+                    raise BrokenReply(f"it is longer than {most:,} bytes")
+                if time.monotonic() > until:
+                    raise BrokenReply(f"it did not end within {self.patience.timeout_s:g} s")
+                if ends_stream(content):
+                    break
+        if reply.is_redirect:
+            where = reply.headers.get("location", "nowhere")
+            raise _Status(reply.status_code, f"it redirects to {where}: give that as {self._url_option}", {})
+        if reply.status_code != 200:
+            raise _Status(reply.status_code, read_complaint(bytes(content)), reply.headers)
+        return bytes(content)
 
     def _heed(self, asked_s: float, why: str) -> None:
         """Keep the wait that the server asks for, for all requests; one too long to wait for ends the run."""
@@ -190,22 +236,20 @@ class Server:
 
     def served(self, model: str | None) -> tuple[str, str]:
         """Return the model's name (None: the only one there is), and what the server says it was loaded from."""
-        import openai
+        import httpx2
 
         try:
-            cards = {one.id: one for one in self._client.models.list()}
-        except (openai.APIError, json.JSONDecodeError) as error:
+            models = read_models(self._send("GET", "/models"))
+        except (_Status, BrokenReply, httpx2.HTTPError) as error:
             cause = f"no OpenAI-compatible server answers ({self.quote(str(error))})"
             raise UnivgError(cause, self.address, f"start it, or correct {self._url_option}") from None
-        served = {name: str(getattr(card, "root", None) or name) for name, card in cards.items()}
-        stated = {name: getattr(card, "univg", None) for name, card in cards.items()}
-        self._stated = {name: one for name, one in stated.items() if isinstance(one, Mapping)}
-        if model is None and len(served) == 1:
-            [model] = served
-        if model is None or model not in served:
-            remedy = f"choose {self._model_option} from {', '.join(served) or 'none'}"
+        self._stated = {name: card["univg"] for name, card in models.items()}
+        if model is None and len(models) == 1:
+            [model] = models
+        if model is None or model not in models:
+            remedy = f"choose {self._model_option} from {self.quote(', '.join(models)) or 'none'}"
             raise UnivgError(f"the server does not serve {model or 'one model only'}", self.address, remedy)
-        return model, served[model]
+        return model, str(models[model]["root"])
 
     def conventions(self, model: str) -> Mapping[str, Any]:
         """Return what `univg serve` says of a model: family, frame, prompt_style, min_pixels, max_pixels, factor.
@@ -216,7 +260,7 @@ class Server:
         """Return a server's words on one short line, without the key: some quote it when they refuse it."""
         for secret in self._secrets:
             text = text.replace(secret, "…")
-        return " ".join(text.split())[:160]
+        return one_line(" ".join(text.split()))[:160]
 
 
 def as_seen(image: Image.Image, budget: PixelBudget, factor: int) -> tuple[str, SizeWH]:
@@ -304,63 +348,6 @@ def without_credentials(url: str) -> str:
 def _credentials(url: str) -> tuple[str, ...]:
     parts = urlsplit(url)
     return tuple(text for text in (parts.username, parts.password, parts.query) if text)
-
-
-def _client(url: str, api_key: str, timeout_s: float) -> OpenAI:
-    try:
-        from openai import OpenAI
-    except ImportError as error:
-        raise UnivgError(
-            "no client for servers", "the openai package is missing", "pip install 'univg[serve]'"
-        ) from error
-    return OpenAI(base_url=url, api_key=api_key, timeout=timeout_s, max_retries=0)
-
-
-def _transport_errors() -> tuple[type[Exception], ...]:
-    """List what breaks in the middle of a stream reaches us as the HTTP library's own error, whichever that is."""
-    found: list[type[Exception]] = []
-    for name in ("httpx2", "httpx"):
-        try:
-            found.append(importlib.import_module(name).HTTPError)
-        except ImportError:
-            continue
-    return tuple(found)
-
-
-def _read_reply(reply: Any, samples: int) -> Reply:
-    """Read the texts of a reply. Servers answer status 200 with all kinds of things when they fail."""
-    choices = getattr(reply, "choices", None)
-    if not isinstance(choices, list) or len(choices) != samples:
-        found = len(choices) if isinstance(choices, list) else "no"
-        raise _BrokenReply(f"{found} choices where {samples} were asked for")
-    if any(getattr(choice, "message", None) is None for choice in choices):
-        raise _BrokenReply("a choice without a message")
-    texts = tuple(choice.message.content or "" for choice in choices)
-    return Reply(texts, tuple(choice.finish_reason == "length" for choice in choices), *_usage(reply))
-
-
-def _read_pieces(pieces: Iterable[Any], samples: int) -> Reply:
-    texts: list[list[str]] = [[] for _ in range(samples)]
-    ends: list[str | None] = [None] * samples
-    used: tuple[int | None, int | None] = (None, None)
-    for piece in pieces:
-        if getattr(piece, "usage", None) is not None:
-            used = _usage(piece)
-        for choice in getattr(piece, "choices", None) or ():
-            if not 0 <= choice.index < samples:
-                raise _BrokenReply(f"a piece of choice {choice.index} where {samples} were asked for")
-            texts[choice.index].append(getattr(choice.delta, "content", None) or "")
-            ends[choice.index] = choice.finish_reason or ends[choice.index]
-    if None in ends:
-        raise _BrokenReply("the stream ended before the answer did")
-    return Reply(tuple("".join(text) for text in texts), tuple(end == "length" for end in ends), *used)
-
-
-def _usage(reply: Any) -> tuple[int | None, int | None]:
-    usage = getattr(reply, "usage", None)
-    counts = (getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
-    prompt, completion = (count if isinstance(count, int) and count >= 0 else None for count in counts)
-    return prompt, completion
 
 
 def _seconds(header: str | None) -> float | None:

@@ -5,6 +5,7 @@ Loads neither torch nor transformers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ __all__ = [
     "count_prompt",
     "estimate_prompt",
     "estimate_text",
+    "find_mark",
     "image_tokens",
 ]
 
@@ -26,6 +28,17 @@ _FIRST_WIDE = 0x2E80  # from here on scripts of which a character is about a tok
 ANSWER_TOKENS = frozenset({"<|box_start|>", "<|box_end|>", "<|object_ref_start|>", "<|object_ref_end|>"})
 """Special tokens of the Qwen families that belong to answers, and to questions that name a region, as the published
 ones do; every other one belongs to chats."""
+
+_MARK = re.compile(r"<\|\w+\|>")
+
+
+def find_mark(text: str) -> str | None:
+    """Return what a model whose tokenizer is not here may take for a mark of its chat; None if there is nothing.
+
+    >>> find_mark("Where?<|eot_id|>"), find_mark("<|box_start|>(1,2),(3,4)<|box_end|>")
+    ('<|eot_id|>', None)
+    """
+    return next((mark for mark in _MARK.findall(text) if mark not in ANSWER_TOKENS), None)
 
 
 def image_tokens(seen_wh: Iterable[SizeWH], factor: int) -> int:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from univg.errors import UnivgError
+from univg.models.keys import read_key
 from univg.serve.config import KEY_VARIABLE, ServeConfig
 from univg.terminal import notes
 
@@ -35,7 +36,7 @@ def serve(config: ServeConfig) -> None:
 
     Raises UnivgError for what the caller can put right.
     """
-    key = os.environ.get(config.api_key_env) or None
+    key = read_key(config.api_key_env)
     if key is None and config.api_key_env != KEY_VARIABLE:
         raise UnivgError(
             "the variable is not set", f"--api-key-env {config.api_key_env}", "export the key in it"
