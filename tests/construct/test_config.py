@@ -41,8 +41,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"teacher": "world", "judge": "world"}, "the world judges nothing: --judge world: name another judge"),
     ({"teacher": "world", "judge": "same"}, "the world judges nothing: --judge same: leave it out"),
     (
-        {"teacher": "embedded", "data": "a.json"},
-        "a teacher must see the images: --data a.json: give --images",
+        {"teacher": "embedded", "data": __file__},
+        f"a teacher must see the images: --data {__file__}: give --images",
     ),
     ({"teacher": "world", "images": "no/such"}, "no such folder: --images no/such: name the folder"),
     ({"teacher": "openai:"}, "no address: --teacher openai:: give --base-url"),

@@ -75,32 +75,16 @@ def test_a_strange_reply_is_a_fault_of_its_request(name: str, server: Any) -> No
     assert ask(asked).texts[0].startswith("<think>")
 
 
+FIELDS = (
+    *("choices", "message", "delta", "content", "index", "usage", "prompt_tokens", "finish_reason", "error"),
+    *("data", "id", "root", "univg", "factor", "min_pixels", "max_pixels", "prompt_style", "family"),
+)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(
-                [
-                    "choices",
-                    "message",
-                    "delta",
-                    "content",
-                    "index",
-                    "usage",
-                    "prompt_tokens",
-                    "finish_reason",
-                    "error",
-                    "data",
-                    "id",
-                    "root",
-                    "univg",
-                    "factor",
-                    "min_pixels",
-                    "prompt_style",
-                    "family",
-                ]
-            ),
+            st.sampled_from(FIELDS),
             inner,
             max_size=4,
         )

@@ -86,9 +86,16 @@ def open_data(config: ConstructConfig) -> Dataset:
         if len(samples) == config.n:
             break
     print_faults(book, notes())
+    if not samples and found:
+        remedy = f"choose from its tasks: {', '.join(sorted(found))}"
+        raise UnivgError(f"no sample of the task {' or '.join(config.task)}", file, remedy)
     if not samples:
-        tasks = f" (its tasks: {', '.join(sorted(found))})" if config.task and found else ""
-        raise UnivgError(f"no usable sample{tasks}", file, "see `univg data validate`")
+        cause = (
+            f"none of its {book.left_out} records can be used"
+            if book.left_out
+            else "there is no record in it"
+        )
+        raise UnivgError(cause, file, "see `univg data validate`")
     return Dataset.from_samples(f"{file.name} ({opened.format})", samples, config.images)
 
 

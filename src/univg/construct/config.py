@@ -64,6 +64,8 @@ class DataOptions(Config):
     def _check_data(self) -> Self:
         from univg.world import FAMILIES
 
+        if self.data != WORLD and not Path(self.data).exists():
+            raise UnivgError("no such file", self.data, "check the path")
         if self.images is not None and not self.images.is_dir():
             raise UnivgError("no such folder", f"--images {self.images}", "name the folder of the images")
         unknown = sorted(set(self.task) - set(FAMILIES)) if self.data == WORLD else []

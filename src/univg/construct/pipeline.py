@@ -106,12 +106,13 @@ class Progress:
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended. `manifest`: the content of manifest.json. `stopped`: what broke the run off, None if nothing
-    did. `exhausted`: the budget is used up."""
+    did. `exhausted`: the budget is used up. `reasons`: why the first sample of each undecided kind is."""
 
     folder: Path
     manifest: Mapping[str, Any]
     stopped: UnivgError | KeyboardInterrupt | None
     exhausted: bool
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise whatever kept the run from deciding every sample: what broke it off, the budget (BudgetError), or
@@ -126,7 +127,11 @@ class Outcome:
         if undecided:
             place = f"{self.folder / 'left-out.jsonl'} says why"
             remedy = "put that right and run the same command; what was answered is kept"
-            raise UnivgError(f"{undecided} samples are undecided", place, remedy)
+            counts = self.manifest["samples"]
+            first = "; ".join(
+                f"{name} {counts[name]}, the first: {why}" for name, why in self.reasons.items()
+            )
+            raise UnivgError(f"{undecided} samples are undecided ({first})", place, remedy)
 
 
 def construct(
@@ -159,7 +164,8 @@ def construct(
                 if not results.reached:
                     raise
                 stopped = error
-        return Outcome(ledger.folder, results.finish(facts, plan), stopped, ledger.exhausted)
+        manifest = results.finish(facts, plan)
+        return Outcome(ledger.folder, manifest, stopped, ledger.exhausted, results.reasons)
     except BrokenPipeError:  # from whoever shows the progress
         raise
     except OSError as error:

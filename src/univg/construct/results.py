@@ -50,6 +50,7 @@ class Results:
         self.by_task: dict[str, Counter[str]] = {}
         self.causes: dict[str, Counter[str]] = {}
         self.chosen_by: Counter[str] = Counter()
+        self.reasons: dict[str, str] = {}
         self.proposals = 0
         self.used, self.judged = Usage(), Usage()
         self._ledger, self._teacher = ledger, teacher
@@ -89,6 +90,8 @@ class Results:
         if outcome in ("kept", "simple"):
             self._add_kept(draft)
         else:
+            if outcome in UNDECIDED and draft.why:
+                self.reasons.setdefault(outcome, draft.why)
             row = {"sample": sample.key, "source": sample.source, "task": sample.task, "outcome": outcome}
             self._write("left-out.jsonl", row | ({"why": draft.why} if draft.why else {}))
 
