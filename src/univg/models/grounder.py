@@ -57,7 +57,7 @@ class Grounding:
     decided which image the first box is on: "answer", "question", "thought" or "last". `confidence` is None for one
     sample, else the agreement of the samples, 0-1. `raw` is the response as the model wrote it, `model` the
     checkpoint's name, `seconds` the time from opening the images to the answer, `notes` what opening them
-    took ("animated, first of 12 frames used").
+    took ("animated, first frame used").
     """
 
     thought: str | None

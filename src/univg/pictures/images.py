@@ -11,9 +11,11 @@ import stat
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image, ImageMath, ImageOps, UnidentifiedImageError
 
@@ -27,10 +29,14 @@ MAX_ASPECT = 200
 """Qwen2-VL's preprocessing refuses images whose longer side is more than 200 times the shorter one."""
 
 FORMATS = (
-    *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO"),
+    *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO"),
     *("PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP"),
 )
-"""Raster formats only. Pillow also knows EPS and WMF, which start other programs to be drawn: never those."""
+"""Raster formats only. Pillow also knows EPS and WMF, which start other programs to be drawn, and icons, which it
+decodes before it says how large they are: never those."""
+
+_STRIP = 1 << 20  # pixels that are converted at a time
+_SEE_THROUGH = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
 def names_picture(name: str | PathLike[str]) -> bool:
@@ -98,19 +104,30 @@ def open_picture(path: str | PathLike[str], max_megapixels: float = MAX_MEGAPIXE
     return _decode(path, path, max_megapixels)
 
 
-def read_picture(data: bytes, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
+def read_picture(
+    data: bytes,
+    name: str,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    formats: Sequence[str] = FORMATS,
+    halve_jpeg: bool = False,
+) -> Picture:
     """Return an encoded image in memory (an upload, say) as an upright 8-bit RGB picture, as `open_picture` opens a
-    file.
+    file. `halve_jpeg`: a JPEG that is too large, but not four times so, is read at half its width and height, and
+    at no time held as a whole.
 
-    Errors: `ImageFault` with `name` in the file's place.
+    Errors: `ImageFault` with `name` in the file's place, also for a file in none of these `formats`.
     """
     if not data:
         raise ImageFault(name, "the image is empty", "send it again")
-    return _decode(io.BytesIO(data), name, max_megapixels)
+    return _decode(io.BytesIO(data), name, max_megapixels, formats, halve_jpeg)
 
 
 def _decode(
-    source: str | PathLike[str] | io.BytesIO, path: str | PathLike[str], max_megapixels: float
+    source: str | PathLike[str] | io.BytesIO,
+    path: str | PathLike[str],
+    max_megapixels: float,
+    formats: Sequence[str] = FORMATS,
+    halve_jpeg: bool = False,
 ) -> Picture:
     """Decode a picture that messages call `path`."""
     Image.init()  # registers every reader, so that FORMATS can be filtered by what this Pillow was built with
@@ -119,17 +136,21 @@ def _decode(
             # Our own limit is stated in megapixels and enforced below; Pillow's warning would only repeat it.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # e.g. corrupt EXIF that stops no decoding
-            with Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN]) as opened:
-                _check_size(path, opened.size, max_megapixels)
+            with Image.open(source, formats=[name for name in formats if name in Image.OPEN]) as opened:
+                halving = halve_jpeg and opened.format in ("JPEG", "MPO")
+                _check_size(path, opened.size, max_megapixels * (4 if halving else 1))
+                if opened.width * opened.height > max_megapixels * 1e6:
+                    opened.draft(None, (opened.width // 2, opened.height // 2))
                 opened.load()
                 notes = _note_frames(opened)
-                image, more = _convert_to_rgb(_turn_upright(opened))
+                _turn_upright(opened)
+                image, more = _convert_to_rgb(opened)
     except ImageFault:
         raise
     except Image.DecompressionBombError as error:
         raise _report_too_large(path, max_megapixels) from error
     except UnidentifiedImageError as error:
-        raise _report_unidentified(path, source) from error
+        raise _report_unidentified(path, source, formats) from error
     except MemoryError as error:
         raise ImageFault(path, "not enough memory to decode the image", "shrink it first") from error
     except _DECODE_ERRORS as error:
@@ -146,7 +167,9 @@ def as_picture(image: Image.Image, name: str) -> Picture:
     """
     check_aspect(name, image.size)
     try:
-        rgb, notes = _convert_to_rgb(_turn_upright(image))
+        upright = image.copy()
+        _turn_upright(upright)
+        rgb, notes = _convert_to_rgb(upright)
     except _DECODE_ERRORS as error:
         cause = f"the image cannot be converted to RGB ({_shorten(error)})"
         raise ImageFault(name, cause, "convert it to RGB first") from error
@@ -203,65 +226,85 @@ def _report_too_large(
     return ImageFault(path, cause, "shrink it first")
 
 
-def _report_unidentified(path: str | PathLike[str], source: str | PathLike[str] | io.BytesIO) -> ImageFault:
+def _report_unidentified(
+    path: str | PathLike[str], source: str | PathLike[str] | io.BytesIO, formats: Sequence[str]
+) -> ImageFault:
     if isinstance(source, io.BytesIO):
         head = source.getvalue()[:16]
     else:
         with Path(source).open("rb") as file:
             head = file.read(16)
+    remedy = "give a PNG, JPEG, WebP, GIF or BMP file"
     for signature, name in _SIGNATURES.items():
         if head.startswith(signature) and (name != "WebP" or head[8:12] in (b"WEBP", b"")):
+            if name.upper() not in formats:
+                return ImageFault(path, f"{name} images are not read here", remedy)
             return ImageFault(path, f"the {name} image is damaged or cut off", "export or download it again")
-    remedy = "give a PNG, JPEG, WebP, GIF, BMP or TIFF file"
     return ImageFault(path, "this is no image that can be read", remedy)
 
 
 def _shorten(error: BaseException) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return (one_line(text) or type(error).__name__)[:80]
+    return (one_line(text[:80]) or type(error).__name__)[:80]
 
 
 def _note_frames(opened: Image.Image) -> tuple[str, ...]:
     try:
-        frames = int(getattr(opened, "n_frames", 1))
+        # Whether there is a second one: to count them, Pillow reads all, in time that grows with their square.
+        several = bool(getattr(opened, "is_animated", False))
     except _DECODE_ERRORS:  # the first frame decoded; what follows it is damaged and not needed
-        return ("several frames, first one used",)
-    if frames < 2:
+        several = True
+    if not several:
         return ()
-    if opened.format == "TIFF":
-        return (f"{frames} pages, first one used",)
-    if opened.format == "MPO":
-        return (f"{frames} pictures in one file, first one used",)
-    return (f"animated, first of {frames} frames used",)
+    kinds = {"TIFF": "several pages, first one used", "MPO": "several pictures in one file, first one used"}
+    return (kinds.get(opened.format or "", "animated, first frame used"),)
 
 
-def _turn_upright(opened: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(opened)
-    except _DECODE_ERRORS:  # unreadable EXIF says nothing about rotation; the pixels are fine
-        return opened.copy()
+def _turn_upright(image: Image.Image) -> None:
+    with suppress(*_DECODE_ERRORS):  # unreadable EXIF says nothing about rotation; the pixels are fine
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _convert_to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """Convert any mode that Pillow opens to 8-bit RGB, transparency laid over white."""
-    notes: tuple[str, ...] = ()
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        image, notes = _convert_to_8_bit(image)
+    """Convert any mode that Pillow opens to 8-bit RGB, transparency laid over white.
+
+    What takes several steps is done in strips, so that no step's result is held as a whole.
+    """
+    grey = _scale_grey(image) if image.mode.startswith("I;16") or image.mode in ("I", "F") else None
+    if grey is None and image.mode not in _SEE_THROUGH and "transparency" not in image.info:
+        return image.convert("RGB"), ()
+    rgb = Image.new("RGB", image.size)
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        rgb.paste(_lay_over_white(_convert_to_8_bit(strip, grey) if grey else strip), (0, top))
+    return rgb, (grey.note,) if grey else ()
+
+
+def _lay_over_white(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBa", "La"):  # premultiplied: only convertible to their own plain kind
         image = image.convert(image.mode.upper())
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        # A fresh image would also drop `info`, whose transparency key no longer means anything.
-        return Image.alpha_composite(white, rgba).convert("RGB"), notes
-    return image.convert("RGB"), notes
+    if image.mode not in _SEE_THROUGH and "transparency" not in image.info:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, rgba).convert("RGB")
 
 
-def _convert_to_8_bit(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """Convert grey images of 16 bits, 32 bits or floats to 8 bits, by the range the values are written for."""
-    hole = image.info.get("transparency")
-    wide = image if image.mode in ("I", "F") else image.convert("I")
-    low, high = (float(v) for v in wide.getextrema())  # type: ignore[arg-type]  # one band: two numbers
+class _Scaling(NamedTuple):
+    """How grey values become 8 bits: times `scale`, plus `offset`; and the note that says so."""
+
+    scale: float
+    offset: float
+    note: str
+
+
+def _scale_grey(image: Image.Image) -> _Scaling:
+    """Return how grey of 16 bits, 32 bits or floats becomes 8 bits, by the range the values are written for."""
+    if image.mode.startswith("I;16"):
+        low, high = 0.0, 65535.0
+    else:
+        low, high = (float(v) for v in image.getextrema())  # type: ignore[arg-type]  # one band: two numbers
     if not (low > float("-inf") and high < float("inf")):
         raise ValueError("values that are not finite numbers")
     if image.mode.startswith("I;16") or (image.mode == "I" and low >= 0 and high <= 65535):
@@ -273,10 +316,16 @@ def _convert_to_8_bit(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]
     else:
         note = f"grey values {low:g} to {high:g} stretched to 8 bits"
     scale = 255.0 / (high - low) if high > low else 0.0
+    return _Scaling(scale, 0.5 - low * scale, note)
+
+
+def _convert_to_8_bit(image: Image.Image, scaling: _Scaling) -> Image.Image:
+    hole = image.info.get("transparency")
+    wide = image if image.mode in ("I", "F") else image.convert("I")
     # Pillow takes "v * scale + offset" as an affine map on wide modes.
-    grey = wide.convert("F").point(lambda v: v * scale + (0.5 - low * scale)).convert("L")
+    grey = wide.convert("F").point(lambda v: v * scaling.scale + scaling.offset).convert("L")
     if isinstance(hole, int) and image.mode != "F":
         opaque = ImageMath.lambda_eval(lambda a: a["convert"]((a["v"] != hole) * 255, "L"), v=wide)
         grey = Image.merge("LA", (grey, opaque))
     grey.info.pop("transparency", None)
-    return grey, (note,)
+    return grey

@@ -22,9 +22,8 @@ from univg.serve.access import check_access, check_model, drain, too_large
 from univg.serve.batching import Ask, Closed, Expired
 from univg.serve.config import Limits
 from univg.serve.errors import ApiError
-from univg.serve.images import read_images
 from univg.serve.replies import build_completion, stream_chunks
-from univg.serve.requests import PROMPT_TOO_LONG, ChatRequest, read_request
+from univg.serve.requests import PROMPT_TOO_LONG, ChatRequest
 from univg.serve.service import Service
 
 __all__ = ["complete_chat"]
@@ -43,11 +42,11 @@ async def complete_chat(service: Service, request: Request) -> Response:
             raise
         service.held += 1
         try:
-            chat_request, answer, prompt_tokens = await _answer(service, request)
+            chat_request, answer, ask = await _answer(service, request)
         finally:
             service.held -= 1
-        status, images = 200, len(chat_request.images())
-        return _reply(service, chat_request, answer, prompt_tokens)
+        status, images = 200, len(ask.chat.images)
+        return _reply(service, chat_request, answer, ask.prompt_tokens)
     except ApiError as error:
         status = error.status
         raise
@@ -58,8 +57,8 @@ async def complete_chat(service: Service, request: Request) -> Response:
         service.metrics.count_request(status, time.perf_counter() - started, images)
 
 
-async def _answer(service: Service, request: Request) -> tuple[ChatRequest, list[Generation], int]:
-    """Return the request, its responses and how many tokens its prompt took. Raises ApiError."""
+async def _answer(service: Service, request: Request) -> tuple[ChatRequest, list[Generation], Ask]:
+    """Return the request, its responses and what the batcher was asked. Raises ApiError."""
     try:
         async with asyncio.timeout(service.limits.timeout_s):
             # While this one is being read, a batch that is about to start waits a moment for it.
@@ -67,7 +66,7 @@ async def _answer(service: Service, request: Request) -> tuple[ChatRequest, list
                 chat_request, ask = await _read(service, request)
                 future = service.batcher.submit(ask, service.limits.timeout_s)
             answer = await _wait_for_answer(request, asyncio.wrap_future(future))
-            return chat_request, answer, ask.prompt_tokens
+            return chat_request, answer, ask
     except (TimeoutError, Expired) as error:
         message = f"no answer within {service.limits.timeout_s:g} s: try again, or ask for fewer tokens"
         raise ApiError(504, message, code="timeout") from error
@@ -86,23 +85,26 @@ async def _answer(service: Service, request: Request) -> tuple[ChatRequest, list
 
 async def _read(service: Service, request: Request) -> tuple[ChatRequest, Ask]:
     """Make of the body's bytes what the batcher takes."""
-    limits, loaded = service.limits, service.loaded
-    body = bytearray()
+    limits = service.limits
+    body, counted = bytearray(), 0
     try:
         async for chunk in _receive(request, limits):
             body += chunk
+            counted += len(chunk)
             service.buffered += len(chunk)
             if service.buffered > limits.buffered_bytes:
                 message = "the server is reading too much already: try again later"
                 raise ApiError(429, message, code="queue_full", headers=service.retry_after())
-        chat_request = await service.read(read_request, body, limits)
+        chat_request = await service.read_body(body)
+        body.clear()  # its images are texts of their own by now, as long as these bytes
         check_model(service, chat_request.model)
         messages = chat_request.chat()
-        images = await service.read(read_images, chat_request.images(), limits, loaded.resized)
+        images = await service.read_images(chat_request.images())
+        chat_request.messages.clear()  # from here on only pixels are held
     finally:
-        service.buffered -= len(body)
+        service.buffered -= counted
     chat = Chat(tuple(images), messages)
-    tokens = await service.read(service.meter, chat)
+    tokens = await service.count_tokens(chat)
     if tokens + chat_request.new_tokens > service.context:
         raise ApiError(
             400,

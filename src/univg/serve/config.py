@@ -22,8 +22,9 @@ class Limits:
 
     `held` requests at a time, from the first byte of their body to the answer; more are refused (429), as are bodies
     of more than `buffered_bytes` in all that are being read at a time. `timeout_s` is for one request as a whole,
-    `body_s` for its body to arrive, `body_bytes` for the body's length. `megapixels` is for all its images together,
-    before they are resized. `rows` is the largest `n`.
+    `body_s` for its body to arrive, `images_s` of computing for its images, `body_bytes` for the body's length,
+    `values` for what JSON is made of it, `parts` for those of all its messages. `megapixels` is for all its images
+    together, `image_megapixels` for each, before they are resized. `rows` is the largest `n`.
     """
 
     held: int = 128
@@ -32,12 +33,16 @@ class Limits:
     buffered_bytes: int = 512 << 20
     timeout_s: float = 300.0
     images: int = 16
+    images_s: float = 10.0
+    image_megapixels: float = 40.0
     megapixels: float = 100.0
     new_tokens: int = 2048
     rows: int = 16
     messages: int = 64
     characters: int = 200_000
     stops: int = 4
+    parts: int = 1000
+    values: int = 100_000
 
 
 class ServeConfig(Config):
@@ -65,6 +70,11 @@ class ServeConfig(Config):
     max_megapixels: float = Field(
         default=100.0, ge=0.01, description="Of all images of a request together, before the resize."
     )
+    max_image_megapixels: float = Field(
+        default=40.0,
+        ge=0.01,
+        description="Of one image; a JPEG of up to four times as many is read at half size.",
+    )
     max_body_mb: int = Field(default=64, ge=1, description="MiB of a request.")
     max_requests: int = Field(default=128, ge=1, description="Requests at a time; more are refused (429).")
     timeout: float = Field(default=300.0, ge=0.1, description="Seconds for a request, waiting included.")
@@ -91,6 +101,7 @@ class ServeConfig(Config):
             buffered_bytes=max(512, 2 * self.max_body_mb) << 20,
             timeout_s=self.timeout,
             images=self.max_images,
+            image_megapixels=self.max_image_megapixels,
             megapixels=self.max_megapixels,
             new_tokens=self.max_new_tokens,
             rows=self.batch_size,

@@ -38,8 +38,8 @@ class ApiError(Exception):
         """
         # Escaped, as a message may quote the request: control characters, and halves of surrogate pairs,
         # which no reply could be encoded with.
-        message = one_line(str(self))[:_LONGEST_MESSAGE]
-        param = None if self.param is None else one_line(self.param)[:_LONGEST_MESSAGE]
+        message = one_line(str(self)[:_LONGEST_MESSAGE])[:_LONGEST_MESSAGE]
+        param = None if self.param is None else one_line(self.param[:_LONGEST_MESSAGE])[:_LONGEST_MESSAGE]
         return {"error": {"message": message, "type": self._type(), "param": param, "code": self.code}}
 
     def _type(self) -> str:

@@ -11,6 +11,7 @@ import re
 import string
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from PIL import Image
@@ -18,10 +19,13 @@ from PIL import Image
 from univg.errors import UnivgError
 from univg.grounding.boxes import SizeWH
 from univg.pictures.images import read_picture
-from univg.serve.config import Limits
 from univg.serve.errors import ApiError
 
-__all__ = ["read_images"]
+__all__ = ["FORMATS", "Bounds", "read_images"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+"""What browsers show; a phone's JPEG of several pictures (MPO) is a JPEG here. Not TIFF, JPEG 2000 or AVIF: their
+readers are many and large, and whoever has such files can send them as PNG."""
 
 _ALPHABET = (string.ascii_letters + string.digits + "+/").encode()
 _STANDARD = bytes.maketrans(b"-_", b"+/")  # from the alphabet for addresses
@@ -31,8 +35,15 @@ _PIECE = 1 << 16  # bytes whose escapes are decoded at a time
 _LINES = 1000  # lines that are looked at
 
 
+class Bounds(NamedTuple):
+    """How many megapixels all images of a request may have together, and each of them."""
+
+    megapixels: float
+    image_megapixels: float
+
+
 def read_images(
-    urls: Sequence[str], limits: Limits, resized: Callable[[SizeWH], SizeWH]
+    urls: Sequence[str], bounds: Bounds, resized: Callable[[SizeWH], SizeWH]
 ) -> list[Image.Image]:
     """Return RGB images, each already of the size that the model sees (`resized`), so that a request which waits holds
     little memory; the model's own processor leaves an image of that size as it is.
@@ -43,13 +54,15 @@ def read_images(
     pixels = 0
     for number, url in enumerate(urls, start=1):
         try:
-            image = read_picture(_decode(url, f"image {number}"), f"image {number}", limits.megapixels).image
+            name = f"image {number}"
+            file = _decode(url, name)
+            image = read_picture(file, name, bounds.image_megapixels, FORMATS, halve_jpeg=True).image
         except UnivgError as fault:
             raise ApiError(400, str(fault), param="messages", code="invalid_image") from fault
         pixels += image.width * image.height
-        if pixels > limits.megapixels * 1e6:
+        if pixels > bounds.megapixels * 1e6:
             message = (
-                f"the images are larger than {limits.megapixels:g} megapixels together: shrink them first"
+                f"the images are larger than {bounds.megapixels:g} megapixels together: shrink them first"
             )
             raise ApiError(400, message, param="messages", code="images_too_large")
         size_wh = resized(image.size)
@@ -82,10 +95,7 @@ def _decode(url: str, name: str) -> bytes:
     with suppress(ValueError):  # as it should be, which needs no copies
         if plain := base64.b64decode(content, validate=True):
             return plain
-    try:
-        data = content.encode("ascii")
-    except UnicodeEncodeError as error:
-        raise _refuse(name, f"the base64 is damaged: it holds {content[error.start]!r}") from error
+    data = content.encode()
     return _decode_base64(_decode_percent(data, name) if b"%" in data else data, name)
 
 

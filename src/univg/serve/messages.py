@@ -68,7 +68,7 @@ Part: TypeAlias = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 class Message(_Part):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: str | Annotated[list[Part], Field(fail_fast=True)]
 
     @property
     def parts(self) -> list[Part]:
@@ -88,7 +88,7 @@ def drop_nulls(value: Any) -> None:
     >>> drop_nulls(body); body
     {'messages': [{'content': 'a', 'extra': {}}]}
     """
-    rest = [value]  # no recursion: how deep a request is nested is its sender's choice
+    rest = [value]
     while rest:
         one = rest.pop()
         if isinstance(one, dict):
@@ -189,7 +189,7 @@ def _refuse(param: str, why: str, code: str = "invalid_value") -> ApiError:
 
 
 def _quote(value: Any) -> str:
-    return json.dumps(value)[:60]
+    return json.dumps(value[:60] if isinstance(value, str) else value)[:60]
 
 
 def convert(message: Message) -> dict[str, Any]:

@@ -7,12 +7,13 @@ A field that would change the answer and cannot be honoured is refused, never pa
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
-from univg.errors import one_line
 from univg.grounding.prompts import PromptStyle
 from univg.serve.config import Limits
 from univg.serve.errors import ApiError
@@ -29,6 +30,9 @@ from univg.serve.messages import (
 
 DEFAULT_NEW_TOKENS = 256
 PROMPT_TOO_LONG = "the prompt is too long"  # by these words litellm tells the cause from others
+
+_PIECE = 1 << 20
+_NO_VALUES = bytes(set(range(256)) - set(b",[{"))
 
 HARMLESS = {
     *("user", "store", "metadata", "service_tier", "safety_identifier", "verbosity"),
@@ -86,13 +90,13 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     model: str
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, fail_fast=True)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     n: int | None = Field(None, ge=1)
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], Field(fail_fast=True)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     univg: Extension | None = None
@@ -122,13 +126,15 @@ class ChatRequest(BaseModel):
 
 
 def read_request(body: bytes | bytearray, limits: Limits) -> ChatRequest:
-    """Read and check a body. Raises ApiError (400) that names the field."""
+    """Read and check a body, whatever it is, in time and memory of a small multiple of its length. Raises ApiError
+    (400) that names the field.
+    """
+    _check_values(body, limits.values)
     try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ApiError(
-            400, f"the body is no JSON ({one_line(str(error))[:100]})", code="invalid_json"
-        ) from error
+        # Unlike json.loads it makes no text of the whole body first, and knows a bound for depth and for digits.
+        fields = from_json(body)
+    except ValueError as error:
+        raise ApiError(400, f"the body is no JSON ({str(error)[:100]})", code="invalid_json") from error
     if not isinstance(fields, dict):
         raise ApiError(400, "the body is no JSON object", code="invalid_json")
     drop_nulls(fields)
@@ -141,6 +147,24 @@ def read_request(body: bytes | bytearray, limits: Limits) -> ChatRequest:
     _check_bounds(request, limits)
     _check_messages(request, limits)
     return request
+
+
+def _check_values(body: bytes | bytearray, most: int) -> None:
+    """Raise ApiError for a body of more than so many values, before an object is made of any.
+
+    Each follows a comma or begins a list or an object. Those signs in texts count too, as only reading tells them
+    apart; base64 holds none.
+    """
+    found = 0
+    for start in range(
+        0, len(body), _PIECE
+    ):  # in pieces: while one is looked at, nothing else in this process runs
+        found += len(body[start : start + _PIECE].translate(None, _NO_VALUES))
+        if found > most:
+            message = (
+                f"the body holds more than {most} values, by its commas and brackets: send shorter lists"
+            )
+            raise ApiError(400, message, code="too_many_values")
 
 
 def _explain(error: ValidationError) -> ApiError:
@@ -186,6 +210,7 @@ def _check_bounds(request: ChatRequest, limits: Limits) -> None:
         ("max_tokens", request.new_tokens, limits.new_tokens),
         ("n", request.n or 1, limits.rows),
         ("messages", len(request.messages), limits.messages),
+        ("parts", sum(len(message.parts) for message in request.messages), limits.parts),
         ("stop", len(request.stops), limits.stops),
     )
     for name, value, most in bounds:
@@ -206,17 +231,17 @@ def _check_messages(request: ChatRequest, limits: Limits) -> None:
     for place, message in enumerate(request.messages):
         if message.role != "user" and any(isinstance(part, ImagePart) for part in message.parts):
             raise ApiError(400, "images belong into messages of the user", param=f"messages.{place}.content")
-        for text in message.texts:
-            length += len(text)
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise ApiError(400, "the text is no valid Unicode", param=f"messages.{place}") from error
+        length += sum(map(len, message.texts))
     if length > limits.characters:
         message_ = f"{PROMPT_TOO_LONG}: {length} characters are more than the {limits.characters} that this "
         message_ += "server allows"
         raise ApiError(400, message_, param="messages", code="context_length_exceeded")
-    images = len(request.images())
-    if images > limits.images:
-        message_ = f"{images} images are more than the {limits.images} that this server allows"
+    urls = request.images()
+    if len(urls) > limits.images:
+        message_ = f"{len(urls)} images are more than the {limits.images} that this server allows"
         raise ApiError(400, message_, param="messages", code="too_many_images")
+    for number, url in enumerate(urls, start=1):
+        # One such sign makes the whole of it four times as long in memory, where it may have to wait.
+        if wide := None if url.isascii() else re.search(r"[^\x00-\x7f]", url):
+            message_ = f"image {number}: the base64 is damaged: it holds {wide[0]!r}"
+            raise ApiError(400, message_, param="messages", code="invalid_image")

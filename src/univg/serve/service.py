@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from univg.serve.batching import Batcher, PromptMeter
 from univg.serve.config import ServeConfig
+from univg.serve.decoders import Decoders
 from univg.serve.metrics import Metrics
+from univg.serve.requests import ChatRequest, read_request
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from univg.models.generation.generate import Chat
     from univg.models.loading import Loaded
 
-_READERS = 2  # threads that decode: each may hold all pixels of one image
+_DECODERS = 2  # each may hold all pixels of one image
 T = TypeVar("T")
 
 
@@ -39,16 +44,48 @@ class Service:
         self.meter = PromptMeter(loaded)
         # The longest text that the model's positions reach to.
         self.context = int(getattr(loaded.model.config.get_text_config(), "max_position_embeddings", 1 << 30))
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
+        # Threads apart, so that none waits for what another is at; two that read JSON would only take turns.
+        self._json, self._images, self._tokens = (
+            ThreadPoolExecutor(count, thread_name_prefix=name)
+            for name, count in (("json", 1), ("images", _DECODERS), ("tokens", 1))
+        )
+        self._decoders = Decoders(self.limits, _DECODERS)
+        self._reading: dict[object, float] = {}  # since when
 
-    async def read(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Call a function on a reader's thread, so that the event loop only waits."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, call, *arguments)
+    async def read_body(self, body: bytearray) -> ChatRequest:
+        """Return the request that a body's bytes are. Raises ApiError."""
+        return await self._call(self._json, read_request, body, self.limits)
+
+    async def read_images(self, urls: Sequence[str]) -> list[Image.Image]:
+        """Return a request's images as the model sees them. Raises ApiError."""
+        if not urls:
+            return []
+        budget, factor = self.loaded.pixel_budget, self.loaded.processor.factor
+        return await self._call(self._images, self._decoders.read, urls, budget, factor)
+
+    async def count_tokens(self, chat: Chat) -> int:
+        """Return how many tokens the model is given for a chat."""
+        return await self._call(self._tokens, self.meter, chat)
+
+    async def _call(self, threads: ThreadPoolExecutor, call: Callable[..., T], *arguments: Any) -> T:
+        """Call a function on one of these threads, so that the event loop only waits."""
+
+        def run() -> T:
+            key = object()
+            self._reading[key] = time.monotonic()
+            try:
+                return call(*arguments)
+            finally:
+                del self._reading[key]
+
+        return await asyncio.get_running_loop().run_in_executor(threads, run)
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Finish what was taken; return whether that was done within `timeout_s`."""
         finished = self.batcher.close(timeout_s)
-        self._readers.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._json, self._images, self._tokens):
+            threads.shutdown(wait=False, cancel_futures=True)
+        self._decoders.close()  # nor does a thread live on that waits for one
         return finished
 
     def retry_after(self) -> dict[str, str]:
@@ -80,6 +117,10 @@ class Service:
         fault = self.batcher.fault
         if fault is None and self.batcher.running_s() > self.limits.timeout_s:
             fault = f"a batch has been running for {self.batcher.running_s():.0f} s"
+        now = time.monotonic()
+        reading_s = now - min(self._reading.values(), default=now)
+        if fault is None and reading_s > self.limits.timeout_s:
+            fault = f"a request has been read for {reading_s:.0f} s"
         state = {
             "status": fault or "ok",
             "model": self.name,
