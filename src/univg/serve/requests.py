@@ -134,7 +134,9 @@ def read_request(body: bytes | bytearray, limits: Limits) -> ChatRequest:
         # Unlike json.loads it makes no text of the whole body first, and knows a bound for depth and for digits.
         fields = from_json(body)
     except ValueError as error:
-        raise ApiError(400, f"the body is no JSON ({str(error)[:100]})", code="invalid_json") from error
+        raise ApiError(
+            400, f"the body is no JSON in UTF-8 ({str(error)[:100]})", code="invalid_json"
+        ) from error
     if not isinstance(fields, dict):
         raise ApiError(400, "the body is no JSON object", code="invalid_json")
     drop_nulls(fields)
