@@ -6,19 +6,9 @@ import base64
 import gzip
 import io
 import json
-import os
-import re
-import signal
 import socket
-import subprocess
-import sys
-import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,38 +33,11 @@ pytest.importorskip("uvicorn", reason="the server needs: pip install 'univg[serv
 
 import openai
 
+from serving import KEY, PATIENCE_S, get, image, metric, post, said, serving, wait_for
 from univg.serve.config import ServeConfig
 from univg.serve.replies import build_completion
-from univg.serve.server import bind, build_server
-from univg.serve.service import Service
 
 SAMPLES = sorted(read_jsonl(EXAMPLES / "samples.jsonl"), key=lambda one: len(one.images))[:6]
-KEY = "a-key-of-the-tests"
-PATIENCE_S = 300  # nothing takes that long, but on a busy machine nearly
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-@contextmanager
-def serving(loaded: Loaded, key: str | None = None, **settings: Any) -> Iterator[SimpleNamespace]:
-    """A server on a free port, on a thread of its own: `url`, `service`. All that was asked is done in the end."""
-    service = Service(loaded, ServeConfig(**settings), "root", key)
-    server = build_server(service)
-    with bind("127.0.0.1", 0) as listener:
-        listener.listen()
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            yield SimpleNamespace(url=f"http://127.0.0.1:{listener.getsockname()[1]}", service=service)
-        finally:
-            server.should_exit = True
-            thread.join(PATIENCE_S)
-            assert service.close(PATIENCE_S) and not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -114,46 +77,6 @@ def question(number: int, **further: Any) -> dict[str, Any]:
 
 
 MARKS = ("<|im_start|>", "<|im_end|>", "<|image_pad|>")
-
-
-def said(text: Any, **further: Any) -> dict[str, Any]:
-    return {"model": "embedded", "messages": [{"role": "user", "content": text}], "max_tokens": 4, **further}
-
-
-def image(url: str) -> list[dict[str, Any]]:
-    return [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "Where?"}]
-
-
-def post(
-    url: str, body: bytes | dict[str, Any], path: str = "/v1/chat/completions", **headers: str
-) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """(status, JSON, headers) of a request made by hand."""
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    sent = {
-        "Content-Type": "application/json",
-        **{name.replace("_", "-"): one for name, one in headers.items()},
-    }
-    try:
-        with urllib.request.urlopen(
-            urllib.request.Request(url + path, data, sent), timeout=PATIENCE_S
-        ) as reply:
-            return reply.status, json.load(reply), dict(reply.headers)
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error), dict(error.headers)
-
-
-def get(url: str, **headers: str) -> tuple[int, str]:
-    try:
-        request = urllib.request.Request(url, headers=headers)
-        with urllib.request.urlopen(request, timeout=PATIENCE_S) as reply:
-            return reply.status, reply.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def metric(server: SimpleNamespace, name: str) -> float:
-    found = re.search(rf"^{re.escape(name)} (\S+)$", get(f"{server.url}/metrics")[1], re.MULTILINE)
-    return float(found[1]) if found else 0.0
 
 
 def test_the_answers_are_those_in_process(client: Any, server: SimpleNamespace, grounder: Grounder) -> None:
@@ -376,9 +299,9 @@ def test_other_requests(server: SimpleNamespace) -> None:
     assert post(server.url, gzip.compress(body), Content_Encoding="gzip")[0] == 415
     assert post(server.url, body, Host="a-page.example")[0] == 421
     assert post(server.url, body, Host="localhost:80")[0] == 200
-    for path in ("/v1/models", "/v1/models/embedded"):
+    for path in ("/v1/models", "/v1/models/embedded", "/health", "/metrics", "/", "/v1/nothing"):
         assert get(server.url + path, Host="a-page.example")[0] == 421
-        assert get(server.url + path, Host="localhost:80")[0] == 200
+        assert get(server.url + path, Host="localhost:80")[0] in (200, 404)
     elsewhere = ("/v1/responses", "/v1/completions", "/chat/completions")
     for path in ("/v1/chat/completions", "/v1/models/gpt-9", *elsewhere):
         found, text = get(server.url + path)
@@ -404,7 +327,7 @@ def test_a_client_that_goes_away_is_not_answered(server: SimpleNamespace) -> Non
     for count, sent in enumerate((body, body[:100]), start=1):
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(head.encode() + sent)
-            wait_for(lambda: server.service.held == 1)
+            wait_for(lambda: server.service.held + len(server.service.clocks) == 1)
         wait_for(lambda count=count: metric(server, gone) == before + count)  # type: ignore[misc]
     assert json.loads(get(f"{server.url}/health")[1])["held"] == 0
     wait_for(lambda: server.service.batcher.running_s() == 0)
@@ -459,37 +382,6 @@ def test_more_than_fits_is_refused_and_what_takes_too_long_is_told(loaded: Loade
         wait_for(lambda: get(f"{server.url}/health")[0] == 503)
         assert "a batch has been running" in get(f"{server.url}/health")[1]
         scripted.go.set()
-
-
-def test_sigterm_finishes_what_is_running() -> None:
-    command = [sys.executable, "-m", "univg", "serve", "--port", "0", "--max-images", "2"]
-    environment = {**os.environ, "UNIVG_API_KEY": KEY, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    assert process.stderr is not None
-    with process, ThreadPoolExecutor(3) as threads:
-        try:
-            started = ""
-            while not (found := re.search(r"at (http://\S+)/v1", started)):
-                line = process.stderr.readline()
-                assert line, started
-                started += line
-            url, key = found[1], {"Authorization": f"Bearer {KEY}"}
-            assert post(url, question(0))[0] == 401
-            assert "3 images are more than the 2" in str(post(url, said(image(PIXEL) * 3), **key)[1])
-            asked = [
-                threads.submit(post, url, question(i, n=2, temperature=1.0, seed=i), **key) for i in (0, 1, 2)
-            ]
-            wait_for(
-                lambda: json.loads(get(f"{url}/health")[1])["held"] == 3 or any(one.done() for one in asked)
-            )
-            process.send_signal(signal.SIGTERM)
-            for status, told, _ in (one.result() for one in asked):
-                assert status == 200 and "<answer>" in told["choices"][0]["message"]["content"]
-            assert process.wait(PATIENCE_S) == 0 and process.stderr.read() == "stopped\n"
-            with pytest.raises(urllib.error.URLError):
-                get(f"{url}/health")
-        finally:
-            process.kill()
 
 
 def test_options_are_limits() -> None:

@@ -1,10 +1,12 @@
-"""Decide from a request's headers alone whether it may be asked: the key, the host, the queue, the kind of body."""
+"""Decide from a request's headers alone whether it may be asked: the host, the key, the queue, the kind of body."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
 import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from starlette.requests import Request
 
@@ -12,19 +14,25 @@ from univg.serve.config import Limits
 from univg.serve.errors import ApiError
 from univg.serve.service import Service
 
-__all__ = ["check_access", "check_caller", "check_model", "drain"]
+__all__ = ["check_access", "check_caller", "check_door", "check_model", "drain", "hold"]
+
+
+def check_door(service: Service, request: Request) -> None:
+    """Raise ApiError, whatever is asked for, unless this machine is asked by its own name (421), with a body whose
+    length is stated (411)."""
+    if service.local_only and not _is_this_machine(request.headers.get("host", "")):
+        raise ApiError(421, "this server answers at 127.0.0.1 and localhost", code="wrong_host")
+    if "transfer-encoding" in request.headers:
+        # Chunks of a byte cost a hundred times what they hold, and with a stated length as well nobody knows which
+        # of the two a proxy in front went by.
+        message = "send the body with its Content-Length, not in chunks"
+        raise ApiError(411, message, code="length_required", headers={"Connection": "close"})
 
 
 def check_access(service: Service, request: Request) -> None:
     """Raise ApiError for a chat completion whose body need not be read."""
     check_caller(service, request)
-    if service.held >= service.limits.held:
-        raise ApiError(
-            429,
-            f"{service.held} requests are being answered already: try again later",
-            code="queue_full",
-            headers=service.retry_after(),
-        )
+    _check_queue(service)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         # Also what keeps a web page of elsewhere from asking: browsers send other kinds without asking first.
         message = "send the request with Content-Type: application/json"
@@ -33,13 +41,14 @@ def check_access(service: Service, request: Request) -> None:
         raise ApiError(415, "send the request without Content-Encoding", code="unsupported_encoding")
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated) > service.limits.body_bytes:
-        raise too_large(service.limits)
+        message = (
+            f"the request is larger than {service.limits.body_bytes >> 20} MiB: send fewer or smaller images"
+        )
+        raise ApiError(413, message, code="request_too_large")
 
 
 def check_caller(service: Service, request: Request) -> None:
-    """Raise ApiError unless the request has the server's key (401), or asks this machine by its own name (421)."""
-    if service.local_only and not _is_this_machine(request.headers.get("host", "")):
-        raise ApiError(421, "this server answers at 127.0.0.1 and localhost", code="wrong_host")
+    """Raise ApiError (401) unless the request has the server's key."""
     if service.api_key is None:
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
@@ -54,6 +63,28 @@ def check_caller(service: Service, request: Request) -> None:
         )
 
 
+@contextmanager
+def hold(service: Service) -> Iterator[None]:
+    """Count a request, while this is entered, among those that have arrived. Raises ApiError (429) if it is one too
+    many: more may have been on their way than fit."""
+    _check_queue(service)
+    service.held += 1
+    try:
+        yield
+    finally:
+        service.held -= 1
+
+
+def _check_queue(service: Service) -> None:
+    if service.held >= service.limits.held:
+        raise ApiError(
+            429,
+            f"{service.held} requests are being answered already: try again later",
+            code="queue_full",
+            headers=service.retry_after(),
+        )
+
+
 def check_model(service: Service, name: str) -> None:
     """Raise ApiError (404) unless `name` is the served model's."""
     if name != service.name:
@@ -61,17 +92,10 @@ def check_model(service: Service, name: str) -> None:
         raise ApiError(404, message, param="model", code="model_not_found")
 
 
-def too_large(limits: Limits) -> ApiError:
-    """Return the refusal of a body that is too long."""
-    return ApiError(
-        413,
-        f"the request is larger than {limits.body_bytes >> 20} MiB: send fewer or smaller images",
-        code="request_too_large",
-    )
-
-
 async def drain(request: Request, limits: Limits) -> None:
     """Let a body that is refused arrive, up to the limit: most clients read no reply before they have sent all."""
+    if "expect" in request.headers:  # to read is what would tell such a client to send it
+        return
     arrived = 0
     try:
         async with asyncio.timeout(min(5.0, limits.body_s)):

@@ -39,7 +39,7 @@ _log = logging.getLogger("univg.batching")
 class Ask:
     """One request. `temperature` 0 is greedy, as is one so low that it is kept as 0: its `n` responses are then
     copies of one. The same `seed` gives the same responses whatever else is in the batch; None draws anew.
-    `prompt_tokens` is what the prompt takes (`PromptMeter`)."""
+    `prompt_tokens` is what the prompt takes (`PromptMeter`); `name` is what the log calls the request."""
 
     chat: Chat
     max_new_tokens: int
@@ -47,6 +47,7 @@ class Ask:
     n: int = 1
     seed: int | None = None
     prompt_tokens: int = 0
+    name: str = ""
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.max_new_tokens < 1 or not 0 <= self.temperature < float("inf"):
@@ -138,9 +139,16 @@ class Batcher:
         with self._changed:
             if self._closed or not self._worker.is_alive():
                 raise Closed("no more requests are taken")
-            self._waiting.append(_Job(ask, future, now + timeout_s, now))
+            job = _Job(ask, future, now + timeout_s, now)
+            self._waiting.append(job)
             self._changed.notify_all()
+        # At once, not when the batch that is running has ended: until then it would hold its images.
+        future.add_done_callback(lambda done: self._forget(job) if done.cancelled() else None)
         return future
+
+    def _forget(self, cancelled: _Job) -> None:
+        with self._changed:
+            self._waiting = [job for job in self._waiting if job is not cancelled]
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
@@ -284,7 +292,8 @@ class Batcher:
     def _run_failed(self, batch: Sequence[_Job], failure: Exception) -> None:
         expected = isinstance(failure, ValueError)
         if not expected:
-            _log.warning("%d requests failed: %s: %s", len(batch), type(failure).__name__, failure)
+            names = " ".join(job.ask.name for job in batch)
+            _log.warning("%s failed together: %s: %s", names, type(failure).__name__, failure)
             _log.debug("where it failed", exc_info=failure)
         failure.__traceback__ = None  # its frames hold the batch's tensors
         if isinstance(failure, torch.OutOfMemoryError):

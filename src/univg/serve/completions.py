@@ -18,9 +18,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from univg.models.generation.generate import Chat, Generation
-from univg.serve.access import check_access, check_model, drain, too_large
+from univg.serve.access import check_access, check_model, drain, hold
 from univg.serve.batching import Ask, Closed, Expired
-from univg.serve.config import Limits
 from univg.serve.errors import ApiError
 from univg.serve.replies import build_completion, stream_chunks
 from univg.serve.requests import PROMPT_TOO_LONG, ChatRequest
@@ -40,19 +39,17 @@ async def complete_chat(service: Service, request: Request) -> Response:
         except ApiError:
             await drain(request, service.limits)
             raise
-        service.held += 1
-        try:
-            chat_request, answer, ask = await _answer(service, request)
-        finally:
-            service.held -= 1
+        chat_request, answer, ask = await _answer(service, request)
         status, images = 200, len(ask.chat.images)
+        written = sum(one.tokens for one in answer)
+        request.state.spent = f" images={images} tokens={ask.prompt_tokens}+{written}"
         return _reply(service, chat_request, answer, ask.prompt_tokens)
     except ApiError as error:
         status = error.status
         raise
     except ClientDisconnect:
         status = 499  # nobody is left to be told; the number is nginx's
-        return Response(status_code=400)
+        return Response(status_code=status)
     finally:
         service.metrics.count_request(status, time.perf_counter() - started, images)
 
@@ -61,11 +58,13 @@ async def _answer(service: Service, request: Request) -> tuple[ChatRequest, list
     """Return the request, its responses and what the batcher was asked. Raises ApiError."""
     try:
         async with asyncio.timeout(service.limits.timeout_s):
-            # While this one is being read, a batch that is about to start waits a moment for it.
-            with service.batcher.arriving():
-                chat_request, ask = await _read(service, request)
-                future = service.batcher.submit(ask, service.limits.timeout_s)
-            answer = await _wait_for_answer(request, asyncio.wrap_future(future))
+            body = await _receive(service, request)
+            with hold(service):
+                # While this one is being read, a batch that is about to start waits a moment for it.
+                with service.batcher.arriving():
+                    chat_request, ask = await _read(service, body, request.state.id)
+                    future = service.batcher.submit(ask, service.limits.timeout_s)
+                answer = await _wait_for_answer(request, asyncio.wrap_future(future))
             return chat_request, answer, ask
     except (TimeoutError, Expired) as error:
         message = f"no answer within {service.limits.timeout_s:g} s: try again, or ask for fewer tokens"
@@ -79,22 +78,40 @@ async def _answer(service: Service, request: Request) -> tuple[ChatRequest, list
     except (ApiError, ClientDisconnect):
         raise
     except Exception as error:  # a request's edge: the server goes on
-        _log.error("a request failed: %s: %s", type(error).__name__, error)
-        raise ApiError(500, "the model failed on this request; the server's log says why") from error
+        _log.error("%s failed: %s: %s", request.state.id, type(error).__name__, error)
+        message = f"the model failed on this request: the server's log says why at {request.state.id}"
+        raise ApiError(500, message) from error
 
 
-async def _read(service: Service, request: Request) -> tuple[ChatRequest, Ask]:
-    """Make of the body's bytes what the batcher takes."""
-    limits = service.limits
-    body, counted = bytearray(), 0
+async def _receive(service: Service, request: Request) -> bytearray:
+    """Return the body, whose bytes are `buffered` from here on. Raises ApiError for one that is too slow, or for which
+    there is no room."""
+    limits, body = service.limits, bytearray()
     try:
-        async for chunk in _receive(request, limits):
-            body += chunk
-            counted += len(chunk)
-            service.buffered += len(chunk)
-            if service.buffered > limits.buffered_bytes:
-                message = "the server is reading too much already: try again later"
-                raise ApiError(429, message, code="queue_full", headers=service.retry_after())
+        async with asyncio.timeout(limits.body_s) as clock:
+            service.clocks.add(clock)
+            async for chunk in request.stream():
+                body += chunk
+                service.buffered += len(chunk)
+                if service.buffered > limits.buffered_bytes:
+                    service.hurry()
+                    message = "the server is reading too much already: try again later"
+                    raise ApiError(429, message, code="queue_full", headers=service.retry_after())
+        return body
+    except BaseException as error:
+        service.buffered -= len(body)
+        if isinstance(error, TimeoutError) and clock.expired():
+            message = "the request did not arrive in time"
+            raise ApiError(408, message, code="timeout", headers={"Connection": "close"}) from error
+        raise
+    finally:
+        service.clocks.discard(clock)
+
+
+async def _read(service: Service, body: bytearray, name: str) -> tuple[ChatRequest, Ask]:
+    """Make of the body's bytes, which are given up, what the batcher takes."""
+    counted = len(body)
+    try:
         chat_request = await service.read_body(body)
         body.clear()  # its images are texts of their own by now, as long as these bytes
         check_model(service, chat_request.model)
@@ -103,6 +120,7 @@ async def _read(service: Service, request: Request) -> tuple[ChatRequest, Ask]:
         chat_request.messages.clear()  # from here on only pixels are held
     finally:
         service.buffered -= counted
+        body.clear()
     chat = Chat(tuple(images), messages)
     tokens = await service.count_tokens(chat)
     if tokens + chat_request.new_tokens > service.context:
@@ -114,26 +132,9 @@ async def _read(service: Service, request: Request) -> tuple[ChatRequest, Ask]:
             code="context_length_exceeded",
         )
     temperature, n = chat_request.temperature or 0.0, chat_request.n or 1
-    return chat_request, Ask(chat, chat_request.new_tokens, temperature, n, chat_request.seed, tokens)
+    return chat_request, Ask(chat, chat_request.new_tokens, temperature, n, chat_request.seed, tokens, name)
 
 
-async def _receive(request: Request, limits: Limits) -> AsyncIterator[bytes]:
-    """Yield the body, piece by piece. Raises ApiError for one that is too large or too slow."""
-    arrived, deadline = 0, time.monotonic() + limits.body_s
-    pieces = request.stream()
-    while True:
-        try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                chunk = await anext(pieces, None)
-        except TimeoutError as error:
-            message = f"the request did not arrive within {limits.body_s:g} s"
-            raise ApiError(408, message, code="timeout") from error
-        if chunk is None:
-            return
-        arrived += len(chunk)
-        if arrived > limits.body_bytes:
-            raise too_large(limits)
-        yield chunk
 
 
 async def _wait_for_answer(request: Request, answer: asyncio.Future[list[Generation]]) -> list[Generation]:

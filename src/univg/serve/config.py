@@ -78,6 +78,9 @@ class ServeConfig(Config):
     max_body_mb: int = Field(default=64, ge=1, description="MiB of a request.")
     max_requests: int = Field(default=128, ge=1, description="Requests at a time; more are refused (429).")
     timeout: float = Field(default=300.0, ge=0.1, description="Seconds for a request, waiting included.")
+    log_level: Literal["error", "warning", "info", "debug"] = Field(
+        default="info", description="What is logged; each request is a line of info."
+    )
     api_key_env: str = Field(
         default=KEY_VARIABLE, description="The environment variable that holds the API key, if any."
     )

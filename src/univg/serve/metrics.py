@@ -45,7 +45,7 @@ class Metrics:
             "univg_batch_seconds", "Time of a batch.", buckets=_SECONDS, registry=registry
         )
         Gauge(
-            "univg_requests_held", "Requests arriving, waiting or running.", registry=registry
+            "univg_requests_held", "Requests being read, waiting or running.", registry=registry
         ).set_function(held)
         Gauge("univg_requests_waiting", "Requests in no batch yet.", registry=registry).set_function(waiting)
 

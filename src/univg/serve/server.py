@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from univg.errors import UnivgError
@@ -21,18 +23,20 @@ from univg.terminal import notes
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from uvicorn import Server
 
+    from univg.serve.connections import Server
     from univg.serve.service import Service
 
 __all__ = ["bind", "build_server", "serve"]
 
-CONNECTIONS = 512  # below the usual limit of open files
-_IDLE_S = 30
+CONNECTIONS = 512  # below the usual limit of open files, with as many as are accepted at a time
+_BACKLOG = 256
+_IDLE_S = 30.0
+_LAST_S = 0.5  # for the last words
 
 
 def serve(config: ServeConfig) -> None:
-    """Serve a checkpoint until SIGTERM or Ctrl-C, or start vLLM in this process's place.
+    """Serve a checkpoint until SIGTERM or Ctrl-C, which end this process, or start vLLM in its place.
 
     Raises UnivgError for what the caller can put right.
     """
@@ -51,9 +55,12 @@ def serve(config: ServeConfig) -> None:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise UnivgError("the server needs further packages", remedy="pip install 'univg[serve]'") from error
+    from univg.serve.connections import end_by_signals
+
+    end_by_signals()  # a Ctrl-C while the model is loaded need not wait for torch
     console = notes()
     with bind(config.host, config.port) as listener:
-        _run(_load(config, key, console), listener, console)
+        _run(_load(config, key, console), listener, console, config.log_level)
 
 
 @contextmanager
@@ -81,25 +88,31 @@ def bind(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def build_server(service: Service) -> Server:
-    """Build uvicorn's server; it stops when what was asked is answered, or nearly `timeout_s` later."""
+def build_server(service: Service, *, connections: int = CONNECTIONS, idle_s: float = _IDLE_S) -> Server:
+    """Build uvicorn's server; it stops when what was asked is answered, or nearly `timeout_s` later.
+
+    `connections` at a time; on each of them `idle_s` for the next request's head to arrive, and for its answer to be
+    taken.
+    """
     import uvicorn
 
     from univg.serve.app import build_app
+    from univg.serve.connections import Connection, Server
 
     config = uvicorn.Config(
         build_app(service),
         log_config=None,
         access_log=False,
         server_header=False,
-        http="h11",
+        http=Connection,
         ws="none",
-        limit_concurrency=CONNECTIONS,
-        timeout_keep_alive=_IDLE_S,
-        timeout_graceful_shutdown=int(_grace_s(service)),
+        backlog=_BACKLOG,
+        limit_concurrency=connections,
+        timeout_graceful_shutdown=int(service.limits.timeout_s + 5),  # longer than any request
     )
+    config.timeout_keep_alive = idle_s  # type: ignore[assignment]  # whole seconds, but for no reason
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    return uvicorn.Server(config)
+    return Server(config)
 
 
 def _load(config: ServeConfig, key: str | None, console: Console) -> Service:
@@ -123,28 +136,34 @@ def _load(config: ServeConfig, key: str | None, console: Console) -> Service:
     return Service(loaded, config, root, key)
 
 
-def _run(service: Service, listener: socket.socket, console: Console) -> None:
-    """Answer until a signal ends it; then finish what was asked."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+def _run(service: Service, listener: socket.socket, console: Console, log_level: str) -> None:
+    """Answer until a signal ends it; then finish what was asked, and end the process."""
+    from univg.serve.logs import start_log
+
+    log = start_log(log_level)
     server = build_server(service)
-    # uvicorn finishes what is running, then raises the signal again: that SIGTERM has been obeyed by then.
-    before = signal.signal(signal.SIGTERM, _ignore)
-    listener.listen(CONNECTIONS)  # from here on who comes is kept waiting, not turned away
+    listener.listen(_BACKLOG)  # from here on who comes is kept waiting, not turned away
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     console.print(f"serving {service.name} at http://{shown}:{port}/v1 (Ctrl-C to stop)")
-    try:
-        server.run(sockets=[listener])
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        finished = service.close(0.0 if server.force_exit else _grace_s(service))
-        console.print("stopped" if finished else "stopped; the batch that was running is lost")
+    server.run(sockets=[listener])
+    service.close(_LAST_S)  # whoever waited for a batch has been answered or has gone
+
+    def say_so() -> None:
+        with suppress(queue.Full):
+            log.stop()
+        console.print("stopped")
+
+    _end(128 + signal.SIGINT if server.stopped_by == signal.SIGINT else 0, say_so)
 
 
-def _grace_s(service: Service) -> float:
-    """Return how long stopping may take: longer than any request."""
-    return service.limits.timeout_s + 5
-
-
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """Do nothing about a signal that has been obeyed already."""
+def _end(code: int, last: Callable[[], None]) -> None:
+    """End the process now: a thread that decodes or generates would hold it, or crash in it, as Python takes itself
+    apart. A pipe that nobody reads does not hold the last words either."""
+    words = threading.Thread(target=last, daemon=True)
+    words.start()
+    words.join(_LAST_S)
+    if not words.is_alive():
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
