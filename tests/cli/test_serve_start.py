@@ -60,6 +60,15 @@ def test_what_cannot_be_served(arguments: list[str], words: str, capsys: pytest.
     assert words in refused(capsys, *arguments)
 
 
+@pytest.mark.parametrize("key", ["key ", "key\n", " ", "schlüssel", "a\tb"], ids=repr)
+def test_a_key_that_no_client_could_send(
+    key: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIVG_API_KEY", key)
+    line = refused(capsys, "--port", "0")
+    assert "UNIVG_API_KEY" in line and "blanks" in line and "schl" not in line
+
+
 def test_vllm_missing_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *arguments, **settings: None)
     assert "vLLM is not installed" in refused(capsys, "--engine", "vllm")

@@ -149,7 +149,9 @@ def test_what_nobody_waits_for_is_not_run(make: Make, scripted: Any) -> None:
         batcher.submit(ask("gone")),
         batcher.submit(ask("kept")),
     )
+    assert batcher.waiting == 3
     assert gone.cancel() and batcher.running_s() > 0
+    assert batcher.waiting == 2  # at once: what is cancelled holds its images no longer than that
     time.sleep(0.02)
     scripted.go.set()
     assert texts(kept.result(300)) == ["kept"]

@@ -111,6 +111,18 @@ def test_streaming(client: Any) -> None:
         assert {piece.choices[0].index for piece in drawn} == {0, 1}
 
 
+def test_the_first_example_of_the_docs_works_as_pasted(
+    server: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "serve.md").read_text("utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0]
+    assert "http://127.0.0.1:8000/v1" in code
+    names: dict[str, Any] = {}
+    exec(code.replace("http://127.0.0.1:8000", server.url), names)
+    assert names["reading"].box and names["reading"].fault is None
+    assert names["reply"]._request_id and names["reading"].thought in capsys.readouterr().out
+
+
 def test_the_client_of_many_tasks_at_a_time(server: SimpleNamespace) -> None:
     import asyncio
 
