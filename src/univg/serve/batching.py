@@ -139,16 +139,16 @@ class Batcher:
         with self._changed:
             if self._closed or not self._worker.is_alive():
                 raise Closed("no more requests are taken")
-            job = _Job(ask, future, now + timeout_s, now)
-            self._waiting.append(job)
+            self._waiting.append(_Job(ask, future, now + timeout_s, now))
             self._changed.notify_all()
         # At once, not when the batch that is running has ended: until then it would hold its images.
-        future.add_done_callback(lambda done: self._forget(job) if done.cancelled() else None)
+        future.add_done_callback(self._forget_cancelled)
         return future
 
-    def _forget(self, cancelled: _Job) -> None:
-        with self._changed:
-            self._waiting = [job for job in self._waiting if job is not cancelled]
+    def _forget_cancelled(self, future: Future[list[Generation]]) -> None:
+        if future.cancelled():
+            with self._changed:
+                self._waiting = [job for job in self._waiting if job.future is not future]
 
     @contextmanager
     def arriving(self) -> Iterator[None]:

@@ -17,7 +17,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 __all__ = ["Connection", "Server"]
 
-_PIECE = 1 << 14  # bytes that are parsed in one go: of the worst kind (chunks of a byte) 30 ms
+# Bytes that are parsed in one go. Of the worst kind, chunks of a byte, a long piece would take half a second before the
+# request could be refused; a body of a stated length costs nothing to parse.
+_SHORT, _LONG = 1 << 12, 1 << 18
 
 
 class Connection(H11Protocol):
@@ -44,8 +46,7 @@ class Connection(H11Protocol):
         """Start the clock, and make room."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(0)  # "paused" is then: not all was taken
-        if hasattr(transport, "max_size"):  # asyncio's, not uvloop's
-            transport.max_size = _PIECE
+        self._read_pieces(_SHORT)
         self._opened = self.loop.time()
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -64,6 +65,10 @@ class Connection(H11Protocol):
         for one in waiting[: max(0, len(left) - most)]:
             one.transport.abort()
 
+    def _read_pieces(self, size: int) -> None:
+        if hasattr(self.transport, "max_size"):  # asyncio's, not uvloop's
+            self.transport.max_size = size
+
     def data_received(self, data: bytes) -> None:
         """Read; unlike uvicorn's, without stopping the clock for every byte."""
         self.conn.receive_data(data)
@@ -75,6 +80,13 @@ class Connection(H11Protocol):
         super().handle_events()
         if self.cycle is not before:
             self._unset_keepalive_if_required()
+            if all(name != b"transfer-encoding" for name, _ in self.headers):
+                self._read_pieces(_LONG)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next head."""
+        self._read_pieces(_SHORT)
+        super().on_response_complete()
 
     def pause_writing(self) -> None:
         """Wait for the client to read, but not for ever."""
