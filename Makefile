@@ -18,7 +18,7 @@ CLIENTS := .clients
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # one environment, one installer at a time, also under `make -j`
-.PHONY: help demo test lint format nightly docs-report bench clean
+.PHONY: help demo test lint extras format nightly docs-report bench clean
 
 help:  ## say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ lint: $(DEV)  ## check style, format and types
 	$(BIN)/ruff check --output-format concise .
 	$(BIN)/ruff format --check --output-format concise .
 	$(BIN)/mypy
+
+extras: $(DEV)  ## ask the installer whether all extras go with constraints.txt, and so each of them
+	$(PIP) --dry-run --editable ".[$$($(BIN)/python -c \
+		'from importlib.metadata import metadata as m; print(*m("univg").get_all("Provides-Extra"), sep=",")')]"
 
 format: $(DEV)  ## put right what can be put right by itself
 	$(BIN)/ruff check --fix .
