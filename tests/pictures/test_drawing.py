@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from univg.pictures import drawing
 from univg.pictures.drawing import (
     ANSWER,
     WHITE,
@@ -187,6 +189,34 @@ def test_letters_beyond_the_built_in_font_are_drawn_or_simplified() -> None:
 
     assert ink("café") == ink("cafe")
     assert ink("2 × 3 – 4") == ink("2 x 3 - 4")
+
+
+@pytest.mark.parametrize(
+    ("fonts", "arabic"),
+    [
+        (["no.ttf"], False),
+        (["cmr10.ttf", "no.ttf", "DejaVuSans.ttf"], True),
+    ],  # those of matplotlib; none has Chinese
+)
+def test_letters_without_a_font_are_counted_never_squares(
+    fonts: list[str], arabic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
+    monkeypatch.setattr(drawing, "_list_fonts", lambda: iter(str(folder / name) for name in fonts))
+    monkeypatch.setattr(drawing, "_find_font", drawing._find_font.__wrapped__)
+
+    def ink(text: str) -> bytes:
+        return draw_text([text], 400, 20).tobytes()
+
+    assert ink("a 狗在哪里? b") == ink("a [letters without a font: 4]? b")
+    assert (ink("سلام") != ink("[letters without a font: 4]")) == arabic
+
+
+def test_a_label_without_a_font_is_drawn() -> None:
+    wide = plain(400, 200)
+    assert coloured(draw_box(wide, (0.2, 0.5, 0.4, 0.8), "狗狗")) != coloured(
+        draw_box(wide, (0.2, 0.5, 0.4, 0.8))
+    )
 
 
 @pytest.mark.parametrize(
