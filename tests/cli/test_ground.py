@@ -19,7 +19,8 @@ from univg.models.overview import draw_answer, draw_overview
 from univg.pictures.images import open_picture
 
 PICTURES = [("grounded", ".png"), ("box", ".jpg")]
-KEYS = ["thought", "boxes", "image_rule", "fault", "confidence", "raw", "model", "seconds", "pictures"]
+KEYS = ["thought", "boxes", "image_rule", "fault", "confidence", "raw", "model", "seconds", "notes"]
+KEYS += ["pictures"]
 FOUND = Grounding(
     thought="The first image holds a mug; only the kettle of the second image has no handle.",
     boxes=(GroundedBox(1, (10.0, 20.0, 30.0, 40.0), (0.1, 0.25, 0.3, 0.5), (100, 250, 300, 500)),),
@@ -151,6 +152,15 @@ def test_what_a_person_reads(
         f"Pictures\n  {Path('univg-out/b-grounded.png')}\n  {Path('univg-out/b-box.jpg')}\n",
     ]:
         assert part in told
+
+
+def test_of_a_single_image_nothing_is_said_of_which(
+    files: Path, tiny: str, answering: Callable[[Grounding], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answering(replace(FOUND, boxes=(replace(FOUND.boxes[0], image_index=0),), image_rule="last"))
+    assert cli.main(["ground", "a.png", "-q", "x", "--model", tiny]) == 0
+    told = capsys.readouterr().out
+    assert "image 1 of 1: a.png" in told and "which image" not in told
 
 
 def test_without_a_box_the_fault_and_the_text_are_shown(
@@ -360,9 +370,13 @@ def test_the_embedded_model_says_what_it_knows(
 ) -> None:
     truly = Grounder.from_pretrained
     monkeypatch.setattr(Grounder, "from_pretrained", lambda name: truly(tiny if name == "embedded" else name))
-    answering(FOUND)
+    strange = "image 2 does not look like univg's procedural world"
+    answering(replace(FOUND, notes=(strange,)))
+    assert cli.main(["ground", "a.png", "b.jpg", "-q", "x"]) == 0
+    assert f"Answer\n  note: {strange}\n  image 2 of 2" in capsys.readouterr().out
     assert cli.main(["ground", "a.png", "b.jpg", "-q", "x", "--json"]) == 0
     told = capsys.readouterr()
+    assert json.loads(told.out)["notes"] == [strange]
     assert "knows only univg's own procedural world" in told.err
     assert "--model GD-ML/UniVG-R1" in told.err
     assert json.loads(told.out)["boxes"]

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from univg.cli.verbs import Command, Parameter, make_verb
 from univg.errors import UnivgError, one_line
+from univg.models.familiarity import EMBEDDED_NOTE, PHOTO_MODEL
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
     from univg.pictures.images import Picture
 
 DEFAULT_OUT = Path("univg-out")
-PHOTO_MODEL = "GD-ML/UniVG-R1"
-EMBEDDED_NOTE = (
-    "the embedded model knows only univg's own procedural world of drawn shapes. "
-    f"For photographs, add --model {PHOTO_MODEL} (7 billion parameters, a 17 GB download; best on a GPU)"
-)
 
 
 class GroundCommand(Command):
@@ -73,9 +69,9 @@ def ground(command: GroundCommand) -> None:
     pictures = [open_picture(path) for path in command.images]
     if command.folder is not None:
         check_writable(command.folder)
-    for picture in pictures:
-        for note in picture.notes:
-            told.print(f"note: {one_line(picture.path)}: {note}")
+    opening = [f"{one_line(picture.path)}: {note}" for picture in pictures for note in picture.notes]
+    for note in opening:
+        told.print(f"note: {note}")
     if command.model.startswith("embedded"):
         told.print(f"note: {EMBEDDED_NOTE}")
     with waiting(told, f"loading {command.model}"):
@@ -90,7 +86,7 @@ def ground(command: GroundCommand) -> None:
         )
     if command.as_json:
         paths = write_pictures(command, pictures, grounding)
-        sys.stdout.write(json.dumps(describe_grounding(grounding, paths), allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(describe_grounding(grounding, paths, opening), allow_nan=False) + "\n")
         return
     # Printed before it is drawn: a full disk must not cost the answer.
     console = results()
@@ -109,8 +105,11 @@ def load_grounder(model: str) -> Grounder:
     return Grounder.from_pretrained(model)
 
 
-def describe_grounding(grounding: Grounding, pictures: Sequence[Path] = ()) -> dict[str, Any]:
-    """Return the object that `--json` prints; box coordinates are x1 y1 x2 y2, `image_index` counts from 0."""
+def describe_grounding(
+    grounding: Grounding, pictures: Sequence[Path] = (), opening: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the object that `--json` prints; box coordinates are x1 y1 x2 y2, `image_index` counts from 0.
+    `opening` is what there was to note on the files."""
     return {
         "thought": grounding.thought,
         "boxes": [_describe_box(box) for box in grounding.boxes],
@@ -120,6 +119,7 @@ def describe_grounding(grounding: Grounding, pictures: Sequence[Path] = ()) -> d
         "raw": grounding.raw,
         "model": grounding.model,
         "seconds": round(grounding.seconds, 3),
+        "notes": [*opening, *grounding.notes],
         "pictures": [str(path) for path in pictures],
     }
 
@@ -190,10 +190,10 @@ def _find_free(*paths: Path) -> list[Path]:
 def _print_answer(
     console: Console, command: GroundCommand, pictures: Sequence[Picture], grounding: Grounding
 ) -> None:
-    from univg.models.overview import IMAGE_RULES, explain_fault
+    from univg.models.overview import explain_fault, explain_image
 
     _print_section(console, "Thought", grounding.thought or "(none)")
-    lines = []
+    lines = [f"note: {note}" for note in grounding.notes]
     for box in grounding.boxes:
         picture = pictures[box.image_index]
         size = f"{picture.image.width}x{picture.image.height}"
@@ -202,8 +202,7 @@ def _print_answer(
             f"image {box.image_index + 1} of {len(pictures)}: {one_line(picture.path)}",
             f"box ({px}) in pixels of {size}; {box.box_permille} in thousandths",
         ]
-    if grounding.boxes:
-        lines.append(f"which image: {IMAGE_RULES.get(grounding.image_rule, grounding.image_rule)}")
+    lines += explain_image(grounding, len(pictures))
     if grounding.confidence is not None:
         lines.append(f"agreement of {command.samples} samples: {grounding.confidence:.2f}")
     if grounding.fault:

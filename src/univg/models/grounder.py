@@ -25,6 +25,7 @@ from univg.grounding.coordinates import Frame
 from univg.grounding.mentions import ImageRule
 from univg.grounding.prompts import PromptStyle
 from univg.grounding.reading import Asked, Fault, PlacedBox, read
+from univg.models.familiarity import note_strange_images
 from univg.models.loading import Loaded, load
 from univg.pictures.images import Picture, as_picture, open_picture
 
@@ -57,7 +58,7 @@ class Grounding:
     decided which image the first box is on: "answer", "question", "thought" or "last". `confidence` is None for one
     sample, else the agreement of the samples, 0-1. `raw` is the response as the model wrote it, `model` the
     checkpoint's name, `seconds` the time from opening the images to the answer, `notes` what opening them
-    took ("animated, first frame used").
+    took ("animated, first frame used"), and whether the embedded model was asked about what it does not know.
     """
 
     thought: str | None
@@ -114,8 +115,8 @@ class Grounder:
         all, agrees by 0. The same `seed` draws the same. `style` replaces the checkpoint's own way of being
         asked, `temperature` the one that `samples` implies.
 
-        Errors: UnivgError for no image, fewer than one sample, and an empty query; ImageFault for a file that is no
-        usable image.
+        Errors: UnivgError for no image, fewer than one sample, an empty query, and more than the model's context holds;
+        ImageFault for a file that is no usable image.
         """
         started = time.perf_counter()
         # Looked at before torch is needed: a mistaken path or question is told at once.
@@ -124,10 +125,11 @@ class Grounder:
             raise UnivgError("the question is empty", remedy="say what to look for")
         if samples < 1:
             raise UnivgError(f"samples={samples}", remedy="draw at least one")
-        from univg.models.generation.generate import Chat, generate
+        from univg.models.generation.generate import Chat, generate, measure
 
         style = style or self.loaded.prompt_style
         chat = Chat.ask([picture.image for picture in pictures], query, style)
+        self._check_length(measure(self.loaded, chat), max_new_tokens)
         if temperature is None:
             temperature = 0.0 if samples == 1 else 1.0
         [responses] = generate(
@@ -148,8 +150,19 @@ class Grounder:
             raw=responses[chosen].text,
             model=self.loaded.name,
             seconds=time.perf_counter() - started,
-            notes=tuple(f"{picture.path}: {note}" for picture in pictures for note in picture.notes),
+            notes=(
+                *(f"{picture.path}: {note}" for picture in pictures for note in picture.notes),
+                *note_strange_images(self.loaded.name, [picture.image for picture in pictures]),
+            ),
         )
+
+    def _check_length(self, tokens: int, max_new_tokens: int) -> None:
+        if tokens + max_new_tokens > self.loaded.context:
+            cause = (
+                f"the question and its images are {tokens} tokens, and {max_new_tokens} may be written: more than the "
+                f"model's {self.loaded.context}"
+            )
+            raise UnivgError(cause, remedy="ask a shorter question, or give fewer images")
 
 
 def _open_images(images: ImageLike | Sequence[ImageLike]) -> list[Picture]:

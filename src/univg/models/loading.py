@@ -97,6 +97,11 @@ class Loaded:
     def device(self) -> torch.device:
         return self.model.device
 
+    @property
+    def context(self) -> int:
+        """The longest text, images included, that the model's positions reach to, in tokens."""
+        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 30))
+
     def resized(self, size_wh: SizeWH) -> SizeWH:
         """Return the (width, height) that the model sees of an image of `size_wh` pixels: the extent of the
         "pixel" frame."""

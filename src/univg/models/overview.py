@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from univg.models.grounder import Grounding
     from univg.pictures.images import Picture
 
-__all__ = ["IMAGE_RULES", "draw_answer", "draw_overview", "explain_fault"]
+__all__ = ["draw_answer", "draw_overview", "explain_fault", "explain_image"]
 
-IMAGE_RULES = {
+_IMAGE_RULES = {
     "answer": "named by the answer",
     "target": "as given",
     "question": "named by the question",
@@ -68,3 +68,10 @@ def _label_answer(grounding: Grounding) -> str:
 def explain_fault(fault: Fault) -> str:
     """Return a fault's name and what it means."""
     return f"{fault}: {FAULTS[fault]}"
+
+
+def explain_image(grounding: Grounding, images: int) -> list[str]:
+    """Say in a line what decided which of the images the box is on; no line without a box, or for a single image."""
+    if not grounding.boxes or images == 1:
+        return []
+    return [f"which image: {_IMAGE_RULES.get(grounding.image_rule, grounding.image_rule)}"]

@@ -43,8 +43,7 @@ class Service:
         self.metrics = Metrics(held=lambda: self.held, waiting=lambda: self.batcher.waiting)
         self.batcher = Batcher(loaded, batch_size=config.batch_size, on_batch=self.metrics.count_batch)
         self.meter = PromptMeter(loaded)
-        # The longest text that the model's positions reach to.
-        self.context = int(getattr(loaded.model.config.get_text_config(), "max_position_embeddings", 1 << 30))
+        self.context = loaded.context
         # Threads apart, so that none waits for what another is at; two that read JSON would only take turns.
         self._json, self._images, self._tokens = (
             ThreadPoolExecutor(count, thread_name_prefix=name)

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import tempfile
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from univg.errors import UnivgError
+from univg.errors import UnivgError, one_line
 from univg.serve.config import WebConfig
+from univg.terminal import notes
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from univg.models.grounder import Grounder
+    from univg.models.grounder import Grounder, Grounding
 
 __all__ = ["answer", "build_page", "open_page"]
 
 MAX_IMAGES = 16
 MAX_MEGAPIXELS = 100.0
+MAX_CHARACTERS = 2000
+MAX_FILE_MB = 32
+MAX_WAITING = 32
+KEPT_S = 3600
+"""How long an image is kept that somebody gave, or an answer; all go when the page is closed."""
+
+_SWEPT_EVERY_S = 300
 
 
 def open_page(config: WebConfig) -> None:
@@ -32,23 +44,35 @@ def open_page(config: WebConfig) -> None:
         raise UnivgError("the page needs a further package", remedy="pip install 'univg[web]'") from error
     from univg.models.grounder import Grounder
 
-    page = build_page(Grounder.from_pretrained(config.model))
-    try:
-        page.launch(
-            server_name=config.host,
-            server_port=config.port,
-            share=False,
-            max_file_size="32mb",
-            footer_links=[],
-        )
-    except OSError as error:
-        raise UnivgError("cannot listen", f"{config.host}:{config.port}", "choose another --port") from error
+    grounder = Grounder.from_pretrained(config.model)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder goes then, too
+    with tempfile.TemporaryDirectory(prefix="univg-web-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        page = build_page(grounder)
+        try:
+            page.queue(max_size=MAX_WAITING).launch(
+                server_name=config.host,
+                server_port=config.port,
+                share=False,
+                max_file_size=f"{MAX_FILE_MB}mb",
+                footer_links=[],
+                quiet=True,
+                prevent_thread_lock=True,
+            )
+        except OSError as error:
+            raise UnivgError(
+                "cannot listen", f"{config.host}:{config.port}", "choose another --port"
+            ) from error
+        notes().print(f"the page is at http://{config.host}:{config.port}; Ctrl-C closes it")
+        page.block_thread()
 
 
 def build_page(grounder: Grounder) -> Any:
     """Build the page, a `gradio.Blocks`; its one function is also an endpoint named `ground`. It answers one question
     at a time."""
     gradio: Any = import_module("gradio")  # an extra: type checkers need not have it
+    from univg.models.checkpoint import EMBEDDED
+    from univg.models.familiarity import EMBEDDED_NOTE
 
     def ground(gallery: Any, query: str, samples: float) -> tuple[Image.Image, str, str]:
         try:
@@ -56,29 +80,69 @@ def build_page(grounder: Grounder) -> Any:
         except (UnivgError, ValueError) as error:
             raise gradio.Error(str(error), print_exception=False) from error
 
-    examples = _read_examples()
-    with gradio.Blocks(title="univg", analytics_enabled=False) as page:
+    def show(gallery: Any, query: str, samples: float) -> tuple[Image.Image | None, str, str]:
+        try:
+            return ground(gallery, query, samples)
+        except gradio.Error as error:  # gradio would show it for ten seconds
+            return None, "", f"error: {error.message}"
+
+    def number(gallery: Any) -> Any:
+        numbered = _number([path for path, _ in gallery or []])
+        return gradio.skip() if numbered == (gallery or []) else numbered
+
+    embedded = grounder.loaded.name in EMBEDDED
+    one_at_a_time = {"concurrency_id": "model", "concurrency_limit": 1}
+    with gradio.Blocks(title="univg", analytics_enabled=False, delete_cache=(_SWEPT_EVERY_S, KEPT_S)) as page:
         gradio.Markdown(
-            f"## univg · {grounder.loaded.name}\nSeveral images and a question in, a thought and a box out."
+            f"## univg · {grounder.loaded.name}\nSeveral images, in order, and a question in; a thought and a box out."
         )
         with gradio.Row():
             with gradio.Column():
-                gallery = gradio.Gallery(
-                    label="Images, in order", type="filepath", file_types=["image"], columns=3
-                )
-                query = gradio.Textbox(label="Question", lines=2)
-                samples = gradio.Slider(1, 8, value=1, step=1, label="Responses to draw")
-                button = gradio.Button("Ground", variant="primary")
+                gallery, query, samples, button = _lay_out_question(gradio)
             with gradio.Column():
-                picture = gradio.Image(label="Answer", type="pil", format="png")
-                thought = gradio.Textbox(label="Thought", lines=4)
-                box = gradio.Textbox(label="Box", lines=2)
-        asked, told = [gallery, query, samples], [picture, thought, box]
-        button.click(ground, asked, told, api_name="ground", concurrency_limit=1)
-        query.submit(ground, asked, told, api_name=False, concurrency_limit=1)
-        if examples and grounder.loaded.name.startswith("embedded"):
-            gradio.Examples(examples, [gallery, query], label="Examples of the procedural world")
+                told = _lay_out_answer(gradio)
+                if embedded:
+                    gradio.Markdown(f"Note: {EMBEDDED_NOTE}.")
+        asked = [gallery, query, samples]
+        gradio.on([button.click, query.submit], show, asked, told, api_visibility="private", **one_at_a_time)
+        # For programs, which are told an error as one.
+        gradio.Button(visible=False).click(ground, asked, told, api_name="ground", **one_at_a_time)
+        gallery.change(
+            number, gallery, gallery, queue=False, show_progress="hidden", api_visibility="private"
+        )
+        if embedded:
+            gradio.Examples(_read_examples(), [gallery, query], label="Examples of the procedural world")
     return page
+
+
+def _lay_out_question(gradio: Any) -> tuple[Any, Any, Any, Any]:
+    gallery = gradio.Gallery(
+        label="Images, in order",
+        show_label=False,  # it would lie on the first of them
+        type="filepath",
+        columns=3,
+        fit_columns=False,
+        height="auto",
+        object_fit="contain",
+        buttons=["fullscreen"],
+    )
+    query = gradio.Textbox(
+        label="Question",
+        info=f"Enter asks, Shift+Enter begins a new line. At most {MAX_CHARACTERS} characters.",
+        max_lines=8,
+        max_length=MAX_CHARACTERS,
+    )
+    samples = gradio.Slider(1, 8, value=1, step=1, label="Responses to draw")
+    return gallery, query, samples, gradio.Button("Ground", variant="primary")
+
+
+def _lay_out_answer(gradio: Any) -> list[Any]:
+    picture = gradio.Image(
+        label="Answer", show_label=False, type="pil", format="png", buttons=["download", "fullscreen"]
+    )
+    # What is shown first qualifies what follows; what is returned keeps its order.
+    box = gradio.Textbox(label="Box", lines=2)
+    return [picture, gradio.Textbox(label="Thought", lines=4), box]
 
 
 def answer(
@@ -88,26 +152,56 @@ def answer(
 
     Raises UnivgError or ValueError, one line to show.
     """
-    from univg.models.overview import IMAGE_RULES, draw_overview
-    from univg.pictures.images import open_picture
+    from univg.models.overview import draw_overview
+    from univg.pictures.images import read_picture
 
     if not 1 <= len(paths) <= MAX_IMAGES:
-        raise UnivgError(f"{len(paths)} images", remedy=f"give 1 to {MAX_IMAGES}")
+        remedy = f"give 1 to {MAX_IMAGES} image files, of at most {MAX_FILE_MB} MB each"
+        raise UnivgError(f"{len(paths)} images", remedy=remedy)
     if not query.strip():
         raise UnivgError("the question is empty", remedy="say what to look for")
-    pictures = [open_picture(path, MAX_MEGAPIXELS) for path in paths]
+    if len(query) > MAX_CHARACTERS:
+        raise UnivgError(f"the question has {len(query)} characters", remedy=f"use {MAX_CHARACTERS} at most")
+    pictures, megapixels = [], MAX_MEGAPIXELS
+    for number, path in enumerate(paths, start=1):
+        name = f"image {number} ({one_line(Path(path).name)})"
+        pictures.append(read_picture(_read_upload(path, name), name, megapixels))
+        megapixels -= pictures[-1].image.width * pictures[-1].image.height / 1e6
     grounding = grounder.ground([picture.image for picture in pictures], query, samples=samples)
-    lines = [] if grounding.boxes else ["no box"]
+    told = [f"note: {picture.path}: {note}" for picture in pictures for note in picture.notes]
+    told += [f"note: {note}" for note in grounding.notes]
+    told += _describe(grounding, len(pictures), samples)
+    return draw_overview(query, pictures, grounding), grounding.thought or "", "\n".join(told)
+
+
+def _describe(grounding: Grounding, images: int, samples: int) -> list[str]:
+    from univg.models.overview import explain_fault, explain_image
+
+    lines = []
     for one in grounding.boxes:
         px = tuple(round(value) for value in one.box_px)
         lines.append(f"image {one.image_index + 1}: {px} in pixels, {one.box_permille} in thousandths")
-    if grounding.boxes:
-        lines.append(f"which image: {IMAGE_RULES.get(grounding.image_rule, grounding.image_rule)}")
+    lines += explain_image(grounding, images)
     if grounding.confidence is not None:
         lines.append(f"agreement of {samples} responses: {grounding.confidence:.2f}")
     if grounding.fault:
-        lines.append(f"fault: {grounding.fault}")
-    return draw_overview(query, pictures, grounding), grounding.thought or "", "\n".join(lines)
+        lines.append(explain_fault(grounding.fault))
+    if not grounding.boxes:
+        lines += ["no box; the model wrote:", grounding.raw.strip() or "(nothing)"]
+    return lines
+
+
+def _read_upload(path: str, name: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        cause = f"images are kept for {KEPT_S // 60} minutes, this one is gone"
+        raise UnivgError(cause, name, "remove it and give it again") from error
+
+
+def _number(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the images with the words by which questions name them."""
+    return [(path, f"image {number}") for number, path in enumerate(paths, start=1)]
 
 
 def _read_examples() -> list[list[Any]]:
@@ -115,7 +209,7 @@ def _read_examples() -> list[list[Any]]:
     from univg.files import EXAMPLES
     from univg.grounding.samples import read_jsonl
 
-    rows = []
-    for sample in read_jsonl(EXAMPLES / "samples.jsonl"):
-        rows.append([[str(EXAMPLES / name) for name in sample.images], sample.query])
-    return rows
+    return [
+        [_number([str(EXAMPLES / name) for name in sample.images]), sample.query]
+        for sample in read_jsonl(EXAMPLES / "samples.jsonl")
+    ]
