@@ -135,8 +135,6 @@ async def _read(service: Service, body: bytearray, name: str) -> tuple[ChatReque
     return chat_request, Ask(chat, chat_request.new_tokens, temperature, n, chat_request.seed, tokens, name)
 
 
-
-
 async def _wait_for_answer(request: Request, answer: asyncio.Future[list[Generation]]) -> list[Generation]:
     """Return the answer; if the client goes away first, take the request out of the queue."""
     gone = asyncio.ensure_future(_wait_for_disconnect(request))
