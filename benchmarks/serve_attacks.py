@@ -2,13 +2,15 @@
 
     python benchmarks/serve_attacks.py --mib 60 --at-once 1 [NAME …]
 
-Printed for each: seconds to the reply, its status and words, by how much the memory of the server and its processes
-grew at its highest, and the longest that `/health` took to answer meanwhile. The server is the same for all.
+Printed for each: seconds to the reply, for how long the server and its processes were computing, by how much their
+memory grew at its highest, the longest that `/health` took to answer meanwhile, the reply's status and words. The server
+is the same for all.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -57,17 +59,32 @@ class Watch:
             self.highest_mib = max(self.highest_mib, memory_mib(self._server))
 
 
+def list_processes(server: int) -> list[Path]:
+    """Return the directories in /proc of a process and of those it started."""
+    children = (
+        one for file in Path(f"/proc/{server}/task").glob("*/children") for one in file.read_text().split()
+    )
+    return [Path(f"/proc/{one}") for one in (str(server), *children)]
+
+
 def memory_mib(server: int) -> float:
     """Return the resident memory of a process and those it started."""
-    children = Path(f"/proc/{server}/task/{server}/children").parent.parent.glob("*/children")
-    held = 0.0
-    for one in [str(server), *(child for listed in children for child in listed.read_text().split())]:
-        try:
-            found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{one}/status").read_text())
-        except OSError:  # it has ended
-            continue
-        held += int(found[1]) / 1024 if found else 0.0
-    return held
+    held = 0
+    for process in list_processes(server):
+        with contextlib.suppress(OSError):  # it has ended
+            found = re.search(r"VmRSS:\s+(\d+)", (process / "status").read_text())
+            held += int(found[1]) if found else 0
+    return held / 1024
+
+
+def computing_s(server: int) -> float:
+    """Return for how long a process, those it started and those that have ended were computing."""
+    ticks = 0
+    for process in list_processes(server):
+        with contextlib.suppress(OSError):
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11 : 15 if process.name == str(server) else 13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, str]:
@@ -101,11 +118,11 @@ def main() -> None:
         threading.Thread(target=server.stderr.read, daemon=True).start()
         port = int(found[1])
         ask(port, "POST", "/v1/chat/completions", with_picture(PICTURES["a PNG of 99 megapixels"]()))
-        print(f"{'attack':36} {'MiB':>5} {'s':>6} {'+MiB':>6} {'/health s':>9}")
+        print(f"{'attack':36} {'MiB':>5} {'s':>6} {'CPU s':>6} {'+MiB':>6} {'/health s':>9}")
         for name in arguments.names or [*BODIES, *PICTURES]:
             size = int(arguments.mib * (1 << 20))
             body = BODIES[name](size) if name in BODIES else with_picture(PICTURES[name]())
-            before = memory_mib(server.pid)
+            before, computed = memory_mib(server.pid), computing_s(server.pid)
             with Watch(port, server.pid) as watch, ThreadPoolExecutor(arguments.at_once) as threads:
                 started = time.perf_counter()
                 sent = [
@@ -114,9 +131,10 @@ def main() -> None:
                 ]
                 status, told = sent[-1].result()
                 seconds = time.perf_counter() - started
+            computed = computing_s(server.pid) - computed
             words = json.loads(told).get("error", {}).get("message", "") if status else told
             print(
-                f"{name:36} {len(body) / (1 << 20):5.1f} {seconds:6.2f} {watch.highest_mib - before:6.0f} "
+                f"{name:36} {len(body) / (1 << 20):5.1f} {seconds:6.2f} {computed:6.2f} {watch.highest_mib - before:6.0f} "
                 f"{watch.slowest_s:9.2f}  {status} {words[:90]}",
                 flush=True,
             )

@@ -35,7 +35,7 @@ def with_picture(data: bytes, count: int = 1) -> bytes:
 
 def _fill(start: bytes, piece: bytes, end: bytes, glue: bytes = b",") -> Callable[[int], bytes]:
     """Return a function that makes a body of `size` bytes, most of them `piece` again and again."""
-    return lambda size: start + glue.join([piece] * (size // len(piece + glue))) + end
+    return lambda size: start + (piece + glue) * (size // len(piece + glue) - 1) + piece + end
 
 
 def _content(start: bytes, piece: bytes, end: bytes, glue: bytes = b",") -> Callable[[int], bytes]:
