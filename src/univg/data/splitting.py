@@ -27,7 +27,7 @@ from univg.grounding.boxes import unit_to_px
 from univg.grounding.samples import GroundingSample, write_jsonl
 from univg.terminal import progress
 
-__all__ = ["ImageSplit", "Split", "split_by_image", "write_split"]
+__all__ = ["ImageSplit", "Split", "list_origins", "split_by_image", "write_split"]
 
 SIDES = ("train", "test")
 
@@ -95,7 +95,7 @@ def split_by_image(
     tasks_of: dict[str, Counter[str]] = {}
     for sample in samples:
         images = [identify(name) for name in sample.images]
-        chains.join(images + _list_origins(sample))
+        chains.join(images + list_origins(sample))
         tasks_of.setdefault(images[0], Counter())[sample.task] += 1
     groups: dict[str, Group] = {}
     for image in chains.leader:
@@ -242,7 +242,7 @@ def _identify_by_content(root: ImageRoot) -> Callable[[str], str]:
     return identify
 
 
-def _list_origins(sample: GroundingSample) -> list[str]:
+def list_origins(sample: GroundingSample) -> list[str]:
     """Return what the sample's pictures were made from, under names that are no paths."""
     made_from = sample.extra.get("from")
     return [f"from {name}" for name in made_from] if isinstance(made_from, list) else []

@@ -1,10 +1,10 @@
-"""Draw plots as PNG with matplotlib: a benchmark's IoUs, and counts as bars."""
+"""Draw plots as PNG with matplotlib: a benchmark's IoUs, counts as bars, and how a run learns."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_bars", "draw_ious", "encode_png", "make_figure"]
+__all__ = ["draw_bars", "draw_ious", "draw_learning", "encode_png", "make_figure"]
 
 _COLOURS = ("#1f6feb", "#d9480f", "#2b8a3e", "#9c36b5", "#e67700", "#0b7285")
 _DASHES = ("-", "--", "-.", ":")
@@ -93,4 +93,32 @@ def draw_ious(ious: Mapping[str, Sequence[float]]) -> bytes:
     for axes in (spread, above):
         axes.grid(visible=False, axis="x")
     above.legend(frameon=False, fontsize=8)
+    return encode_png(figure)
+
+
+def draw_learning(rows: Sequence[Mapping[str, Any]], best: int | None = None) -> bytes:
+    """Draw two panels of a training run's log over its steps: what it learns by (the loss, in GRPO the mean IoU of its
+    rollouts), and its validation; ``best`` is a step to mark.
+
+    >>> rows = [{"step": 1, "loss": 2.0}, {"step": 1, "validation/acc_50": 0.4, "validation/iou": 0.3}]
+    >>> draw_learning(rows, best=1)[1:4]
+    b'PNG'
+    """
+    figure, (learns, scored) = make_figure(9.6, 3.6, columns=2)
+    name = "iou" if any("iou" in row for row in rows) else "loss"
+    steps = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    if steps:
+        at, values = np.asarray(steps, dtype=np.float64).T
+        learns.plot(at, values, color=_COLOURS[0], linewidth=0.8, alpha=0.5)
+        width = max(1, len(values) // 20)
+        smooth = np.convolve(values, np.ones(width) / width, mode="valid")
+        learns.plot(at[len(at) - len(smooth) :], smooth, color=_COLOURS[0], linewidth=1.8)
+    learns.set(title="mean IoU of rollouts" if name == "iou" else "loss", xlabel="step", xlim=(0, None))
+    for colour, key, label in ((2, "acc_50", "Acc@0.5"), (3, "iou", "mean IoU")):
+        found = {row["step"]: 100 * row[f"validation/{key}"] for row in rows if f"validation/{key}" in row}
+        scored.plot(list(found), list(found.values()), ".-", color=_COLOURS[colour], label=label)
+        if key == "acc_50" and best is not None and best in found:
+            scored.plot([best], [found[best]], "o", color=_COLOURS[1], label=f"best, step {best}")
+    scored.set(title="validation, %", xlabel="step", xlim=(0, None), ylim=(0, None))
+    scored.legend(frameon=False, fontsize=8)
     return encode_png(figure)

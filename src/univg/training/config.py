@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from univg.config import Config, fault_at
 from univg.grounding.prompts import PromptStyle
 from univg.models.temperature import GREEDY_BELOW
+from univg.training.sources import DataSource, Validation
 from univg.training.trainer_rules import check_keys, check_together
 
 __all__ = [
@@ -24,80 +25,10 @@ __all__ = [
     "PretrainConfig",
     "SftConfig",
     "StageConfig",
+    "Validation",
 ]
 
 LANGUAGE_LINEAR = "all-linear-language"
-
-
-class DataSource(Config):
-    """One part of the mixture: the procedural world, or a file that a reader of `univg.data.readers` reads.
-
-    Of all samples drawn, a share of `weight` over the sum of weights comes from this source. A file's samples
-    come in a new random order each time round; none comes twice before all have come once.
-    """
-
-    reader: str = Field(
-        default="world",
-        description='"world", "auto" (told by the file\'s fields), or the name of a format (`univg data formats`).',
-    )
-    path: str | None = Field(default=None, description="The file; none for the world.")
-    images: str | None = Field(default=None, description="The folder that image paths are relative to.")
-    weight: float = Field(
-        default=1.0, gt=0, description="The share of samples drawn from this source, relative to the others."
-    )
-    count: int | None = Field(
-        default=None, gt=0, description="At most so many different samples; none: all (the world has no end)."
-    )
-    prompt_style: PromptStyle | None = Field(
-        default=None,
-        description='How samples are asked; none: as the stage, and "simple" for samples without thinking.',
-    )
-    seed: int = Field(default=0, ge=0, description="Another seed draws other samples of the world.")
-    split: Literal["train", "test", "unseen"] = Field(
-        default="train", description="Of the world: which disjoint part."
-    )
-    families: dict[str, float] | tuple[str, ...] | None = Field(
-        default=None, description="Of the world: task families, with shares or equally; none: all, equally."
-    )
-    difficulty: tuple[float, float] = Field(
-        default=(0.0, 0.7), description="Of the world: drawn evenly between the two."
-    )
-    image_px: int = Field(default=120, ge=28, le=4096, description="Of the world: the images' longer side.")
-
-    @field_validator("families", mode="before")
-    @classmethod
-    def _list_or_shares(cls, value: Any) -> Any:
-        if value is not None and not isinstance(value, (dict, list, tuple)):
-            raise ValueError(f"write a list, such as [{value}], or shares, such as {{{value}: 1}}")
-        if value is not None and not value:
-            raise ValueError("names no task family; leave it out for all of them")
-        shares = list(value.values()) if isinstance(value, dict) else []
-        are_numbers = shares and all(isinstance(share, (int, float)) for share in shares)
-        if are_numbers and not (all(share >= 0 for share in shares) and sum(shares) > 0):
-            raise ValueError("shares are not negative, and one is above zero")
-        return value
-
-    @field_validator("difficulty", mode="before")
-    @classmethod
-    def _two_numbers(cls, value: Any) -> Any:
-        if not isinstance(value, (list, tuple)) or len(value) != 2:
-            raise ValueError("write two numbers between 0 and 1, such as [0.0, 0.7]")
-        return value
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.reader == "world" and self.path is not None:
-            why = "the world is drawn, not read: give path with a reader ('auto' tells it by the file)"
-            raise fault_at(("path",), why, self.path)
-        if self.reader != "world" and self.path is None:
-            raise fault_at(("reader",), f"reader {self.reader!r} needs a path", self.reader)
-        low, high = self.difficulty
-        if not 0 <= low <= high <= 1:
-            why = "write two numbers with 0 <= first <= second <= 1"
-            raise fault_at(("difficulty",), why, self.difficulty)
-        if self.reader == "world" and self.images is not None:
-            raise fault_at(("images",), "the world's pictures are drawn: give a reader and a path too", "")
-        return self
 
 
 class LoraSettings(Config):
@@ -152,6 +83,9 @@ class StageConfig(Config):
     )
     data: tuple[DataSource, ...] = Field(
         default=(DataSource(),), min_length=1, description="The mixture that samples are drawn from."
+    )
+    validation: Validation | None = Field(
+        default=None, description="What the run is scored on while it learns; none: nothing."
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Of the data's order and of all draws.")
     prompt_style: PromptStyle = Field(default="think", description="How the saved checkpoint is asked.")
@@ -208,6 +142,19 @@ class StageConfig(Config):
         if not isinstance(value, (list, tuple)):
             raise ValueError("write a list of sources, such as [{reader: auto, path: FILE}]")
         return value
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _says_of_what(cls, value: Any) -> Any:
+        if value is not None and not isinstance(value, (dict, Validation)):
+            raise ValueError("write a mapping, such as {share: 0.1} or {path: FILE, images: FOLDER}")
+        return value
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _take_truth_values(cls, value: Any) -> Any:
+        """`lora: true` is what somebody writes who has no wishes as to the rank."""
+        return {True: LoraSettings(), False: None}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _passed_arguments_fit(self) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,15 @@ import pytest
 from rich.console import Console
 
 from univg.errors import UnivgError
-from univg.training.run.log import LEFT_OUT, RunLog, append_rows, drop_rows_after, log_left_out, read_rows
+from univg.training.run.log import (
+    LEFT_OUT,
+    Pace,
+    RunLog,
+    append_rows,
+    drop_rows_after,
+    log_left_out,
+    read_rows,
+)
 
 
 def state(step: int) -> Any:
@@ -35,17 +44,29 @@ def test_a_step_is_a_row_and_the_bar_shows_its_numbers(tmp_path: Path) -> None:
     assert "loss 2.5" in shown.getvalue() and "2/4" in shown.getvalue()
 
 
-def test_without_a_terminal_a_line_says_how_far_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("univg.training.run.log.QUIET_S", 0)
+def test_without_a_terminal_lines_say_how_far_it_is_and_how_long_it_takes(tmp_path: Path) -> None:
     shown = io.StringIO()
     log = RunLog(tmp_path, "sft", Console(file=shown, width=120), ("loss",))
-    args = SimpleNamespace(logging_steps=1)
-    log.on_train_begin(args, state(0), None)
-    log.on_log(args, state(1), None, logs={"loss": 2.5})
+    args, run = SimpleNamespace(logging_steps=1), SimpleNamespace(max_steps=1000, is_world_process_zero=True)
+    run.global_step = 0
+    log.on_train_begin(args, run, None)
+    for step in range(1, 41):
+        run.global_step = step
+        log.on_log(args, run, None, logs={"loss": 2.5})
     log.close()
-    assert "step 1 of 4: loss 2.5" in shown.getvalue()
+    lines = shown.getvalue().splitlines()
+    assert [line.partition(" · ")[0] for line in lines[:4]] == [f"step {n}/1000" for n in (1, 2, 5, 10)]
+    assert len(lines) < 10, "later ones come by the clock"
+    for line in lines:
+        assert re.fullmatch(r"step \d+/1000 · loss 2\.5 · [\d.]+ s/step · about [\d.]+ (s|min|h) left", line)
+
+
+def test_time_left_counts_the_validations_that_are_to_come() -> None:
+    pace = Pace(100)
+    pace.add(1.0)
+    assert pace.describe(40) == "1.0 s/step · about 60 s left"
+    pace.add_pause(60.0, every=25)  # after steps 50, 75, 100
+    assert pace.describe(40) == "1.0 s/step · about 4 min left"
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, full_disk: Any) -> None:

@@ -171,10 +171,11 @@ def test_a_picture_that_cannot_be_opened_is_passed_over_with_the_reason(
     rows = StageRows(config(file(tmp_path)), processor, 8)
     notes = [note for i in range(8) for note in rows[i].notes]
     assert len(notes) == 1 and samples[0].source in notes[0] and "no such file" in notes[0]
+    assert "check data.0.images" in notes[0]
     (tmp_path / "empty").mkdir()
     nowhere = DataSource(reader="univg", path=str(tmp_path / "samples.jsonl"), images=str(tmp_path / "empty"))
-    with pytest.raises(UnivgError, match=r"cannot be used.*no such file"):
-        _ = StageRows(config(nowhere), processor, 8)[0]
+    with pytest.raises(UnivgError, match=r"data\.0\.images: pictures are missing, all .*no such file"):
+        StageRows(config(nowhere), processor, 8)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from univg.errors import UnivgError
 from univg.grounding.boxes import unit_to_whole_px
@@ -13,6 +14,7 @@ from univg.models.loading import load
 from univg.training.config import DataSource, SftConfig
 from univg.training.run.rows import StageRows
 from univg.training.sft.lessons import check_lessons
+from univg.training.sft.stage import train_sft
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +45,14 @@ def test_coordinates_of_another_family_are_refused(config: SftConfig) -> None:
         check_lessons(Mistaken(config, load(config.model).processor, 8, frame="pixel"))
 
 
-def test_pictures_that_are_all_missing_stop_a_run_before_it_begins(config: SftConfig, tmp_path: Path) -> None:
+def test_pictures_that_are_all_missing_stop_a_run_before_its_model_is_loaded(
+    config: SftConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nowhere = config.data[0].model_copy(update={"images": str(tmp_path)})
-    rows = StageRows(config.model_copy(update={"data": (nowhere,)}), load(config.model).processor, 8)
-    with pytest.raises(UnivgError, match="none of the first 16 samples of any source can be used"):
-        check_lessons(rows)
+    monkeypatch.setattr("univg.training.sft.stage.load_start", lambda config: pytest.fail("it was loaded"))
+    with pytest.raises(
+        UnivgError, match=r"data\.0\.images: pictures are missing, all .*data\.0\.images=FOLDER"
+    ):
+        train_sft(
+            config.model_copy(update={"data": (nowhere,)}), tmp_path / "out", console=Console(quiet=True)
+        )

@@ -30,7 +30,8 @@ from univg.training.grpo.sharing import PromptsNotShared
 from univg.training.grpo.trainer import GroundingGRPOTrainer
 from univg.training.run.arguments import make_arguments
 from univg.training.run.cpu_layers import PatchLinear
-from univg.training.run.dropped import tell_dropped
+from univg.training.run.finished import write_model
+from univg.training.run.held_out import open_data
 from univg.training.run.log import RunLog, log_left_out, sum_up_left_out
 from univg.training.run.precision import describe_precision
 from univg.training.run.push import take_push
@@ -38,11 +39,11 @@ from univg.training.run.quiet import silence_libraries
 from univg.training.run.rows import StageRows, count_steps
 from univg.training.run.stage import (
     make_checkpoints,
+    make_validator,
     print_plan,
     record_run,
     start_run,
     train,
-    write_model,
 )
 from univg.training.run.start import load_start, make_lora
 
@@ -89,11 +90,11 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
     console = console or notes()
     batches, rewards = check_grpo(config, resume)
     resumed = start_run(config, out, resume, console)
+    sources, held = open_data(config, False, console)
     arguments = make_arguments(TrlArguments, config, decide_arguments(config, out, batches, rewards))
     hub = take_push(arguments, out)
     loaded = load_start(config)
-    rows = StageRows(config, loaded.processor, teach=False)
-    tell_dropped(rows.dropped, console)
+    rows = StageRows(config, loaded.processor, teach=False, sources=sources)
     steps = count_steps(config, rows, config.prompts_per_step) * (
         1 if config.max_steps else config.iterations
     )
@@ -101,11 +102,11 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
     arguments.max_steps = steps
     functions = {reward.name: reward.function for reward in rewards}
     functions[config.weighting] = find_function(config.weighting, WEIGHTINGS, "weighting")
-    facts = record_run(config, out, rows, resumed, steps, digest_functions(functions))
+    facts = record_run(config, out, rows, resumed, steps, held, digest_functions(functions))
     examples = TrainingRows(rows)
     reader = RolloutReader(config.prompt_style, loaded.family.frame, loaded.resized)
     console.print(check_oracle(examples, rewards, reader, loaded.processor))
-    trainer = _make_trainer(config, loaded, arguments, examples, rewards, reader)
+    trainer = _make_trainer(config, out, loaded, arguments, examples, rewards, reader)
     for callback in (LeftOutNotes(out, console), StartReport(console)):
         trainer.add_callback(callback)
     if config.rollout_page_every:
@@ -114,13 +115,16 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
     packing = describe_packing(batches) if trainer.shared is not None else []
     lines = [str(batches), trainer.sharing_line, *packing, describe_precision(config.bf16), memory]
     print_plan(trainer, steps, lines, console)
-    train(trainer, RunLog(out, "grpo", console, SHOWN), resumed, trainer.current_batches)
+    log = RunLog(out, "grpo", console, SHOWN)
+    validator = make_validator(trainer, config, held, loaded, log, resumed)
+    best = train(trainer, log, resumed, trainer.current_batches, validator)
     sum_up_left_out(out, len(rows), console)
-    return write_model(trainer, config, out, loaded, facts, hub, console)
+    return write_model(trainer, config, out, loaded, facts, hub, console, best)
 
 
 def _make_trainer(
     config: GrpoConfig,
+    out: Path,
     loaded: Loaded,
     arguments: TrlArguments,
     examples: TrainingRows,
@@ -141,7 +145,7 @@ def _make_trainer(
             peft_config=make_lora(config, loaded),
             rows_at_once=config.rows_at_once,
             shared_prefix=config.shared_prefix,
-            checkpoints=make_checkpoints(config, loaded),
+            checkpoints=make_checkpoints(config, out, loaded),
         )
     _embed_alike(trainer.model, trainer.ref_model)
     return trainer

@@ -14,6 +14,7 @@ from univg.report.markdown import table
 from univg.training.config import StageConfig
 from univg.training.run.log import read_rows
 from univg.training.run.settings import name_base
+from univg.training.run.validation import Best, list_scores
 
 __all__ = ["write_stage_card"]
 
@@ -22,9 +23,15 @@ LAST_STEPS = 20
 
 
 def write_stage_card(
-    folder: Path, name: str, config: StageConfig, facts: Mapping[str, Any], log: Path
+    folder: Path,
+    name: str,
+    config: StageConfig,
+    facts: Mapping[str, Any],
+    log: Path,
+    best: Best | None = None,
 ) -> None:
-    """Write `README.md`; `facts` as `stage.record_run` gives them, `log` the run's rows."""
+    """Write `README.md`; `facts` as `stage.record_run` gives them, `log` the run's rows, `best` what validation
+    found."""
     stage = str(facts["stage"])
     adapter = config.lora is not None
     versions = ", ".join(f"{package} {version}" for package, version in facts["versions"].items())
@@ -49,7 +56,7 @@ Also `univg ground --model FOLDER …`; {loads}.
 ## Training
 
 {_describe_last_steps(log)}
-
+{_describe_validation(log, best)}
 Data digest (sha256): `{facts["data_digest"]}`. Python {facts["python"]}; {versions}; {facts["processes"]} process(es).
 
 ```yaml
@@ -64,7 +71,7 @@ Data digest (sha256): `{facts["data_digest"]}`. Python {facts["python"]}; {versi
 
 def _describe_last_steps(log: Path) -> str:
     """Write the means of the last steps' numbers as a table."""
-    rows = read_rows(log)[-LAST_STEPS:]
+    rows = [row for row in read_rows(log) if "loss" in row][-LAST_STEPS:]
     if not rows:
         return "No step was logged."
     means = []
@@ -72,3 +79,19 @@ def _describe_last_steps(log: Path) -> str:
         values = [row[name] for row in rows if isinstance(row.get(name), (int, float))]
         means.append((name, f"{sum(values) / len(values):.4g}"))
     return f"Means of the last {len(rows)} logged steps:\n\n{table(('number', 'mean'), means)}"
+
+
+def _describe_validation(log: Path, best: Best | None) -> str:
+    """Write what the run was scored on while it learned, and which step the model is of; nothing without."""
+    if best is None:
+        return ""
+    finished = best.best if best.kept else best.last
+    scored = [(each.step, str(each), f"{each.iou:.3f}") for each in list_scores(read_rows(log))]
+    chosen = ", chosen by these very scores, so they are a little too good" if best.kept else ""
+    return f"""
+## Validation
+
+This is the model of step {finished.step}{chosen}:
+
+{table(("step", "Acc@0.5", "mean IoU"), scored)}
+"""

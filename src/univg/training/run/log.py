@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LEFT_OUT",
     "LOG",
-    "QUIET_S",
+    "Pace",
     "RunLog",
     "append_rows",
     "drop_rows_after",
@@ -32,10 +33,68 @@ __all__ = [
 LOG, LEFT_OUT = "log.jsonl", "left-out.jsonl"
 LEFT_OUT_MARK = ": left out: "
 """What stands in the note on a sample that was left out, and not in one on a sample that was shrunk."""
+FIRST_STEPS = (1, 2, 5, 10)
+"""After these a run whose bar nobody sees says how far it is, and then every so often."""
 QUIET_S = 20
-"""Seconds without a line after which a run whose bar nobody sees says how far it is."""
+"""Seconds without a line after which it does again, and later a thirtieth of the time that it has run."""
 _SHOWN_BYTES = 1000
 """Notes on samples are shown until their file has this size: a few show the kind, thousands bury the run."""
+
+
+class Pace:
+    """How long a run's steps take, and how long it still does; begins when it is made."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._seconds: deque[float] = deque(maxlen=20)
+        self._began = self._said = time.perf_counter()
+        self._pause_s, self._pause_every = 0.0, 0
+
+    def add(self, seconds: float) -> None:
+        """Note how long a step took."""
+        if len(self._seconds) == 1 and seconds < self._seconds[0]:
+            self._seconds.clear()  # the first step warms up
+        self._seconds.append(seconds)
+
+    def add_pause(self, seconds: float, every: int) -> None:
+        """Note how long what happens every so many steps took beside them."""
+        self._pause_s, self._pause_every = seconds, every
+
+    def describe(self, step: int) -> str:
+        """Say what a step takes, and what the rest will.
+
+        >>> pace = Pace(400)
+        >>> pace.add(0.9)
+        >>> pace.describe(10), pace.describe(400)
+        ('0.9 s/step · about 6 min left', '0.9 s/step')
+        """
+        if not self._seconds:
+            return ""
+        each = sum(self._seconds) / len(self._seconds)
+        left = (self.total - step) * each
+        if self._pause_every:
+            left += self._pause_s * (-(-self.total // self._pause_every) - step // self._pause_every)
+        digits = 2 if each < 0.1 else 1 if each < 10 else 0
+        return f"{each:.{digits}f} s/step" + (f" · about {_say_time(left)} left" if step < self.total else "")
+
+    def is_due(self, step: int) -> bool:
+        """Tell whether a line is due where nobody sees a bar; it is then taken to be written."""
+        now = time.perf_counter()
+        quiet = max(QUIET_S, (now - self._began) / 30)
+        due = step in FIRST_STEPS or step == self.total or now - self._said > quiet
+        self._said = now if due else self._said
+        return due
+
+
+def _say_time(seconds: float) -> str:
+    """Say a time in one unit.
+
+    >>> _say_time(40.2), _say_time(372), _say_time(11_000)
+    ('40 s', '6 min', '3.1 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class RunLog(TrainerCallback):
@@ -43,12 +102,13 @@ class RunLog(TrainerCallback):
 
     def __init__(self, out: Path, title: str, console: Console, shown: Sequence[str] = ("loss",)) -> None:
         self.path, self.title, self.console, self.shown = out / LOG, title, console, shown
-        self._bar = progress(console, note=True)
+        self._bar = progress(console, times=False, note=True)
         self._task: Any = None
-        self._at = self._said = 0.0
+        self._at = time.perf_counter()
+        self._pace = Pace(0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._at = self._said = time.perf_counter()
+        self._at, self._pace = time.perf_counter(), Pace(state.max_steps)
         if state.is_world_process_zero:
             with writing("the log", self.path.parent):
                 for path in (self.path, self.path.with_name(LEFT_OUT)):
@@ -61,17 +121,32 @@ class RunLog(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if self._task is None or not logs or "train_runtime" in logs:
             return
-        now = time.perf_counter()
         row = {"step": state.global_step, **{name: v for name, v in logs.items() if name != "epoch"}}
-        row["seconds"] = round((now - self._at) / max(1, int(args.logging_steps)), 4)
-        self._at = now
+        is_step = "loss" in logs  # and not what was found between two steps
+        if is_step:
+            now = time.perf_counter()
+            row["seconds"] = round((now - self._at) / max(1, int(args.logging_steps)), 4)
+            self._at = now
+            self._pace.add(row["seconds"])
         with writing("the log", self.path.parent):
             append_rows(self.path, [{name: _plain_number(value) for name, value in row.items()}])
-        note = " ".join(f"{name} {row[name]:.3g}" for name in self.shown if name in row)
+        if not is_step:
+            return
+        numbers = [f"{name} {row[name]:.3g}" for name in self.shown if row.get(name) is not None]
+        note = " · ".join([*numbers, self._pace.describe(state.global_step)])
         self._bar.update(self._task, completed=state.global_step, note=note)
-        if not self.console.is_terminal and now - self._said > QUIET_S:
-            self.console.print(f"step {state.global_step} of {state.max_steps}: {note}")
-            self._said = now
+        if not self.console.is_terminal and self._pace.is_due(state.global_step):
+            self.console.print(f"step {state.global_step}/{state.max_steps} · {note}")
+
+    def show(self, note: str) -> None:
+        """Show a note behind the bar until the next step's."""
+        if self._task is not None:
+            self._bar.update(self._task, note=note)
+
+    def leave_out(self, seconds: float, every: int) -> None:
+        """Leave out of a step's time what was done beside it, every so many steps."""
+        self._at += seconds
+        self._pace.add_pause(seconds, every)
 
     def close(self) -> None:
         """Take the bar away, however the run ended."""

@@ -13,7 +13,8 @@ from pathlib import Path
 from univg.errors import UnivgError, suggest
 from univg.models import checkpoint
 from univg.models.loading import MODEL_FAMILIES
-from univg.training.config import LANGUAGE_LINEAR, DataSource, LoraSettings, StageConfig
+from univg.training.config import LANGUAGE_LINEAR, LoraSettings, StageConfig, Validation
+from univg.training.sources import SampleSource
 from univg.training.trainer_keys import OPTIMIZERS, REPORTERS
 
 __all__ = ["check_launch", "check_layers", "check_stage", "count_processes"]
@@ -29,6 +30,8 @@ def check_stage(config: StageConfig, resume: bool = False) -> None:
     check_launch()
     for index, source in enumerate(config.data):
         _check_source(f"data.{index}", source)
+    if config.validation is not None:
+        _check_validation(config, config.validation)
     if config.max_steps is None and any(s.reader == "world" and s.count is None for s in config.data):
         raise UnivgError(
             "max_steps",
@@ -53,7 +56,28 @@ def check_launch() -> None:
         )
 
 
-def _check_source(key: str, source: DataSource) -> None:
+def _check_validation(config: StageConfig, wanted: Validation) -> None:
+    asked = os.environ.get
+    sharded = (
+        config.trainer.get("fsdp")
+        or config.trainer.get("deepspeed")
+        or (asked("ACCELERATE_USE_FSDP") == "true" or asked("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3")
+    )
+    if sharded:
+        raise UnivgError(
+            "validation: each process answers by itself, and here the weights are divided between processes",
+            remedy="leave it out, and score checkpoints with univg evaluate",
+        )
+    if wanted.share is None:
+        _check_source("validation", wanted)
+    elif all(source.reader == "world" for source in config.data):
+        raise UnivgError(
+            "validation.share: data is the procedural world, of which there are no photographs to hold out",
+            remedy="give validation.reader=world, which asks of its test split",
+        )
+
+
+def _check_source(key: str, source: SampleSource) -> None:
     if source.reader == "world":
         from univg.world import FAMILIES
 

@@ -8,37 +8,34 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from PIL import Image
 
-from univg.data.dataset import ENDLESS, Dataset, Item, WorldItem, digest_parts
-from univg.data.formats.marks import mark_fault
-from univg.data.formats.scale import lesson_fault
-from univg.data.readers import READERS, RecordFault
-from univg.errors import UnivgError, offer
+from univg.data.dataset import ENDLESS, digest_parts
+from univg.errors import UnivgError
 from univg.grounding.boxes import SizeWH
 from univg.grounding.coordinates import Frame
 from univg.grounding.mentions import decide_image
-from univg.grounding.prompts import PromptStyle, choose_style, render_chat, render_response
+from univg.grounding.prompts import PromptStyle, render_chat, render_response
 from univg.grounding.samples import GroundingSample
 from univg.models.pixels import PixelBudget
 from univg.models.processor import GroundingProcessor
 from univg.models.tokens import count_prompt, image_tokens
 from univg.pictures.images import ImageFault
-from univg.training.config import DataSource, GrpoConfig, StageConfig
+from univg.training.config import GrpoConfig, StageConfig
 from univg.training.run.dropped import Dropped
 from univg.training.run.log import LEFT_OUT_MARK
-from univg.world import FAMILIES, make_sample
+from univg.training.run.sources import Source, choose_prompt_style, name_sample, open_sources
+from univg.training.sources import SampleSource
 
-__all__ = ["Row", "Source", "StageRows", "count_steps", "data_digest", "render_prompt_text"]
+__all__ = ["Row", "StageRows", "count_steps", "data_digest", "render_prompt_text"]
 
 TRIES = 20
 """So many samples in a row that cannot be used are no longer bad luck."""
-DIGEST_SAMPLES = 32  # of the world; files count whole
 
 
 @dataclass(frozen=True)
@@ -57,82 +54,13 @@ class Row:
         return render_chat(len(self.images), self.sample.query, self.style)
 
 
-@dataclass(frozen=True)
-class Source:
-    """One part of the mixture, opened. `dropped`: the file's records that are of no use to this stage."""
-
-    settings: DataSource
-    data: Dataset
-    dropped: Dropped | None = None
-
-
-def _open_source(
-    settings: DataSource,
-    seed: int,
-    find_flaw: Callable[[GroundingSample, DataSource], RecordFault | None],
-    max_dropped: float,
-) -> Source:
-    """Open what `settings` describe, for a run with `seed`; samples in which `find_flaw` finds one are dropped.
-
-    Raises UnivgError for settings that cannot be, a file that cannot be read, or one of which more than the share
-    `max_dropped` is of no use.
-    """
-    if settings.reader == "world":
-        return Source(settings, _open_world(settings, 1000 * seed + settings.seed))
-    assert settings.path is not None
-    reader = None if settings.reader == "auto" else settings.reader
-    if reader is not None and reader not in READERS:
-        raise UnivgError(f"data: no reader {reader!r}", remedy=offer(reader, ["world", "auto", *READERS]))
-    flaws: list[RecordFault] = []
-
-    def keep(sample: GroundingSample) -> bool:
-        flaw = find_flaw(sample, settings)
-        flaws.extend([flaw] if flaw else [])
-        return flaw is None
-
-    data = Dataset.from_file(settings.path, reader, settings.images, keep, settings.count)
-    notes = data.origin.get("notes", ())
-    dropped = Dropped.of(settings.path, data.total, [*data.faults, *flaws], notes)
-    dropped.check(max_dropped)
-    content = partial(_list_content, data.item, data.total)
-    return Source(settings, replace(data, content=content), dropped)
-
-
-def _open_world(settings: DataSource, seed: int) -> Dataset:
-    """Open the world; sample k is drawn from its number, in family and difficulty too."""
-    families = settings.families or tuple(FAMILIES)
-    shares = dict(families) if isinstance(families, dict) else dict.fromkeys(families, 1.0)
-    unknown = [name for name in shares if name not in FAMILIES]
-    if unknown:
-        raise UnivgError(f"data: no task family {unknown[0]!r}", remedy=offer(unknown[0], FAMILIES))
-    if any(share < 0 for share in shares.values()) or not sum(shares.values()):
-        raise UnivgError("data: families: shares are not negative, and one is above zero")
-    item = partial(_draw_item, settings, seed, shares)
-    total = settings.count or ENDLESS
-    return Dataset("world", total, item, partial(_list_content, item, min(total, DIGEST_SAMPLES)))
-
-
-def _draw_item(settings: DataSource, seed: int, shares: dict[str, float], k: int) -> Item:
-    rng = random.Random(f"{seed}/{k}")
-    family = rng.choices(list(shares), list(shares.values()))[0]
-    difficulty = round(rng.uniform(*settings.difficulty), 3)
-    return WorldItem.of(make_sample(family, settings.split, seed, k, difficulty, settings.image_px))
-
-
-def _list_content(item: Callable[[int], Item], n: int) -> Iterator[str | bytes]:
-    """Yield what the digest of a source stands for: its first samples, with their pixels if we draw them."""
-    for one in map(item, range(n)):
-        yield json.dumps(one.sample.to_json(), sort_keys=True)
-        if one.drawn:
-            yield from (image.tobytes() for image in one.pictures())
-
-
 class StageRows:
     """`total` rows of the mixture that `config` describes; `rows[i]` is a :class:`Row` and always the same.
 
     `teach`: rows carry the response to be learnt (SFT), in the `frame` that the model's family writes. A prompt over
     the token budget has its pictures shrunk; if that is not enough, or a picture cannot be opened, the next sample of
-    the source takes its place, and the row's notes say so. Raises UnivgError.
+    the source takes its place, and the row's notes say so. `sources`: the config's, where they are open already.
+    Raises UnivgError.
     """
 
     def __init__(
@@ -142,12 +70,10 @@ class StageRows:
         total: int | None = None,
         teach: bool = True,
         frame: Frame = "permille",
+        sources: Sequence[Source] | None = None,
     ) -> None:
         self.config, self.processor, self.teach, self.frame = config, processor, teach, frame
-        self.sources = [
-            _open_source(settings, config.seed, self._find_flaw, config.max_dropped)
-            for settings in config.data
-        ]
+        self.sources = list(sources) if sources is not None else open_sources(config, teach)
         self.total = total if total is not None else 0
         self._places: list[tuple[int, int]] = []
 
@@ -174,11 +100,11 @@ class StageRows:
         for attempt in range(TRIES):
             k = self._choose_sample(source_index, rank, attempt)
             item = source.data.item(k)
-            name = _say_source(item.sample)
+            name = name_sample(item.sample)
             try:
                 row, why = self._fit(item.sample, item.pictures(), source.settings)
             except ImageFault as error:
-                row, why = None, str(error)
+                row, why = None, str(error).replace("--images", f"data.{source_index}.images")
             if row is not None:
                 shrunk = (f"{name}: pictures shrunk: {why}",) if why else ()
                 return replace(row, notes=(*notes, *shrunk))
@@ -200,7 +126,7 @@ class StageRows:
     def _mix(self) -> list[tuple[int, int]]:
         """Return for every row its source, and how many rows of that source come before it."""
         rng = random.Random(f"{self.config.seed}/mixture")
-        weights = [source.settings.weight for source in self.sources]
+        weights = [settings.weight for settings in self.config.data]
         seen = [0] * len(self.sources)
         places = []
         for s in rng.choices(range(len(self.sources)), weights, k=self.total):
@@ -216,27 +142,11 @@ class StageRows:
         order = _shuffle(f"{self.config.seed}/{s}/{rank // size}", size)
         return order[(rank + attempt) % size]
 
-    def _choose_style(self, sample: GroundingSample, settings: DataSource) -> PromptStyle:
-        return settings.prompt_style or choose_style(sample, self.config.prompt_style)
-
-    def _find_flaw(self, sample: GroundingSample, settings: DataSource) -> RecordFault | None:
-        if not sample.boxes:
-            return RecordFault(_say_source(sample), "no_answer", "it has no box")
-        if fault := lesson_fault(sample.boxes[0]):
-            return RecordFault(_say_source(sample), *fault)
-        thinks = self.teach and self._choose_style(sample, settings) == "think"
-        if fault := mark_fault(sample, thinks):
-            return RecordFault(_say_source(sample), *fault)
-        if thinks and not sample.thought:
-            fix = "add thoughts (univg construct), or set prompt_style: direct to learn boxes alone"
-            return RecordFault(_say_source(sample), "no_thought", "it has no thought", fix)
-        return None
-
     def _fit(
-        self, sample: GroundingSample, images: Sequence[Image.Image], settings: DataSource
+        self, sample: GroundingSample, images: Sequence[Image.Image], settings: SampleSource
     ) -> tuple[Row | None, str]:
         """Return the row and why its pictures were shrunk, or None and why it cannot be used."""
-        style = self._choose_style(sample, settings)
+        style = choose_prompt_style(sample, settings, self.config)
         response = self._write_response(sample, style, images) if self.teach else None
         row = Row(sample, tuple(images), style, response)
         if self.config.max_tokens is None:
@@ -297,10 +207,6 @@ def _shuffle(key: str, size: int) -> list[int]:
     order = list(range(size))
     random.Random(key).shuffle(order)
     return order
-
-
-def _say_source(sample: GroundingSample) -> str:
-    return sample.source or sample.key
 
 
 def render_prompt_text(processor: GroundingProcessor, row: Row) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -29,10 +28,9 @@ from univg.config import load_config, save_config
 from univg.errors import UnivgError, one_line
 from univg.files import write_whole
 from univg.models import checkpoint
-from univg.models.loading import Loaded, plain_model, write_conventions
+from univg.models.loading import Loaded, write_conventions
 from univg.terminal import is_first_process, notes, waiting
 from univg.training.config import StageConfig
-from univg.training.run.card import write_stage_card
 from univg.training.run.checkpoints import (
     STAGING,
     Checkpoints,
@@ -42,23 +40,25 @@ from univg.training.run.checkpoints import (
     find_last_good,
     writing,
 )
-from univg.training.run.log import LOG, RunLog
+from univg.training.run.finished import save_weights
+from univg.training.run.held_out import HeldOut
+from univg.training.run.log import RunLog
 from univg.training.run.prechecks import count_processes
 from univg.training.run.precision import computes_in_bf16
-from univg.training.run.push import HubTarget, push
 from univg.training.run.quiet import silence_libraries
 from univg.training.run.rows import StageRows, data_digest
 from univg.training.run.settings import mend_settings
 from univg.training.run.start import digest_start
+from univg.training.run.validation import Best, Validator, keep_best_with
 from univg.training.run.workers import naming_dead_workers
 
 __all__ = [
     "make_checkpoints",
+    "make_validator",
     "print_plan",
     "record_run",
     "start_run",
     "train",
-    "write_model",
 ]
 
 _held: dict[Path, FileLock] = {}
@@ -134,12 +134,13 @@ def record_run(
     rows: StageRows,
     resumed: Path | None,
     steps: int,
+    held: HeldOut | None = None,
     functions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Save config, versions and digests beside the checkpoints, and return what was saved.
 
-    `functions`: digests of the user's own, by name. Raises UnivgError where a resumed run's data, functions, start
-    model or number of processes is another.
+    `functions`: digests of the user's own, by name. Raises UnivgError where a resumed run's data, what is `held` out of
+    them, functions, start model or number of processes is another.
     """
     facts: dict[str, Any] = {
         "stage": type(config).__name__.removesuffix("Config").lower(),
@@ -151,11 +152,14 @@ def record_run(
         "precision": "bfloat16" if computes_in_bf16(config.bf16) else "float32",
         "left_out_when_read": [found.to_json() for found in rows.dropped if found.book.left_out],
     }
+    if held is not None:
+        facts["validation_digest"] = held.digest
     if functions:
         facts["functions"] = dict(functions)
     path = out / RECORD
     before = checkpoint.read_json(path) if resumed is not None and path.exists() else None
-    if before is not None and before.get("data_digest") != facts["data_digest"]:
+    digests = ("data_digest", "validation_digest")
+    if before is not None and any(before.get(name) != facts.get(name) for name in digests):
         raise UnivgError(
             "the data is not what the run began with", path, "restore the files, or choose another --out"
         )
@@ -232,25 +236,63 @@ def _count_numbers(weight: torch.Tensor) -> int:
     return int(getattr(weight, "ds_numel", weight.numel()))
 
 
-def make_checkpoints(config: StageConfig, loaded: Loaded) -> Checkpoints:
+def make_checkpoints(config: StageConfig, out: Path, loaded: Loaded) -> Checkpoints:
     """Make what keeps a run's checkpoints; each is a model that loads like the finished one."""
 
     def complete(folder: Path) -> None:
-        write_conventions(folder, config.prompt_style, loaded.pixel_budget)
-        mend_settings(folder, config.model)
+        _complete(folder, config, loaded)
+        keep_best_with(folder, out)
 
     return Checkpoints(config.keep_checkpoints, complete)
 
 
-def train(trainer: Trainer, log: RunLog, resumed: Path | None, batches: Callable[[], Sequence[Any]]) -> None:
-    """Run the trainer from the start or a checkpoint; `batches` gives the current step's micro-batches."""
+def _complete(folder: Path, config: StageConfig, loaded: Loaded) -> None:
+    write_conventions(folder, config.prompt_style, loaded.pixel_budget)
+    mend_settings(folder, config.model)
+
+
+def make_validator(
+    trainer: Trainer,
+    config: StageConfig,
+    held: HeldOut | None,
+    loaded: Loaded,
+    log: RunLog,
+    resumed: Path | None,
+) -> Validator | None:
+    """Make what scores a run on the questions that are `held` out; None without."""
+    if held is None:
+        return None
+
+    def save(folder: Path) -> None:
+        save_weights(trainer, folder, False, config.lora is not None)
+        if is_first_process():
+            loaded.processor.save_pretrained(folder)
+            _complete(folder, config, loaded)
+
+    return Validator(config, held, loaded, log, resumed, trainer, save)
+
+
+def train(
+    trainer: Trainer,
+    log: RunLog,
+    resumed: Path | None,
+    batches: Callable[[], Sequence[Any]],
+    validator: Validator | None = None,
+) -> Best | None:
+    """Run the trainer from the start or a checkpoint; `batches` gives the current step's micro-batches.
+
+    Return what the `validator` found; the trainer's model is then that of the best step, if that is wanted.
+    """
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(log)
+    if validator is not None:
+        trainer.add_callback(validator)
     trainer.add_callback(StopAtNonFinite(log.path.parent, batches))
     resumed = broadcast_object_list([resumed])[0]
     try:
         with silence_libraries(), naming_dead_workers():
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+            best = validator.finish() if validator is not None else None
     except KeyboardInterrupt:
         log.close()
         log.console.print(f"stopped at step {trainer.state.global_step}: {_say_kept(log.path.parent)}")
@@ -265,6 +307,9 @@ def train(trainer: Trainer, log: RunLog, resumed: Path | None, batches: Callable
         ) from error
     finally:
         log.close()
+    if validator is not None and best is not None and is_first_process():
+        validator.tell_best(best)
+    return best
 
 
 def _say_kept(out: Path) -> str:
@@ -279,74 +324,3 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
         sign in str(error) for sign in signs
     )
-
-
-def write_model(
-    trainer: Trainer,
-    config: StageConfig,
-    out: Path,
-    loaded: Loaded,
-    facts: Mapping[str, Any],
-    hub: HubTarget | None,
-    console: Console,
-) -> Path:
-    """Write the finished model to `out`: weights (or the adapter), processor, conventions, card; push it to `hub`.
-
-    Full weights are saved as bf16 if the config says so. Of a model sharded by ZeRO-3 or FSDP every process sends
-    its parts to the first one.
-    """
-    staged = out / ".final"
-    as_bf16 = config.lora is None and config.bf16 and config.save_bf16
-    with writing("the finished model", out), silence_libraries():
-        if is_first_process():
-            shutil.rmtree(staged, ignore_errors=True)
-        trainer.accelerator.wait_for_everyone()
-        _save_weights(trainer, staged, as_bf16, config.lora is not None)
-        trainer.accelerator.wait_for_everyone()
-        if not is_first_process():
-            return out
-        (staged / "training_args.bin").unlink(missing_ok=True)
-        loaded.processor.save_pretrained(staged)
-        write_conventions(staged, config.prompt_style, loaded.pixel_budget)
-        mend_settings(staged, config.model, "bfloat16" if as_bf16 else None)
-        write_stage_card(staged, out.name, config, facts, out / LOG)
-        for file in staged.iterdir():
-            file.chmod(0o644)  # safetensors makes files that only their owner reads; a checkpoint is shared
-        files = sorted(staged.iterdir(), key=lambda path: (path.suffix == ".safetensors", path.name))
-        for file in files:
-            os.replace(file, out / file.name)  # the weights last: without them it is no checkpoint
-        staged.rmdir()
-    if config.lora is not None:
-        checkpoint.adapter_folder(out)
-    else:
-        checkpoint.weight_files(checkpoint.locate(out))
-    if hub is not None:
-        push(hub, out, [file.name for file in files], f"{facts['stage']}, {facts['steps']} steps", console)
-    return out
-
-
-def _save_weights(trainer: Trainer, folder: Path, as_bf16: bool, adapter: bool) -> None:
-    """Save a model's weights, or its adapter; every process must come here."""
-    zero = trainer.is_deepspeed_enabled and not adapter
-    if not (zero or trainer.is_fsdp_enabled):
-        if as_bf16:
-            plain_model(trainer.model).to(torch.bfloat16)
-        trainer.save_model(str(folder))
-        return
-    engine: Any = trainer.model_wrapped
-    if (
-        zero and engine.zero_optimization_partition_weights()
-    ):  # even where the launch config gathers no checkpoints
-        weights = engine._zero3_consolidated_16bit_state_dict()
-    else:
-        weights = trainer.accelerator.get_state_dict(engine)
-    if not trainer.args.should_save:
-        return
-    model: Any = trainer.accelerator.unwrap_model(trainer.model)
-    for tied, source in getattr(model, "all_tied_weights_keys", {}).items():
-        if tied in weights and source in weights:
-            del weights[tied]  # gathered twice; whoever loads the model ties them again
-    if as_bf16:
-        for name, weight in weights.items():
-            weights[name] = weight.to(torch.bfloat16)
-    model.save_pretrained(folder, state_dict=weights)

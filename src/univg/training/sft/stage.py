@@ -37,7 +37,8 @@ from univg.training.run.batches import (
 )
 from univg.training.run.checkpoints import Checkpoints, load_whole_model
 from univg.training.run.cpu_layers import ATTENTION
-from univg.training.run.dropped import tell_dropped
+from univg.training.run.finished import write_model
+from univg.training.run.held_out import open_data
 from univg.training.run.log import RunLog, log_left_out, sum_up_left_out
 from univg.training.run.prechecks import count_processes
 from univg.training.run.precision import describe_precision
@@ -46,11 +47,11 @@ from univg.training.run.quiet import silence_libraries
 from univg.training.run.rows import Row, StageRows, count_steps, render_prompt_text
 from univg.training.run.stage import (
     make_checkpoints,
+    make_validator,
     print_plan,
     record_run,
     start_run,
     train,
-    write_model,
 )
 from univg.training.run.start import load_start, make_lora
 from univg.training.sft.lessons import check_lessons
@@ -214,15 +215,15 @@ def train_sft(config: SftConfig, out: Path, resume: bool = False, console: Conso
     share = check_sft(config, resume)
     processes = count_processes()
     resumed = start_run(config, out, resume, console)
+    sources, held = open_data(config, True, console)
     arguments = make_arguments(TrlArguments, config, _decide_arguments(config, out, share))
     hub = take_push(arguments, out)
     loaded = load_start(config)
-    rows = StageRows(config, loaded.processor, frame=loaded.family.frame)
-    tell_dropped(rows.dropped, console)
+    rows = StageRows(config, loaded.processor, frame=loaded.family.frame, sources=sources)
     steps = count_steps(config, rows, config.batch)
     rows.resize(steps * config.batch)
     arguments.max_steps = steps
-    facts = record_run(config, out, rows, resumed, steps)
+    facts = record_run(config, out, rows, resumed, steps, held)
     console.print(check_lessons(rows))
     trainer = _make_trainer(config, out, loaded, arguments, rows, console)
     line = (
@@ -231,9 +232,10 @@ def train_sft(config: SftConfig, out: Path, resume: bool = False, console: Conso
     )
     print_plan(trainer, steps, [line, describe_precision(config.bf16)], console)
     log = RunLog(out, "sft", console, ("loss", "mean_token_accuracy"))
-    train(trainer, log, resumed, trainer.loader.list_current)
+    validator = make_validator(trainer, config, held, loaded, log, resumed)
+    best = train(trainer, log, resumed, trainer.loader.list_current, validator)
     sum_up_left_out(out, len(rows), console)
-    return write_model(trainer, config, out, loaded, facts, hub, console)
+    return write_model(trainer, config, out, loaded, facts, hub, console, best)
 
 
 def _make_trainer(
@@ -262,7 +264,7 @@ def _make_trainer(
         lambda: trainer.state.global_step,
         note,
     )
-    trainer.checkpoints = make_checkpoints(config, loaded)
+    trainer.checkpoints = make_checkpoints(config, out, loaded)
     return trainer
 
 
