@@ -134,12 +134,14 @@ def _seed_stage(
 
 def fingerprint(config: StudyConfig, arm: str, seed: int, model_digest: str) -> str:
     """Return a digest of all that decides an arm's numbers: the start's weights, its stages, what is evaluated."""
-    stages = [
-        configure_stage(config, stage, seed, "").model_dump(
-            mode="json", exclude={"rollout_page_every", "workers", "rows_at_once", "max_dropped"}
-        )
-        for stage in ARMS[arm].stages
-    ]
+    stages = []
+    for stage in ARMS[arm].stages:
+        settings = configure_stage(config, stage, seed, "")
+        free = {"rollout_page_every", "workers", "rows_at_once", "max_dropped"}
+        free |= (
+            {"validation"} if settings.validation is None else set()
+        )  # rows that are kept have no such key
+        stages.append(settings.model_dump(mode="json", exclude=free))
     asked = config.model_dump(mode="json", include={"samples", "splits", "families", "max_new_tokens"})
     if config.thoughts is not None:
         asked["thoughts"] = config.thoughts.model_dump(mode="json")
