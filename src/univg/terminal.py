@@ -93,7 +93,7 @@ def progress(
     console = console or notes()
     return Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        BarColumn(bar_width=16 if note else 40),
         MofNCompleteColumn(),
         *((TimeElapsedColumn(), TimeRemainingColumn()) if times else ()),
         *([TextColumn("{task.fields[note]}", markup=False)] if note else []),

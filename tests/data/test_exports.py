@@ -216,3 +216,28 @@ def test_no_format_is_taken_for_another(to: str, tmp_path: Path) -> None:
     written(path, to, [sample()])
     names = {"jsonl": "univg", "sharegpt": "cotsft", "llamafactory": "cotsft"}
     assert detect(path) == names.get(to, to)
+
+
+def test_the_way_to_pictures_that_the_docs_show_trl_works_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets", reason="datasets comes with the train extra")
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    code = page.partition("TRL expects pictures, not paths:\n\n```python\n")[2].partition("```")[0]
+    folder, elsewhere = tmp_path / "pictures", tmp_path / "elsewhere"
+    for name in ("x/a.jpg", "b.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6)).save(folder / name)
+    written(tmp_path / "a.jsonl", "trl", [sample()])
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    found: dict[str, object] = {}
+    exec(
+        code.replace('"MIG-Bench"', repr(str(folder))).replace(
+            '"mig.jsonl"', repr(str(tmp_path / "a.jsonl"))
+        ),
+        found,
+    )
+    pictures = found["data"][0]["images"]  # type: ignore[index]
+    assert [picture.size for picture in pictures] == [(8, 6)] * len(sample().images)

@@ -164,7 +164,7 @@ WRONG = {
     "sft trainer.seed=3": "trainer.seed: univg decides it: use seed",
     "sft --config faulty.yaml": "faulty.yaml:4: trainer.num_train_epochs: univg decides it: use epochs, or max_steps",
     "sft trainer.packing=true": "does nothing here, because univg makes, orders and batches the rows itself; use data",
-    "sft trainer.eval_steps=3": "does nothing here, because a run makes no evaluation; use univg evaluate",
+    "sft trainer.eval_steps=3": "does nothing here, because a run is scored by its answers, not by TRL; use validation",
     "sft trainer.hub_token=hf_x": "it would be saved with the run and its card; log in with hf auth login",
     "sft trainer.hub_model_id=a/b": "trainer.hub_model_id: does nothing here without trainer.push_to_hub: true",
     "grpo trainer.repetition_penalty=1.2": "trainer.repetition_penalty: does nothing here without vllm: colocate or",

@@ -11,7 +11,6 @@ torch and transformers are imported where they are used: a name that leads nowhe
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import PromptStyle
 from univg.models import checkpoint
 from univg.models.checkpoint import COPY_AGAIN, EMBEDDED
+from univg.terminal import notes, waiting
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ __all__ = [
 CONVENTIONS_FILE = "univg.json"
 
 _DTYPES = ("float32", "bfloat16", "float16")
-_QUICK_BYTES = 1e9  # weights up to this size load in seconds: no progress bar
+_QUICK_BYTES = 1e9  # weights up to this size load in a second: nobody waits
 
 
 @dataclass(frozen=True)
@@ -146,11 +146,11 @@ def load(
     processor = _read_processor(source.folder)
     processor.set_pixel_budget(pixel_budget or stored_budget)
     quick = sum(file.stat().st_size for file in weights) < _QUICK_BYTES
-    quiet = quick or not sys.stderr.isatty()  # in a log a bar is a mess, and several processes show one each
     if empty:
         model = _build_empty(source.folder, family, torch_dtype)
     else:
-        model = _read_model(source.folder, family, torch_dtype, quiet)
+        with waiting(notes(quiet=quick), f"loading {name}"):
+            model = _read_model(source.folder, family, torch_dtype)
     _check_fit(source.folder, model, processor)
     if adapter is not None:
         model = _merge_adapter(model, adapter)
@@ -258,8 +258,8 @@ def _read_processor(folder: Path) -> GroundingProcessor:
         return GroundingProcessor.from_pretrained(folder)
 
 
-def _read_model(folder: Path, family: ModelFamily, dtype: torch.dtype, quiet: bool) -> PreTrainedModel:
-    with _reading(folder, "the model"), _own_reports_only(quiet):
+def _read_model(folder: Path, family: ModelFamily, dtype: torch.dtype) -> PreTrainedModel:
+    with _reading(folder, "the model"), _own_reports_only():
         import transformers
 
         model, info = getattr(transformers, family.architecture).from_pretrained(
@@ -300,20 +300,18 @@ def _build_empty(folder: Path, family: ModelFamily, dtype: torch.dtype) -> PreTr
 
 
 @contextmanager
-def _own_reports_only(quiet: bool) -> Iterator[None]:
-    """Hold back transformers' tables of missing weights (one line of ours says it); `quiet`: its bar as
-    well."""
+def _own_reports_only() -> Iterator[None]:
+    """Hold back transformers' bars, and its tables of missing weights (one line of ours says it)."""
     from transformers.utils import logging
 
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
-    if quiet:
-        logging.disable_progress_bar()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
-        if quiet and bar:
+        if bar:
             logging.enable_progress_bar()
 
 

@@ -42,7 +42,9 @@ def merge(adapter: str | Path, out: Path, base: str | Path | None = None, dtype:
     style, budget = read_conventions(stated)
     loaded.processor.set_pixel_budget(budget)
     merged, apart = _merge_checked(loaded, folder, adapter)
-    final = Loaded(merged.to(getattr(torch, dtype)).eval(), loaded.processor, loaded.family, style, str(out))
+    for weight in merged.parameters():  # no buffers: rotary frequencies stay float32, as loading leaves them
+        weight.data = weight.data.to(getattr(torch, dtype))
+    final = Loaded(merged.eval(), loaded.processor, loaded.family, style, str(out))
     answers = _answer(final)
     with writing("the merged model", out.parent), silence_libraries():
         merged.save_pretrained(out)
@@ -56,10 +58,12 @@ def merge(adapter: str | Path, out: Path, base: str | Path | None = None, dtype:
         )
     again = load(out, dtype=getattr(torch, dtype))
     _check_saved(final, again, out)
-    same = sum(a == b for a, b in zip(answers, _answer(again), strict=True))
+    if (same := sum(a == b for a, b in zip(answers, _answer(again), strict=True))) < len(ASKED_OF):
+        cause = f"the weights read back are equal, but only {same} of {len(ASKED_OF)} answers are"
+        raise UnivgError(cause, out, "do not use it, and report this")
     return (
         f"merged and unmerged scores differ by at most {apart:.1e} of the largest over {len(ASKED_OF)} questions; "
-        f"weights read back are equal, {same} of {len(ASKED_OF)} answers are"
+        f"read back, its weights and its answers to them are equal"
     )
 
 

@@ -66,7 +66,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
 
 _IDLE_IN_BOTH = (
     (
-        "a run makes no evaluation: use univg evaluate",
+        "a run is scored by its answers, not by TRL: use validation",
         (
             *("eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "eval_accumulation_steps"),
             *("eval_do_concat_batches", "eval_use_gather_object", "per_device_eval_batch_size", "do_eval"),
@@ -140,7 +140,7 @@ IDLE: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     ),
     "grpo": (
         *_IDLE_IN_BOTH,
-        ("a run makes no evaluation: use univg evaluate", ("num_generations_eval",)),
+        ("a run is scored by its answers, not by TRL: use validation", ("num_generations_eval",)),
         (
             "univg's prompts are the same in training, evaluation and serving: use prompt_style",
             ("chat_template_kwargs",),

@@ -38,4 +38,4 @@ def test_a_processor_without_bf16_computes_in_float32_and_says_so(tmp_path: Path
 
 
 def test_float32_that_was_asked_for_needs_no_reason() -> None:
-    assert describe_precision(False) == "computes in float32"
+    assert describe_precision(False) == "computes in float32 (bf16: false)"

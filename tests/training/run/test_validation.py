@@ -317,3 +317,10 @@ def test_questions_without_their_pictures_are_left_out_or_refused(
 def test_of_equal_scores_the_later_is_the_better() -> None:
     found = [Scores(0.4, 0.3, 2), Scores(0.4, 0.35, 4), Scores(0.4, 0.35, 6), Scores(0.3, 0.9, 8)]
     assert max(found).step == 6
+
+
+def test_a_run_that_is_to_be_longer_is_told_the_line_that_does_it(config: SftConfig, tmp_path: Path) -> None:
+    plain = changed(config, validation=None, max_steps=2)
+    out = train_sft(plain, tmp_path / "out", console=QUIET)
+    with pytest.raises(UnivgError, match=r"a run keeps its max_steps.*univg sft .*model=.*out max_steps=3$"):
+        train_sft(changed(plain, max_steps=5), out, resume=True, console=QUIET)

@@ -70,7 +70,9 @@ def check_oracle(
     if not texts:
         raise UnivgError(f"oracle: none of the first samples has a box that encloses an area ({bad[0]}, …)")
     means = try_rewards(texts, exact, rewards)
-    earned = ", ".join(f"{name} {value:.2f}" for name, value in means.items())
+    earned = ", ".join(
+        f"{name} {'None alone' if value is None else format(value, '.2f')}" for name, value in means.items()
+    )
     line = (
         f"oracle: ground truth fed back scores 1.0 on {len(texts)} samples (rounding leaves at least "
         f"{min(ceilings):.3f}); rewards: {earned}"

@@ -162,14 +162,15 @@ def find_rewards(weights: Mapping[str, float]) -> list[Reward]:
 
 def try_rewards(
     texts: Sequence[str], rows: Sequence[Mapping[str, Any]], rewards: Sequence[Reward]
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Call every reward as TRL will, on `texts` that answer `rows`; returns their means by name.
 
     Raises UnivgError naming the reward that fails, or gives something else than a number or None for each text; and
     where no reward gives any number.
     """
     columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
-    means, given = {}, 0
+    means: dict[str, float | None] = {}
+    given = 0
     for reward in rewards:
         what = f"reward {reward.name!r}"
         try:
@@ -187,7 +188,7 @@ def try_rewards(
             remedy = "let it take **columns" if "unexpected keyword argument" in cause else ""
             raise UnivgError(f"{what} fails on ground truth ({cause})", _find_line(error), remedy) from error
         numbers = _check_values(what, values, len(texts), " on ground truth")
-        means[reward.name] = sum(numbers) / max(1, len(numbers))
+        means[reward.name] = sum(numbers) / len(numbers) if numbers else None
         given += len(numbers)
     if not given:
         names = ", ".join(reward.name for reward in rewards)

@@ -50,7 +50,7 @@ from univg.training.run.start import load_start, make_lora
 __all__ = ["GroundingGRPOTrainer", "TrainingRows", "paper_arguments", "train_grpo"]
 
 PAGES = "rollouts"
-SHOWN = ("iou", "format", "kl", "groups/weight")
+SHOWN = ("iou", "format", "kl")
 
 
 class TrainingRows:

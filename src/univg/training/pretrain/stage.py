@@ -42,8 +42,9 @@ from univg.training.pretrain.dense_head import BoxHead, DenseHead
 from univg.training.run.batches import IGNORED, PixelTable, load_steps
 from univg.training.run.checkpoints import check_same_config
 from univg.training.run.cpu_layers import ATTENTION, embed_by_product
-from univg.training.run.log import LOG, QUIET_S, append_rows, drop_rows_after
+from univg.training.run.log import LOG, Pace, append_rows, drop_rows_after
 from univg.training.run.precision import computes_in_bf16, describe_precision
+from univg.training.run.quiet import silence_libraries
 from univg.training.run.workers import naming_dead_workers
 
 __all__ = ["pretrain", "rate_at"]
@@ -189,8 +190,8 @@ def rate_at(config: PretrainConfig, step: int, steps: int) -> float:
 def _train(training: Run, out: Path, console: Console) -> None:
     config, steps = training.config, training.steps
     batches = load_steps(WorldSteps(config, training.processor), training.step, steps, config.workers)
-    said = time.monotonic()
-    with progress(console, note=True) as bar:
+    pace = Pace(steps)
+    with progress(console, times=False, note=True) as bar:
         task = bar.add_task("pretrain", total=steps, completed=training.step, note="")
         for batch in batches:
             started = time.perf_counter()
@@ -199,14 +200,14 @@ def _train(training: Run, out: Path, console: Console) -> None:
             terms |= {"step": training.step, "seconds": time.perf_counter() - started}
             terms["phase"] = phase_at(config, training.step - 1).name
             _log(training, out, terms)
-            note = f"{terms['phase']} loss {terms['loss']:.3f} box {terms['box_token']:.3f}"
+            pace.add(terms["seconds"])
+            numbers = f"{terms['phase']} · loss {terms['loss']:.3f} · box {terms['box_token']:.3f}"
+            note = f"{numbers} · {pace.describe(training.step)}"
             bar.update(task, completed=training.step, note=note)
             if training.step % MEAN_STEPS == 0:
                 console.print(_describe_means(training.log[-MEAN_STEPS:]))
-                said = time.monotonic()
-            elif not console.is_terminal and time.monotonic() - said > QUIET_S:
-                console.print(f"step {training.step} of {steps}: {note}")
-                said = time.monotonic()
+            if not console.is_terminal and pace.is_due(training.step):
+                console.print(f"step {training.step}/{steps} · {note}")
             if training.step == steps:
                 break
             if training.step % config.save_every == 0:
@@ -325,7 +326,8 @@ def _write_model(training: Run, out: Path) -> None:
     plain.generation_config = model.generation_config
     plain.load_state_dict({k: v.float() for k, v in weights.items()})
     plain.bfloat16()
-    save_tiny(plain, training.processor, out, training.config.prompt_style)
+    with silence_libraries():
+        save_tiny(plain, training.processor, out, training.config.prompt_style)
 
 
 def _score_on_the_way(training: Run) -> dict[str, float]:

@@ -8,6 +8,8 @@ import torch
 
 __all__ = ["computes_in_bf16", "describe_precision", "has_bf16"]
 
+_X86 = ("x86_64", "amd64")
+
 
 def has_bf16() -> bool:
     """Tell whether the device that training runs on is quicker in bfloat16 than in float32.
@@ -21,7 +23,7 @@ def has_bf16() -> bool:
         return True
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
-    if platform.machine().lower() not in ("x86_64", "amd64"):
+    if platform.machine().lower() not in _X86:
         return True
     return bool(torch.cpu._is_amx_tile_supported())
 
@@ -35,9 +37,12 @@ def describe_precision(asked: bool) -> str:
     """Return the plan's line on it.
 
     >>> describe_precision(False)
-    'computes in float32'
+    'computes in float32 (bf16: false)'
     """
+    cuda = torch.cuda.is_available()
+    device = "GPU" if cuda or torch.backends.mps.is_available() else "processor"
     if computes_in_bf16(asked):
-        return "computes in bfloat16"
-    why = ": bf16 was asked for, but is slower on this device" if asked else ""
+        return f"computes in bfloat16, in which this {device} is quicker"
+    lacks = " has no AMX, and" if device == "processor" and platform.machine().lower() in _X86 else ""
+    why = f": bf16 was asked for, but this {device}{lacks} is slower in it" if asked else " (bf16: false)"
     return f"computes in float32{why}"

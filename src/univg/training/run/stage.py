@@ -64,6 +64,7 @@ __all__ = [
 _held: dict[Path, FileLock] = {}
 """The locks of this process: one that nobody holds is given back."""
 RESOLVED, RECORD, LOCK = "resolved.yaml", "run.json", ".lock"
+LENGTH = ("max_steps", "epochs")
 FREE_TO_CHANGE = {
     *("save_every", "keep_checkpoints", "workers", "save_bf16", "rollout_page_every", "max_dropped"),
     *("micro_batch", "rows_at_once", "gradient_checkpointing"),
@@ -125,7 +126,24 @@ def _check_config(config: StageConfig, out: Path) -> None:
         ) from None
     # Between two updates on the same rollouts a checkpoint holds these, in micro-batches.
     fixed = {"micro_batch"} if getattr(config, "iterations", 1) > 1 else set()
-    check_same_config(before.model_dump(mode="json"), config, out, FREE_TO_CHANGE - fixed)
+    told, now = before.model_dump(mode="json"), config.model_dump(mode="json")
+    if told != now and told | {name: now[name] for name in LENGTH} == now:
+        raise _refuse_length(config, out)
+    check_same_config(told, config, out, FREE_TO_CHANGE - fixed)
+
+
+def _refuse_length(config: StageConfig, out: Path) -> UnivgError:
+    """Make the error for a run that is to go on for longer, or less long, than it was planned."""
+    verb = type(config).__name__.removesuffix("Config").lower()
+    last = find_checkpoints(out)[0]
+    start = out if (out / checkpoint.CONFIG_FILE).exists() else last
+    more = (config.max_steps or 0) - int(last.name.rpartition("-")[2])
+    length = f" max_steps={more}" if more > 0 else ""
+    return UnivgError(
+        "a run keeps its max_steps and epochs, as its learning rate falls towards its end",
+        out,
+        f"to train its model further: univg {verb} --config {out / RESOLVED} --out {out}-2 model={start}{length}",
+    )
 
 
 def record_run(

@@ -231,7 +231,7 @@ def train_sft(config: SftConfig, out: Path, resume: bool = False, console: Conso
         f"{processes} process(es)"
     )
     print_plan(trainer, steps, [line, describe_precision(config.bf16)], console)
-    log = RunLog(out, "sft", console, ("loss", "mean_token_accuracy"))
+    log = RunLog(out, "sft", console)
     validator = make_validator(trainer, config, held, loaded, log, resumed)
     best = train(trainer, log, resumed, trainer.loader.list_current, validator)
     sum_up_left_out(out, len(rows), console)
