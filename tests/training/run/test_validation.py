@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
+from univg.config import save_config
 from univg.data.dataset import Dataset
 from univg.errors import UnivgError
 from univg.evaluate.engines import LocalEngine
@@ -324,3 +327,19 @@ def test_a_run_that_is_to_be_longer_is_told_the_line_that_does_it(config: SftCon
     out = train_sft(plain, tmp_path / "out", console=QUIET)
     with pytest.raises(UnivgError, match=r"a run keeps its max_steps.*univg sft .*model=.*out max_steps=3$"):
         train_sft(changed(plain, max_steps=5), out, resume=True, console=QUIET)
+
+
+@pytest.mark.slow
+def test_two_processes_divide_the_questions_and_find_what_one_finds(
+    config: SftConfig, photographs: Path, tmp_path: Path
+) -> None:
+    wanted = held(photographs, n=5, every=1, max_new_tokens=24)
+    once = changed(config, model="embedded-base", max_steps=1, batch=2, micro_batch=1, validation=wanted)
+    save_config(once, tmp_path / "once.yaml")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "univg", "sft"]
+    command += ["--config", str(tmp_path / "once.yaml"), "--out", str(tmp_path / "two")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    alone = train_sft(once, tmp_path / "one", console=QUIET)
+    one, two = (list_scores(read_rows(out / "log.jsonl")) for out in (alone, tmp_path / "two"))
+    assert one[0] == two[0] and [each.step for each in two] == [0, 1]

@@ -188,17 +188,21 @@ def _count_shared(chosen: Sequence[tuple[Item, Source]], sources: Sequence[Sourc
 def _name_pictures(items: Sequence[Item]) -> list[list[str]]:
     """Return for each item its pictures' names: one name for files of equal content, and by content only where two
     files are of one size, as reading all of a large set would take minutes."""
-    found = [_find_files(item) for item in items]
+    known: dict[tuple[int, str], Path | str] = {}  # a picture stands in many samples
+    found = [_find_files(item, known) for item in items]
     sizes = {path: path.stat().st_size for path in {p for row in found for p in row if isinstance(p, Path)}}
     alike = Counter(sizes.values())
     names = {path: digest_file(path) if alike[size] > 1 else str(path) for path, size in sizes.items()}
     return [[names[each] if isinstance(each, Path) else each for each in row] for row in found]
 
 
-def _find_files(item: Item) -> list[Path | str]:
-    """Return an item's files, resolved; for what is no file, its name."""
+def _find_files(item: Item, known: dict[tuple[int, str], Path | str]) -> list[Path | str]:
+    """Return an item's files, resolved; for what is no file, its name. `known` are those of folders and names so far."""
     sample: GroundingSample = item.sample
     if not isinstance(item, FileItem):
         return list(sample.images)
-    paths = ((name, item.root.find(name)) for name in sample.images)
-    return [name if path is None else path.resolve() for name, path in paths]
+    for name in sample.images:
+        if (id(item.root), name) not in known:
+            path = item.root.find(name)
+            known[id(item.root), name] = name if path is None else path.resolve()
+    return [known[id(item.root), name] for name in sample.images]

@@ -7,11 +7,12 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from univg.data.dataset import ENDLESS, Dataset, Item, WorldItem
 from univg.data.formats.marks import mark_fault
 from univg.data.formats.scale import lesson_fault
-from univg.data.readers import READERS, RecordFault
+from univg.data.readers import READERS, ImageRoot, RecordFault
 from univg.errors import UnivgError, offer
 from univg.grounding.prompts import PromptStyle, choose_style
 from univg.grounding.samples import GroundingSample
@@ -95,12 +96,15 @@ def _look_for_pictures(data: Dataset, settings: SampleSource, key: str) -> None:
         data.item(0).pictures()
     except ImageFault as fault:
         said = "all that were looked for" if len(looked_at) < data.total else "all"
-        where = settings.images or "."
+        beside = Path(str(settings.path)).parent
+        names = data.item(0).sample.images
+        found = all(ImageRoot(beside, settings.path).find(name) for name in names)
+        there = f"the first sample's are under {beside}: " if found else f"now {settings.images or '.'}: "
         raise UnivgError(
             f"{key}.images: pictures are missing, {said} ({len(looked_at)} of {data.total} samples); the first: "
             f"{fault.path}: {fault.cause}",
             settings.path,
-            f"give the folder that image paths are relative to (now {where}): {key}.images=FOLDER",
+            f"give the folder that image paths are relative to; {there}{key}.images={beside if found else 'FOLDER'}",
         ) from fault
 
 

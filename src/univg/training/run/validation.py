@@ -189,15 +189,18 @@ class Validator(TrainerCallback):
                 os.replace(staged, self.out / BEST)
 
     def _tell(self, now: Scores, numbers: Mapping[str, float], best: bool) -> None:
-        with writing("the learning curve", self.out):
-            rows = read_rows(self.log.path)
-            steps = [each for each in list_scores(rows) if each.step]
-            write_whole(self.out / CURVE, draw_learning(rows, max(steps).step if steps else None))
+        self._draw()
         form, n, seconds = (numbers[PREFIX + name] for name in ("format", "n", "seconds"))
         self.log.console.print(
             f"step {now.step}: validation Acc@0.5 {now}, mean IoU {now.iou:.3f}, right form {100 * form:.0f} % of {n} "
             f"answers in {seconds:.0f} s" + (" · best" if best else "")
         )
+
+    def _draw(self) -> None:
+        with writing("the learning curve", self.out):
+            rows = read_rows(self.log.path)
+            steps = [each for each in list_scores(rows) if each.step]
+            write_whole(self.out / CURVE, draw_learning(rows, max(steps).step if steps else None))
 
     def finish(self) -> Best | None:
         """Put the best step's weights into the trainer's model, if they are to be the finished one's; return what the
@@ -214,6 +217,7 @@ class Validator(TrainerCallback):
     def tell_best(self, best: Best) -> None:
         """Say what the finished model is; its folder `best/` is no longer needed."""
         shutil.rmtree(self.out / BEST, ignore_errors=True)
+        self._draw()  # with the last step, whose row came after its scores
         start = "" if best.start is None else f", start model: {best.start}"
         kept = "the finished model is that of the last step"
         if best.kept and best.best != best.last:
