@@ -51,7 +51,7 @@ def test_pictures_that_are_all_missing_stop_a_run_before_its_model_is_loaded(
     nowhere = config.data[0].model_copy(update={"images": str(tmp_path)})
     monkeypatch.setattr("univg.training.sft.stage.load_start", lambda config: pytest.fail("it was loaded"))
     with pytest.raises(
-        UnivgError, match=r"data\.0\.images: pictures are missing, all .*data\.0\.images=FOLDER"
+        UnivgError, match=r"data\.0\.images: pictures are missing, all .*data\.0\.images=.*published"
     ):
         train_sft(
             config.model_copy(update={"data": (nowhere,)}), tmp_path / "out", console=Console(quiet=True)

@@ -197,7 +197,7 @@ def _name_pictures(items: Sequence[Item]) -> list[list[str]]:
 
 
 def _find_files(item: Item, known: dict[tuple[int, str], Path | str]) -> list[Path | str]:
-    """Return an item's files, resolved; for what is no file, its name. `known` are those of folders and names so far."""
+    """Return an item's files, resolved; for what is no file, its name. `known`: those found so far."""
     sample: GroundingSample = item.sample
     if not isinstance(item, FileItem):
         return list(sample.images)
