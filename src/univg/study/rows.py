@@ -132,15 +132,17 @@ def _seed_stage(
     return stage.model_copy(update={"model": model, "seed": seed, "data": sources, **changes})
 
 
+ADDED_LATER = {"validation": None, "matrix_learning_rate": None, "mirror": False}
+"""Settings that rows of before do not name, and what they then were."""
+
+
 def fingerprint(config: StudyConfig, arm: str, seed: int, model_digest: str) -> str:
     """Return a digest of all that decides an arm's numbers: the start's weights, its stages, what is evaluated."""
     stages = []
     for stage in ARMS[arm].stages:
         settings = configure_stage(config, stage, seed, "")
         free = {"rollout_page_every", "workers", "rows_at_once", "max_dropped"}
-        free |= (
-            {"validation"} if settings.validation is None else set()
-        )  # rows that are kept have no such key
+        free |= {key for key, value in ADDED_LATER.items() if getattr(settings, key, value) == value}
         stages.append(settings.model_dump(mode="json", exclude=free))
     asked = config.model_dump(mode="json", include={"samples", "splits", "families", "max_new_tokens"})
     if config.thoughts is not None:

@@ -167,6 +167,17 @@ class SftConfig(StageConfig):
 
     batch: int = Field(default=24, gt=0, description="Samples a step, over all processes.")
     micro_batch: int = Field(default=1, gt=0, description="Of them at once in one process.")
+    matrix_learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="Its peak for the matrices inside the layers, which then learn by Muon, the rest by AdamW; none: "
+        "AdamW for all.",
+    )
+    mirror: bool = Field(
+        default=False,
+        description="Show the pictures of a sample mirrored, left to right and upside down, by chance: for questions "
+        "that name no side.",
+    )
 
     @field_validator("trainer")
     @classmethod

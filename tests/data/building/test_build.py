@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from univg.data.building.build import TASK_FAMILIES, BuiltTask, Crop, Shortfall, build
+from univg.data.building.desk import Desk
 from univg.data.detection import DETECTION, DetectionImage, Instance
 from univg.data.readers import RecordFault, Source, detect, read
 from univg.grounding.boxes import area, iou
@@ -94,6 +95,21 @@ def test_a_seed_decides_everything() -> None:
 
     assert made(1) == made(1)
     assert made(1) != made(2)
+
+
+def test_single_images_are_asked_where_it_is_wanted_each_thing_once() -> None:
+    images = scattered()
+    told: list[Shortfall] = []
+    tasks = list(build(images, 10_000, families=["referring"], on_shortfall=told.append))
+    assert "referring" not in TASK_FAMILIES and [shortfall.family for shortfall in told] == ["referring"]
+    asked = [(task.category, task.records[0]) for task in tasks]
+    once = Desk(images, random.Random(0)).once
+    alone = {(category, image.record) for category, found in once.items() for image in found}
+    assert len(asked) == len(set(asked)) and set(asked) == alone
+    for task in tasks:
+        [image] = task.shown
+        assert isinstance(image, DetectionImage) and f"the {task.category} " in task.query
+        assert [i.box for i in image.instances if i.category == task.category] == [task.box]
 
 
 def test_what_the_set_does_not_allow_is_told() -> None:

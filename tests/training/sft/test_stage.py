@@ -125,6 +125,22 @@ def test_boxes_are_learnt_by_heart_without_a_shift(start: Path, published: Path,
         assert found.boxes[0].box_permille == unit_to_permille(sample.boxes[0])
 
 
+def test_matrices_learn_by_muon_and_a_resumed_run_ends_the_same(small: SftConfig, tmp_path: Path) -> None:
+    config = changed(small, matrix_learning_rate=1e-3, freeze_vision=False, max_steps=4)
+    whole = train_sft(config, tmp_path / "whole", console=QUIET)
+    with killed_at(3, config):
+        train_sft(config, tmp_path / "killed", console=QUIET)
+    assert same_weights(whole, train_sft(config, tmp_path / "killed", resume=True, console=QUIET))
+    frozen = changed(config, matrix_learning_rate=1e-30, max_steps=2)
+    weights = load_file(train_sft(frozen, tmp_path / "frozen", console=QUIET) / WEIGHTS)
+    before = load_file(Path(small.model) / WEIGHTS)
+    moved = {
+        name for name, weight in weights.items() if not torch.equal(weight.float(), before[name].float())
+    }
+    assert any("embed_tokens" in name for name in moved) and any("norm" in name for name in moved)
+    assert not any(name.endswith(("_proj.weight", "qkv.weight")) for name in moved)
+
+
 @pytest.mark.slow
 def test_a_process_killed_at_any_step_and_resumed_ends_with_the_same_weights(
     small: SftConfig, finished: Path, tmp_path: Path

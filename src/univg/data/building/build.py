@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from univg.data.building.desk import BuiltTask, Crop, Desk
-from univg.data.building.families import TASK_FAMILIES, TRIES, Compose
+from univg.data.building.families import ALL_FAMILIES, TASK_FAMILIES, TRIES, Compose
 from univg.data.detection import DetectionImage
 
-__all__ = ["TASK_FAMILIES", "BuiltTask", "Crop", "Shortfall", "build"]
+__all__ = ["ALL_FAMILIES", "TASK_FAMILIES", "BuiltTask", "Crop", "Shortfall", "build"]
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def build(
     """
     names = list(families or TASK_FAMILIES)
     for name in names:
-        if name not in TASK_FAMILIES:
-            raise ValueError(f"no such family: {name}: choose from {', '.join(TASK_FAMILIES)}")
+        if name not in ALL_FAMILIES:
+            raise ValueError(f"no such family: {name}: choose from {', '.join(ALL_FAMILIES)}")
     desk = Desk(list(images), random.Random(f"univg build {seed}"))
     made: Counter[str] = Counter()
     why: dict[str, str] = {}
@@ -67,7 +67,7 @@ def build(
         for name in names:
             if name in why or made.total() >= n:
                 continue
-            task = _compose_new(TASK_FAMILIES[name], desk, asked)
+            task = _compose_new(ALL_FAMILIES[name], desk, asked)
             if isinstance(task, str):
                 why[name] = task
                 continue

@@ -65,6 +65,8 @@ class Desk:
     """The images that seem fully annotated: they show every category that nearly all images show."""
     once: dict[str, list[DetectionImage]] = field(default_factory=dict)
     """By category: the whole images in which it occurs exactly once, large enough, and no crowd of it."""
+    alone: list[tuple[str, DetectionImage]] | None = None
+    """The categories and images of `once` that were not asked for by themselves; None before the first was."""
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     """By image record: how often each category is annotated; a crowd of it may be one or many."""
     families_categories: Counter[tuple[str, str]] = field(default_factory=Counter)

@@ -13,7 +13,7 @@ from univg.data.building.desk import SMALLEST_SHARE, BuiltTask, Crop, Desk, find
 from univg.data.detection import DetectionImage, Instance
 from univg.grounding.boxes import Box, area, iou, unit_to_permille, unit_to_px
 
-__all__ = ["TASK_FAMILIES", "TRIES", "Compose"]
+__all__ = ["ALL_FAMILIES", "TASK_FAMILIES", "TRIES", "Compose"]
 
 Compose: TypeAlias = Callable[[Desk], "BuiltTask | str"]
 
@@ -45,6 +45,7 @@ _DESCRIBED = (
     "Please find the bounding box coordinates for the area described by: "
     "<|object_ref_start|>the {named}<|object_ref_end|>."
 )
+_ONLY_ONE = "Locate the {named} in the image."
 _MOVING = (
     "These are a sequence of images containing moving objects. For the object in the first image at "
     "<|box_start|>({},{}),({},{})<|box_end|>, please locate it in the {place} image."
@@ -228,6 +229,18 @@ def _find_followed(desk: Desk, frames: Sequence[DetectionImage]) -> tuple[str, l
     return category, whole[way]
 
 
+def compose_referring(desk: Desk) -> BuiltTask | str:
+    """Ask one image for the only object of its category: each of them once, in an order that is drawn."""
+    if desk.alone is None:
+        pairs = [(category, image) for category, images in sorted(desk.once.items()) for image in images]
+        desk.alone = desk.rng.sample(pairs, len(pairs))
+    if not desk.alone:
+        return "every object that is the only one of its category in its image was asked for"
+    category, image = desk.alone.pop()
+    query = _ONLY_ONE.format(named=category)
+    return BuiltTask("referring", (image,), query, find_only(image, category).box, 0, category)
+
+
 # --- pieces ---
 
 
@@ -267,3 +280,5 @@ TASK_FAMILIES: Mapping[str, Compose] = {
     "object_tracking": compose_object_tracking,
 }
 """The families, in the words of MIG-Bench."""
+ALL_FAMILIES: Mapping[str, Compose] = {**TASK_FAMILIES, "referring": compose_referring}
+"""These, and one of single images, which is made only where it is asked for."""

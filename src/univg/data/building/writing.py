@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
-from univg.data.building.build import TASK_FAMILIES, BuiltTask, Crop, Shortfall, build
+from univg.data.building.build import ALL_FAMILIES, TASK_FAMILIES, BuiltTask, Crop, Shortfall, build
 from univg.data.detection import DETECTION, DetectionImage
 from univg.data.dividing import divide_photographs
 from univg.data.published import FaultBook, find_default_images
@@ -130,9 +130,9 @@ def write_tasks(file: Path, images: Path | None, out: Path, plan: BuildPlan, boo
 
 def _check(file: Path, images: Path | None, out: Path, plan: BuildPlan) -> dict[str, str]:
     """Raise UnivgError for what can be known before the set is read; return the new names of categories."""
-    unknown = sorted(set(plan.families) - set(TASK_FAMILIES))
+    unknown = sorted(set(plan.families) - set(ALL_FAMILIES))
     if unknown:
-        known = f"choose from {', '.join(TASK_FAMILIES)}"
+        known = f"choose from {', '.join(ALL_FAMILIES)}"
         raise UnivgError("no such task family", f"--family {unknown[0]}", known)
     if not file.exists():
         raise UnivgError("no such file", file, "check the path")

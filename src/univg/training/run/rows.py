@@ -26,9 +26,10 @@ from univg.models.pixels import PixelBudget
 from univg.models.processor import GroundingProcessor
 from univg.models.tokens import count_prompt, image_tokens
 from univg.pictures.images import ImageFault
-from univg.training.config import GrpoConfig, StageConfig
+from univg.training.config import GrpoConfig, SftConfig, StageConfig
 from univg.training.run.dropped import Dropped
 from univg.training.run.log import LEFT_OUT_MARK
+from univg.training.run.mirroring import mirror
 from univg.training.run.sources import Source, choose_prompt_style, name_sample, open_sources
 from univg.training.sources import SampleSource
 
@@ -102,7 +103,10 @@ class StageRows:
             item = source.data.item(k)
             name = name_sample(item.sample)
             try:
-                row, why = self._fit(item.sample, item.pictures(), source.settings)
+                sample, images = item.sample, tuple(item.pictures())
+                if isinstance(self.config, SftConfig) and self.config.mirror:
+                    sample, images = mirror(sample, images, random.Random(f"{self.config.seed}/mirror/{i}"))
+                row, why = self._fit(sample, images, source.settings)
             except ImageFault as error:
                 row, why = None, str(error).replace("--images", f"data.{source_index}.images")
             if row is not None:

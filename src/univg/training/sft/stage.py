@@ -40,6 +40,7 @@ from univg.training.run.cpu_layers import ATTENTION
 from univg.training.run.finished import write_model
 from univg.training.run.held_out import open_data
 from univg.training.run.log import RunLog, log_left_out, sum_up_left_out
+from univg.training.run.muon import MuonAndAdamW
 from univg.training.run.prechecks import count_processes
 from univg.training.run.precision import describe_precision
 from univg.training.run.push import take_push
@@ -147,8 +148,22 @@ class SftTrainer(SFTTrainer):
     loader: StepLoader
     checkpoints = Checkpoints()
 
+    def __init__(self, matrix_rate: float | None = None, **settings: Any) -> None:
+        self.matrix_rate = matrix_rate  # first: the optimizer is made before this returns
+        super().__init__(**settings)
+
     def get_train_dataloader(self) -> Any:
         return self.loader
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Make Muon with AdamW where there is a rate for the matrices, else what the arguments name."""
+        if self.matrix_rate is None:
+            return super().create_optimizer(model)
+        args, betas = self.args, (self.args.adam_beta1, self.args.adam_beta2)
+        self.optimizer: Any = MuonAndAdamW(
+            model or self.model, self.matrix_rate, args.learning_rate, betas, args.weight_decay
+        )
+        return self.optimizer
 
     def num_examples(self, dataloader: Any) -> int:
         return len(self.loader.steps.rows)
@@ -245,6 +260,7 @@ def _make_trainer(
         loaded.model.set_attn_implementation(ATTENTION)
     with silence_libraries():
         trainer = SftTrainer(
+            matrix_rate=config.matrix_learning_rate,
             model=loaded.model,
             args=arguments,
             train_dataset=TrlDataset.from_dict(
