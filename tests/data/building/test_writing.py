@@ -78,6 +78,23 @@ def test_pictures_of_an_earlier_run_are_not_taken(tmp_path: Path) -> None:
         (tmp_path / "out" / "samples.jsonl").unlink()
 
 
+def test_large_pictures_are_shrunk_and_boxes_stay_on_what_they_are_on(tmp_path: Path) -> None:
+    named = [(f"{k}.jpg", tmp_path / "root" / f"{k}.jpg", COLOURS[k % 3]) for k in range(6)]
+    file = save_set(tmp_path, named)
+    made = {}
+    for longest in (None, 80, 160):
+        plan = BuildPlan(12, families=("group_grounding", "region"), longest=longest)
+        write_tasks(file, tmp_path / "root", out := tmp_path / str(longest), plan, FaultBook())
+        samples = list(read_jsonl(out / "samples.jsonl"))
+        made[longest] = [sample.to_json() for sample in samples]
+        sizes = {Image.open(out / name).size for sample in samples for name in sample.images}
+        whole = {Image.open(out / f"images/{k}.jpg").size for k in range(6)}
+        assert whole == {(80, 45) if longest == 80 else (160, 90)}
+        assert longest != 80 or max(map(max, sizes)) == 80
+    assert made[None] == made[80] == made[160]
+    assert (tmp_path / "160/images/0.jpg").read_bytes() == (tmp_path / "root/0.jpg").read_bytes()
+
+
 def test_a_folder_of_several_formats_is_built_by_name(tmp_path: Path) -> None:
     root = tmp_path / "images"
     save_set(tmp_path, [(f"{k}.png", root / f"{k}.png", colour) for k, colour in enumerate(COLOURS)])

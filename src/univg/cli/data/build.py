@@ -41,6 +41,11 @@ class BuildCommand(Command):
     link: Annotated[bool, Parameter(negative="")] = Field(
         default=False, description="Hard-link images instead of copying them."
     )
+    longest: int | None = Field(
+        default=None,
+        ge=64,
+        description="Shrink pictures whose longer side has more pixels (training opens each many times).",
+    )
     format: Annotated[str | None, Parameter(metavar="NAME")] = Field(
         default=None, description="See `univg data formats` (default: by its fields)."
     )
@@ -59,7 +64,7 @@ def build(command: BuildCommand) -> int:
     out, book, console = command.out, FaultBook(), results()
     plan = BuildPlan(
         *(command.n, command.seed, command.family, command.ordered, command.rename, command.link),
-        *(command.format, command.validation, command.test),
+        *(command.format, command.validation, command.test, command.longest),
     )
     sides = write_tasks(command.file, command.images, out, plan, book)
     for side in sides:

@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
+from PIL import Image
+
 from univg.data.building.build import ALL_FAMILIES, TASK_FAMILIES, BuiltTask, Crop, Shortfall, build
 from univg.data.detection import DETECTION, DetectionImage
 from univg.data.dividing import divide_photographs
@@ -54,6 +56,7 @@ class BuildPlan:
     - `rename`: categories by other names, each as OLD=NEW.
     - `link`: hard-link images instead of copying them.
     - `format`: what the set is (a key of `DETECTION`), instead of finding out.
+    - `longest`: shrink pictures whose longer side has more pixels.
     - `validation`, `test`: shares of the photographs, and of the `n` tasks, that are kept from training.
     """
 
@@ -66,6 +69,7 @@ class BuildPlan:
     format: str | None = None
     validation: float = 0.0
     test: float = 0.0
+    longest: int | None = None
 
     @property
     def shares(self) -> dict[str, float]:
@@ -206,7 +210,7 @@ def _write_side(
     label = f"{plan.seed}" if side.name == UNDIVIDED else f"{plan.seed}-{side.name}"
     with progress() as bar:
         shown = bar.track(tasks, total=side.wanted, description="tasks")
-        samples = _write_pictures(shown, root, out, label, plan.link, placed, cells)
+        samples = _write_pictures(shown, root, out, label, plan, placed, cells)
         written = write_jsonl(side.file, _count(samples, side.families))
     if cells:
         title = f"{written} tasks from {of} · seed {label}"
@@ -265,7 +269,7 @@ def _write_pictures(
     root: ImageRoot,
     out: Path,
     label: str,
-    link: bool,
+    plan: BuildPlan,
     placed: dict[str, Path | Crop],
     cells: list[SheetCell],
 ) -> Iterator[GroundingSample]:
@@ -276,7 +280,7 @@ def _write_pictures(
             if isinstance(shot, Crop):
                 wanted = f"images/crops/{task.family}-{label}-{number}-{i + 1}.png"
                 names.append(_name_apart(wanted, shot, placed))
-                _cut(shot, root, out / names[-1])
+                _cut(shot, root, out / names[-1], plan.longest)
             else:
                 # A name may lead neither up nor to the root of the disk: nothing is written outside of our folder.
                 parts = shot.name.replace("\\", "/").split("/")
@@ -284,7 +288,7 @@ def _write_pictures(
                 path, n_placed = root.path(shot.name), len(placed)
                 names.append(_name_apart(wanted, path, placed))
                 if len(placed) > n_placed:
-                    _place(path, out / names[-1], link)
+                    _place(path, out / names[-1], plan)
         if len(cells) < SHEET_CELLS:
             thumbs = [fit(open_picture(out / name).image, THUMB_PX) for name in names]
             lines = [f"{number + 1} · {task.family} · {task.category}", task.query]
@@ -301,16 +305,25 @@ def _name_apart(wanted: str, shot: Path | Crop, placed: dict[str, Path | Crop]) 
     return name
 
 
-def _place(path: Path, target: Path, link: bool) -> None:
+def _place(path: Path, target: Path, plan: BuildPlan) -> None:
     """Put a picture in place; what lies there is of an earlier run, and maybe of another set."""
+    if plan.longest is not None and max((image := open_picture(path).image).size) > plan.longest:
+        _save(image, target, plan.longest)
+        return
     with replacing(target) as partial:
-        (os.link if link else shutil.copyfile)(path, partial)
+        (os.link if plan.link else shutil.copyfile)(path, partial)
 
 
-def _cut(crop: Crop, root: ImageRoot, target: Path) -> None:
+def _cut(crop: Crop, root: ImageRoot, target: Path, longest: int | None) -> None:
     image = open_picture(root.path(crop.image.name)).image
     width, height = image.size
     x1, y1, x2, y2 = crop.box
     corners = (round(x1 * width), round(y1 * height), round(x2 * width), round(y2 * height))
+    _save(image.crop(corners), target, longest)
+
+
+def _save(image: Image.Image, target: Path, longest: int | None) -> None:
+    if longest is not None:
+        image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_picture(image.crop(corners), target)
+    save_picture(image, target, quality=95)
