@@ -74,6 +74,10 @@ WRONG = {
     "sft batch=5 micro_batch=2": "batch=5 is not a multiple of micro_batch=2 × 1 process(es): use batch=4",
     "sft batch=2 micro_batch=4": "use batch=4",
     "grpo rollouts=1": "rollouts: Input should be greater than 1",
+    "sft matrix_learning_rate=0": "matrix_learning_rate: Input should be greater than 0",
+    "sft matrix_learning_rate=1e-3 trainer.optim=sgd": "it means Muon and AdamW, and trainer.optim=sgd: leave one",
+    "sft matrix_learning_rate=1e-3 trainer.deepspeed=zero3.json": "matrix_learning_rate: Muon needs whole matrices",
+    "grpo matrix_learning_rate=1e-3": "unknown key 'matrix_learning_rate'",
     # choices
     "sft prompt_style=thnk": "prompt_style: Input should be 'think', 'direct' or 'simple'",
     "grpo loss_type=gpro": "loss_type: Input should be 'grpo', 'dr_grpo', ",

@@ -43,6 +43,7 @@ from univg.training.run.batches import IGNORED, PixelTable, load_steps
 from univg.training.run.checkpoints import check_same_config
 from univg.training.run.cpu_layers import ATTENTION, embed_by_product
 from univg.training.run.log import LOG, Pace, append_rows, drop_rows_after
+from univg.training.run.muon import divide_weights
 from univg.training.run.precision import computes_in_bf16, describe_precision
 from univg.training.run.quiet import silence_libraries
 from univg.training.run.workers import naming_dead_workers
@@ -158,11 +159,7 @@ def _make_optimizers(
     config: PretrainConfig, model: nn.Module, head: nn.Module
 ) -> list[torch.optim.Optimizer]:
     """Make Muon for the matrices inside the layers, AdamW for the rest (embeddings, norms, biases, outer maps)."""
-    matrices: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        inner = parameter.ndim == 2 and ("layers." in name or "blocks." in name or "merger." in name)
-        (matrices if inner else rest).append(parameter)
+    matrices, rest = divide_weights(model)
     muon = torch.optim.Muon(
         matrices, lr=config.matrix_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
     )

@@ -17,7 +17,7 @@ from univg.training.config import LANGUAGE_LINEAR, LoraSettings, StageConfig, Va
 from univg.training.sources import SampleSource
 from univg.training.trainer_keys import OPTIMIZERS, REPORTERS
 
-__all__ = ["check_launch", "check_layers", "check_stage", "count_processes"]
+__all__ = ["check_launch", "check_layers", "check_stage", "count_processes", "divides_weights"]
 
 
 def count_processes() -> int:
@@ -56,14 +56,18 @@ def check_launch() -> None:
         )
 
 
-def _check_validation(config: StageConfig, wanted: Validation) -> None:
+def divides_weights(config: StageConfig) -> bool:
+    """Tell whether each process holds only a part of the weights."""
     asked = os.environ.get
-    sharded = (
+    return bool(
         config.trainer.get("fsdp")
         or config.trainer.get("deepspeed")
         or (asked("ACCELERATE_USE_FSDP") == "true" or asked("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3")
     )
-    if sharded:
+
+
+def _check_validation(config: StageConfig, wanted: Validation) -> None:
+    if divides_weights(config):
         raise UnivgError(
             "validation: each process answers by itself, and here the weights are divided between processes",
             remedy="leave it out, and score checkpoints with univg evaluate",

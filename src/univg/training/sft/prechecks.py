@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from univg.errors import UnivgError
 from univg.training.config import SftConfig
-from univg.training.run.prechecks import check_stage, count_processes
+from univg.training.run.prechecks import check_stage, count_processes, divides_weights
 
 __all__ = ["check_sft"]
 
@@ -19,5 +19,16 @@ def check_sft(config: SftConfig, resume: bool = False) -> int:
             "process(es)",
             remedy=f"use batch={max(1, share) * at_once}, or another micro_batch",
         )
+    if config.matrix_learning_rate is not None:
+        if divides_weights(config):
+            raise UnivgError(
+                "matrix_learning_rate: Muon needs whole matrices, and here weights are divided between processes",
+                remedy="leave it out: AdamW learns all weights then",
+            )
+        if "optim" in config.trainer:
+            raise UnivgError(
+                f"matrix_learning_rate: it means Muon and AdamW, and trainer.optim={config.trainer['optim']}",
+                remedy="leave one of them out",
+            )
     check_stage(config, resume)
     return share
