@@ -3,8 +3,8 @@
     python benchmarks/serve_attacks.py --mib 60 --at-once 1 [NAME …]
 
 Printed for each: seconds to the reply, for how long the server and its processes were computing, by how much their
-memory grew at its highest, the longest that `/health` took to answer meanwhile, the reply's status and words. The server
-is the same for all.
+memory grew at its highest, the longest that `/health` took to answer meanwhile, the reply's status and words. One server
+answers them all.
 """
 
 from __future__ import annotations
@@ -133,8 +133,9 @@ def main() -> None:
                 seconds = time.perf_counter() - started
             computed = computing_s(server.pid) - computed
             words = json.loads(told).get("error", {}).get("message", "") if status else told
+            grown = watch.highest_mib - before
             print(
-                f"{name:36} {len(body) / (1 << 20):5.1f} {seconds:6.2f} {computed:6.2f} {watch.highest_mib - before:6.0f} "
+                f"{name:36} {len(body) / (1 << 20):5.1f} {seconds:6.2f} {computed:6.2f} {grown:6.0f} "
                 f"{watch.slowest_s:9.2f}  {status} {words[:90]}",
                 flush=True,
             )
