@@ -3,8 +3,8 @@
     python benchmarks/serve_attacks.py --mib 60 --at-once 1 [NAME …]
 
 Printed for each: seconds to the reply, for how long the server and its processes were computing, by how much their
-memory grew at its highest, the longest that `/health` took to answer meanwhile, the reply's status and words. One server
-answers them all.
+memory grew at its highest, the longest that `/health` took to answer meanwhile, the reply's status and words. One
+server answers them all.
 """
 
 from __future__ import annotations
