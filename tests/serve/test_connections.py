@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ from univg.models.loading import Loaded
 
 pytest.importorskip("uvicorn", reason="the server needs: pip install 'univg[serve]'")
 
-from serving import KEY, PATIENCE_S, SCRIPTED, get, post, said, serving, starting, wait_for
+from serving import KEY, PATIENCE_S, SCRIPTED, get, metric, post, said, serving, starting, wait_for
 
 SOON_S = 40  # on a busy machine; a slow body may take 60
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -76,36 +78,42 @@ SLOW: dict[str, tuple[bytes, bytes, bytes]] = {  # sent at once, then again and 
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SLOW)
-def test_a_slow_client_is_dropped(name: str, server: SimpleNamespace) -> None:
-    start, more, answered = SLOW[name]
-    deadline = time.monotonic() + PATIENCE_S
-    with connect(server.port, start) as connection:
-        connection.settimeout(0.05)
-        got = b""
-        while True:
-            assert time.monotonic() < deadline
-            try:
-                connection.sendall(more)
-                piece = connection.recv(1 << 16)
-            except TimeoutError:
-                continue
-            except ConnectionError:
-                break
-            if not piece:
-                break
-            got += piece
-    assert got.startswith(answered) and bool(got) == bool(answered)
+def test_slow_clients_are_dropped(server: SimpleNamespace) -> None:
+    def suffer(name: str) -> bytes:
+        start, more, _ = SLOW[name]
+        deadline, got = time.monotonic() + PATIENCE_S, b""
+        with connect(server.port, start) as connection:
+            connection.settimeout(0.05)
+            with suppress(ConnectionError):
+                while time.monotonic() < deadline:
+                    with suppress(TimeoutError):
+                        connection.sendall(more)
+                        if not (piece := connection.recv(1 << 16)):
+                            return got
+                        got += piece
+        assert time.monotonic() < deadline, name
+        return got
+
+    with ThreadPoolExecutor(len(SLOW)) as threads:
+        for (name, (_, _, answered)), got in zip(SLOW.items(), threads.map(suffer, SLOW), strict=True):
+            assert got.startswith(answered) and bool(got) == bool(answered), (name, got)
 
 
-@pytest.mark.parametrize("name", [*SLOW, "unread answers"])
+CROWDS = {
+    "of every kind": [start for start, _, _ in SLOW.values()] + [HEALTH * 5000],
+    "of unread answers": [HEALTH * 5000],
+} | {f"of {name}": [start] for name, (start, _, _) in SLOW.items()}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "of every kind")) for name in CROWDS]
+)
 def test_a_crowd_of_slow_clients_shuts_nobody_out(name: str, loaded: Loaded) -> None:
-    start = SLOW[name][0] if name in SLOW else HEALTH * 5000
     with (
         serving(loaded, bounds={"connections": 24}) as server,
         ExitStack() as crowd,
     ):  # deadlines as they come
-        for _ in range(100):
+        for _, start in zip(range(100), itertools.cycle(CROWDS[name]), strict=False):
             connection = crowd.enter_context(connect(server.port))
             connection.settimeout(0)
             with suppress(BlockingIOError):
@@ -116,7 +124,7 @@ def test_a_crowd_of_slow_clients_shuts_nobody_out(name: str, loaded: Loaded) -> 
 
 
 def test_bodies_that_stall_leave_room_for_others(loaded: Loaded) -> None:
-    with serving(loaded, max_requests=2, limits={"buffered_bytes": 1000, "body_s": 30}) as server:
+    with serving(loaded, max_requests=2, limits={"buffered_bytes": 1000, "body_s": 6}) as server:
         with ExitStack() as crowd:
             for _ in range(8):
                 crowd.enter_context(connect(server.port, HEAD + b"Content-Length: 9999\r\n\r\n{"))
@@ -126,8 +134,22 @@ def test_bodies_that_stall_leave_room_for_others(loaded: Loaded) -> None:
             wait_for(lambda: server.service.buffered > 950)
             status, told, headers = post(server.url, said("Where?"))
             assert (status, told["error"]["code"]) == (429, "queue_full") and headers["retry-after"]
-            wait_for(lambda: not server.service.clocks)  # 5 s, not 30, as another has found no room
+            wait_for(lambda: not server.service.clocks)  # 1 s, not 6, as another has found no room
         assert server.service.buffered == 0 and post(server.url, said("Where?"))[0] == 200
+
+
+def test_more_that_arrive_together_than_fit(loaded: Loaded, scripted: Any) -> None:
+    scripted.go.clear()
+    head = HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+    with serving(loaded, max_requests=2) as server, ExitStack() as crowd:
+        asked = [crowd.enter_context(connect(server.port, head + BODY[:-1])) for _ in range(5)]
+        wait_for(lambda: len(server.service.clocks) == 5)
+        for connection in asked:
+            connection.sendall(BODY[-1:])
+        wait_for(lambda: metric(server, 'univg_requests_total{status="429"}') == 3)
+        scripted.go.set()
+        assert sorted(read_all(one)[9:12] for one in asked) == [b"200", b"200", b"429", b"429", b"429"]
+        assert (server.service.held, server.service.buffered) == (0, 0)
 
 
 def test_a_client_that_reads_no_answer_is_dropped(server: SimpleNamespace) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from starlette.requests import Request
 
@@ -14,7 +12,7 @@ from univg.serve.config import Limits
 from univg.serve.errors import ApiError
 from univg.serve.service import Service
 
-__all__ = ["check_access", "check_caller", "check_door", "check_model", "drain", "hold"]
+__all__ = ["check_access", "check_caller", "check_door", "check_model", "check_queue", "drain"]
 
 
 def check_door(service: Service, request: Request) -> None:
@@ -32,7 +30,7 @@ def check_door(service: Service, request: Request) -> None:
 def check_access(service: Service, request: Request) -> None:
     """Raise ApiError for a chat completion whose body need not be read."""
     check_caller(service, request)
-    _check_queue(service)
+    check_queue(service)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         # Also what keeps a web page of elsewhere from asking: browsers send other kinds without asking first.
         message = "send the request with Content-Type: application/json"
@@ -63,19 +61,8 @@ def check_caller(service: Service, request: Request) -> None:
         )
 
 
-@contextmanager
-def hold(service: Service) -> Iterator[None]:
-    """Count a request, while this is entered, among those that have arrived. Raises ApiError (429) if it is one too
-    many: more may have been on their way than fit."""
-    _check_queue(service)
-    service.held += 1
-    try:
-        yield
-    finally:
-        service.held -= 1
-
-
-def _check_queue(service: Service) -> None:
+def check_queue(service: Service) -> None:
+    """Raise ApiError (429) if as many requests are held as may be."""
     if service.held >= service.limits.held:
         raise ApiError(
             429,

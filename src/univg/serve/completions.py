@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from univg.models.generation.generate import Chat, Generation
-from univg.serve.access import check_access, check_model, drain, hold
+from univg.serve.access import check_access, check_model, check_queue, drain
 from univg.serve.batching import Ask, Closed, Expired
 from univg.serve.errors import ApiError
 from univg.serve.replies import build_completion, stream_chunks
@@ -59,12 +59,15 @@ async def _answer(service: Service, request: Request) -> tuple[ChatRequest, list
     try:
         async with asyncio.timeout(service.limits.timeout_s):
             body = await _receive(service, request)
-            with hold(service):
+            service.held += 1
+            try:
                 # While this one is being read, a batch that is about to start waits a moment for it.
                 with service.batcher.arriving():
                     chat_request, ask = await _read(service, body, request.state.id)
                     future = service.batcher.submit(ask, service.limits.timeout_s)
                 answer = await _wait_for_answer(request, asyncio.wrap_future(future))
+            finally:
+                service.held -= 1
             return chat_request, answer, ask
     except (TimeoutError, Expired) as error:
         message = f"no answer within {service.limits.timeout_s:g} s: try again, or ask for fewer tokens"
@@ -97,6 +100,7 @@ async def _receive(service: Service, request: Request) -> bytearray:
                     service.hurry()
                     message = "the server is reading too much already: try again later"
                     raise ApiError(429, message, code="queue_full", headers=service.retry_after())
+        check_queue(service)  # more may have been on their way than fit
         return body
     except BaseException as error:
         service.buffered -= len(body)
