@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HeldOut", "hold_out", "open_data"]
 
-_FAR_FROM_ASKED = 0.7
-"""A share of what was to be held out, below which it is told why it is so little."""
-
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -103,7 +100,7 @@ def _split(
     try:
         split = split_by_image(samples, share, config.seed)
     except UnivgError as error:
-        raise UnivgError(f"validation.share: {error.cause}", error.place, _DIVIDE_FIRST) from error
+        raise UnivgError(f"validation.share: {error.cause}", error.place, error.remedy) from error
     on_test = [split.is_test(sample) for sample in samples]
     if not 0 < sum(on_test) < len(found):
         what = f"validation.share: {share:g} of {len(found)} samples leaves {sum(on_test)} to ask"
@@ -118,7 +115,7 @@ def _split(
     line += "picture with those trained on" + (
         f"; {len(chosen)} of them are asked" if len(chosen) < held else ""
     )
-    if held < _FAR_FROM_ASKED * share * len(found):
+    if split.misses_share():
         what = (
             f"{100 * share:g} % was asked for, but {split.largest} samples hang together by shared pictures"
         )
@@ -128,7 +125,9 @@ def _split(
     return taught, HeldOut(chosen, [line], warnings)
 
 
-_DIVIDE_FIRST = "divide the photographs before tasks are built of them, and give validation.path"
+_DIVIDE_FIRST = (
+    "divide the photographs before tasks are made (univg data build --test), and give validation.path"
+)
 
 
 def _drop(source: Source, tests: Iterator[bool]) -> Source:
