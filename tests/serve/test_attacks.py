@@ -283,7 +283,7 @@ def send(port: int, body: bytes | None) -> tuple[int, bytes, float]:
 @pytest.mark.parametrize("name", [*BODIES, *PICTURES])
 def test_a_server_under_attack_answers_others(name: str, attacked: tuple[subprocess.Popen[str], int]) -> None:
     process, port = attacked
-    body = BODIES[name](60 * MIB) if name in BODIES else with_picture(PICTURES[name]())
+    body = BODIES[name](16 * MIB) if name in BODIES else with_picture(PICTURES[name]())
     status_file = Path(f"/proc/{process.pid}/status")
 
     def resident_mib() -> int:
@@ -299,8 +299,8 @@ def test_a_server_under_attack_answers_others(name: str, attacked: tuple[subproc
             assert status == 200
             slowest, highest = max(slowest, seconds), max(highest, resident_mib())
             time.sleep(0.02)
-    assert {one.result()[0] for one in sent} <= {200, 400}
-    assert slowest < 10 and highest - before < 13 * 4 * 60
+    assert {one.result()[0] for one in sent} <= {200, 400, 404}
+    assert slowest < 20 and highest - before < 8 * 4 * 16
 
 
 @pytest.mark.slow
