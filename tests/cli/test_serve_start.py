@@ -60,13 +60,13 @@ def test_what_cannot_be_served(arguments: list[str], words: str, capsys: pytest.
     assert words in refused(capsys, *arguments)
 
 
-@pytest.mark.parametrize("key", ["key ", "key\n", " ", "schlüssel", "a\tb"], ids=repr)
+@pytest.mark.parametrize("key", ["k ey", "k\ney", " ", "schlüssel", "a\tb"], ids=repr)
 def test_a_key_that_no_client_could_send(
     key: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIVG_API_KEY", key)
     line = refused(capsys, "--port", "0")
-    assert "UNIVG_API_KEY" in line and "blanks" in line and "schl" not in line
+    assert "UNIVG_API_KEY" in line and "no usable key" in line and "schl" not in line
 
 
 def test_vllm_missing_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def options(argv: list[str]) -> dict[str, str]:
 )
 def test_vllm_is_started_with_the_checkpoints_settings(tmp_path: Path) -> None:
     argv, environment = started(
-        tmp_path, "--port", "8123", "--max-images", "6", "--", "--tensor-parallel-size", "2", key="the key"
+        tmp_path, "--port", "8123", "--max-images", "6", "--", "--tensor-parallel-size", "2", key="the-key"
     )
     given = options(argv)
     assert argv[:2] == ["serve", str(EMBEDDED)] and argv[-2:] == ["--tensor-parallel-size", "2"]
@@ -119,7 +119,7 @@ def test_vllm_is_started_with_the_checkpoints_settings(tmp_path: Path) -> None:
     assert json.loads(given["--override-generation-config"]) == {"temperature": 0.0}
     assert given["--allowed-media-domains"] == "nowhere.invalid"
     assert environment["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
-    assert environment["VLLM_API_KEY"] == "the key" and "the key" not in " ".join(argv)
+    assert environment["VLLM_API_KEY"] == "the-key" and "the-key" not in " ".join(argv)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from univg.pictures import drawing
+from univg.pictures import fonts as finding
 from univg.pictures.drawing import (
     ANSWER,
     WHITE,
@@ -202,8 +202,8 @@ def test_letters_without_a_font_are_counted_never_squares(
     fonts: list[str], arabic: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
-    monkeypatch.setattr(drawing, "_list_fonts", lambda: iter(str(folder / name) for name in fonts))
-    monkeypatch.setattr(drawing, "_find_font", drawing._find_font.__wrapped__)
+    monkeypatch.setattr(finding, "_list_fonts", lambda: iter(str(folder / name) for name in fonts))
+    monkeypatch.setattr(finding, "_find_font", finding._find_font.__wrapped__)
 
     def ink(text: str) -> bytes:
         return draw_text([text], 400, 20).tobytes()
