@@ -198,7 +198,7 @@ def test_the_finished_model_is_the_best_steps_and_a_killed_run_ends_with_the_sam
     assert same_weights(again, whole), "and when a finished run is resumed"
 
 
-@pytest.mark.parametrize("stage", ["lora", "grpo"])
+@pytest.mark.parametrize("stage", ["lora", pytest.param("grpo", marks=pytest.mark.slow)])
 def test_the_other_kinds_of_runs_are_scored_and_keep_their_best(
     stage: str, config: SftConfig, photographs: Path, ranked: Any, tmp_path: Path
 ) -> None:

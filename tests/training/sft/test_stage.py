@@ -125,6 +125,7 @@ def test_boxes_are_learnt_by_heart_without_a_shift(start: Path, published: Path,
         assert found.boxes[0].box_permille == unit_to_permille(sample.boxes[0])
 
 
+@pytest.mark.slow
 def test_matrices_learn_by_muon_and_a_resumed_run_ends_the_same(small: SftConfig, tmp_path: Path) -> None:
     config = changed(small, matrix_learning_rate=1e-3, freeze_vision=False, max_steps=4)
     whole = train_sft(config, tmp_path / "whole", console=QUIET)
