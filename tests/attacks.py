@@ -254,7 +254,6 @@ PICTURES: Mapping[str, Callable[[], bytes]] = {
     "a PNG of much text": lambda: _png_with(*[_chunk(b"zTXt", _zipped(b"a\0\0", 1)) for _ in range(80)]),
     "a PNG of a large profile": lambda: _png_with(_chunk(b"iCCP", _zipped(b"a\0\0", 200))),
     "a PNG of many chunks": lambda: _png_with(*[_chunk(b"teSt", b"")] * 2_000_000),
-    "a JPEG of much EXIF": lambda: _jpeg_with_exif(4 << 20),
     "a JPEG of many markers": _jpeg_of_markers,
     "a JPEG of many scans": lambda: _jpeg_of_scans(7000, 1000),
     "a BMP of short runs": lambda: _bmp_of_runs(3000),

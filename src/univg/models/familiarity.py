@@ -28,7 +28,7 @@ def note_strange_images(model: str, images: Sequence[Image.Image]) -> tuple[str,
 
     >>> from PIL import Image
     >>> note_strange_images("embedded", [Image.new("RGB", (64, 64)), Image.effect_noise((64, 64), 90)])[0][:50]
-    "image 2 does not look like univg's procedural wor"
+    "image 2 does not look like univg's procedural worl"
     """
     if model not in EMBEDDED:
         return ()
