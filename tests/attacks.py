@@ -261,5 +261,6 @@ PICTURES: Mapping[str, Callable[[], bytes]] = {
     "a PNG of 39 megapixels": lambda: _flat_png("RGBA", 6250, 6250),
     "a PNG of 39 megapixels, palette": lambda: _flat_png("P", 6250, 6250),
     "a PNG of 99 megapixels": lambda: _flat_png("RGBA", 9990, 9990, 9),
+    "a JPEG of much EXIF": lambda: _jpeg_with_exif(4 << 20),
     "a JPEG of 156 megapixels": lambda: _save(Image.new("L", (12_500, 12_500)), "JPEG"),
 }  # fmt: skip

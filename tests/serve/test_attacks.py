@@ -96,6 +96,7 @@ SHOWN: dict[str, str] = {
     "a PNG of a large profile": "damaged",
     "a PNG of many chunks": "",
     "a JPEG of many markers": "",
+    "a JPEG of much EXIF": "",
     "a JPEG of many scans": "took more than 10 s",
     "a BMP of short runs": "",
     "an icon past the bound": "no image that can be read",

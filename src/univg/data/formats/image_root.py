@@ -119,10 +119,7 @@ class ImageRoot:
         if os.path.isabs(plain) and exists(plain):
             return Path(plain) if _is_one(name) else None
         if is_foreign(name):
-            exact = None if folder else self._find_exact(name)
-            if exact is not None and exact.is_relative_to(os.path.normpath(self.folder)):
-                return exact
-            return None if folder else self._find_foreign(name)
+            return None if folder else self._find_exact_inside(name) or self._find_foreign(name)
         return next((path for path in self._candidates(plain) if exists(path)), None)
 
     def _candidates(self, name: str) -> Iterator[Path]:
@@ -163,7 +160,11 @@ class ImageRoot:
 
     def _match_foreign(self, names: list[str]) -> None:
         """Match all paths of another machine by their ends; those that would be the same file are no file."""
-        ends = {name: self._find_end(name) for name in names if is_foreign(name)}
+        ends = {
+            name: self._find_end(name)
+            for name in names
+            if is_foreign(name) and self._find_exact_inside(name) is None
+        }
         claims = Counter(path for path in ends.values() if path is not None)
         direct = (self.find(name) for name in names if name not in ends)
         claims.update(path for path in direct if path is not None and path in claims)
@@ -178,6 +179,11 @@ class ImageRoot:
         found = next((path for end in ends for path in self._candidates(end) if os.path.isfile(path)), None)
         exact = self._find_exact(name)
         return found if found is None or exact is None or os.path.samefile(found, exact) else None
+
+    def _find_exact_inside(self, name: str) -> Path | None:
+        """Return the same if it lies in the folder: a path that is out of it and in again."""
+        exact = self._find_exact(name)
+        return exact if exact is not None and exact.is_relative_to(os.path.normpath(self.folder)) else None
 
     def _find_exact(self, name: str) -> Path | None:
         """Return the very file that a path with ".." leads to from the folder: no other of its end is meant."""

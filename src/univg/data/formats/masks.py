@@ -129,8 +129,10 @@ def find_inside(mask: Image.Image) -> tuple[int, int, int, int] | None:
         # A palette's numbers are object numbers, whatever their colours, and 0 is none; unless 0 is not black.
         palette = mask.getpalette() or [0, 0, 0]
         return (mask.convert("RGB") if any(palette[:3]) else mask).getbbox()
-    if mask.mode in ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "RGB"):
-        return mask.getbbox()  # of numbers: as grey, those of 16 bits and dark colours would become 0
+    if mask.mode.startswith("I;16"):
+        return mask.convert("I").getbbox()  # Pillow 12 looks for numbers of 16 bits in the wrong places
+    if mask.mode in ("1", "L", "I", "F", "RGB"):
+        return mask.getbbox()  # of numbers: as grey, dark colours would become 0
     whole = mask.convert("RGBA")
     alpha = whole.getchannel("A").point(lambda value: 255 if value else 0)
     seen = Image.composite(whole.convert("RGB"), Image.new("RGB", mask.size), alpha)
