@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -158,6 +159,22 @@ def test_what_nobody_waits_for_is_not_run(make: Make, scripted: Any) -> None:
     with pytest.raises(Expired):
         late.result(300)
     assert scripted.batches == [["first"], ["kept"]]
+
+
+def test_one_that_is_given_up_as_it_expires_stops_no_other(
+    make: Make, scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class GivenUp(Future[Any]):
+        def set_running_or_notify_cancel(self) -> bool:
+            self.cancel()
+            return super().set_running_or_notify_cancel()
+
+    batcher = make(window_s=0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(batching, "Future", GivenUp)
+        late = batcher.submit(ask("late"), 0.0)
+    assert texts(batcher.submit(ask("next")).result(300)) == ["next"]
+    assert late.cancelled() and scripted.batches == [["next"]]
 
 
 def test_closing_finishes_what_was_taken(make: Make, scripted: Any) -> None:

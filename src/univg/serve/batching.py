@@ -237,12 +237,10 @@ class Batcher:
     def _drop_expired(self) -> None:
         now, kept = time.monotonic(), []
         for job in self._waiting:
-            if job.future.cancelled():
-                continue
-            if job.deadline <= now and job.future.set_running_or_notify_cancel():
-                job.future.set_exception(Expired(f"not begun within {now - job.arrived:.0f} s"))
-            else:
+            if job.deadline > now:
                 kept.append(job)
+            elif job.future.set_running_or_notify_cancel():
+                job.future.set_exception(Expired(f"not begun within {now - job.arrived:.0f} s"))
         self._waiting = kept
 
     def _seconds_to_wait(self) -> float:
