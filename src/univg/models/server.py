@@ -7,7 +7,6 @@ sent to the server: `Server` takes it out of every message that it passes on.
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import queue
@@ -35,6 +34,7 @@ from univg.models.server_replies import (
     read_pieces,
     read_reply,
 )
+from univg.pictures.pages import data_url
 
 if TYPE_CHECKING:
     from univg.models.pixels import PixelBudget
@@ -270,7 +270,7 @@ def as_seen(image: Image.Image, budget: PixelBudget, factor: int) -> tuple[str, 
         image = image.resize(size_wh, Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"), size_wh
+    return data_url(buffer.getvalue(), "png"), size_wh
 
 
 def with_pictures(messages: Iterable[Mapping[str, Any]], urls: Sequence[str]) -> list[dict[str, Any]]:

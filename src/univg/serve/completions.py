@@ -102,7 +102,7 @@ async def _receive(service: Service, request: Request) -> bytearray:
                     raise ApiError(429, message, code="queue_full", headers=service.retry_after())
         check_queue(service)  # more may have been on their way than fit
         return body
-    except BaseException as error:
+    except BaseException as error:  # given back, whatever ends it
         service.buffered -= len(body)
         if isinstance(error, TimeoutError) and clock.expired():
             message = "the request did not arrive in time"
@@ -117,14 +117,12 @@ async def _read(service: Service, body: bytearray, name: str) -> tuple[ChatReque
     counted = len(body)
     try:
         chat_request = await service.read_body(body)
-        body.clear()  # its images are texts of their own by now, as long as these bytes
         check_model(service, chat_request.model)
         messages = chat_request.chat()
         images = await service.read_images(chat_request.images())
         chat_request.messages.clear()  # from here on only pixels are held
     finally:
-        service.buffered -= counted
-        body.clear()
+        service.buffered -= counted  # its images were texts as long as these bytes
     chat = Chat(tuple(images), messages)
     tokens = await service.count_tokens(chat)
     if tokens + chat_request.new_tokens > service.context:

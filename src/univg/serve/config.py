@@ -20,7 +20,7 @@ KEY_VARIABLE = "UNIVG_API_KEY"
 class Limits:
     """What one request, and all of them together, may take.
 
-    `held` requests at a time, from the first byte of their body to the answer; more are refused (429), as are bodies
+    `held` requests at a time, from the last byte of their body to the answer; more are refused (429), as are bodies
     of more than `buffered_bytes` in all that are being read at a time. `timeout_s` is for one request as a whole,
     `body_s` for its body to arrive, `images_s` of computing for its images, `body_bytes` for the body's length,
     `values` for what JSON is made of it, `parts` for those of all its messages. `megapixels` is for all its images

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bind", "build_server", "serve"]
 
-CONNECTIONS = 512  # below the usual limit of open files, with as many as are accepted at a time
+_CONNECTIONS = 512  # below the usual limit of open files, with as many as are accepted at a time
 _BACKLOG = 256
 _IDLE_S = 30.0
 _LAST_S = 0.5  # for the last words
@@ -88,7 +88,7 @@ def bind(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def build_server(service: Service, *, connections: int = CONNECTIONS, idle_s: float = _IDLE_S) -> Server:
+def build_server(service: Service, *, connections: int = _CONNECTIONS, idle_s: float = _IDLE_S) -> Server:
     """Build uvicorn's server; it stops when what was asked is answered, or nearly `timeout_s` later.
 
     `connections` at a time; on each of them `idle_s` for the next request's head to arrive, and for its answer to be

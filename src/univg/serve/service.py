@@ -53,8 +53,11 @@ class Service:
         self._reading: dict[object, float] = {}  # since when
 
     async def read_body(self, body: bytearray) -> ChatRequest:
-        """Return the request that a body's bytes are. Raises ApiError."""
-        return await self._call(self._json, read_request, body, self.limits)
+        """Return the request that a body's bytes are; they are freed, also where it is refused. Raises ApiError."""
+        try:
+            return await self._call(self._json, read_request, body, self.limits)
+        finally:
+            body.clear()
 
     async def read_images(self, urls: Sequence[str]) -> list[Image.Image]:
         """Return a request's images as the model sees them. Raises ApiError."""
