@@ -11,11 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
-import json
 import os
-import re
-import subprocess
 import sys
 import threading
 import time
@@ -24,17 +20,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from attacks import BODIES, PICTURES, with_picture
-
-PATIENCE_S = 600
+from attacks import BODIES, PICTURES, list_processes, read_mib, with_picture
+from serving import get, post, starting
 
 
 class Watch:
     """Asks `/health` and reads the memory of the server's processes, again and again."""
 
-    def __init__(self, port: int, server: int) -> None:
+    def __init__(self, url: str, server: int) -> None:
         self.slowest_s = self.highest_mib = 0.0
-        self._port, self._server, self._over = port, server, threading.Event()
+        self._url, self._server, self._over = url, server, threading.Event()
         self._threads = [threading.Thread(target=one) for one in (self._ask, self._measure)]
 
     def __enter__(self) -> Watch:
@@ -51,7 +46,8 @@ class Watch:
     def _ask(self) -> None:
         while not self._over.wait(0.02):
             started = time.perf_counter()
-            ask(self._port, "GET", "/health")
+            with contextlib.suppress(OSError):
+                get(f"{self._url}/health")
             self.slowest_s = max(self.slowest_s, time.perf_counter() - started)
 
     def _measure(self) -> None:
@@ -59,22 +55,13 @@ class Watch:
             self.highest_mib = max(self.highest_mib, memory_mib(self._server))
 
 
-def list_processes(server: int) -> list[Path]:
-    """Return the directories in /proc of a process and of those it started."""
-    children = (
-        one for file in Path(f"/proc/{server}/task").glob("*/children") for one in file.read_text().split()
-    )
-    return [Path(f"/proc/{one}") for one in (str(server), *children)]
-
-
 def memory_mib(server: int) -> float:
     """Return the resident memory of a process and those it started."""
-    held = 0
+    held = 0.0
     for process in list_processes(server):
         with contextlib.suppress(OSError):  # it has ended
-            found = re.search(r"VmRSS:\s+(\d+)", (process / "status").read_text())
-            held += int(found[1]) if found else 0
-    return held / 1024
+            held += read_mib("VmRSS", process)
+    return held
 
 
 def computing_s(server: int) -> float:
@@ -87,16 +74,13 @@ def computing_s(server: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+def ask(url: str, body: bytes) -> tuple[int, str]:
+    """Return the status of a chat, and why it was refused."""
     try:
-        connection.request(method, path, body, {"Content-Type": "application/json"})
-        reply = connection.getresponse()
-        return reply.status, reply.read().decode()
+        status, reply, _ = post(url, body)
     except OSError as error:
         return 0, f"{type(error).__name__}: {error}"
-    finally:
-        connection.close()
+    return status, reply.get("error", {}).get("message", "")
 
 
 def main() -> None:
@@ -107,41 +91,27 @@ def main() -> None:
     parser.add_argument("--mib", type=float, default=60, help="of a body of JSON")
     parser.add_argument("--at-once", type=int, default=1, help="the same request so many times at once")
     arguments = parser.parse_args()
-    command = [sys.executable, "-m", "univg", "serve", "--port", "0"]
-    server = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"}
-    )
-    assert server.stderr is not None
-    try:
-        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", server.stderr.readline())):
-            assert server.poll() is None, "the server has ended"
-        threading.Thread(target=server.stderr.read, daemon=True).start()
-        port = int(found[1])
-        ask(port, "POST", "/v1/chat/completions", with_picture(PICTURES["a PNG of 99 megapixels"]()))
+    with starting() as server:
+        threading.Thread(target=server.process.stderr.read, daemon=True).start()
+        pid = server.process.pid
+        ask(server.url, with_picture(PICTURES["a PNG of 99 megapixels"]()))
         print(f"{'attack':36} {'MiB':>5} {'s':>6} {'CPU s':>6} {'+MiB':>6} {'/health s':>9}")
         for name in arguments.names or [*BODIES, *PICTURES]:
             size = int(arguments.mib * (1 << 20))
             body = BODIES[name](size) if name in BODIES else with_picture(PICTURES[name]())
-            before, computed = memory_mib(server.pid), computing_s(server.pid)
-            with Watch(port, server.pid) as watch, ThreadPoolExecutor(arguments.at_once) as threads:
+            before, computed = memory_mib(pid), computing_s(pid)
+            with Watch(server.url, pid) as watch, ThreadPoolExecutor(arguments.at_once) as threads:
                 started = time.perf_counter()
-                sent = [
-                    threads.submit(ask, port, "POST", "/v1/chat/completions", body)
-                    for _ in range(arguments.at_once)
-                ]
-                status, told = sent[-1].result()
+                sent = [threads.submit(ask, server.url, body) for _ in range(arguments.at_once)]
+                status, words = sent[-1].result()
                 seconds = time.perf_counter() - started
-            computed = computing_s(server.pid) - computed
-            words = json.loads(told).get("error", {}).get("message", "") if status else told
+            computed = computing_s(pid) - computed
             grown = watch.highest_mib - before
             print(
                 f"{name:36} {len(body) / (1 << 20):5.1f} {seconds:6.2f} {computed:6.2f} {grown:6.0f} "
                 f"{watch.slowest_s:9.2f}  {status} {words[:90]}",
                 flush=True,
             )
-    finally:
-        server.kill()
-        server.wait()
 
 
 if __name__ == "__main__":

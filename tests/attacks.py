@@ -6,7 +6,6 @@ on answering others, in bounded memory, is what they have in common.
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import re
@@ -19,17 +18,17 @@ from typing import Any
 
 from PIL import Image
 
-__all__ = ["BODIES", "PICTURES", "measure_bodies", "with_picture"]
+from univg.pictures.pages import data_url
+
+__all__ = ["BODIES", "PICTURES", "list_processes", "measure_bodies", "read_mib", "with_picture"]
 
 HEAD = b'{"model": "embedded", "max_tokens": 1, "messages": [{"role": "user", "content": '
-URL = "data:image/png;base64,"
 IMAGE = b'[{"type":"image_url","image_url":"data:'
 
 
 def with_picture(data: bytes, count: int = 1) -> bytes:
     """Return a body that shows a file, `count` times."""
-    url = URL + base64.b64encode(data).decode()
-    parts: list[Any] = [{"type": "image_url", "image_url": {"url": url}}] * count
+    parts: list[Any] = [{"type": "image_url", "image_url": {"url": data_url(data, "png")}}] * count
     return HEAD + json.dumps([*parts, "Where?"]).encode() + b"}]}"
 
 
@@ -128,20 +127,30 @@ def measure_bodies() -> None:
         for size in sorted({most, min(most, int(limits.values * 0.98 / (values + 1) * (1 << 18)))}):
             body = bytearray(make(size))
             Path("/proc/self/clear_refs").write_text("5")
-            before, started = _peak_mib(), time.process_time()
+            before, started = read_mib("VmHWM"), time.process_time()
             try:
                 read_request(body, limits).chat()
                 told = "read"
             except ApiError as error:
                 told = error.body()["error"]["message"]
             seconds = time.process_time() - started
-            print(json.dumps([name, len(body), seconds, _peak_mib() - before, told]), flush=True)
+            print(json.dumps([name, len(body), seconds, read_mib("VmHWM") - before, told]), flush=True)
 
 
-def _peak_mib() -> float:
-    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    assert found
+def read_mib(name: str, process: Path = Path("/proc/self")) -> float:
+    """Return what Linux says of a process's memory: VmRSS now, VmHWM at its highest. Raises OSError if it has ended."""
+    found = re.search(rf"{name}:\s+(\d+)", (process / "status").read_text())
+    if found is None:
+        raise ProcessLookupError(process)
     return int(found[1]) / 1024
+
+
+def list_processes(pid: int) -> list[Path]:
+    """Return the directories in /proc of a process and of those it started."""
+    children = [
+        one for file in Path(f"/proc/{pid}/task").glob("*/children") for one in file.read_text().split()
+    ]
+    return [Path(f"/proc/{one}") for one in (str(pid), *children)]
 
 
 def _save(image: Image.Image, kind: str, **options: Any) -> bytes:

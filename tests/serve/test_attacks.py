@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import http.client
 import io
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,18 +14,21 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from attacks import BODIES, PICTURES, with_picture
+from attacks import BODIES, PICTURES, list_processes, read_mib, with_picture
 
 pytest.importorskip("uvicorn", reason="the server needs: pip install 'univg[serve]'")
 
+from serving import get, post, starting
 from univg.models.generation.generate import Chat
 from univg.models.loading import Loaded
 from univg.models.pixels import PixelBudget
+from univg.pictures.pages import data_url
 from univg.serve import service as services
 from univg.serve.config import Limits, ServeConfig
 from univg.serve.decoders import Decoders
@@ -66,13 +66,9 @@ def test_a_body_costs_a_small_multiple_of_its_length(name: str, costs: list[Any]
 def show(name: str, limits: Limits | None = None) -> list[Image.Image]:
     decoders = Decoders(limits or Limits(), 1)
     try:
-        return decoders.read([address(PICTURES[name]())], BUDGET, FACTOR)
+        return decoders.read([data_url(PICTURES[name](), "png")], BUDGET, FACTOR)
     finally:
         decoders.close()
-
-
-def address(file: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(file).decode()
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -125,8 +121,8 @@ def test_a_picture_that_takes_too_long_costs_no_other() -> None:
     try:
         for _ in range(2):
             with pytest.raises(ApiError, match="took more than 1 s"):
-                decoders.read([address(PICTURES["a JPEG of many scans"]())], BUDGET, FACTOR)
-            small = address(encode(Image.new("RGB", (56, 84), "red")))
+                decoders.read([data_url(PICTURES["a JPEG of many scans"](), "png")], BUDGET, FACTOR)
+            small = data_url(encode(Image.new("RGB", (56, 84), "red")), "png")
             [image] = decoders.read([small], BUDGET, FACTOR)
             assert image.size == (56, 84) and image.getpixel((9, 9)) == (255, 0, 0)
     finally:
@@ -135,7 +131,7 @@ def test_a_picture_that_takes_too_long_costs_no_other() -> None:
 
 def test_a_reader_that_is_killed_or_held_costs_one_request() -> None:
     decoders = Decoders(Limits(timeout_s=0.5), 1)
-    small = address(encode(Image.new("RGB", (56, 56))))
+    small = data_url(encode(Image.new("RGB", (56, 56))), "png")
     try:
         for number in (signal.SIGKILL, signal.SIGSTOP):
             decoders.read([small], BUDGET, FACTOR)
@@ -173,15 +169,13 @@ def test_a_picture_takes_a_few_bytes_a_pixel(name: str) -> None:
     try:
         peaks = []
         for one in (encode(Image.new("RGB", (56, 56)), kind), file):
-            decoders.read([address(one)], BUDGET, FACTOR)
+            decoders.read([data_url(one, "png")], BUDGET, FACTOR)
             process = decoders._all[0]._process
             assert process is not None
-            found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
-            assert found
-            peaks.append(int(found[1]) * 1024)
+            peaks.append(read_mib("VmHWM", Path(f"/proc/{process.pid}")))
     finally:
         decoders.close()
-    assert peaks[1] - peaks[0] < 20 * SIDE * SIDE
+    assert peaks[1] - peaks[0] < 20 * SIDE * SIDE / MIB
 
 
 @pytest.mark.parametrize(
@@ -196,9 +190,9 @@ def test_a_large_jpeg_is_read_at_half_size(kind: str, most: float, size: tuple[i
     bounds = Bounds(megapixels=100, image_megapixels=most)
     if size is None:
         with pytest.raises(ApiError, match=r"larger than 0\.79[0-9]* megapixels"):
-            read_images([address(file)], bounds, lambda size_wh: size_wh)
+            read_images([data_url(file, "png")], bounds, lambda size_wh: size_wh)
         return
-    [shown] = read_images([address(file)], bounds, lambda size_wh: size_wh)
+    [shown] = read_images([data_url(file, "png")], bounds, lambda size_wh: size_wh)
     assert shown.size == size
     if size == (1000, 800):
         assert shown.tobytes() == Image.open(io.BytesIO(file)).tobytes()
@@ -213,7 +207,7 @@ def service(loaded: Loaded) -> Iterator[Service]:
 
 def test_slow_pictures_hold_no_text_and_no_exit(loaded: Loaded) -> None:
     service = Service(loaded, ServeConfig())
-    slow = address(PICTURES["a JPEG of many scans"]())
+    slow = data_url(PICTURES["a JPEG of many scans"](), "png")
 
     async def ask() -> None:
         pictures = [asyncio.create_task(service.read_images([slow])) for _ in range(4)]
@@ -247,57 +241,25 @@ def test_a_reader_that_is_stuck_makes_health_fail(service: Service, monkeypatch:
 
 
 @pytest.fixture(scope="module")
-def attacked() -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A server in a process of its own, and its port."""
-    command = [sys.executable, "-m", "univg", "serve", "--port", "0"]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"}
-    )
-    assert process.stderr is not None
-    try:
-        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", process.stderr.readline())):
-            assert process.poll() is None
-        yield process, int(found[1])
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
-
-
-def send(port: int, body: bytes | None) -> tuple[int, bytes, float]:
-    """(status, reply, seconds) of a chat, or of a look at the server's health."""
-    started = time.monotonic()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
-    headers = {"Content-Type": "application/json"}
-    connection.request(
-        "POST" if body else "GET", "/v1/chat/completions" if body else "/health", body, headers
-    )
-    reply = connection.getresponse()
-    status, text = reply.status, reply.read()
-    connection.close()
-    return status, text, time.monotonic() - started
+def attacked() -> Iterator[SimpleNamespace]:
+    with starting() as server:
+        yield server
 
 
 @pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("name", [*BODIES, *PICTURES])
-def test_a_server_under_attack_answers_others(name: str, attacked: tuple[subprocess.Popen[str], int]) -> None:
-    process, port = attacked
+def test_a_server_under_attack_answers_others(name: str, attacked: SimpleNamespace) -> None:
     body = BODIES[name](16 * MIB) if name in BODIES else with_picture(PICTURES[name]())
-    status_file = Path(f"/proc/{process.pid}/status")
-
-    def resident_mib() -> int:
-        found = re.search(r"VmRSS:\s+(\d+)", status_file.read_text())
-        assert found
-        return int(found[1]) // 1024
-
-    before, slowest, highest = resident_mib(), 0.0, 0
+    server = list_processes(attacked.process.pid)[0]
+    before, slowest, highest = read_mib("VmRSS", server), 0.0, 0.0
     with ThreadPoolExecutor(4) as threads:
-        sent = [threads.submit(send, port, body) for _ in range(4)]
+        sent = [threads.submit(post, attacked.url, body) for _ in range(4)]
         while not all(one.done() for one in sent):
-            status, _, seconds = send(port, None)
-            assert status == 200
-            slowest, highest = max(slowest, seconds), max(highest, resident_mib())
+            started = time.monotonic()
+            assert get(f"{attacked.url}/health")[0] == 200
+            slowest = max(slowest, time.monotonic() - started)
+            highest = max(highest, read_mib("VmRSS", server))
             time.sleep(0.02)
     assert {one.result()[0] for one in sent} <= {200, 400, 404}
     assert slowest < 20 and highest - before < 8 * 4 * 16
@@ -306,23 +268,12 @@ def test_a_server_under_attack_answers_others(name: str, attacked: tuple[subproc
 @pytest.mark.slow
 @on_linux
 def test_a_server_that_has_stopped_has_ended() -> None:
-    command = [sys.executable, "-m", "univg", "serve", "--port", "0", "timeout=30"]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"}
-    )
-    assert process.stderr is not None
-    with process, ThreadPoolExecutor(4) as threads:
-        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", process.stderr.readline())):
-            assert process.poll() is None
-        slow = with_picture(PICTURES["a JPEG of many scans"]())
-        sent = [threads.submit(send, int(found[1]), slow) for _ in range(4)]
-        while len(children := list_children(process.pid)) < 2:
+    slow = with_picture(PICTURES["a JPEG of many scans"]())
+    with starting("timeout=30") as server, ThreadPoolExecutor(4) as threads:
+        sent = [threads.submit(post, server.url, slow) for _ in range(4)]
+        while len(processes := list_processes(server.process.pid)) < 3:
             time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)
         assert [one.result()[0] for one in sent] == [400] * 4
-        assert process.stderr.read().endswith("stopped\n") and process.wait(20) == 0
-        assert not any(Path(f"/proc/{child}").exists() for child in children)
-
-
-def list_children(pid: int) -> list[str]:
-    return [one for file in Path(f"/proc/{pid}/task").glob("*/children") for one in file.read_text().split()]
+        assert server.process.stderr.read().endswith("stopped\n") and server.process.wait(20) == 0
+        assert not any(one.exists() for one in processes)

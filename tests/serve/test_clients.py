@@ -25,6 +25,8 @@ from univg.models.loading import Loaded
 
 pytest.importorskip("uvicorn", reason="the server needs: pip install 'univg[serve]'")
 
+from serving import starting
+
 pytestmark = pytest.mark.slow
 
 PYTHON = os.environ.get("UNIVG_CLIENTS", sys.executable)
@@ -37,19 +39,8 @@ FIRST, SECOND = str(QUESTION["text"]), "Where is it in the first image?"
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    command = [sys.executable, "-m", "univg", "serve", "--port", "0"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        try:
-            assert process.stderr is not None
-            started = ""
-            while not (found := re.search(r"at (http://\S+/v1)", started)):
-                line = process.stderr.readline()
-                assert line, started
-                started += line
-            yield found[1]
-        finally:
-            process.terminate()
+    with starting() as server:
+        yield f"{server.url}/v1"
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
-import io
 import json
 import socket
 from collections.abc import Iterator
@@ -27,6 +25,7 @@ from univg.models.generation.generate import Chat, Generation, generate
 from univg.models.grounder import Grounder
 from univg.models.loading import Loaded
 from univg.models.server import with_pictures
+from univg.pictures.pages import data_url
 
 pytest.importorskip("openai", reason="the client of these tests: pip install 'univg[serve]'")
 pytest.importorskip("uvicorn", reason="the server needs: pip install 'univg[serve]'")
@@ -64,14 +63,10 @@ def grounder(loaded: Loaded) -> Grounder:
     return Grounder(loaded)
 
 
-def address(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
 def question(number: int, **further: Any) -> dict[str, Any]:
     """An example's question with its images, in the paper's words."""
     sample = SAMPLES[number]
-    urls = [address(EXAMPLES / name) for name in sample.images]
+    urls = [data_url((EXAMPLES / name).read_bytes(), "png") for name in sample.images]
     messages = with_pictures(render_chat(len(urls), sample.query), urls)
     return {"model": "embedded", "messages": messages, "max_tokens": 256, **further}
 
@@ -152,7 +147,7 @@ def test_seeds_several_responses_stops_and_limits(client: Any) -> None:
 
 def test_a_bare_question_is_answered_as_sent_or_in_a_style(client: Any, grounder: Grounder) -> None:
     sample = SAMPLES[0]
-    urls = [address(EXAMPLES / name) for name in sample.images]
+    urls = [data_url((EXAMPLES / name).read_bytes(), "png") for name in sample.images]
     content = [{"type": "image_url", "image_url": {"url": url, "detail": "high"}} for url in urls]
     bare = said([*content, {"type": "text", "text": sample.query}]) | {"max_tokens": 256}
     images = [Image.open(EXAMPLES / name).convert("RGB") for name in sample.images]
@@ -230,9 +225,7 @@ def test_an_evaluation_over_the_server_equals_one_in_process(
 
 
 def encoded(width: int, height: int) -> str:
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height)).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_url(Image.new("RGB", (width, height)), "png")
 
 
 PIXEL = encoded(1, 1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import os
 import random
@@ -25,6 +23,7 @@ pytest.importorskip("psutil")
 import psutil
 
 from serving import KEY, PATIENCE_S, get, image, post, said, starting, wait_for
+from univg.pictures.pages import data_url
 
 pytestmark = pytest.mark.slow
 
@@ -36,9 +35,7 @@ HEAD += f"Authorization: Bearer {KEY}\r\n"
 
 def draw_picture(rng: random.Random) -> str:
     picture = Image.new("RGB", (rng.randint(40, 900), rng.randint(40, 900)), (rng.randint(0, 255), 80, 120))
-    buffer = io.BytesIO()
-    picture.save(buffer, rng.choice(["PNG", "JPEG", "WEBP"]))
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_url(picture, rng.choice(["png", "jpeg", "webp"]))
 
 
 def ask(rng: random.Random, images: int = 1, **further: Any) -> dict[str, Any]:
