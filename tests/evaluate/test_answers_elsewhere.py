@@ -206,7 +206,8 @@ def test_the_command_counts_what_is_missing(
     assert cli.main([*command, "--legacy", "--out", "s.jsonl"]) == 1
     told = capsys.readouterr().out
     assert "NOT COMPLETE: 2 of 8 samples have no answer (the first is mig_bench#region/0)" in told
-    assert "counted as 0, Acc@0.5 would be 50.0" in told and "by `id`, the place in the file, from 0" in told
+    assert "counted as 0, Acc@0.5 would be macro 50.0, micro 75.0 instead of diff 100.0." in told
+    assert "by `id`, the place in the file, from 0" in told
     scored = [json.loads(line) for line in Path("s.jsonl").read_text().splitlines()]
     assert [(row["id"], row["source"], row["legacy_mig_iou"]) for row in scored[:2]] == [
         (0, "mig_bench#diff/0", 1.0),  # 0-1 answers of a data file are taken to 0-1000 for it

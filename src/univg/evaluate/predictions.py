@@ -25,8 +25,8 @@ from univg.grounding.legacy import legacy_mig_bench_box, legacy_mig_bench_iou
 from univg.grounding.prompts import PromptStyle
 from univg.grounding.reading import Asked, read
 from univg.grounding.samples import GroundingSample
-from univg.report.statistics import METRICS, summarise
-from univg.report.tables import LEGACY, Table, build_legacy_table, build_scores_table
+from univg.report.statistics import MACRO, METRICS, MICRO, summarise
+from univg.report.tables import LEGACY, Table, build_legacy_table, build_scores_table, format_percent
 
 Scale: TypeAlias = Literal["unit", "permille"]
 
@@ -179,11 +179,7 @@ def build_tables(
     notes: Sequence[str] = (),
 ) -> list[Table]:
     """Return the table of the scores with `notes`, and a second one where `rows` have the reference code's numbers."""
-    judged = [
-        row | {"task": one.task, "truncated": row["fault"] == "truncated"}
-        for row, one in zip(rows, predictions, strict=True)
-    ]
-    told = list(notes)
+    judged, told = _add_columns(predictions, rows), list(notes)
     if all(one.sample is None for one in predictions):
         told += _describe_scale([one.answer for one in predictions], scale)
     tables = [build_scores_table(summarise(judged), title, ("hit_50",), told)]
@@ -196,6 +192,14 @@ def build_tables(
         told = explain_legacy([one.text for one in predictions], rows, stands)
         tables.append(build_legacy_table(summarise(judged, LEGACY), title, told))
     return tables
+
+
+def _add_columns(predictions: Sequence[Prediction], rows: Sequence[Row]) -> list[Row]:
+    """Return rows with what a table counts by."""
+    return [
+        row | {"task": one.task, "truncated": row["fault"] == "truncated"}
+        for row, one in zip(rows, predictions, strict=True)
+    ]
 
 
 def _describe_scale(answers: Sequence[Box], scale: Scale) -> list[str]:
@@ -217,21 +221,26 @@ def _describe_scale(answers: Sequence[Box], scale: Scale) -> list[str]:
 def describe_missing(
     predictions: Sequence[Prediction], rows: Sequence[Row], samples: Sequence[GroundingSample]
 ) -> str:
-    """Say how many samples have no answer, and the score if these counted 0; "" if all have one."""
+    """Say how many samples have no answer, and the table's averages if these counted 0; "" if all have one."""
     answered = {id(one.sample) for one in predictions}
     missing = [sample for sample in samples if id(sample) not in answered]
     if not missing:
         return ""
     nothing = {"fault": "missing", "truncated": False, "format_ok": False, **dict.fromkeys(METRICS, 0.0)}
-    judged = [
-        row | {"task": one.task, "truncated": False} for row, one in zip(rows, predictions, strict=True)
-    ]
-    judged += [nothing | {"task": sample.task} for sample in missing]
-    share = 100 * summarise(judged).total.estimates["hit_50"].value
+    judged = _add_columns(predictions, rows)
+    whole = [*judged, *(nothing | {"task": sample.task} for sample in missing)]
     return (
         f"NOT COMPLETE: {len(missing)} of {len(samples)} samples have no answer (the first is {missing[0].source}) "
-        f"and are not in these scores; counted as 0, Acc@0.5 would be {share:.1f}."
+        f"and are not in these scores; counted as 0, Acc@0.5 would be {_list_averages(whole)} instead of "
+        f"{_list_averages(judged)}."
     )
+
+
+def _list_averages(rows: Sequence[Row]) -> str:
+    """List Acc@0.5 of a table's averages, or of its only task, by the names that its lines have."""
+    lines = summarise(rows, ("hit_50",)).lines
+    averages = [line for line in lines if line.name in (MACRO, MICRO)] or lines
+    return ", ".join(f"{line.name} {format_percent(line.estimates['hit_50'], False)}" for line in averages)
 
 
 def write_scores(path: Path, rows: Iterable[Row]) -> None:
