@@ -34,6 +34,7 @@ __all__ = [
     "EXAMPLES",
     "Journal",
     "canonical",
+    "check_exists",
     "check_writable",
     "create_whole",
     "digest_blocks",
@@ -146,6 +147,12 @@ def _digest_block(block: tuple[Path, int]) -> bytes:
         while (left := start + _BLOCK - file.tell()) and (piece := file.read(min(left, 1 << 20))):
             sha.update(piece)
     return sha.digest()
+
+
+def check_exists(path: str | os.PathLike[str], key: str = "") -> None:
+    """Raise UnivgError, which begins with `key`, unless there is such a file or folder."""
+    if not os.path.exists(path):
+        raise UnivgError(f"{key}no such file or folder", path, "check the path")
 
 
 def check_writable(folder: Path) -> None:

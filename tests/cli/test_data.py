@@ -130,7 +130,7 @@ def test_tags_are_counted_against_images(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["validate", "none.json"], "no such file: none.json: check the path"),
+        (["validate", "none.json"], "no such file or folder: none.json: check the path"),
         (["validate", "a.json"], "an empty file: a.json"),
         (["validate", "a.json", "--format", "nope"], "no such format: --format nope: choose from univg"),
         (["validate", "made.jsonl", "--images", "none"], "no such folder: none"),
@@ -152,7 +152,7 @@ def test_tags_are_counted_against_images(tmp_path: Path, capsys: pytest.CaptureF
         (["show", "made.jsonl", "--images", "images", "--out", "x.nope"], "name a .png file"),
         (["split", "made.jsonl", "--out", "x", "--test", "2"], "--test"),
         (["fetch", "nope"], "no such set: nope: choose from mig_bench"),
-        (["build", "none", "--out", "x"], "no such file: none"),
+        (["build", "none", "--out", "x"], "no such file or folder: none"),
         (["build", "voc", "--out", "x", "--family", "nope"], "no such task family: --family nope"),
         (["build", "voc", "--out", "x"], "in this folder: voc"),
         (["build", "made.jsonl", "--out", "x", "--rename", "x"], "not of the form OLD=NEW"),

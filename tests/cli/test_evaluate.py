@@ -124,6 +124,10 @@ def test_a_missing_image_is_in_the_exit_code(
         (["--benchmark", "lisa_val"], "the benchmark is a published file: lisa_val: give --data FILE"),
         (["--benchmark", "mig_bench", "--data", "x"], "give --images ROOT"),
         (["--benchmark", "mig_bench", "--data", "x.json", "--images", "."], "x.json"),
+        (
+            ["--benchmark", "mig_bench", "--data", __file__, "--images", "nowhere"],
+            "no such folder: nowhere: `univg data fetch mig_bench --out nowhere --yes` fetches the images, or name",
+        ),
         (["--benchmark", "world", "--data", "x.json"], "world is drawn here, no file is read"),
         (["--benchmark", "world", "--task", "nope"], "no task 'nope' in this benchmark"),
         (["--benchmark", "world", "--shard", "2/2"], "no shard '2/2'"),

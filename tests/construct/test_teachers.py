@@ -180,12 +180,12 @@ def test_a_checkpoint_has_a_budget_too(tmp_path: Path, capsys: Any) -> None:
         (["--teacher", "world", "--task", "none"], "no such task family: --task none: choose from diff"),
         (["--teacher", "world", "--judge", "same"], "the world judges nothing"),
         (["--teacher", "embedded", "--data", __file__], "a teacher must see the images: --data "),
-        (["--teacher", "embedded", "--data", "x.json"], "no such file: x.json: check the path"),
+        (["--teacher", "embedded", "--data", "x.json"], "no such file or folder: x.json: check the path"),
         (
             ["--teacher", "embedded", "--temperature", "1e-9"],
             "3 greedy proposals would be equal: --temperature 1e-09",
         ),
-        (["--teacher", "world", "--data", "x.json"], "no such file: x.json"),
+        (["--teacher", "world", "--data", "x.json"], "no such file or folder: x.json"),
         (["--teacher", "world", "--prompts", "nowhere"], "no such folder: nowhere: give --prompts"),
         (
             ["--teacher", "world", "--min-words", "9", "--max-words", "3"],

@@ -109,7 +109,7 @@ WRONG = {
     "sft data.0.path=x.jsonl": "data.0.path: the world is drawn, not read",
     "sft data.0.images=x": "data.0.images: the world's pictures are drawn",
     "sft data.0.reader=cotsf data.0.path=a-file": "data.0.reader: no reader 'cotsf': did you mean 'cotsft'?",
-    "sft data.0.reader=auto data.0.path=nowhere": "data.0.path: no such file: nowhere",
+    "sft data.0.reader=auto data.0.path=nowhere": "data.0.path: no such file or folder: nowhere",
     "sft data.0.reader=auto data.0.path=nothing.jsonl": "data.0.path: an empty file: nothing.jsonl",
     "sft data.0.reader=auto data.0.path=broken.jsonl": "data.0.path: no record with fields (the file ends",
     "sft data.0.reader=rl data.0.path=a-file data.0.images=nowhere": "data.0.images: no such folder: nowhere",

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from univg.config import Config
 from univg.construct.verify import Language, Rules
 from univg.errors import UnivgError, offer
+from univg.files import check_exists
 from univg.models.temperature import GREEDY_BELOW, settle_temperature
 
 __all__ = ["WORLD", "WORLD_N", "ConstructConfig", "Plan"]
@@ -64,8 +65,8 @@ class DataOptions(Config):
     def _check_data(self) -> Self:
         from univg.world import FAMILIES
 
-        if self.data != WORLD and not Path(self.data).exists():
-            raise UnivgError("no such file", self.data, "check the path")
+        if self.data != WORLD:
+            check_exists(self.data)
         if self.images is not None and not self.images.is_dir():
             raise UnivgError("no such folder", f"--images {self.images}", "name the folder of the images")
         unknown = sorted(set(self.task) - set(FAMILIES)) if self.data == WORLD else []

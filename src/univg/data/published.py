@@ -11,6 +11,7 @@ from typing import IO
 
 from univg.data.readers import READERS, RecordFault, detect, read
 from univg.errors import UnivgError, offer
+from univg.files import check_exists
 from univg.grounding.samples import GroundingSample
 from univg.terminal import progress
 
@@ -60,8 +61,7 @@ class PublishedFile:
         """Find out the format, unless it is named. Raises UnivgError if file or format do not exist, or none fits."""
         if format is not None and format not in READERS:
             raise UnivgError("no such format", f"--format {format}", offer(format, READERS))
-        if not path.exists():
-            raise UnivgError("no such file", path, "check the path")
+        check_exists(path)
         return cls(path, format or detect(path), images)
 
     def with_images(self) -> PublishedFile:

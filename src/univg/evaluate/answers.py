@@ -17,6 +17,7 @@ from univg.data.formats.faults import OnFault, RecordFault, Unusable
 from univg.data.formats.fields import name_kind, shorten
 from univg.data.formats.rows import read_rows
 from univg.errors import UnivgError
+from univg.files import check_exists
 from univg.grounding.boxes import Box
 
 __all__ = ["Given", "find_truth", "read_given"]
@@ -48,8 +49,7 @@ def read_given(path: Path, on_fault: OnFault, with_truth: bool = False) -> list[
     """
     if path.suffix.lower() in (".xlsx", ".xls"):
         raise UnivgError("an Excel workbook", path, "save it as CSV or TSV and give that")
-    if not path.exists():
-        raise UnivgError("cannot be read (no such file)", path, "check the path")
+    check_exists(path)
     if path.is_file() and not path.read_bytes().strip():
         raise UnivgError("no predictions", path, "give one JSON object a line")
     rows = list(read_rows(path))

@@ -16,7 +16,7 @@ from univg.data.dataset import Dataset, Item
 from univg.data.fetching import SETS
 from univg.data.readers import READERS, ImageRoot, RecordFault, detect
 from univg.errors import UnivgError, offer, one_line
-from univg.files import canonical
+from univg.files import canonical, check_exists
 from univg.world import DEFAULT_DIFFICULTY, FAMILIES, Split, make_sample
 
 __all__ = [
@@ -93,6 +93,9 @@ def open_file(
     be read, or one without samples.
     """
     formats = find_formats(name)
+    check_exists(data)
+    if not images.is_dir():
+        raise UnivgError("no such folder", images, _say_fetching(name, images))
     found = formats[0] if len(formats) == 1 else detect(data)
     whole = Dataset.from_file(data, found, images) if found in formats else None
     if whole is None or not whole.total:
@@ -132,12 +135,16 @@ def check_images(benchmark: Dataset, images: Path) -> str:
     missing = sum(root.find(name) is None for name in names)
     if not missing:
         return ""
-    remedy = "name the folder they are in with --images"
-    if benchmark.name in SETS:
-        remedy = f"`univg data fetch {benchmark.name} --out {images} --yes` fetches them, or {remedy}"
+    remedy = _say_fetching(benchmark.name, images)
     if missing == len(names):
         raise UnivgError(f"none of the benchmark's {missing} images is there", images, remedy)
     return f"{missing} of {len(names)} images are not under {images}, and their samples are not evaluated: {remedy}"
+
+
+def _say_fetching(name: str, images: Path) -> str:
+    remedy = "name the folder that the images are in with --images"
+    fetch = f"`univg data fetch {name} --out {images} --yes` fetches the images"
+    return f"{fetch}, or {remedy}" if name in SETS else remedy
 
 
 def find_formats(name: str) -> tuple[str, ...]:

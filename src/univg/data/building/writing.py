@@ -27,8 +27,8 @@ from univg.data.detection import DETECTION, DetectionImage
 from univg.data.dividing import divide_photographs
 from univg.data.published import FaultBook, find_default_images
 from univg.data.readers import ImageRoot, Source, detect
-from univg.errors import UnivgError
-from univg.files import check_writable, digest_file, replacing, unwritable
+from univg.errors import UnivgError, offer
+from univg.files import check_exists, check_writable, digest_file, replacing, unwritable
 from univg.grounding.samples import GroundingSample, write_jsonl
 from univg.pictures.drawing import (
     SHEET_CELLS,
@@ -136,10 +136,8 @@ def _check(file: Path, images: Path | None, out: Path, plan: BuildPlan) -> dict[
     """Raise UnivgError for what can be known before the set is read; return the new names of categories."""
     unknown = sorted(set(plan.families) - set(ALL_FAMILIES))
     if unknown:
-        known = f"choose from {', '.join(ALL_FAMILIES)}"
-        raise UnivgError("no such task family", f"--family {unknown[0]}", known)
-    if not file.exists():
-        raise UnivgError("no such file", file, "check the path")
+        raise UnivgError("no such task family", f"--family {unknown[0]}", offer(unknown[0], ALL_FAMILIES))
+    check_exists(file)
     if images is not None and not images.is_dir():
         raise UnivgError("no such folder", images, "name the folder of the images")
     names_of = _read_renames(plan.rename)

@@ -44,6 +44,7 @@ from univg.data.readers.refcoco import read_lmms_rows, read_vlm_r1, read_vlm_r1_
 from univg.data.readers.univg_r1 import read_cotsft, read_rl
 from univg.data.readers.video import read_reasonvos, read_reasonvos_raw, read_revos, read_revos_raw
 from univg.errors import UnivgError, offer
+from univg.files import check_exists
 from univg.grounding.samples import GroundingSample
 
 __all__ = ["FAULTS", "READERS", "ImageRoot", "Reader", "RecordFault", "Source", "detect", "read"]
@@ -153,8 +154,7 @@ def read(
     name = reader or detect(path)
     if name not in READERS:
         raise UnivgError("no such format", name, offer(name, READERS))
-    if not source.path.exists():
-        raise UnivgError("no such file", path, "check the path")
+    check_exists(path)
     if images is not None and not Path(images).is_dir():
         raise UnivgError("no such folder", images, "name the folder of the images")
     try:
@@ -169,8 +169,7 @@ def detect(path: str | os.PathLike[str]) -> str:
     What is no list of records shows by itself what it is (`find_format`), rows by the fields of the first record.
     """
     path = Path(path)
-    if not path.exists():
-        raise UnivgError("no such file", path, "check the path")
+    check_exists(path)
     kind = find_format(path)
     if kind is not None:
         return kind

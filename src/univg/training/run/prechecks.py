@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from univg.errors import UnivgError, suggest
+from univg.files import check_exists
 from univg.models import checkpoint
 from univg.models.loading import MODEL_FAMILIES
 from univg.training.config import LANGUAGE_LINEAR, LoraSettings, StageConfig, Validation
@@ -99,8 +100,7 @@ def _check_source(key: str, source: SampleSource) -> None:
             f"{key}.reader: no reader {source.reader!r}", remedy=suggest(source.reader, list(known))
         )
     path = Path(str(source.path))
-    if not path.exists():
-        raise UnivgError(f"{key}.path: no such file", path, "check the path")
+    check_exists(path, f"{key}.path: ")
     if source.images is not None and not Path(source.images).is_dir():
         raise UnivgError(f"{key}.images: no such folder", source.images, "name the folder of the images")
     if source.reader == "auto":
