@@ -76,6 +76,9 @@ def test_what_a_report_holds(folders: list[Path]) -> None:
     assert re.fullmatch(r"\d+\.\d \(\d+\.\d–\d+\.\d\)", table.rows[-1][2])
     told = render_markdown_page(sections)
     assert "| **macro** |" in told and told.count("\n### ") == 5
+    runs = read_runs(folders[:1])
+    assert "<|object_ref_start|>" in str(runs[0].rows)
+    assert "object_ref" not in render_html_page(build_sections(runs)), "marks are for models"
 
 
 def test_an_incomplete_run_says_so(

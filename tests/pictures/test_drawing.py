@@ -171,6 +171,11 @@ def test_a_contact_sheet_is_no_higher_than_a_viewer_takes(n: int, images: int, w
     assert shown == n or sheet.height + row.height > 3800, "no fewer than fit"
 
 
+def test_marks_for_models_are_not_drawn() -> None:
+    marked, words = "Find <|object_ref_start|>the dog<|object_ref_end|>.", "Find the dog."
+    assert draw_text([marked], 200, 14).tobytes() == draw_text([words], 200, 14).tobytes()
+
+
 @given(text=st.text(max_size=300), width=st.integers(1, 400), size=st.integers(8, 40))
 def test_any_text_can_be_set(text: str, width: int, size: int) -> None:
     assert draw_text([text], width, size).width == width

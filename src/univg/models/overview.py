@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -40,12 +39,11 @@ def draw_overview(query: str, pictures: Sequence[Picture], grounding: Grounding)
     footer = [grounding.thought] if grounding.thought else []
     if grounding.fault:
         footer.append(f"{'' if grounding.boxes else 'No box. '}{explain_fault(grounding.fault)}")
-    title = re.sub(r"<\|[^|>]*\|>", "", query).strip()  # marks for the model, no words for people
     return draw_side_by_side(
         [picture.image for picture in pictures],
         boxes,
         captions,
-        title=title,
+        title=query,
         footer=footer,
         highlight=answer,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -33,6 +34,7 @@ SHEET_PX = 4000
 """The highest contact sheet, but for a first row that is higher."""
 SHEET_COLUMNS = 3
 THUMB_PX = 220
+_MARK = re.compile(r"<\|[^|>]*\|>")
 _SHEET_ROW = 3  # wider cells would be mostly empty: few samples have more images
 
 
@@ -169,8 +171,17 @@ def fit(image: Image.Image, cell_px: int, max_width_px: int | None = None) -> Im
     return rgb if size == rgb.size else rgb.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
+def drop_marks(text: str) -> str:
+    """Return a text without the marks in it that are for a model, not for people.
+
+    >>> drop_marks("Find <|object_ref_start|>the dog<|object_ref_end|>.")
+    'Find the dog.'
+    """
+    return _MARK.sub("", text)
+
+
 def draw_text(lines: Sequence[str], width_px: int, size: int, colour: Colour = INK) -> Image.Image:
-    """Draw `lines` wrapped to `width_px`, anti-aliased on white."""
+    """Draw `lines` without marks for models, wrapped to `width_px`, anti-aliased on white."""
     font, wrapped = _wrap(lines, width_px, size)
     step = math.ceil(size * 1.32)
     block = Image.new("RGB", (max(1, width_px), max(1, step * len(wrapped))), WHITE)
@@ -298,7 +309,7 @@ def _draw_label(
 
 
 def _wrap(lines: Sequence[str], width_px: int, size: int) -> tuple[Font, list[str]]:
-    font, texts = fit_font([line for text in lines for line in text.split("\n")], size)
+    font, texts = fit_font([line for text in lines for line in drop_marks(text).split("\n")], size)
     wrapped: list[str] = []
     for text in texts:
         current = ""

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from univg.grounding.boxes import Box
-from univg.pictures.drawing import fit
+from univg.pictures.drawing import drop_marks, fit
 
 __all__ = ["data_url", "place_percent", "render_page", "thumbnail_url"]
 
@@ -45,11 +45,15 @@ def place_percent(box_unit: Box) -> tuple[float, float, float, float]:
 
 
 def render_page(room: str, template: str, **values: Any) -> str:
-    """Fill the Jinja template that lies in the package ``univg.<room>``; every value is escaped, none may lack."""
+    """Fill the Jinja template that lies in the package ``univg.<room>``; every value is escaped, none may lack.
+
+    Its filter ``drop_marks`` is that of `univg.pictures.drawing`.
+    """
     from jinja2 import Environment, StrictUndefined
 
     source = files(f"univg.{room}").joinpath(template).read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["drop_marks"] = drop_marks
     return environment.from_string(source).render(**values)
