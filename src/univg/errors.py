@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 __all__ = ["UnivgError", "offer", "one_line", "suggest"]
 
@@ -45,7 +45,7 @@ def one_line(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
 
 
-def suggest(name: str, known: Sequence[str]) -> str:
+def suggest(name: str, known: Collection[str]) -> str:
     """Suggest the nearest of `known`: one with the same last part wherever it is, else the most alike, else all.
 
     >>> suggest("regoin", ["diff", "region"]), suggest("x", ["diff", "region"])

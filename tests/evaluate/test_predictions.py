@@ -138,7 +138,7 @@ def test_answers_are_read_from_any_container(content: bytes, tmp_path: Path) -> 
 
 
 def test_files_that_hold_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UnivgError, match="cannot be read"):
+    with pytest.raises(UnivgError, match="no such file or folder"):
         read_predictions(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UnivgError, match="no predictions"):

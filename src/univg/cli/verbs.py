@@ -174,9 +174,7 @@ def _refuse_misspelt(cls: type[Command], argument: str) -> None:
     """Raise ConfigError for an argument that looks like ``KEY=VALUE``, with a key that is nearly one of `cls`."""
     key, equals, _ = argument.partition("=")
     if equals and get_close_matches(key, cls.model_fields) and not os.path.exists(argument):
-        raise ConfigError(
-            f"override {argument!r}: unknown key {key!r}; {suggest(key, list(cls.model_fields))}"
-        )
+        raise ConfigError(f"override {argument!r}: unknown key {key!r}; {suggest(key, cls.model_fields)}")
 
 
 def _refuse_missing(verb: str, cls: type[Command], tree: Tree) -> None:

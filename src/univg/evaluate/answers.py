@@ -7,14 +7,13 @@ tables, ms-swift's and LLaMA-Factory's predictions, and what the reference's MIG
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from univg.data.formats.faults import OnFault, RecordFault, Unusable
-from univg.data.formats.fields import name_kind, shorten
+from univg.data.formats.fields import name_kind, read_box, shorten
 from univg.data.formats.rows import read_rows
 from univg.errors import UnivgError
 from univg.files import check_exists
@@ -140,16 +139,9 @@ def find_truth(row: Mapping[str, Any]) -> Box | None:
     """Return the box that a row gives as the truth; None if it gives none. Raises `Unusable` for one that is no box.
 
     >>> find_truth({"answer": "It is at (1,2),(3,4)", "groundtruth": [1, 2, 3, 4]})
-    (1, 2, 3, 4)
+    (1.0, 2.0, 3.0, 4.0)
     """
     name = next((name for name in TRUTHS if isinstance(row.get(name), list)), None)
     if name is None:
         return None
-    box = row[name]
-    numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in box)
-    if len(box) != 4 or not numeric:
-        raise Unusable("bad_box", f"{name} is {shorten(box)}", "give a box of four numbers x1 y1 x2 y2")
-    if not all(math.isfinite(value) and abs(value) < 1e9 for value in box):
-        raise Unusable("bad_box", f"{name} is {shorten(box)}", "give finite numbers")
-    x1, y1, x2, y2 = box
-    return x1, y1, x2, y2
+    return read_box(row[name], name)

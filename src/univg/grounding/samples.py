@@ -89,6 +89,11 @@ class GroundingSample:
         put(self, "extra", MappingProxyType(copy.deepcopy(dict(self.extra))))
 
     @property
+    def name(self) -> str:
+        """What it is called in notes and errors: where it comes from, else its key."""
+        return self.source or self.key
+
+    @property
     def key(self) -> str:
         """32 hexadecimal digits that name the question and its answer.
 
@@ -266,4 +271,4 @@ def _encode(sample: GroundingSample) -> bytes:
         except UnicodeEncodeError:  # half of a surrogate pair: only an escape can hold it
             return json.dumps(record, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n"
     except (TypeError, ValueError) as error:
-        raise SampleError(f"sample {sample.source or sample.key}: extra is not JSON ({error})") from None
+        raise SampleError(f"sample {sample.name}: extra is not JSON ({error})") from None

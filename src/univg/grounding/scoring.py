@@ -62,6 +62,6 @@ def score(sample: GroundingSample, reading: Reading) -> Score:
     (0.5, True, True, 1, 'last')
     """
     if not sample.boxes:
-        raise SampleError(f"sample {sample.source or sample.key} has no ground truth to score against")
+        raise SampleError(f"sample {sample.name} has no ground truth to score against")
     overlap = iou(reading.box, sample.boxes[0]) if reading.box is not None else 0.0
     return Score(overlap, reading.format_ok)

@@ -94,16 +94,18 @@ def print_kinds(console: Console, what: str, kinds: Mapping[str, Counter[str]]) 
     """Print how many of each kind (`what`) each side holds; nothing of one kind, or of more than a screen takes in."""
     from rich.table import Table
 
+    from univg.terminal import print_rich_table
+
     names = list(dict.fromkeys(name for counts in kinds.values() for name in sorted(counts)))
     if not 1 < len(names) <= MOST_KINDS:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(what, overflow="fold")
+    table.add_column(what)
     for side in kinds:
         table.add_column(side, justify="right")
     for name in names:
         table.add_row(name, *(str(counts[name]) for counts in kinds.values()))
-    console.print(table)
+    print_rich_table(console, table)
 
 
 def print_faults(book: FaultBook, console: Console) -> None:

@@ -52,7 +52,7 @@ class Export:
         try:
             yield
         except Unusable as error:
-            report(name_fault(error, sample.source or sample.key), self.on_fault)
+            report(name_fault(error, sample.name), self.on_fault)
 
     def note(self, text: str) -> None:
         if self.on_note is not None:

@@ -77,6 +77,5 @@ def clip_box(sample: GroundingSample, box: Box, how: Export) -> Box:
     if fault is None:
         return box
     kind, cause = fault
-    record = sample.source or sample.key
-    report(RecordFault(record, kind, f"{cause}, and was clipped", usable=True), how.on_fault)
+    report(RecordFault(sample.name, kind, f"{cause}, and was clipped", usable=True), how.on_fault)
     return clipped

@@ -46,7 +46,7 @@ def check_oracle(
     texts, exact, ceilings = [], [], []
     bad: list[str] = []
     for row in (rows[place] for place in range(min(CHECKED, len(rows)))):
-        name = row["sample"].source or row["sample"].key
+        name = row["sample"].name
         if not is_learnable(row):
             bad.append(name)
             continue

@@ -17,7 +17,7 @@ from univg.files import digest_file
 from univg.grounding.samples import GroundingSample
 from univg.training.config import StageConfig, Validation
 from univg.training.run.dropped import Dropped, tell_dropped
-from univg.training.run.sources import Source, name_sample, open_source, open_sources
+from univg.training.run.sources import Source, open_source, open_sources
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -161,7 +161,7 @@ def _choose(
         if item.drawn or (0, 0) not in item.sizes_wh():
             chosen.append(k)
         else:
-            missing.append(name_sample(item.sample))
+            missing.append(item.sample.name)
     if not chosen:
         raise UnivgError(
             f"validation: none of {len(found)} questions has all its pictures",

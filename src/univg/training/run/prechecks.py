@@ -88,17 +88,13 @@ def _check_source(key: str, source: SampleSource) -> None:
 
         for name in source.families or ():
             if name not in FAMILIES:
-                raise UnivgError(
-                    f"{key}.families: no task family {name!r}", remedy=suggest(name, list(FAMILIES))
-                )
+                raise UnivgError(f"{key}.families: no task family {name!r}", remedy=suggest(name, FAMILIES))
         return
     from univg.data.readers import READERS, detect
 
     if source.reader != "auto" and source.reader not in READERS:
         known = ("world", "auto", *READERS)
-        raise UnivgError(
-            f"{key}.reader: no reader {source.reader!r}", remedy=suggest(source.reader, list(known))
-        )
+        raise UnivgError(f"{key}.reader: no reader {source.reader!r}", remedy=suggest(source.reader, known))
     path = Path(str(source.path))
     check_exists(path, f"{key}.path: ")
     if source.images is not None and not Path(source.images).is_dir():

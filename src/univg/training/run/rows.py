@@ -30,7 +30,7 @@ from univg.training.config import GrpoConfig, SftConfig, StageConfig
 from univg.training.run.dropped import Dropped
 from univg.training.run.log import LEFT_OUT_MARK
 from univg.training.run.mirroring import mirror
-from univg.training.run.sources import Source, choose_prompt_style, name_sample, open_sources
+from univg.training.run.sources import Source, choose_prompt_style, open_sources
 from univg.training.sources import SampleSource
 
 __all__ = ["Row", "StageRows", "count_steps", "data_digest", "render_prompt_text"]
@@ -68,14 +68,14 @@ class StageRows:
         self,
         config: StageConfig,
         processor: GroundingProcessor,
-        total: int | None = None,
+        total: int = 0,
         teach: bool = True,
         frame: Frame = "permille",
         sources: Sequence[Source] | None = None,
     ) -> None:
         self.config, self.processor, self.teach, self.frame = config, processor, teach, frame
         self.sources = list(sources) if sources is not None else open_sources(config, teach)
-        self.total = total if total is not None else 0
+        self.total = total
         self._places: list[tuple[int, int]] = []
 
     def resize(self, total: int) -> None:
@@ -101,7 +101,7 @@ class StageRows:
         for attempt in range(TRIES):
             k = self._choose_sample(source_index, rank, attempt)
             item = source.data.item(k)
-            name = name_sample(item.sample)
+            name = item.sample.name
             try:
                 sample, images = item.sample, tuple(item.pictures())
                 if isinstance(self.config, SftConfig) and self.config.mirror:

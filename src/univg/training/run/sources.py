@@ -22,7 +22,7 @@ from univg.training.run.dropped import Dropped
 from univg.training.sources import SampleSource
 from univg.world import FAMILIES, make_sample
 
-__all__ = ["Source", "choose_prompt_style", "name_sample", "open_source", "open_sources"]
+__all__ = ["Source", "choose_prompt_style", "open_source", "open_sources"]
 
 DIGEST_SAMPLES = 32  # of the world; files count whole
 LOOKED_AT = 32
@@ -81,11 +81,6 @@ def choose_prompt_style(sample: GroundingSample, settings: SampleSource, config:
     return settings.prompt_style or choose_style(sample, config.prompt_style)
 
 
-def name_sample(sample: GroundingSample) -> str:
-    """Return what a sample is called in notes and errors."""
-    return sample.source or sample.key
-
-
 def _look_for_pictures(data: Dataset, settings: SampleSource, key: str) -> None:
     """Raise UnivgError where none of some samples' pictures is there: the folder is wrong, and a model would be
     loaded for nothing."""
@@ -109,7 +104,7 @@ def _look_for_pictures(data: Dataset, settings: SampleSource, key: str) -> None:
 
 
 def _find_flaw(sample: GroundingSample, style: PromptStyle, teach: bool) -> RecordFault | None:
-    name = name_sample(sample)
+    name = sample.name
     if not sample.boxes:
         return RecordFault(name, "no_answer", "it has no box")
     if fault := lesson_fault(sample.boxes[0]):

@@ -42,7 +42,7 @@ def check_lessons(rows: StageRows) -> str:
         if again < 1 - 1e-9 or not reading.format_ok:
             raise UnivgError(
                 f"oracle: what is taught reads back with IoU {again:.3f}, fault {reading.fault}, for sample "
-                f"{row.sample.source or row.sample.key}",
+                f"{row.sample.name}",
                 repr(text[-120:]),
                 "look at its box; or tokenizer, prompt style and coordinates do not fit each other",
             )

@@ -85,7 +85,7 @@ def encode(processor: GroundingProcessor, row: Row) -> dict[str, Any]:
     """Encode a row that carries a response, as :func:`univg.training.run.batches.encode_row` does, with its id."""
     assert row.response is not None
     fields = encode_row(processor, row.images, render_prompt_text(processor, row), row.response)
-    return {**fields, "sample": row.sample.source or row.sample.key}
+    return {**fields, "sample": row.sample.name}
 
 
 def join(rows: Sequence[Mapping[str, Any]], pad_id: int) -> Batch:
