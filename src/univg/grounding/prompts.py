@@ -1,41 +1,65 @@
 """What is asked of a model, to the letter: the paper's prompts, and the response that a sample teaches.
 
 The wording is the paper's (arXiv 2505.14231 and its published code): a checkpoint trained on it hears a different
-question if a space moves.
+question if a space moves. The paper answers with one box; the two styles of sets, which name the image of each box and
+can say that nothing is there, are ours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from univg.grounding.boxes import Box, SizeWH, clip_unit, unit_to_permille, unit_to_whole_px
+from univg.grounding.boxes import Box, SizeWH, clip_unit, is_degenerate, unit_to_permille, unit_to_whole_px
 
 if TYPE_CHECKING:
     from univg.grounding.samples import GroundingSample
 
 __all__ = [
     "DIRECT_SUFFIX",
+    "NONE",
+    "SET_DIRECT_SUFFIX",
+    "SET_SUFFIX",
     "SIMPLE_PREFIX",
+    "THINKING",
     "THINK_SUFFIX",
     "ZERO_SHOT_IMAGE",
     "ZERO_SHOT_VIDEO",
     "PromptStyle",
     "check_style",
     "choose_style",
+    "render_answer",
     "render_chat",
     "render_prompt",
     "render_response",
 ]
 
-PromptStyle: TypeAlias = Literal["think", "direct", "simple"]
+PromptStyle: TypeAlias = Literal["think", "direct", "simple", "set", "set_direct"]
 """``think``: thought, then answer. ``direct``: a box, no thought (the paper's baselines). ``simple``: a box
-for a single-image simple reference, announced by a prefix (the paper's RefCOCO samples)."""
+for a single-image simple reference, announced by a prefix (the paper's RefCOCO samples). ``set``: thought, then every
+box that fits, each on its image, or none. ``set_direct``: those without a thought."""
+THINKING: frozenset[PromptStyle] = frozenset({"think", "set"})
+SETS: frozenset[PromptStyle] = frozenset({"set", "set_direct"})
+_SET_OF: dict[PromptStyle, PromptStyle] = {"think": "set", "direct": "set_direct", "simple": "set_direct"}
 
 THINK_SUFFIX = (
     " First output the thinking process in <think> </think> tags"
     " and then output the bounding box in <answer> </answer> tags."
 )
 DIRECT_SUFFIX = " Format:<|box_start|>(x1,y1),(x2,y2)<|box_end|>. Don't generate addtional words."  # sic
+# Ours. Each box has its image beside it, in the paper's own name for images ("Image-2"), so that a line of code reads
+# an answer, no box depends on another, and one image needs no other form. "none" is a word: an empty answer may be a
+# broken one.
+SET_SUFFIX = (
+    " First output the thinking process in <think> </think> tags and then output the bounding box of every object that"
+    " fits in <answer> </answer> tags, each as Image-N: (x1,y1),(x2,y2), separated by semicolons, or none if there is"
+    " no such object."
+)
+SET_DIRECT_SUFFIX = (
+    " Output the bounding box of every object that fits, each as Image-N: (x1,y1),(x2,y2), separated by semicolons, or"
+    " none if there is no such object. Don't generate additional words."
+)
+NONE = "none"
 SIMPLE_PREFIX = "This is a single image grounding task with simple reference. "
 ZERO_SHOT_IMAGE = "Output the bounding box in the image corresponding to the instruction: {instruction}."
 ZERO_SHOT_VIDEO = (
@@ -55,12 +79,22 @@ def render_prompt(query: str, style: PromptStyle = "think") -> str:
     check_style(style)
     if style == "simple":
         return SIMPLE_PREFIX + query.strip()
-    return query.strip() + (THINK_SUFFIX if style == "think" else DIRECT_SUFFIX)
+    return query.strip() + _SUFFIXES[style]
+
+
+_SUFFIXES: dict[PromptStyle, str] = {
+    "think": THINK_SUFFIX,
+    "direct": DIRECT_SUFFIX,
+    "set": SET_SUFFIX,
+    "set_direct": SET_DIRECT_SUFFIX,
+}
 
 
 def choose_style(sample: GroundingSample, style: PromptStyle) -> PromptStyle:
-    """Return ``"simple"`` for a sample that carries no thinking, else ``style``."""
-    return style if sample.thinking else "simple"
+    """Return ``"simple"`` for a sample that carries no thinking, else ``style``; for one whose answer is a set, the
+    style of sets that goes with it."""
+    chosen = style if sample.thinking else "simple"
+    return _SET_OF.get(chosen, chosen) if sample.complete else chosen
 
 
 def render_chat(n_images: int, query: str, style: PromptStyle = "think") -> list[dict[str, Any]]:
@@ -77,8 +111,8 @@ def render_chat(n_images: int, query: str, style: PromptStyle = "think") -> list
 def render_response(
     box_unit: Box, thought: str | None = None, style: PromptStyle = "think", seen_wh: SizeWH | None = None
 ) -> str:
-    """Write the response that a sample teaches, the box clipped to the image: integers 0-1000, or pixels of the image
-    of size `seen_wh`, as the model sees it, for a family that writes those.
+    """Write the response of one box that a sample teaches, the box clipped to the image: integers 0-1000, or pixels of
+    the image of size `seen_wh`, as the model sees it, for a family that writes those.
 
     >>> render_response((0.1, 0.2, 0.3, 0.4), "The dog is left.")
     '<think>The dog is left.</think><answer>(100,200),(300,400)</answer>'
@@ -86,13 +120,46 @@ def render_response(
     ('(100,200),(300,400)', '(0,0),(56,28)')
     """
     check_style(style)
-    clipped, _ = clip_unit(box_unit)
-    whole = unit_to_permille(clipped) if seen_wh is None else unit_to_whole_px(clipped, seen_wh)
-    x1, y1, x2, y2 = whole
-    box = f"({x1},{y1}),({x2},{y2})"
-    if style == "think":
+    box = _write_box(box_unit, seen_wh)
+    if style in THINKING:
         return f"<think>{thought or ''}</think><answer>{box}</answer>"
     return f"<|box_start|>{box}<|box_end|>" if style == "direct" else box
+
+
+def render_answer(
+    sample: GroundingSample, style: PromptStyle, image: int = 0, sizes: Sequence[SizeWH] = ()
+) -> str:
+    """Write the response that a sample teaches in `style`: its first box, or in a style of sets all that it has, by
+    image and then as they stand, left out what encloses no area.
+
+    `image`: where a box lies of which the sample does not say it. `sizes`: of every image as the model sees it, for a
+    family that writes pixels.
+
+    >>> from univg.grounding.samples import GroundingSample
+    >>> boxes = [(0.5, 0.5, 1, 1), (0, 0, 0.1, 0.1)]
+    >>> cats = GroundingSample(["a", "b"], "Every cat.", "find_all", boxes, box_images=[1, 0], complete=True)
+    >>> render_answer(cats, "set_direct")
+    'Image-1: (0,0),(100,100); Image-2: (500,500),(1000,1000)'
+    >>> render_answer(GroundingSample(["a"], "Every dog.", "find_all", thought="No dog.", complete=True), "set")
+    '<think>No dog.</think><answer>none</answer>'
+    """
+    check_style(style)
+    if style not in SETS:
+        seen_wh = sizes[image] if sizes else None
+        return render_response(sample.boxes[0], sample.thought, style, seen_wh)
+    placed = [(image if on is None else on, box) for on, box in sample.targets]
+    placed = sorted(
+        (one for one in placed if not is_degenerate(clip_unit(one[1])[0])), key=lambda one: one[0]
+    )
+    boxes = (f"Image-{on + 1}: {_write_box(box, sizes[on] if sizes else None)}" for on, box in placed)
+    answer = "; ".join(dict.fromkeys(boxes)) or NONE
+    return f"<think>{sample.thought or ''}</think><answer>{answer}</answer>" if style == "set" else answer
+
+
+def _write_box(box_unit: Box, seen_wh: SizeWH | None) -> str:
+    clipped, _ = clip_unit(box_unit)
+    x1, y1, x2, y2 = unit_to_permille(clipped) if seen_wh is None else unit_to_whole_px(clipped, seen_wh)
+    return f"({x1},{y1}),({x2},{y2})"
 
 
 def check_style(style: str) -> None:

@@ -18,7 +18,8 @@ from univg.grounding.coordinates import Frame, to_unit
 from univg.grounding.mentions import ImageRule, decide_image
 from univg.grounding.notations import Answer, find_written
 from univg.grounding.placing import find_images_said
-from univg.grounding.prompts import PromptStyle, check_style, choose_style
+from univg.grounding.prompts import SETS, PromptStyle, check_style, choose_style
+from univg.grounding.refusals import says_none
 from univg.grounding.response import Anatomy, dissect, is_formatted, strip_ends
 from univg.grounding.samples import GroundingSample
 from univg.grounding.shapes import are_fractions
@@ -44,13 +45,13 @@ FAULTS: dict[Fault, str] = {
     "truncated": "cut off before a usable box, or inside <think>, <answer> or a box; a box complete by then counts",
     "empty": "nothing was written",
     "no_answer": "no <answer>, in a style that asks for one",
-    "no_box": "an answer in which no four coordinates can be recognised",
+    "no_box": "an answer in which no four coordinates can be recognised; in a style of sets, nor that nothing fits",
     "ambiguous_box": "coordinates that can be read in several ways; none is taken",
     "unknown_image": "a box said to be on an image that there is not, or by a number that may count from 0 or 1",
-    "degenerate_box": "coordinates that enclose no area inside the image",
+    "degenerate_box": "coordinates that enclose no area inside the image; of a set, any such box",
     "several_answers": "more than one <answer>; the first one counts",
     "unread_box": "a further box that cannot be read beside one that can; it is left out",
-    "several_boxes": "more than one box in the answer; the first one counts",
+    "several_boxes": "more than one box in the answer, in a style that asks for one; the first one counts",
     "inverted_box": "x2 < x1 or y2 < y1; the corners were put in order",
     "out_of_range": "a coordinate outside the image; it was clipped",
 }
@@ -58,11 +59,11 @@ FAULTS: dict[Fault, str] = {
 
 FAULTS_WITH_BOX: frozenset[Fault] = frozenset(
     {
-        *("truncated", "unknown_image", "several_answers", "unread_box"),
+        *("truncated", "unknown_image", "degenerate_box", "several_answers", "unread_box"),
         *("several_boxes", "inverted_box", "out_of_range"),
     }
 )
-"""Faults after which a box may remain (after all but ``truncated`` and ``unknown_image`` it always does)."""
+"""Faults after which a box may remain (after all but the first three it always does)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Asked:
     the model's family writes coordinates in.
 
     ``target_image`` is the image that the boxes lie on, from 0, where the sample's author says so; None lets the
-    question, then the thought decide.
+    question, then the thought decide, as for sets: the image is part of their answer.
     """
 
     n_images: int = 1
@@ -94,7 +95,8 @@ class Asked:
         'simple'
         """
         n_images = len(sample.images)
-        return cls(n_images, sample.query, choose_style(sample, style), frame, sample.target_image)
+        target = None if sample.complete else sample.target_image
+        return cls(n_images, sample.query, choose_style(sample, style), frame, target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +116,11 @@ class Reading:
     """A response, read.
 
     ``boxes`` are clipped, ordered and with area, in the order written: many, one or none. ``fault`` is None or a key
-    of :data:`FAULTS`; without a fault there is exactly one box. ``formatted``: the text has the form that its style
-    asks for, to the character (blanks after commas and around the parts aside). ``truncated``: the token limit cut
-    the text off, whether or not it held a box by then. ``image_index`` and ``image_rule``: the image that was asked
-    about, also where there is no box; where the answer puts a box on another, that box says so itself.
+    of :data:`FAULTS`; without a fault there is exactly one box, or in a style of sets any number of them, none where
+    ``says_none``: no box, and the answer says that nothing fits (in any style). ``formatted``: the text has the form
+    that its style asks for, to the character (blanks after commas and around the parts aside). ``truncated``: the
+    token limit cut the text off, whether or not it held a box by then. ``image_index`` and ``image_rule``: the image
+    that was asked about, also where there is no box; where the answer puts a box on another, that box says so itself.
     """
 
     text: str
@@ -128,6 +131,7 @@ class Reading:
     truncated: bool
     image_index: int
     image_rule: ImageRule
+    says_none: bool = False
 
     @property
     def first(self) -> PlacedBox | None:
@@ -171,6 +175,9 @@ def read(
     (0.015625, 0.041666666666666664, 0.5, 0.5)
     >>> read("<answer>(500,500),(500,500)</answer> and", truncated=True).fault
     'truncated'
+    >>> reading = read("Image-2: (0,0),(500,500); Image-1: (0,0),(9,9)", Asked(2, "Every cup.", "set_direct"))
+    >>> [one.image_index for one in reading.boxes], reading.format_ok
+    ([1, 0], True)
     """
     asked = asked or Asked()
     if asked.frame == "pixel" and len(sizes) != asked.n_images:
@@ -183,10 +190,17 @@ def read(
     thought = anatomy.thought if anatomy else None
     index, rule = decide_image(asked.n_images, asked.target_image, asked.query, thought)
     boxes, faults = _find_boxes(anatomy, asked, sizes, (index, rule))
+    none = False
     if not boxes:
         # What is wrong with the number of boxes is beside the point; the limit is why there is none.
-        faults -= FAULTS_WITH_BOX - {"truncated", "unknown_image"}
-        faults |= {"truncated"} if truncated else set()
+        faults -= FAULTS_WITH_BOX - {"truncated", "unknown_image", "degenerate_box"}
+        region = anatomy.region if anatomy and not anatomy.cut and faults == {"no_box"} else None
+        open_ended = truncated and region is not None and body.endswith(region.strip())
+        none = region is not None and not open_ended and says_none(region)
+        if none and asked.style in SETS:
+            faults.clear()
+        elif truncated:
+            faults.add("truncated")
     return Reading(
         text=text,
         thought=thought,
@@ -196,6 +210,7 @@ def read(
         truncated=truncated,
         image_index=index,
         image_rule=rule,
+        says_none=none,
     )
 
 
@@ -222,10 +237,11 @@ def _find_boxes(
         return (), faults | {"ambiguous_box"}
     if answer.unread:
         faults.add("unread_box")
-    if len(answer.boxes) > 1:
+    if len(answer.boxes) > 1 and asked.style not in SETS:
         faults.add("several_boxes")
-    boxes = tuple(_mend(_place(answer, asked, sizes, whole, faults), faults))
-    if not boxes and "unknown_image" not in faults:
+    placed = list(_place(answer, asked, sizes, whole, faults))
+    boxes = tuple(_mend(placed, faults))
+    if (not boxes and "unknown_image" not in faults) or (asked.style in SETS and len(boxes) < len(placed)):
         faults.add("degenerate_box")
     return boxes, faults
 

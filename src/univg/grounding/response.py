@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from univg.grounding.prompts import PromptStyle
+from univg.grounding.prompts import NONE, THINKING, PromptStyle
 
 __all__ = ["Anatomy", "dissect", "is_formatted", "strip_ends"]
 
@@ -88,7 +88,7 @@ def strip_ends(text: str) -> str:
 def dissect(text: str, style: PromptStyle) -> Anatomy:
     """Find the thought and the stretch of text that may hold the box, in time linear in the text's length.
 
-    Where boxes are looked for: in style ``think`` inside the first ``<answer>`` only; in the others inside
+    Where boxes are looked for: in a style that thinks inside the first ``<answer>`` only; in the others inside
     ``<answer>`` if there is one, else in all that stands outside ``<think>``. The prompt's own words "in
     <answer> </answer> tags", echoed, are no answer, and an ``<answer>`` inside the thought counts only if none
     follows. A thought whose ``<think>`` stood in the prompt is recognised by its ``</think>``.
@@ -107,7 +107,7 @@ def dissect(text: str, style: PromptStyle) -> Anatomy:
     thought = _cut_thought(text, tags, span, len(text))
     dangling = bool(tags) and tags[-1].name == "answer" and not tags[-1].closing
     cut = dangling or (span is not None and not span.closed) or bool(_CUT_TAG.search(text[-_TAIL:]))
-    if style == "think":
+    if style in THINKING:
         thought_end = span.end if span is not None else 0
         left_blank = not cut and any(
             tag.name == "answer" and not tag.closing and tag.start >= thought_end for tag in tags
@@ -164,14 +164,22 @@ def _cut_thought(text: str, tags: list[_Tag], span: _Span | None, until: int) ->
 # --- the form asked for ---
 
 _PLAIN_BOX = r"\(\d{1,9},\s{0,4}\d{1,9}\),\s{0,4}\(\d{1,9},\s{0,4}\d{1,9}\)"
-_THINK_FORM = re.compile(rf"<think>.*?</think>\s*<answer>{_PLAIN_BOX}</answer>", re.DOTALL | re.ASCII)
+_ON_IMAGE = rf"Image-[1-9]\d{{0,2}}:\s{{0,4}}{_PLAIN_BOX}"
+_SET = rf"(?:{NONE}|{_ON_IMAGE}(?:;\s{{0,4}}{_ON_IMAGE})*)"
 # A decoder that skips special tokens leaves the box without its marks, so both ways are the form.
-_BOX_FORM = re.compile(rf"<\|box_start\|>{_PLAIN_BOX}<\|box_end\|>|{_PLAIN_BOX}", re.ASCII)
+_BOX = rf"(?:<\|box_start\|>{_PLAIN_BOX}<\|box_end\|>|{_PLAIN_BOX})"
+_FORMS: dict[PromptStyle, re.Pattern[str]] = {
+    "think": re.compile(rf"<think>.*?</think>\s*<answer>{_PLAIN_BOX}</answer>", re.DOTALL | re.ASCII),
+    "set": re.compile(rf"<think>.*?</think>\s*<answer>{_SET}</answer>", re.DOTALL | re.ASCII),
+    "direct": re.compile(_BOX, re.ASCII),
+    "simple": re.compile(_BOX, re.ASCII),
+    "set_direct": re.compile(_SET, re.ASCII),
+}
 
 
 def is_formatted(text: str, style: PromptStyle) -> bool:
     """Tell whether the text has the form that `style` asks for, to the character (blanks after commas aside)."""
-    if style != "think":
-        return _BOX_FORM.fullmatch(text) is not None
     # Exactly four tags: a thought that quotes a tag is not the form, and the lazy dot has one end to try.
-    return sum(1 for _ in _TAG.finditer(text)) == 4 and _THINK_FORM.fullmatch(text) is not None
+    if style in THINKING and sum(1 for _ in _TAG.finditer(text)) != 4:
+        return False
+    return _FORMS[style].fullmatch(text) is not None

@@ -37,9 +37,13 @@ class GroundingSample:
     - ``query``: the question as its author wrote it, without prompt wording; not blank.
     - ``task``: the task's name, such as ``"diff"``, ``"common_object"``, ``"referring"`` or ``"video"``.
     - ``boxes``: ground truth in the unit frame of the target image, in the file's order; the first is the
-      one that is scored. Finite, but neither clipped nor ordered: published ground truth holds inverted boxes
-      and edges beyond 1, which are to be reported, not hidden.
+      one that is scored, unless they are ``complete``. Finite, but neither clipped nor ordered: published ground
+      truth holds inverted boxes and edges beyond 1, which are to be reported, not hidden.
     - ``target_image``: the image the boxes lie on, counted from 0; None if the file does not say.
+    - ``complete``: True if ``boxes`` are all that the question asks for, so that the answer is a set, which is scored
+      as one; without boxes, it is then known that nothing fits. False: nothing is known of further ones.
+    - ``box_images``: the image of each box, from 0 or None, where they do not all lie on ``target_image`` (which is
+      then None). Images that are all the same become ``target_image``.
     - ``thought``: a chain of thought that leads to the answer, if there is one.
     - ``thinking``: False for the paper's single-image simple references, which are answered by a bare box.
     - ``source``: where it came from, as ``"<set>#<record id>"``.
@@ -67,6 +71,8 @@ class GroundingSample:
     thought: str | None = None
     thinking: bool = True
     source: str = ""
+    complete: bool = False
+    box_images: tuple[int | None, ...] = ()
     # Left out of the hash only because a mapping has none; equality still compares it.
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
@@ -81,9 +87,19 @@ class GroundingSample:
             raise SampleError(f"source: must be text, got {self.source!r}")
         if self.thought is not None and not isinstance(self.thought, str):
             raise SampleError(f"thought: must be text or None, got {self.thought!r}")
-        if not isinstance(self.thinking, bool):
-            raise SampleError(f"thinking: must be true or false, got {self.thinking!r}")
-        put(self, "target_image", _check_target(self.target_image, len(self.images)))
+        for name in ("thinking", "complete"):
+            if not isinstance(getattr(self, name), bool):
+                raise SampleError(f"{name}: must be true or false, got {getattr(self, name)!r}")
+        target = _check_image("target_image", self.target_image, len(self.images))
+        on = _check_box_images(self.box_images, len(self.boxes), len(self.images))
+        if on and len(set(on)) == 1:
+            if target is not None and target != on[0]:
+                raise SampleError(f"box_images: all are on image {on[0]}, but target_image is {target}")
+            target, on = on[0], ()
+        if on and target is not None:
+            raise SampleError(f"target_image: must be None where box_images are several, got {target}")
+        put(self, "target_image", target)
+        put(self, "box_images", on)
         if not isinstance(self.extra, Mapping) or not all(isinstance(name, str) for name in self.extra):
             raise SampleError(f"extra: must be a mapping with text keys, got {self.extra!r}")
         put(self, "extra", MappingProxyType(copy.deepcopy(dict(self.extra))))
@@ -94,10 +110,26 @@ class GroundingSample:
         return self.source or self.key
 
     @property
+    def targets(self) -> tuple[tuple[int | None, Box], ...]:
+        """The image of each box, from 0 or None where nothing says it, and the box.
+
+        >>> boxes = [(0, 0, 1, 1), (0, 0, 0.5, 0.5)]
+        >>> GroundingSample(["a", "b"], "Every cat.", "find_all", boxes, box_images=[1, 0], complete=True).targets
+        ((1, (0.0, 0.0, 1.0, 1.0)), (0, (0.0, 0.0, 0.5, 0.5)))
+        """
+        on = self.box_images or (self.target_image,) * len(self.boxes)
+        return tuple(zip(on, self.boxes, strict=True))
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the answer is known: a box, or that there is none."""
+        return bool(self.boxes) or self.complete
+
+    @property
     def key(self) -> str:
         """32 hexadecimal digits that name the question and its answer.
 
-        Computed from images, query, task, boxes, target_image and thinking. The thought, the source and the
+        Computed from images, query, task, boxes, their images, complete and thinking. The thought, the source and the
         extra are left out: with another thought it is still the same question.
         """
         content = {name: value for name, value in self.to_json().items() if name in _KEY_FIELDS}
@@ -105,13 +137,20 @@ class GroundingSample:
         return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:32]
 
     def to_json(self) -> dict[str, Any]:
-        """Return a dictionary of every field, of JSON types only as far as ``extra`` is."""
+        """Return a dictionary of every field, of JSON types only as far as ``extra`` is.
+
+        ``complete`` and ``box_images`` are there only where they say something: one box reads and is named as ever.
+        """
+        of_a_set: dict[str, Any] = {"complete": True} if self.complete else {}
+        if self.box_images:
+            of_a_set["box_images"] = list(self.box_images)
         return {
             "images": list(self.images),
             "query": self.query,
             "task": self.task,
             "boxes": [list(box) for box in self.boxes],
             "target_image": self.target_image,
+            **of_a_set,
             "thought": self.thought,
             "thinking": self.thinking,
             "source": self.source,
@@ -137,7 +176,9 @@ class GroundingSample:
 
 
 _FIELDS = tuple(item.name for item in fields(GroundingSample))
-_KEY_FIELDS = frozenset({"images", "query", "task", "boxes", "target_image", "thinking"})
+_KEY_FIELDS = frozenset(
+    {"images", "query", "task", "boxes", "target_image", "thinking", "complete", "box_images"}
+)
 
 
 def _check_images(value: Any) -> tuple[str, ...]:
@@ -172,14 +213,22 @@ def _check_box(value: Any) -> Box:
     return x1, y1, x2, y2
 
 
-def _check_target(value: Any, n_images: int) -> int | None:
+def _check_box_images(value: Any, n_boxes: int, n_images: int) -> tuple[int | None, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise SampleError(f"box_images: must be a list of image numbers, got {value!r}")
+    if value and len(value) != n_boxes:
+        raise SampleError(f"box_images: {len(value)} numbers for {n_boxes} boxes")
+    return tuple(_check_image("box_images", one, n_images) for one in value)
+
+
+def _check_image(name: str, value: Any, n_images: int) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise SampleError(f"target_image: must be an image's number or None, got {value!r}")
+        raise SampleError(f"{name}: must be an image's number or None, got {value!r}")
     index = value.__index__()
     if not 0 <= index < n_images:
-        raise SampleError(f"target_image: {index} does not exist among {n_images} image(s), counted from 0")
+        raise SampleError(f"{name}: {index} does not exist among {n_images} image(s), counted from 0")
     return int(index)
 
 

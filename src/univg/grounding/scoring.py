@@ -7,15 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from univg.grounding.boxes import iou
 from univg.grounding.reading import Reading
 from univg.grounding.samples import GroundingSample, SampleError
+from univg.grounding.sets import ROUNDING, SetMatch, match_sets
 
 __all__ = ["Score", "score"]
-
-# An IoU of exactly one half between integers 0-1000 must hit, though between unit floats it may come out a last
-# bit lower. Integer boxes that miss a threshold miss it by more than 1e-8.
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +20,16 @@ class Score:
 
     iou: float
     """Of the response's first box with the sample's first box, 0-1; 0.0 without a box. The image is not scored, as
-    in the published protocols."""
+    in the published protocols. Of an answer that is a set, the soft-F1 of all boxes on their images, which of one box
+    against one is their IoU; 0.0 where no box is to be found and the response does not say so."""
     format_ok: bool
     """The form the prompt asked for, to the character, with nothing to mend: no fault."""
+    match: SetMatch
+    """The boxes that count, matched."""
 
     def hits(self, threshold: float) -> bool:
         """Tell whether the IoU reaches a threshold, such as MIG-Bench's 0.3, 0.5 and 0.7."""
-        return self.iou >= threshold - _ROUNDING
+        return self.iou >= threshold - ROUNDING
 
     @property
     def hit_30(self) -> bool:
@@ -52,7 +51,8 @@ def score(sample: GroundingSample, reading: Reading) -> Score:
     """Judge a response to ``sample``, as :func:`univg.grounding.reading.read` read it.
 
     A sample without ground truth cannot be scored: :class:`SampleError`. Ground truth that encloses no area
-    (published files hold some) gives an IoU of 0.0 whatever the response.
+    (published files hold some) gives an IoU of 0.0 whatever the response. Whether the answer is a set, the sample
+    says (``complete``): of any other, the first box alone counts, as in the published protocols.
 
     >>> from univg.grounding.reading import Asked, read
     >>> sample = GroundingSample(["a.png", "b.png"], "What differs?", "diff", boxes=[(0, 0, 0.5, 0.5)])
@@ -60,8 +60,16 @@ def score(sample: GroundingSample, reading: Reading) -> Score:
     >>> result = score(sample, reading)
     >>> result.iou, result.hit_50, result.format_ok, reading.image_index, reading.image_rule
     (0.5, True, True, 1, 'last')
+    >>> empty = GroundingSample(["a.png"], "Every dog.", "find_all", complete=True)
+    >>> [score(empty, read(text, Asked.of(empty, "direct"))).iou for text in ("none", "(0,0),(9,9)", "A dog?")]
+    [1.0, 0.0, 0.0]
     """
-    if not sample.boxes:
+    if not sample.is_answered:
         raise SampleError(f"sample {sample.name} has no ground truth to score against")
-    overlap = iou(reading.box, sample.boxes[0]) if reading.box is not None else 0.0
-    return Score(overlap, reading.format_ok)
+    if not sample.complete:
+        first = [(None, reading.box)] if reading.box is not None else []
+        match = match_sets(first, [(None, sample.boxes[0])])
+        return Score(match.soft_f1, reading.format_ok, match)
+    match = match_sets([(one.image_index, one.box) for one in reading.boxes], sample.targets)
+    silent = not reading.boxes and not reading.says_none
+    return Score(0.0 if silent else match.soft_f1, reading.format_ok, match)
