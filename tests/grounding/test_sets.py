@@ -157,8 +157,6 @@ POLICIES = {
     "one box over one image": listed([((0, 0, 1, 1), 0)]),
     "a grid over everything": listed(GRID),
     "says a true box twice": "Image-1: (0,0),(400,1000); " + render_answer(THREE, "set_direct"),
-        "; ", "; Image-1: (0,0),(400,1000); ", 1
-    ),
     "the right boxes on every image": listed(
         [(box, image) for box in (LEFT, RIGHT, TOP) for image in range(3)]
     ),
