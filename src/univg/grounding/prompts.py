@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DIRECT_SUFFIX",
     "NONE",
+    "SETS",
     "SET_DIRECT_SUFFIX",
     "SET_SUFFIX",
     "SIMPLE_PREFIX",
@@ -32,6 +33,7 @@ __all__ = [
     "render_chat",
     "render_prompt",
     "render_response",
+    "style_of_sets",
 ]
 
 PromptStyle: TypeAlias = Literal["think", "direct", "simple", "set", "set_direct"]
@@ -94,7 +96,17 @@ def choose_style(sample: GroundingSample, style: PromptStyle) -> PromptStyle:
     """Return ``"simple"`` for a sample that carries no thinking, else ``style``; for one whose answer is a set, the
     style of sets that goes with it."""
     chosen = style if sample.thinking else "simple"
-    return _SET_OF.get(chosen, chosen) if sample.complete else chosen
+    return style_of_sets(chosen) if sample.complete else chosen
+
+
+def style_of_sets(style: PromptStyle) -> PromptStyle:
+    """Return the style that asks for a set where ``style`` asks for one box: with a thought or without.
+
+    >>> style_of_sets("think"), style_of_sets("simple"), style_of_sets("set")
+    ('set', 'set_direct', 'set')
+    """
+    check_style(style)
+    return _SET_OF.get(style, style)
 
 
 def render_chat(n_images: int, query: str, style: PromptStyle = "think") -> list[dict[str, Any]]:
