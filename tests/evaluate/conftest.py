@@ -52,3 +52,42 @@ def own_set(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
         return path, root
 
     return make
+
+
+LEFT, RIGHT, LOW = (0.1, 0.1, 0.4, 0.5), (0.6, 0.1, 0.9, 0.5), (0.2, 0.6, 0.5, 0.9)
+"""Boxes without overlap."""
+
+
+@pytest.fixture
+def sets_of_things(tmp_path: Path) -> tuple[Path, Path]:
+    """(a file of samples whose answers are sets, the folder of their images): three boxes on two images, one box,
+    nothing, and two boxes on the only image; and a sample of one box."""
+    root = tmp_path / "things"
+    root.mkdir()
+    for name, boxes in {"a": [LEFT, RIGHT], "b": [LOW], "c": []}.items():
+        picture = Image.new("RGB", (120, 90), (235, 235, 225))
+        for x1, y1, x2, y2 in boxes:
+            picture.paste((200, 60, 60), (round(120 * x1), round(90 * y1), round(120 * x2), round(90 * y2)))
+        picture.save(root / f"{name}.png")
+    some, none = {"complete": True}, {"complete": True, "thought": "No star."}
+    samples = [
+        GroundingSample(
+            ("a.png", "b.png", "c.png"),
+            "Find every red thing.",
+            "find_all",
+            (LEFT, RIGHT, LOW),
+            box_images=(0, 0, 1),
+            source="things#0",
+            **some,
+        ),
+        GroundingSample(
+            ("a.png", "b.png"), "Every low one.", "find_all", (LOW,), 1, source="things#1", **some
+        ),
+        GroundingSample(("a.png", "c.png"), "Find every star.", "absent", source="things#2", **none),
+        GroundingSample(
+            ("a.png",), "Every red one.", "find_all", (LEFT, RIGHT), 0, source="things#3", **some
+        ),
+        GroundingSample(("a.png",), "The left one.", "referring", (LEFT,), 0, source="things#4"),
+    ]
+    write_jsonl(tmp_path / "things.jsonl", samples)
+    return tmp_path / "things.jsonl", root

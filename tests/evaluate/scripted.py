@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from univg.data.dataset import Dataset, Item
 from univg.evaluate.benchmarks import open_world
 from univg.evaluate.engines import Batch
 from univg.grounding.coordinates import Frame
-from univg.grounding.prompts import PromptStyle, render_response
+from univg.grounding.prompts import PromptStyle, render_answer, render_response
 from univg.models.answering import Answer, Decoding, Refusal
 from univg.pictures.images import ImageFault
 
@@ -50,6 +50,10 @@ class ScriptedEngine:
 
 def scripted_text(case: Item, draw: int) -> str:
     number = (int(case.key[:6], 16) + draw) % 4
+    if case.sample.complete:
+        wrong = "<think>Nothing here.</think><answer>none</answer>"
+        right = render_answer(replace(case.sample, thought="All that I see."), "set")
+        return ("I see something.", right, right, wrong)[number]
     x1, y1, x2, y2 = case.sample.boxes[0]
     if number == 0:
         return "I see nothing."

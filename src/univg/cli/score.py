@@ -72,7 +72,7 @@ def score(command: ScoreCommand) -> int:
                     "the scores would replace the responses", f"--out {out}", "name another file"
                 )
         predictions, samples, told = _read(command, book)
-        scale = "unit" if samples else find_scale(one.answer for one in predictions)
+        scale = "unit" if samples else find_scale(one.answer for one in predictions if one.answer)
         rows = list(score_predictions(predictions, scale, command.style, command.legacy))
         if out is not None:
             write_scores(out, rows)
@@ -114,8 +114,8 @@ def _read_samples(command: ScoreCommand, data: Path) -> tuple[list[GroundingSamp
         why = next((f"; the first: {one[0].cause}: {one[0].fix}" for one in faults.first.values()), "")
         raise UnivgError(f"no usable sample ({len(faults)} faults{why})", data, "see `univg data validate`")
     tasks = choose_tasks(command.task, list(dict.fromkeys(sample.task for sample in found)))
-    samples = [sample for sample in found if sample.boxes and sample.task in tasks]
-    bare = sum(not sample.boxes for sample in found)
+    samples = [sample for sample in found if sample.is_answered and sample.task in tasks]
+    bare = sum(not sample.is_answered for sample in found)
     if not samples:
         raise UnivgError("no sample has a box to score against", data, "name the file with the answers")
     told = [f"{faults.left_out} records of {data} cannot be used: see `univg data validate`."] * bool(
@@ -131,10 +131,13 @@ def _list_hints(
     from univg.evaluate.hints import describe_style, suggest_scale
 
     size = 1.0 if scale == "unit" else 1000.0
-    truths = [
-        (x1 / size, y1 / size, x2 / size, y2 / size) for x1, y1, x2, y2 in (p.answer for p in predictions)
+    single = [
+        (row, one.answer) for row, one in zip(rows, predictions, strict=True) if not row.get("complete")
     ]
-    scaled = suggest_scale(rows, truths)
+    truths = [
+        (x1 / size, y1 / size, x2 / size, y2 / size) for x1, y1, x2, y2 in (box for _, box in single if box)
+    ]
+    scaled = suggest_scale([row for row, _ in single], truths)
     return [describe_style([one.text for one in predictions], rows, style), *([scaled] if scaled else [])]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from univg.data.dataset import reopen_pictures
 from univg.evaluate.runs import Run
+from univg.evaluate.sets import is_set, list_boxes, list_truths
 from univg.grounding.reading import Asked, read
 from univg.pictures.images import ImageFault
 from univg.pictures.pages import place_percent, thumbnail_url
@@ -21,8 +22,8 @@ class CardPicture:
     """A picture of a card, with boxes in percent of its width and height (left, top, width, height)."""
 
     address: str
-    truth: tuple[float, ...] | None
-    answer: tuple[float, ...] | None
+    truths: Sequence[tuple[float, ...]]
+    answers: Sequence[tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,18 @@ class Card:
     def fault(self) -> str:
         return self.row["fault"] or "none"
 
+    @property
+    def score_name(self) -> str:
+        return "soft-F1" if is_set(self.row) else "IoU"
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What of a set no box shows: that nothing is there, and that the answer says so."""
+        if not is_set(self.row):
+            return ()
+        told = [] if self.row["truths_unit"] else ["Nothing of the kind is there."]
+        return [*told, "The answer: nothing of the kind."] if self.row["refused"] else told
+
 
 def make_cards(run: Run, count: int) -> list[Card]:
     """Make up to `count` cards, the same for the same rows."""
@@ -57,6 +70,8 @@ def choose_rows(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[s
     kinds: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         kind = row["fault"] or ("hit" if row["hit_50"] else "miss")
+        if is_set(row) and not row["truths_unit"]:
+            kind += ", nothing there"
         kinds.setdefault((row["task"], kind), []).append(row)
     queues = [
         sorted(kinds[kind], key=lambda row: hashlib.sha256(row["key"].encode()).digest(), reverse=True)
@@ -72,13 +87,21 @@ def choose_rows(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[s
 
 def _make_card(run: Run, row: Mapping[str, Any]) -> Card:
     frames, missing = [], None
+    # Of an answer of one box, what is scored: the first, and the truth where it was asked about.
+    truths, boxes = list_truths(row), list_boxes(row)
+    if not is_set(row):
+        truths, boxes = truths[:1], boxes[:1]
     try:
         for index, picture in enumerate(reopen_pictures(row, run.about)):
-            address = thumbnail_url(picture, THUMB_PX)
-            boxes = row["boxes_unit"]
-            truth = place_percent(row["truth_unit"]) if index == row["image_index"] else None
-            on = boxes and index == row.get("box_images", [row["image_index"]])[0]
-            frames.append(CardPicture(address, truth, place_percent(boxes[0]) if on else None))
+            here = [
+                [
+                    place_percent(box)
+                    for image, box in side
+                    if index == (row["image_index"] if image is None else image)
+                ]
+                for side in (truths, boxes)
+            ]
+            frames.append(CardPicture(thumbnail_url(picture, THUMB_PX), *here))
     except ImageFault as fault:
         missing = str(fault)
     return Card(run.label, row, read(row["text"], Asked(style=row["style"])).thought, frames, missing)

@@ -9,7 +9,7 @@ from typing import Any
 
 from univg.grounding.boxes import Box, iou
 from univg.grounding.legacy import legacy_mig_bench_box
-from univg.grounding.prompts import PromptStyle
+from univg.grounding.prompts import THINKING, PromptStyle
 from univg.grounding.reading import Asked, read
 
 __all__ = ["describe_style", "explain_legacy", "suggest_scale"]
@@ -21,18 +21,18 @@ _FEW = 0.05
 def describe_style(texts: Sequence[str], rows: Sequence[Mapping[str, Any]], style: PromptStyle) -> str:
     """Say in which style the responses were read, and of one that finds more boxes how many.
 
-    Only `think` wants its `<answer>`: the others look there too, and without one in all of the text.
+    Only a style with a thought wants its `<answer>`: the others look there too, and without one in all of the text.
     """
-    where = {"think": "the box is looked for in <answer>", "direct": "the box may stand anywhere"}
-    said = f"Style {style}: {where.get(style, where['direct'])}."
+    where = "is looked for in <answer>" if style in THINKING else "may stand anywhere"
+    said = f"Style {style}: the box {where}."
     unanswered = [text for text, row in zip(texts, rows, strict=True) if row["fault"] == "no_answer"]
     boxed = sum(bool(read(text, Asked(style="direct")).boxes) for text in unanswered)
-    if style != "think" or boxed < _FEW * len(rows):
+    if style not in THINKING or boxed < _FEW * len(rows):
         return said
     there = sum(bool(row["boxes_unit"]) for row in rows)
     return (
         f"{said} {len(unanswered)} of {len(rows)} responses have none: --style direct reads a box in "
-        f"{_percent(there + boxed, rows)}, think in {_percent(there, rows)}."
+        f"{_percent(there + boxed, rows)}, {style} in {_percent(there, rows)}."
     )
 
 

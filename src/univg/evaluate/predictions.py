@@ -19,12 +19,14 @@ from univg.evaluate.answers import find_truth, read_given
 from univg.evaluate.hints import explain_legacy
 from univg.evaluate.matching import match
 from univg.evaluate.rows import Row, reward_columns, score_columns
+from univg.evaluate.sets import is_set, split_rows
 from univg.files import write_whole
 from univg.grounding.boxes import Box
 from univg.grounding.legacy import legacy_mig_bench_box, legacy_mig_bench_iou
 from univg.grounding.prompts import PromptStyle
 from univg.grounding.reading import Asked, read
 from univg.grounding.samples import GroundingSample
+from univg.report.set_tables import build_refusals_table, build_sets_table
 from univg.report.statistics import MACRO, METRICS, MICRO, summarise
 from univg.report.tables import LEGACY, Table, build_legacy_table, build_scores_table, format_percent
 
@@ -38,11 +40,11 @@ _UNIT_LIMIT = 1.05
 class Prediction:
     """One answer: the response, the truth's four numbers as they stand, and what names the answer.
 
-    `sample`: what it answers, where a data file says it; its truth is 0-1.
+    `sample`: what it answers, where a data file says it; its truth is 0-1, and of a set the first box, or None.
     """
 
     text: str
-    answer: Box
+    answer: Box | None
     task: str
     names: Mapping[str, Any]
     """`id`, `task` and the like, as far as they are known."""
@@ -126,7 +128,8 @@ def match_predictions(
             seen[number] = one.text
             sample = samples[number]
             names |= {"source": sample.source, "task": sample.task}
-            predictions.append(Prediction(one.text, sample.boxes[0], sample.task, names, sample))
+            truth = sample.boxes[0] if sample.boxes else None
+            predictions.append(Prediction(one.text, truth, sample.task, names, sample))
     return predictions, found.how
 
 
@@ -145,22 +148,17 @@ def score_predictions(
     """Yield a row for each prediction: `id`, `task` and the columns of `univg.evaluate.rows.score_columns`.
 
     `legacy` adds the reference code's numbers: `legacy_mig_box`, `legacy_mig_iou`, `legacy_reward_iou`,
-    `legacy_reward_format`. Its MIG-Bench scorer compares with the answer as it stands in the file, so against 0-1
-    answers `legacy_mig_iou` is next to nothing, as it is there; truths of a data file it gets 0-1000, as in
-    `univg evaluate`. Its reward is given answers 0-1000, whatever the file has.
+    `legacy_reward_format`; not of sets, which it does not know. Its MIG-Bench scorer compares with the answer as it
+    stands in the file, so against 0-1 answers `legacy_mig_iou` is next to nothing, as it is there; truths of a data
+    file it gets 0-1000, as in `univg evaluate`. Its reward is given answers 0-1000, whatever the file has.
     """
-    divisor = 1.0 if scale == "unit" else 1000.0
     for prediction in predictions:
-        x1, y1, x2, y2 = (value / divisor for value in prediction.answer)
-        # score() judges samples; of one that nothing else is known of it looks at the box alone.
-        made = GroundingSample(("none",), "none", prediction.task, boxes=((x1, y1, x2, y2),))
-        sample = prediction.sample or made
+        sample = prediction.sample or _make_sample(prediction, 1.0 if scale == "unit" else 1000.0)
         row: Row = {
             **prediction.names,
             **score_columns(sample, read(prediction.text, Asked.of(sample, style))),
         }
-        if legacy:
-            as_it_stands = prediction.answer
+        if legacy and not sample.complete and (as_it_stands := prediction.answer):
             permille = [value if scale == "permille" else round(value * 1000, 6) for value in as_it_stands]
             truth = as_it_stands if prediction.sample is None else permille
             row |= {
@@ -171,6 +169,13 @@ def score_predictions(
         yield row
 
 
+def _make_sample(prediction: Prediction, divisor: float) -> GroundingSample:
+    """Make the sample that an answer's truth stands for; `score` looks at nothing but its box."""
+    assert prediction.answer is not None, "what names no sample has a truth"
+    x1, y1, x2, y2 = (value / divisor for value in prediction.answer)
+    return GroundingSample(("none",), "none", prediction.task, boxes=((x1, y1, x2, y2),))
+
+
 def build_tables(
     predictions: Sequence[Prediction],
     rows: Sequence[Row],
@@ -178,18 +183,26 @@ def build_tables(
     title: str,
     notes: Sequence[str] = (),
 ) -> list[Table]:
-    """Return the table of the scores with `notes`, and a second one where `rows` have the reference code's numbers."""
-    judged, told = _add_columns(predictions, rows), list(notes)
+    """Return the tables of the scores, of sets those of their own, with `notes` below the first; and one more where
+    `rows` have the reference code's numbers."""
+    told, tables = list(notes), []
     if all(one.sample is None for one in predictions):
-        told += _describe_scale([one.answer for one in predictions], scale)
-    tables = [build_scores_table(summarise(judged), title, ("hit_50",), told)]
-    if "legacy_mig_iou" in rows[0]:
-        judged = [
-            row | {"legacy_hit_50": row["legacy_mig_iou"] >= 0.5, "legacy_iou": row["legacy_mig_iou"]}
-            for row in judged
-        ]
-        stands = scale == "unit" and predictions[0].sample is None
-        told = explain_legacy([one.text for one in predictions], rows, stands)
+        told += _describe_scale([one.answer for one in predictions if one.answer], scale)
+    single, sets = split_rows(_add_columns(predictions, rows))
+    if single:
+        tables.append(build_scores_table(summarise(single), title, ("hit_50",), told))
+        told = []
+    if sets:
+        tables.append(build_sets_table(sets, f"{title}: answers that are sets", {}, False, told))
+        tables.append(build_refusals_table(sets, f"{title}: nothing there, and how many", False))
+    judged = [
+        row | {"legacy_hit_50": row["legacy_mig_iou"] >= 0.5, "legacy_iou": row["legacy_mig_iou"]}
+        for row in single
+        if "legacy_mig_iou" in row
+    ]
+    if judged:
+        texts = [one.text for one, row in zip(predictions, rows, strict=True) if not is_set(row)]
+        told = explain_legacy(texts, judged, scale == "unit" and predictions[0].sample is None)
         tables.append(build_legacy_table(summarise(judged, LEGACY), title, told))
     return tables
 
@@ -228,19 +241,27 @@ def describe_missing(
         return ""
     nothing = {"fault": "missing", "truncated": False, "format_ok": False, **dict.fromkeys(METRICS, 0.0)}
     judged = _add_columns(predictions, rows)
-    whole = [*judged, *(nothing | {"task": sample.task} for sample in missing)]
+    whole = [*judged, *(nothing | {"task": one.task, "complete": one.complete} for one in missing)]
+    changes = [
+        f"{name} would be {_list_averages(after, metric)} instead of {_list_averages(before, metric)}"
+        for name, metric, before, after in zip(
+            ("Acc@0.5", "soft-F1"), ("hit_50", "iou"), split_rows(judged), split_rows(whole), strict=True
+        )
+        if after
+    ]
     return (
         f"NOT COMPLETE: {len(missing)} of {len(samples)} samples have no answer (the first is {missing[0].source}) "
-        f"and are not in these scores; counted as 0, Acc@0.5 would be {_list_averages(whole)} instead of "
-        f"{_list_averages(judged)}."
+        f"and are not in these scores; counted as 0, {'; '.join(changes)}."
     )
 
 
-def _list_averages(rows: Sequence[Row]) -> str:
-    """List Acc@0.5 of a table's averages, or of its only task, by the names that its lines have."""
-    lines = summarise(rows, ("hit_50",)).lines
+def _list_averages(rows: Sequence[Row], metric: str) -> str:
+    """List a table's averages of a metric, or its only task's, by the names that its lines have."""
+    if not rows:
+        return "none"
+    lines = summarise(rows, (metric,)).lines
     averages = [line for line in lines if line.name in (MACRO, MICRO)] or lines
-    return ", ".join(f"{line.name} {format_percent(line.estimates['hit_50'], False)}" for line in averages)
+    return ", ".join(f"{line.name} {format_percent(line.estimates[metric], False)}" for line in averages)
 
 
 def write_scores(path: Path, rows: Iterable[Row]) -> None:

@@ -44,7 +44,8 @@ WHOLE: Shard = (0, 1)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: `done` of this shard's `expected` samples have a row, `hits` of them at IoU 0.5."""
+    """How far a run is: `done` of this shard's `expected` samples have a row, `hits` of them at IoU 0.5 (of sets at a
+    soft-F1 of 0.5)."""
 
     done: int
     expected: int
@@ -178,8 +179,8 @@ def evaluate(
     with open_rows(out, shard) as journal:
         done = read_rows(out, identity)
         hits = sum(bool(done[case.key]["hit_50"]) for case in mine if case.key in done)
-        faults += [_make_fault(case, "no_truth", NO_TRUTH) for case in mine if not case.sample.boxes]
-        missing = [case for case in mine if case.key not in done and case.sample.boxes]
+        faults += [_make_fault(case, "no_truth", NO_TRUTH) for case in mine if not case.sample.is_answered]
+        missing = [case for case in mine if case.key not in done and case.sample.is_answered]
         cases = {case.key: case for case in missing}
         finished, refused = sum(case.key in done for case in mine), len(faults)
         # Rows of other tasks, or of a larger --n, are the run's as well.

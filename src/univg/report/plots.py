@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_bars", "draw_ious", "draw_learning", "encode_png", "make_figure"]
+    from univg.report.calibration import Calibration
+
+__all__ = ["draw_bars", "draw_ious", "draw_learning", "draw_reliability", "encode_png", "make_figure"]
 
 _COLOURS = ("#1f6feb", "#d9480f", "#2b8a3e", "#9c36b5", "#e67700", "#0b7285")
 _DASHES = ("-", "--", "-.", ":")
@@ -64,8 +66,11 @@ def draw_bars(title: str, panels: Mapping[str, Mapping[str, float]]) -> bytes:
     return encode_png(figure)
 
 
-def draw_ious(ious: Mapping[str, Sequence[float]]) -> bytes:
-    """Draw two panels, one line a run: how IoUs are spread, and the share of samples at or above each threshold."""
+def draw_ious(ious: Mapping[str, Sequence[float]], name: str = "IoU") -> bytes:
+    """Draw two panels, one line a run: how IoUs are spread, and the share of samples at or above each threshold.
+
+    `name`: what the numbers are, if not IoUs.
+    """
     figure, (spread, above) = make_figure(9.6, 3.6, columns=2, dpi=150)
     edges = np.linspace(0, 1, 21)
     thresholds = np.linspace(0.01, 1, 100)
@@ -80,9 +85,9 @@ def draw_ious(ious: Mapping[str, Sequence[float]]) -> bytes:
         # the tolerance of the scorer: an IoU of one half between integers may come out a last bit lower
         share = 100 * (array[None, :] >= thresholds[:, None] - 1e-9).mean(axis=1)
         above.plot(thresholds, share, color=colour, linestyle=dashes, linewidth=1.6, label=label)
-    spread.set(xlabel="IoU", ylabel="share of samples, %", xlim=(0, 1), title="IoU histogram")
+    spread.set(xlabel=name, ylabel="share of samples, %", xlim=(0, 1), title=f"{name} histogram")
     above.set(
-        xlabel="IoU threshold",
+        xlabel=f"{name} threshold",
         ylabel="accuracy, %",
         xlim=(0, 1),
         ylim=(0, 100),
@@ -93,6 +98,35 @@ def draw_ious(ious: Mapping[str, Sequence[float]]) -> bytes:
     for axes in (spread, above):
         axes.grid(visible=False, axis="x")
     above.legend(frameon=False, fontsize=8)
+    return encode_png(figure)
+
+
+def draw_reliability(calibrations: Mapping[str, Calibration]) -> bytes:
+    """Draw two panels, one line for each kind of answers: the share that is right by confidence, beside the diagonal
+    on which a confidence means what it says; and how many answers have which confidence.
+
+    >>> from univg.report.calibration import calibrate
+    >>> draw_reliability({"boxes": calibrate([0.9, 0.2], [True, False])})[1:4]
+    b'PNG'
+    """
+    figure, (right, spread) = make_figure(9.6, 3.9, columns=2, dpi=150)
+    right.plot([0, 1], [0, 100], color="#adb5bd", linewidth=1, linestyle=":")
+    for number, (label, found) in enumerate(calibrations.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        dashes = _DASHES[number // len(_COLOURS) % len(_DASHES)]
+        at, shares = [one.confidence for one in found.bins], [100 * one.hits for one in found.bins]
+        told = f"{label}: ECE {100 * found.error:.1f} %"
+        right.plot(at, shares, color=colour, linestyle=dashes, linewidth=1.6, label=told)
+        right.scatter(at, shares, [12 + 160 * one.n / found.n for one in found.bins], color=colour, alpha=0.6)
+        edges = [edge for one in found.bins for edge in (one.low, one.low, one.high, one.high)]
+        percent = [value for one in found.bins for value in (0, *(2 * [100 * one.n / found.n]), 0)]
+        spread.plot(edges, percent, color=colour, linestyle=dashes, linewidth=1.4)
+        spread.fill_between(edges, percent, color=colour, alpha=0.12, linewidth=0)
+    right.set(xlabel="agreement", ylabel="right at IoU 0.5, %", title="Agreement as confidence")
+    right.set(xlim=(-0.02, 1.02), ylim=(-2, 102))
+    spread.set(xlabel="agreement", ylabel="share of boxes, %", title="How boxes are spread")
+    spread.set(xlim=(0, 1), ylim=(0, None))
+    right.legend(frameon=False, fontsize=8, loc="upper left")
     return encode_png(figure)
 
 

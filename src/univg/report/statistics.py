@@ -134,8 +134,12 @@ class Comparison:
     unpaired: int
 
 
-def compare(first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]]) -> Comparison:
-    """Compare two runs' rows by key: how much better the second is, sample by sample.
+def compare(
+    first: Mapping[str, Mapping[str, Any]],
+    second: Mapping[str, Mapping[str, Any]],
+    metrics: Sequence[str] = ("hit_50", "iou"),
+) -> Comparison:
+    """Compare two runs' rows by key: how much better the second is, sample by sample, by columns of the rows.
 
     Paired: the same samples are drawn again for both, so what is hard for both does not widen the interval.
     No shared sample gives no lines.
@@ -144,7 +148,6 @@ def compare(first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping
     unpaired = len(first) + len(second) - 2 * len(shared)
     if not shared:
         return Comparison((), unpaired)
-    metrics = ("hit_50", "iou")
     paired = [
         {
             "task": first[key]["task"],

@@ -81,15 +81,25 @@ def build_legacy_table(summary: Summary, title: str, notes: Sequence[str] = ()) 
     return Table(f"{title}, scored as the reference code does", headings, rows, strong, tuple(notes))
 
 
-def build_comparison_table(comparison: Comparison, first: str, second: str) -> Table:
-    """Show second minus first, in points of a percent."""
+CHANGES: Mapping[str, str] = {"hit_50": "Acc@0.5", "iou": "mean IoU"}
+"""What two runs are compared by, and what it is called."""
+
+
+def build_comparison_table(
+    comparison: Comparison,
+    first: str,
+    second: str,
+    changes: Mapping[str, str] = CHANGES,
+    hits: str = "hits",
+) -> Table:
+    """Show second minus first, in points of a percent; `hits`: what one of the runs alone has."""
     rows, strong = [], set()
     for number, line in enumerate(comparison.lines):
-        changes = [format_points(line.estimates[name]) for name in ("hit_50", "iou")]
-        rows.append((line.name, str(line.n), *changes, str(line.only_first), str(line.only_second)))
+        points = [format_points(line.estimates[name]) for name in changes]
+        rows.append((line.name, str(line.n), *points, str(line.only_first), str(line.only_second)))
         if line.name in (MACRO, MICRO):
             strong.add(number)
-    headings = ("task", "n", "Acc@0.5", "mean IoU", f"hits of {first} only", f"hits of {second} only")
+    headings = ("task", "n", *changes.values(), f"{hits} of {first} only", f"{hits} of {second} only")
     notes = ["An interval that does not hold 0 is a difference beyond chance at 95 %."]
     if comparison.unpaired:
         notes.append(f"{comparison.unpaired} samples that only one of the runs has are left out.")
