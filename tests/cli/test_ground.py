@@ -19,7 +19,7 @@ from univg.models.overview import draw_answer, draw_overview
 from univg.pictures.images import open_picture
 
 PICTURES = [("grounded", ".png"), ("box", ".jpg")]
-KEYS = ["thought", "boxes", "image_rule", "fault", "confidence", "raw", "model", "seconds", "notes"]
+KEYS = ["thought", "boxes", "none", "image_rule", "fault", "confidence", "raw", "model", "seconds", "notes"]
 KEYS += ["pictures"]
 FOUND = Grounding(
     thought="The first image holds a mug; only the kettle of the second image has no handle.",
@@ -380,3 +380,102 @@ def test_the_embedded_model_says_what_it_knows(
     assert "knows only univg's own procedural world" in told.err
     assert "--model GD-ML/UniVG-R1" in told.err
     assert json.loads(told.out)["boxes"]
+
+
+def found_box(image: int, left: float, confidence: float | None = None) -> GroundedBox:
+    x1, y1, x2, y2 = left, 0.2, left + 0.2, 0.6
+    permille = (round(1000 * x1), 200, round(1000 * x2), 600)
+    return GroundedBox(
+        image, (100 * x1, 100 * y1, 100 * x2, 100 * y2), (x1, y1, x2, y2), permille, confidence
+    )
+
+
+EVERY = replace(
+    FOUND,
+    boxes=(found_box(1, 0.1), found_box(0, 0.5), found_box(1, 0.6)),
+    image_rule="answer",
+    style="set",
+)
+NOTHING = replace(
+    EVERY, boxes=(), says_none=True, image_rule="last", raw="<answer>none</answer>", thought=None
+)
+
+
+def test_all_asks_for_a_set_in_the_checkpoints_way(
+    files: Path, tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(Grounder, "ground", lambda *args, style, **rest: asked.append(style) or FOUND)
+    for flags in ([], ["--all"]):
+        assert cli.main(["ground", "a.png", "b.jpg", "-q", "x", "--model", tiny, "--json", *flags]) == 0
+    assert asked == [None, "set"]
+
+
+def test_every_box_is_told_and_drawn_on_its_image(
+    files: Path, tiny: str, answering: Callable[[Grounding], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shares = [replace(box, confidence=0.5) for box in EVERY.boxes]
+    answering(replace(EVERY, boxes=tuple(shares), confidence=0.75))
+    asked = ["ground", "a.png", "b.jpg", "-q", "Every mug.", "--model", tiny, "--all", "--samples", "3"]
+    assert cli.main(asked) == 0
+    told = capsys.readouterr().out
+    for part in [
+        "image 1 of 2: a.png, 120x90 pixels\n    box 2 (50, 20, 70, 60) in pixels; (500, 200, 700, 600) in thousandths",
+        "image 2 of 2: b.jpg, 100x80 pixels\n    box 1 (10, ",
+        "\n    box 3 (60, ",
+        "in thousandths; agreement 0.50",
+        "agreement of 3 samples: 0.75",
+    ]:
+        assert part in told
+    assert "which image" not in told and "Nothing of the kind" not in told
+    assert sorted(os.listdir("univg-out")) == ["a-box.png", "b-box.jpg", "b-grounded.png"]
+    with Image.open("univg-out/a-box.png") as first, Image.open("univg-out/b-box.jpg") as second:
+        assert (first.size, second.size) == ((120, 90), (100, 80))
+    assert cli.main([*asked, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [box["image_index"] for box in answer["boxes"]] == [1, 0, 1] and answer["none"] is False
+    assert answer["boxes"][0]["confidence"] == 0.5
+
+
+def test_that_there_is_nothing_is_an_answer(
+    files: Path, tiny: str, answering: Callable[[Grounding], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answering(NOTHING)
+    assert cli.main(["ground", "a.png", "b.jpg", "-q", "Every dog.", "--model", tiny, "--all"]) == 0
+    told = capsys.readouterr().out
+    assert "Answer\n  Nothing of the kind.\n  somewhere, " in told and "no box" not in told
+    assert os.listdir("univg-out") == ["a-grounded.png"]
+    assert cli.main(["ground", "a.png", "b.jpg", "-q", "Every dog.", "--model", tiny, "--all", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["none"] is True and answer["boxes"] == [] and answer["fault"] is None
+
+
+def test_a_broken_set_is_not_told_as_nothing(
+    files: Path, tiny: str, answering: Callable[[Grounding], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answering(replace(NOTHING, says_none=False, fault="no_box", raw="I think (1,2"))
+    assert cli.main(["ground", "a.png", "-q", "Every dog.", "--model", tiny, "--all"]) == 0
+    told = capsys.readouterr().out
+    assert "no box; the model wrote:\n  I think (1,2" in told and "Nothing of the kind" not in told
+
+
+def test_pictures_of_one_name_from_two_folders(
+    files: Path, tiny: str, answering: Callable[[Grounding], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("deep").mkdir()
+    Image.new("RGB", (50, 50)).save("deep/a.png")
+    answering(EVERY)
+    assert cli.main(["ground", "a.png", "deep/a.png", "-q", "x", "--model", tiny, "--all"]) == 0
+    assert sorted(os.listdir("univg-out")) == ["a-1-box.png", "a-2-box.png", "a-grounded.png"]
+
+
+def test_boxes_of_a_set_bear_their_numbers(files: Path) -> None:
+    pictures = [open_picture("a.png"), open_picture("b.jpg")]
+    drawn = draw_overview("x", pictures, EVERY)
+    swapped = draw_overview(
+        "x", pictures, replace(EVERY, boxes=(*EVERY.boxes[2:], EVERY.boxes[1], EVERY.boxes[0]))
+    )
+    assert drawn.size == swapped.size and drawn.tobytes() != swapped.tobytes(), "the numbers differ"
+    first, second = (draw_answer(pictures[image], EVERY, image) for image in (0, 1))
+    assert first.size == (120, 90) and second.size == (100, 80)
+    assert first.tobytes() != pictures[0].image.tobytes() and second.tobytes() != pictures[1].image.tobytes()

@@ -21,7 +21,7 @@ from univg.cli import main as cli
 from univg.errors import UnivgError
 from univg.files import EXAMPLES
 from univg.grounding.samples import read_jsonl
-from univg.models.grounder import Grounder
+from univg.models.grounder import GroundedBox, Grounder, Grounding
 from univg.serve.web import MAX_CHARACTERS, answer
 
 SAMPLE = next(one for one in read_jsonl(EXAMPLES / "samples.jsonl") if len(one.images) == 2)
@@ -50,6 +50,25 @@ def test_what_there_is_to_note_stands_above_the_box(grounder: Grounder, tmp_path
     )
     assert box.splitlines()[1].startswith("note: image 1 does not look like univg's procedural world")
     assert "which image" not in box, "there is only one"
+
+
+def test_every_one_is_asked_for_told_and_drawn(grounder: Grounder, monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = tuple(
+        GroundedBox(image, (1, 2, 3, 4), (0.1, 0.1, 0.5, 0.5), (100, 100, 500, 500), 0.5) for image in (1, 0)
+    )
+    found = Grounding(None, boxes, "answer", None, 0.8, "…", "m", 1.0, style="set")
+    asked: list[Any] = []
+    monkeypatch.setattr(Grounder, "ground", lambda *args, style, **rest: asked.append(style) or found)
+    picture, _, told = answer(grounder, PATHS, "Every circle.", 3, every=True)
+    bare, *_ = answer(grounder, PATHS, "Every circle.", 3)
+    assert asked == [grounder.set_style, None] and grounder.set_style == "set" and picture.size == bare.size
+    assert told.splitlines() == [
+        "box 1, image 2: (1, 2, 3, 4) in pixels, (100, 100, 500, 500) in thousandths, agreement 0.50",
+        "box 2, image 1: (1, 2, 3, 4) in pixels, (100, 100, 500, 500) in thousandths, agreement 0.50",
+        "agreement of 3 responses: 0.80",
+    ]
+    found = Grounding(None, (), "last", None, None, "none", "m", 1.0, says_none=True, style="set")
+    assert answer(grounder, PATHS, "Every dog.", every=True)[2] == "Nothing of the kind."
 
 
 FAULTS: list[tuple[str, list[str], str, str]] = [
@@ -134,7 +153,7 @@ def ask_as_a_browser(url: str, gallery: list[Any], query: str) -> list[Any]:
     config = httpx.get(f"{url}/config").json()
     [button] = [one["id"] for one in config["components"] if one["props"].get("value") == "Ground"]
     [asked] = [one for one in config["dependencies"] if [button, "click"] in one["targets"]]
-    body = {"data": [gallery, query, 1], "fn_index": asked["id"], "session_hash": "browser"}
+    body = {"data": [gallery, query, 1, False], "fn_index": asked["id"], "session_hash": "browser"}
     httpx.post(f"{url}/gradio_api/queue/join", json=body).raise_for_status()
     with httpx.stream("GET", f"{url}/gradio_api/queue/data?session_hash=browser", timeout=120) as events:
         for line in events.iter_lines():

@@ -317,3 +317,39 @@ def test_other_families_load_and_run(
     assert together == [generation.generate(loaded, [chat], max_new_tokens=6)[0] for chat in chats]
     grounding = Grounder(loaded).ground(images, "Where?", samples=2, max_new_tokens=6)
     assert (grounding.model, grounding.fault) == (str(tmp_path), "truncated")
+
+
+def every(*boxes: str) -> str:
+    return answer("; ".join(boxes) or "none")
+
+
+def test_a_set_holds_all_boxes_on_their_images(tiny: Loaded, picture: Picture, script: Script) -> None:
+    asked = script(every("Image-2: (0,0),(500,500)", "Image-1: (100,200),(300,400)"))
+    grounder = Grounder(tiny)
+    found = grounder.ground([picture(200, 50), picture(80, 80)], "Every cup.", style=grounder.set_style)
+    assert (
+        grounder.set_style == "set"
+        and "every object that fits" in asked[0].messages[0]["content"][-1]["text"]
+    )
+    assert [(box.image_index, box.box_px) for box in found.boxes] == [
+        (1, (0, 0, 40, 40)),
+        (0, (20, 10, 60, 20)),
+    ]
+    assert (found.fault, found.says_none, found.is_set, found.image_rule) == (None, False, True, "answer")
+    assert [box.confidence for box in found.boxes] == [None, None]
+
+
+def test_nothing_of_the_kind(tiny: Loaded, picture: Picture, script: Script) -> None:
+    script(every())
+    found = Grounder(tiny).ground([picture(40, 40)], "Every dog.", style="set")
+    assert found.says_none and found.fault is None and found.boxes == ()
+    assert found.to_json()["says_none"] is True
+    assert not Grounder(tiny).ground([picture(40, 40)], "Where?", style="think").is_set
+
+
+def test_samples_of_a_set_agree_box_by_box(tiny: Loaded, picture: Picture, script: Script) -> None:
+    one, other = "Image-1: (0,0),(500,500)", "Image-2: (0,0),(90,90)"
+    script(every(one), every(one, other), every(other, one), every())
+    found = Grounder(tiny).ground([picture(40, 40)] * 2, "Every cup.", samples=4, style="set")
+    assert [box.confidence for box in found.boxes] == [pytest.approx(2 / 3), pytest.approx(1 / 3)]
+    assert found.confidence == pytest.approx((2 / 3 + 1) / 3)

@@ -21,6 +21,7 @@ from univg.pictures.drawing import (
     draw_box,
     draw_contact_sheet,
     draw_side_by_side,
+    draw_targets,
     draw_text,
     fit,
     save_picture,
@@ -152,6 +153,42 @@ def test_a_contact_sheet_draws_the_target_only() -> None:
     left, _, right, _ = coloured(sheet([1])) or (0, 0, 0, 0)
     assert 200 < left < right < 420, "only in the second of three images of 200 pixels"
     assert sheet([0, 1, 2]).height > sheet([0, 1]).height
+
+
+def test_several_targets_are_drawn_and_their_images_named() -> None:
+    images = [plain(), plain(), plain()]
+    targets = [(0, (0.1, 0.1, 0.5, 0.5)), (2, (0.2, 0.2, 0.9, 0.9)), (None, (0.0, 0.0, 1.0, 1.0))]
+    drawn = draw_targets(images, targets)
+    assert [one.tobytes() != image.tobytes() for one, image in zip(drawn, images, strict=True)] == [
+        True,
+        False,
+        True,
+    ]
+    assert images[0].tobytes() == plain().tobytes(), "what was given is not changed"
+
+    def name(index: Any) -> Image.Image:
+        return draw_contact_sheet([(images, None, index, ["a"])], thumb_px=60)[0]
+
+    def count(sheet: Image.Image) -> int:
+        pixels = np.asarray(sheet)
+        return int(((pixels[..., 0] > 180) & (pixels[..., 1] < 120)).sum())
+
+    assert (
+        count(name({0, 2})) == count(name(0)) + count(name(2)) > count(name(None)) == count(name(set())) == 0
+    )
+    assert name({1}).tobytes() == name(1).tobytes()
+
+
+def test_labels_beside_boxes_and_several_captions() -> None:
+    box, captions = (0.2, 0.4, 0.8, 0.9), ["a", "b"]
+    images = [plain(200, 200), plain(200, 200)]
+    bare, named = (draw_side_by_side(images, [[one], []], captions) for one in (box, (box, "7")))
+    assert bare.size == named.size and bare.tobytes() != named.tobytes()
+    marked = [
+        draw_side_by_side(images, captions=captions, highlight=which) for which in (0, [0], [0, 1], None, [])
+    ]
+    assert marked[0].tobytes() == marked[1].tobytes() != marked[2].tobytes()
+    assert marked[3].tobytes() == marked[4].tobytes() != marked[0].tobytes()
 
 
 def test_a_contact_sheet_of_mixed_image_counts() -> None:

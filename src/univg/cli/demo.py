@@ -5,12 +5,21 @@ The examples are samples of the procedural world's test split, which no checkpoi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from univg.cli.verbs import Command, Parameter, make_verb
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from univg.grounding.samples import GroundingSample
+    from univg.grounding.sets import OnImage
+    from univg.models.grounder import Grounding
+    from univg.pictures.drawing import SheetCell
 
 
 class DemoCommand(Command):
@@ -28,10 +37,9 @@ def demonstrate(command: DemoCommand) -> None:
 
     from univg.cli.ground import load_grounder
     from univg.files import EXAMPLES, check_writable, unwritable
-    from univg.grounding.boxes import iou
     from univg.grounding.samples import read_jsonl
     from univg.models.overview import draw_overview
-    from univg.pictures.drawing import TRUTH, SheetCell, draw_box, draw_contact_sheet, save_picture
+    from univg.pictures.drawing import draw_contact_sheet, save_picture
     from univg.pictures.images import open_picture
     from univg.terminal import print_rich_table, progress, results
 
@@ -46,23 +54,14 @@ def demonstrate(command: DemoCommand) -> None:
             for sample in bar.track(samples, description="demo"):
                 pictures = [open_picture(EXAMPLES / name) for name in sample.images]
                 images = [picture.image for picture in pictures]
-                grounding = grounder.ground(images, sample.query)
-                answer = grounding.boxes[0] if grounding.boxes else None
-                right_image = answer is not None and answer.image_index == sample.target_image
-                overlap = iou(answer.box_unit, sample.boxes[0]) if answer and right_image else 0.0
+                style = grounder.set_style if sample.complete else None
+                grounding = grounder.ground(images, sample.query, style=style)
+                overlap = _score(sample, grounding)
                 path = out / f"{sample.task}.png"
                 out.mkdir(parents=True, exist_ok=True)
                 save_picture(draw_overview(sample.query, pictures, grounding), path)
                 table.add_row(sample.task, f"{overlap:.2f}", str(path))
-                target = sample.target_image or 0
-                images[target] = draw_box(images[target], sample.boxes[0], colour=TRUTH)
-                lines = [
-                    f"{sample.task} · IoU {overlap:.2f}",
-                    sample.query,
-                    grounding.thought or grounding.raw,
-                ]
-                box, index = (answer.box_unit, answer.image_index) if answer else (None, None)
-                cells.append((images, box, index, lines))
+                cells.append(_make_cell(sample, images, grounding, overlap))
         title = "the embedded model on the bundled examples: its answer red, the truth green"
         sheet = save_picture(draw_contact_sheet(cells, 2, 220, title, mark="answer")[0], out / "all.png")
     except OSError as error:
@@ -70,6 +69,38 @@ def demonstrate(command: DemoCommand) -> None:
     console = results()
     print_rich_table(console, table)
     console.print(f"\nall of them on one sheet: {sheet}")
+
+
+def _list_boxes(sample: GroundingSample, grounding: Grounding) -> list[OnImage]:
+    """Return the boxes that count, each with its image: all of a set, else the first."""
+    boxes = [(box.image_index, box.box_unit) for box in grounding.boxes]
+    return [*boxes] if sample.complete else [*boxes[:1]]
+
+
+def _score(sample: GroundingSample, grounding: Grounding) -> float:
+    """Return the IoU on the right image, of a set the soft-F1."""
+    from univg.grounding.sets import match_sets
+
+    if sample.complete and not grounding.boxes and not grounding.says_none:
+        return 0.0
+    return match_sets(_list_boxes(sample, grounding), sample.targets).soft_f1
+
+
+def _make_cell(
+    sample: GroundingSample, images: Sequence[Image.Image], grounding: Grounding, overlap: float
+) -> SheetCell:
+    from univg.models.overview import NOTHING
+    from univg.pictures.drawing import TRUTH, draw_targets
+
+    images, found = draw_targets(images, sample.targets, TRUTH), _list_boxes(sample, grounding)
+    thought = grounding.thought or grounding.raw
+    if sample.complete:
+        lines = [f"{sample.task} · soft-F1 {overlap:.2f}", sample.query, thought]
+        if grounding.says_none:
+            lines.append(NOTHING)
+        return draw_targets(images, found), None, {image for image, _ in found if image is not None}, lines
+    image, box = found[0] if found else (None, None)
+    return images, box, image, [f"{sample.task} · IoU {overlap:.2f}", sample.query, thought]
 
 
 app = make_verb("demo", DemoCommand, demonstrate)

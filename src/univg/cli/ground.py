@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -37,6 +38,9 @@ class GroundCommand(Command):
         default=(), description="Image files, in the order in which the question speaks of them."
     )
     query: Annotated[str, Parameter(alias="-q")] = Field(default="", description="The question.")
+    find_all: Annotated[bool, Parameter(name="--all", negative="")] = Field(
+        default=False, description="Ask for every one that fits, on whichever images, or that none does."
+    )
     model: str = Field(
         default="embedded", description=f"A checkpoint folder or hub name; for photographs {PHOTO_MODEL}."
     )
@@ -59,7 +63,10 @@ class GroundCommand(Command):
 
 
 def ground(command: GroundCommand) -> None:
-    """Answer a question about images: a thought, and a box drawn on the right image."""
+    """Answer a question about images: a thought, and a box drawn on the right image; with --all every one.
+
+    Exit code 0 if the model answered, also that nothing of the kind is there (`none` with --json); 2 if it could not.
+    """
     from univg.files import check_writable
     from univg.pictures.images import open_picture
     from univg.terminal import notes, results, waiting
@@ -81,6 +88,7 @@ def ground(command: GroundCommand) -> None:
             [picture.image for picture in pictures],
             command.query,
             samples=command.samples,
+            style=grounder.set_style if command.find_all else None,
             seed=command.seed,
             max_new_tokens=command.max_new_tokens,
         )
@@ -109,10 +117,11 @@ def describe_grounding(
     grounding: Grounding, pictures: Sequence[Path] = (), opening: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return the object that `--json` prints; box coordinates are x1 y1 x2 y2, `image_index` counts from 0.
-    `opening` is what there was to note on the files."""
+    `none`: the model says that nothing of the kind is there. `opening` is what there was to note on the files."""
     return {
         "thought": grounding.thought,
         "boxes": [_describe_box(box) for box in grounding.boxes],
+        "none": grounding.says_none,
         "image_rule": grounding.image_rule,
         "fault": grounding.fault,
         "confidence": grounding.confidence,
@@ -130,6 +139,7 @@ def _describe_box(box: GroundedBox) -> dict[str, Any]:
         "box_px": [round(v, 2) for v in box.box_px],
         "box_unit": list(box.box_unit),
         "box_permille": list(box.box_permille),
+        **({} if box.confidence is None else {"confidence": box.confidence}),
     }
 
 
@@ -137,7 +147,8 @@ def write_pictures(command: GroundCommand, pictures: Sequence[Picture], groundin
     """Write what there is to see and return the paths; pictures that are there already stay, those of now get a number.
 
     `<name>-grounded.png` shows the question, all images with the box on the right one, and the thought;
-    `<name>-box` is that image alone, at full resolution (JPEG if it came as one); without a box, not written.
+    `<name>-box` is that image alone, at full resolution (JPEG if it came as one); without a box, not written. Of a set
+    there is one for each image that holds boxes.
     """
     from univg.files import unwritable
     from univg.models.overview import draw_answer, draw_overview
@@ -146,16 +157,25 @@ def write_pictures(command: GroundCommand, pictures: Sequence[Picture], groundin
     folder = command.folder
     if folder is None:
         return []
-    shown = grounding.boxes[0].image_index if grounding.boxes else 0
-    source = Path(pictures[shown].path)
-    stem = source.stem[:80] or "image"
-    suffix = ".jpg" if source.suffix.lower() in (".jpg", ".jpeg") else ".png"
-    overview, alone = _find_free(folder / f"{stem}-grounded.png", folder / f"{stem}-box{suffix}")
+    shown = list(dict.fromkeys(box.image_index for box in grounding.boxes))
+    shown = shown if grounding.is_set else shown[:1]
+    stems = [Path(picture.path).stem[:80] or "image" for picture in pictures]
+    names = [
+        stems[i] if [stems[k] for k in shown].count(stems[i]) == 1 else f"{stems[i]}-{i + 1}" for i in shown
+    ]
+    suffixes = [
+        ".jpg" if Path(pictures[i].path).suffix.lower() in (".jpg", ".jpeg") else ".png" for i in shown
+    ]
+    overview, *alone = _find_free(
+        folder / f"{stems[shown[0] if shown else 0]}-grounded.png",
+        *(folder / f"{name}-box{suffix}" for name, suffix in zip(names, suffixes, strict=True)),
+    )
     jobs: list[tuple[Path, Callable[[], Image.Image]]] = [
         (overview, lambda: draw_overview(command.query, pictures, grounding))
     ]
-    if grounding.boxes:
-        jobs.append((alone, lambda: draw_answer(pictures[shown], grounding)))
+    jobs += [
+        (path, partial(draw_answer, pictures[i], grounding, i)) for path, i in zip(alone, shown, strict=True)
+    ]
     written = []
     for path, draw in jobs:
         try:
@@ -190,11 +210,14 @@ def _find_free(*paths: Path) -> list[Path]:
 def _print_answer(
     console: Console, command: GroundCommand, pictures: Sequence[Picture], grounding: Grounding
 ) -> None:
-    from univg.models.overview import explain_fault, explain_image
+    from univg.models.overview import NOTHING, explain_fault, explain_image
 
     _print_section(console, "Thought", grounding.thought or "(none)")
     lines = [f"note: {note}" for note in grounding.notes]
-    for box in grounding.boxes:
+    nothing = grounding.is_set and grounding.says_none
+    lines += [NOTHING] if nothing else []
+    lines += _list_set(pictures, grounding) if grounding.is_set else []
+    for box in () if grounding.is_set else grounding.boxes:
         picture = pictures[box.image_index]
         size = f"{picture.image.width}x{picture.image.height}"
         px = ", ".join(f"{v:.0f}" for v in box.box_px)
@@ -207,9 +230,28 @@ def _print_answer(
         lines.append(f"agreement of {command.samples} samples: {grounding.confidence:.2f}")
     if grounding.fault:
         lines.append(explain_fault(grounding.fault))
-    if not grounding.boxes:
+    if not grounding.boxes and not nothing:
         lines += ["no box; the model wrote:", grounding.raw.strip() or "(nothing)"]
     _print_section(console, "Answer", *lines, f"{grounding.model}, {grounding.seconds:.1f} s")
+
+
+def _list_set(pictures: Sequence[Picture], grounding: Grounding) -> list[str]:
+    """List all boxes of a set under the images that they lie on, with the numbers that the pictures show."""
+    from univg.models.overview import number_box
+
+    lines = []
+    for image in sorted({box.image_index for box in grounding.boxes}):
+        size_wh = pictures[image].image.size
+        name = one_line(pictures[image].path)
+        lines.append(f"image {image + 1} of {len(pictures)}: {name}, {size_wh[0]}x{size_wh[1]} pixels")
+        for place, box in enumerate(grounding.boxes):
+            if box.image_index == image:
+                number = number_box(grounding, place)
+                px = ", ".join(f"{v:.0f}" for v in box.box_px)
+                told = f"box{number and ' ' + number} ({px}) in pixels; {box.box_permille} in thousandths"
+                share = "" if box.confidence is None else f"; agreement {box.confidence:.2f}"
+                lines.append(f"  {told}{share}")
+    return lines
 
 
 def _print_section(console: Console, heading: str, *lines: str) -> None:

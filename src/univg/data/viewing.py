@@ -21,8 +21,9 @@ from univg.pictures.drawing import (
     SHEET_COLUMNS,
     THUMB_PX,
     SheetCell,
-    draw_box,
+    count_targets,
     draw_contact_sheet,
+    draw_targets,
     fit,
 )
 from univg.pictures.images import ImageFault, open_picture
@@ -36,12 +37,14 @@ _TOKENS = (256, 512, 1024, 1536, 2048, 3072, 4096, 6000)
 @dataclass
 class Counts:
     """A set in numbers: samples by task and by how many images they have, images by name, and the areas of the first
-    boxes by task, as shares of their images."""
+    boxes by task (of answers that are sets, of all), as shares of their images; and how many boxes answers have that
+    are sets."""
 
     tasks: Counter[str] = field(default_factory=Counter)
     per_sample: Counter[int] = field(default_factory=Counter)
     images: dict[str, None] = field(default_factory=dict)
     areas_of: dict[str, list[float]] = field(default_factory=dict)
+    per_set: Counter[int] = field(default_factory=Counter)
 
     @property
     def areas(self) -> list[float]:
@@ -55,8 +58,11 @@ def count_samples(file: PublishedFile, book: FaultBook) -> Counts:
         counts.tasks[sample.task] += 1
         counts.per_sample[len(sample.images)] += 1
         counts.images.update(dict.fromkeys(sample.images))
+        if sample.complete:
+            counts.per_set[len(sample.boxes)] += 1
         if sample.boxes:
-            counts.areas_of.setdefault(sample.task, []).append(area(sample.boxes[0]))
+            scored = sample.boxes if sample.complete else sample.boxes[:1]
+            counts.areas_of.setdefault(sample.task, []).extend(map(area, scored))
     if not counts.tasks:
         raise UnivgError("no sample could be read", file.path, "see `univg data validate`")
     return counts
@@ -86,6 +92,8 @@ def list_panels(counts: Counts, tokens: Sequence[int], max_pixels: int) -> dict[
         "images per sample": {str(k): v for k, v in sorted(counts.per_sample.items())},
         "target's share of its image": areas,
     }
+    if counts.per_set:
+        panels["boxes of answers that are sets"] = {str(k): v for k, v in sorted(counts.per_set.items())}
     if tokens:
         panels[f"prompt tokens at {max_pixels} pixels an image"] = _bin(tokens, _TOKENS, str)
     return panels
@@ -134,11 +142,25 @@ def draw_samples(
 def _draw_cell(root: ImageRoot, sample: GroundingSample) -> SheetCell:
     thumbs = [fit(open_picture(root.path(name)).image, THUMB_PX) for name in sample.images]
     target, rule = decide_image(len(thumbs), sample.target_image, sample.query, sample.thought)
-    for box in sample.boxes[1:]:
-        thumbs[target] = draw_box(thumbs[target], box, colour=OTHERS)
-    place = "" if rule == "target" else f" · image by {'the last' if rule == 'last' else rule}"
-    lines = [f"{sample.task}{place}", sample.query, sample.thought or "", sample.source]
-    return thumbs, sample.boxes[0] if sample.boxes else None, target, [line for line in lines if line]
+    placed = [(target if image is None else image, box) for image, box in sample.targets]
+    on = [image for image, _ in sample.targets]
+    stated = rule == "target" or (None not in on and (bool(on) or sample.complete))
+    place = "" if stated else f" · image by {'the last' if rule == 'last' else rule}"
+    if sample.complete:
+        title = f"{sample.task} · {count_targets(placed)}{place}"
+        return (
+            draw_targets(thumbs, placed),
+            None,
+            {image for image, _ in placed},
+            _list_lines(sample, title),
+        )
+    first = placed[0] if placed else (target, None)
+    thumbs = draw_targets(thumbs, placed[1:], OTHERS)
+    return thumbs, first[1], first[0], _list_lines(sample, sample.task + place)
+
+
+def _list_lines(sample: GroundingSample, title: str) -> list[str]:
+    return [line for line in (title, sample.query, sample.thought, sample.source) if line]
 
 
 def _bin(values: Sequence[float], edges: Sequence[float], name: Callable[[float], str]) -> dict[str, int]:

@@ -5,6 +5,9 @@ from univg import Grounder
 grounder = Grounder.from_pretrained("embedded")
 grounding = grounder.ground(["a.png", "b.png"], "What changed between the images?")
 grounding.thought, grounding.boxes[0].box_px, grounding.boxes[0].image_index
+
+every = grounder.ground(["a.png", "b.png"], "Every red circle.", style=grounder.set_style)
+[(box.image_index, box.box_px) for box in every.boxes], every.says_none
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from univg.errors import UnivgError
-from univg.grounding.agreement import choose_most_agreed
+from univg.grounding.agreement import choose_most_agreed, count_agreeing
 from univg.grounding.boxes import Box, BoxPermille, SizeWH, unit_to_permille, unit_to_px
 from univg.grounding.coordinates import Frame
 from univg.grounding.mentions import ImageRule
-from univg.grounding.prompts import PromptStyle
+from univg.grounding.prompts import SETS, PromptStyle, style_of_sets
 from univg.grounding.reading import Asked, Fault, PlacedBox, read
 from univg.models.familiarity import note_strange_images
 from univg.models.loading import Loaded, load
@@ -41,12 +45,14 @@ ImageLike = str | PathLike[str] | Image.Image
 class GroundedBox:
     """A box on image `image_index` (from 0). `box_px` is in pixels of that image, to hundredths: of a file, as it
     is seen upright (after its EXIF rotation); of a PIL image, as it stands. `box_unit` is 0-1 and `box_permille`
-    integers 0-1000 of its width and height."""
+    integers 0-1000 of its width and height. `confidence` is None for one sample and where one box was asked for, else
+    the share of the other samples that have this box too (an IoU of at least 0.5)."""
 
     image_index: int
     box_px: Box
     box_unit: Box
     box_permille: BoxPermille
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,8 @@ class Grounding:
     sample, else the agreement of the samples, 0-1. `raw` is the response as the model wrote it, `model` the
     checkpoint's name, `seconds` the time from opening the images to the answer, `notes` what opening them
     took ("animated, first frame used"), and whether the embedded model was asked about what it does not know.
+    `says_none`: there is no box, because the response says that nothing of what was asked for is there. `style`: how it
+    was asked; in a style of sets, `boxes` are all that were found, on whichever images.
     """
 
     thought: str | None
@@ -70,6 +78,13 @@ class Grounding:
     model: str
     seconds: float
     notes: tuple[str, ...] = ()
+    says_none: bool = False
+    style: PromptStyle = "think"
+
+    @property
+    def is_set(self) -> bool:
+        """Whether all that fit were asked for, not one box."""
+        return self.style in SETS
 
     def to_json(self) -> dict[str, Any]:
         """Return a dict for `json.dumps`: the fields by name, boxes as lists of numbers."""
@@ -96,6 +111,11 @@ class Grounder:
         """Load a checkpoint: see `univg.models.loading.load` for the arguments and errors."""
         return cls(load(name, dtype=dtype, device=device, pixel_budget=pixel_budget, lora=lora, frame=frame))
 
+    @property
+    def set_style(self) -> PromptStyle:
+        """The style that asks this checkpoint for every box that fits, or that none does."""
+        return style_of_sets(self.loaded.prompt_style)
+
     def ground(
         self,
         images: ImageLike | Sequence[ImageLike],
@@ -114,6 +134,9 @@ class Grounder:
         one; its `confidence` is that mean IoU with the k - 1 others, where a box on another image, or no box at
         all, agrees by 0. The same `seed` draws the same. `style` replaces the checkpoint's own way of being
         asked, `temperature` the one that `samples` implies.
+
+        With `style=grounder.set_style` all that fit are asked for, on whichever images, or that none does; k samples
+        then agree by the soft-F1 of their boxes.
 
         Errors: UnivgError for no image, fewer than one sample, an empty query, and more than the model's context holds;
         ImageFault for a file that is no usable image.
@@ -139,11 +162,15 @@ class Grounder:
         asked = Asked(len(sizes), query, style, self.loaded.family.frame)
         seen_wh = [self.loaded.resized(size_wh) for size_wh in sizes]
         readings = [read(response.text, asked, seen_wh, response.truncated) for response in responses]
-        chosen, confidence = choose_most_agreed(readings)
+        sets = style in SETS
+        chosen, confidence = choose_most_agreed(readings, sets)
         reading = readings[chosen]
+        shares = count_agreeing(readings, chosen) if sets and samples > 1 else repeat(None)
         return Grounding(
             thought=reading.thought,
-            boxes=tuple(_measure_box(box, sizes) for box in reading.boxes),
+            boxes=tuple(
+                _measure_box(box, sizes, share) for box, share in zip(reading.boxes, shares, strict=False)
+            ),
             image_rule=reading.first.image_rule if reading.first else reading.image_rule,
             fault=reading.fault,
             confidence=confidence,
@@ -154,6 +181,8 @@ class Grounder:
                 *(f"{picture.path}: {note}" for picture in pictures for note in picture.notes),
                 *note_strange_images(self.loaded.name, [picture.image for picture in pictures]),
             ),
+            says_none=reading.says_none,
+            style=style,
         )
 
     def _check_length(self, tokens: int, max_new_tokens: int) -> None:
@@ -178,6 +207,6 @@ def _open_images(images: ImageLike | Sequence[ImageLike]) -> list[Picture]:
     ]
 
 
-def _measure_box(box: PlacedBox, sizes: Sequence[SizeWH]) -> GroundedBox:
+def _measure_box(box: PlacedBox, sizes: Sequence[SizeWH], confidence: float | None) -> GroundedBox:
     x1, y1, x2, y2 = (round(edge, 2) for edge in unit_to_px(box.box, sizes[box.image_index]))
-    return GroundedBox(box.image_index, (x1, y1, x2, y2), box.box, unit_to_permille(box.box))
+    return GroundedBox(box.image_index, (x1, y1, x2, y2), box.box, unit_to_permille(box.box), confidence)

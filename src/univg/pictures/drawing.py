@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -19,7 +19,7 @@ from univg.grounding.boxes import Box, unit_to_px
 from univg.pictures.fonts import Font, fit_font
 
 Colour = tuple[int, int, int]
-SheetCell = tuple[Sequence[Image.Image], Box | None, int | None, Sequence[str]]
+SheetCell = tuple[Sequence[Image.Image], Box | None, int | Collection[int] | None, Sequence[str]]
 
 ANSWER: Colour = (235, 30, 99)
 TRUTH: Colour = (0, 150, 90)
@@ -87,19 +87,20 @@ def count_targets(targets: Sequence[tuple[int | None, Box]]) -> str:
 
 def draw_side_by_side(
     images: Sequence[Image.Image],
-    boxes: Sequence[Sequence[Box]] | None = None,
+    boxes: Sequence[Sequence[Box | tuple[Box, str]]] | None = None,
     captions: Sequence[str] | None = None,
     title: str | None = None,
     footer: Sequence[str] = (),
-    highlight: int | None = None,
+    highlight: int | Collection[int] | None = None,
     cell_px: int = 448,
     per_row: int | None = None,
 ) -> Image.Image:
-    """Draw images next to one another on white: `boxes[i]` drawn on image i, `captions[i]` below.
+    """Draw images next to one another on white: `boxes[i]` drawn on image i (a box, or one with its label),
+    `captions[i]` below.
 
     `title` stands on top and `footer` below everything, both wrapped. Images of a row have one height,
     `cell_px`, unless they are longer than 2:1; `per_row` of them stand in a row (None: by their number).
-    The caption at `highlight` takes the colour of the boxes.
+    The captions at `highlight` take the colour of the boxes.
     """
     if not images:
         raise ValueError("draw_side_by_side needs at least one image")
@@ -108,11 +109,11 @@ def draw_side_by_side(
     thumbs, labels = [], []
     for i, image in enumerate(images):
         thumb = fit(image, cell_px, max_width_px=2 * cell_px)
-        for box in boxes[i] if boxes else ():
-            thumb = draw_box(thumb, box)
+        for one in boxes[i] if boxes else ():
+            thumb = draw_box(thumb, *one) if len(one) == 2 else draw_box(thumb, one)
         thumbs.append(_add_edge(thumb))
         if captions:
-            colour = ANSWER if i == highlight else FAINT
+            colour = ANSWER if _is_among(i, highlight) else FAINT
             labels.append(draw_text([captions[i]], max(thumb.width, cell_px // 2), caption_size, colour))
     rows = [
         _draw_row(thumbs[i : i + per_row], labels[i : i + per_row], gutter, gutter // 3)
@@ -139,7 +140,8 @@ def draw_contact_sheet(
 
     Each cell is `(images, box_unit, target_index, lines)`: the images of a sample, three in a row, with the
     box drawn on the target (none where `box_unit` or `target_index` is None), which is called `mark`, and the
-    `lines` wrapped below, of which the first stands out. The title says how many are shown, if fewer than `of`
+    `lines` wrapped below, of which the first stands out. Several targets are drawn already (:func:`draw_targets`), and
+    `target_index` then names their images. The title says how many are shown, if fewer than `of`
     (default: than there are cells).
     """
     gutter, title_size = max(10, thumb_px // 12), max(16, thumb_px // 9)
@@ -274,7 +276,7 @@ def _draw_cell(cell: SheetCell, width: int, gap: int, thumb_px: int, mark: str) 
     thumbs, labels = [], []
     for i, image in enumerate(images):
         thumb = fit(image, thumb_px)
-        target = i == target_index
+        target = _is_among(i, target_index)
         thumbs.append(_add_edge(draw_box(thumb, box_unit) if target and box_unit is not None else thumb))
         name = f"image {i + 1}" + (f" · {mark}" if target else "")
         labels.append(draw_text([name], thumb_px, max(11, thumb_px // 15), ANSWER if target else FAINT))
@@ -291,6 +293,10 @@ def _draw_cell(cell: SheetCell, width: int, gap: int, thumb_px: int, mark: str) 
     out = Image.new("RGB", (width, content.height), WHITE)
     out.paste(content, (0, 0))
     return out
+
+
+def _is_among(image: int, named: int | Collection[int] | None) -> bool:
+    return image == named if named is None or isinstance(named, int) else image in named
 
 
 def _find_rectangle(box_unit: Box, size_wh: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -74,15 +74,15 @@ def build_page(grounder: Grounder) -> Any:
     from univg.models.checkpoint import EMBEDDED
     from univg.models.familiarity import EMBEDDED_NOTE
 
-    def ground(gallery: Any, query: str, samples: float) -> tuple[Image.Image, str, str]:
+    def ground(gallery: Any, query: str, samples: float, every: bool = False) -> tuple[Image.Image, str, str]:
         try:
-            return answer(grounder, [path for path, _ in gallery or []], query or "", int(samples))
+            return answer(grounder, [path for path, _ in gallery or []], query or "", int(samples), every)
         except (UnivgError, ValueError) as error:
             raise gradio.Error(str(error), print_exception=False) from error
 
-    def show(gallery: Any, query: str, samples: float) -> tuple[Image.Image | None, str, str]:
+    def show(gallery: Any, query: str, samples: float, every: bool) -> tuple[Image.Image | None, str, str]:
         try:
-            return ground(gallery, query, samples)
+            return ground(gallery, query, samples, every)
         except gradio.Error as error:  # gradio would show it for ten seconds
             return None, "", f"error: {error.message}"
 
@@ -94,16 +94,17 @@ def build_page(grounder: Grounder) -> Any:
     one_at_a_time = {"concurrency_id": "model", "concurrency_limit": 1}
     with gradio.Blocks(title="univg", analytics_enabled=False, delete_cache=(_SWEPT_EVERY_S, KEPT_S)) as page:
         gradio.Markdown(
-            f"## univg · {grounder.loaded.name}\nSeveral images, in order, and a question in; a thought and a box out."
+            f"## univg · {grounder.loaded.name}\n"
+            "Several images, in order, and a question in; a thought and a box out, or every one."
         )
         with gradio.Row():
             with gradio.Column():
-                gallery, query, samples, button = _lay_out_question(gradio)
+                gallery, query, every, samples, button = _lay_out_question(gradio)
             with gradio.Column():
                 told = _lay_out_answer(gradio)
                 if embedded:
                     gradio.Markdown(f"Note: {EMBEDDED_NOTE}.")
-        asked = [gallery, query, samples]
+        asked = [gallery, query, samples, every]
         gradio.on([button.click, query.submit], show, asked, told, api_visibility="private", **one_at_a_time)
         # For programs, which are told an error as one.
         gradio.Button(visible=False).click(ground, asked, told, api_name="ground", **one_at_a_time)
@@ -111,11 +112,13 @@ def build_page(grounder: Grounder) -> Any:
             number, gallery, gallery, queue=False, show_progress="hidden", api_visibility="private"
         )
         if embedded:
-            gradio.Examples(_read_examples(), [gallery, query], label="Examples of the procedural world")
+            gradio.Examples(
+                _read_examples(), [gallery, query, every], label="Examples of the procedural world"
+            )
     return page
 
 
-def _lay_out_question(gradio: Any) -> tuple[Any, Any, Any, Any]:
+def _lay_out_question(gradio: Any) -> tuple[Any, Any, Any, Any, Any]:
     gallery = gradio.Gallery(
         label="Images, in order",
         show_label=False,  # it would lie on the first of them
@@ -132,8 +135,11 @@ def _lay_out_question(gradio: Any) -> tuple[Any, Any, Any, Any]:
         max_lines=8,
         max_length=MAX_CHARACTERS,
     )
+    every = gradio.Checkbox(
+        label="Every one of them", info="All that fit, on whichever images, or that none does.", value=False
+    )
     samples = gradio.Slider(1, 8, value=1, step=1, label="Responses to draw")
-    return gallery, query, samples, gradio.Button("Ground", variant="primary")
+    return gallery, query, every, samples, gradio.Button("Ground", variant="primary")
 
 
 def _lay_out_answer(gradio: Any) -> list[Any]:
@@ -141,14 +147,15 @@ def _lay_out_answer(gradio: Any) -> list[Any]:
         label="Answer", show_label=False, type="pil", format="png", buttons=["download", "fullscreen"]
     )
     # What is shown first qualifies what follows; what is returned keeps its order.
-    box = gradio.Textbox(label="Box", lines=2)
+    box = gradio.Textbox(label="Box", lines=2, max_lines=12)
     return [picture, gradio.Textbox(label="Thought", lines=4), box]
 
 
 def answer(
-    grounder: Grounder, paths: Sequence[str], query: str, samples: int = 1
+    grounder: Grounder, paths: Sequence[str], query: str, samples: int = 1, every: bool = False
 ) -> tuple[Image.Image, str, str]:
-    """Return the picture with the box on it, the thought, and the box in words.
+    """Return the picture with the box on it, the thought, and the box in words; `every`: all that fit, or that none
+    does.
 
     Raises UnivgError or ValueError, one line to show.
     """
@@ -167,7 +174,9 @@ def answer(
         name = f"image {number} ({one_line(Path(path).name)})"
         pictures.append(read_picture(_read_upload(path, name), name, megapixels))
         megapixels -= pictures[-1].image.width * pictures[-1].image.height / 1e6
-    grounding = grounder.ground([picture.image for picture in pictures], query, samples=samples)
+    style = grounder.set_style if every else None
+    images = [picture.image for picture in pictures]
+    grounding = grounder.ground(images, query, samples=samples, style=style)
     told = [f"note: {picture.path}: {note}" for picture in pictures for note in picture.notes]
     told += [f"note: {note}" for note in grounding.notes]
     told += _describe(grounding, len(pictures), samples)
@@ -175,18 +184,21 @@ def answer(
 
 
 def _describe(grounding: Grounding, images: int, samples: int) -> list[str]:
-    from univg.models.overview import explain_fault, explain_image
+    from univg.models.overview import NOTHING, explain_fault, explain_image, number_box
 
-    lines = []
-    for one in grounding.boxes:
-        px = tuple(round(value) for value in one.box_px)
-        lines.append(f"image {one.image_index + 1}: {px} in pixels, {one.box_permille} in thousandths")
+    nothing = grounding.is_set and grounding.says_none
+    lines = [NOTHING] if nothing else []
+    for place, one in enumerate(grounding.boxes):
+        px, number = tuple(round(value) for value in one.box_px), number_box(grounding, place)
+        told = f"image {one.image_index + 1}: {px} in pixels, {one.box_permille} in thousandths"
+        share = "" if one.confidence is None else f", agreement {one.confidence:.2f}"
+        lines.append(f"{number and f'box {number}, '}{told}{share}")
     lines += explain_image(grounding, images)
     if grounding.confidence is not None:
         lines.append(f"agreement of {samples} responses: {grounding.confidence:.2f}")
     if grounding.fault:
         lines.append(explain_fault(grounding.fault))
-    if not grounding.boxes:
+    if not grounding.boxes and not nothing:
         lines += ["no box; the model wrote:", grounding.raw.strip() or "(nothing)"]
     return lines
 
@@ -205,11 +217,12 @@ def _number(paths: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _read_examples() -> list[list[Any]]:
-    """Return rows of (images, question): the bundled examples, one of each task family."""
+    """Return rows of (images, question, whether every one is asked for): the bundled examples, one of each task
+    family."""
     from univg.files import EXAMPLES
     from univg.grounding.samples import read_jsonl
 
     return [
-        [_number([str(EXAMPLES / name) for name in sample.images]), sample.query]
+        [_number([str(EXAMPLES / name) for name in sample.images]), sample.query, sample.complete]
         for sample in read_jsonl(EXAMPLES / "samples.jsonl")
     ]

@@ -74,6 +74,8 @@ def _describe(counts: Counts, tokens: Sequence[int], budget: str) -> Iterator[tu
     from univg.data.viewing import find_quantile
 
     yield "images per sample", ", ".join(f"{n} with {k}" for k, n in sorted(counts.per_sample.items()))
+    if counts.per_set:
+        yield "boxes of sets", ", ".join(f"{n} with {k}" for k, n in sorted(counts.per_set.items()))
     if areas := counts.areas:
         parts = [f"{q:.0%}: {find_quantile(areas, q):.2%}" for q in (0.05, 0.25, 0.5, 0.75, 0.95)]
         yield "target areas", ", ".join(parts)
