@@ -44,3 +44,24 @@ def test_a_run_is_read_as_what_the_model_boxed(tmp_path: Path) -> None:
     (prediction,), nothing = (task["predictions"] for task in json.loads(tasks.read_text()))
     assert (prediction["score"], prediction["model_version"]) == (0.75, "0123456789abcdef")
     assert prediction["result"][0]["item_index"] == 1 and nothing == []
+
+
+def test_a_set_keeps_all_its_boxes_on_their_images(tmp_path: Path) -> None:
+    path = tmp_path / "rows-0-of-1.jsonl"
+    boxes = [[0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.6, 0.6]]
+    every = {**ROW, "complete": True, "boxes_unit": boxes, "box_images": [1, 0], "refused": False}
+    none = {
+        **every,
+        "source": "set#2",
+        "truth_unit": None,
+        "boxes_unit": [],
+        "box_images": [],
+        "refused": True,
+    }
+    broken = {**none, "source": "set#3", "refused": False}
+    path.write_text("".join(json.dumps(row) + "\n" for row in (every, none, broken)))
+    faults: list[RecordFault] = []
+    first, second, third = read(path, on_fault=faults.append)
+    assert [image for image, _ in first.targets] == [1, 0] and first.complete and not faults
+    assert second.complete and second.boxes == ()
+    assert not third.is_answered, "a broken answer does not say that nothing is there"
