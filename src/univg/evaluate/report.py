@@ -139,8 +139,8 @@ def _compare_runs(first: Run, second: Run) -> list[Table]:
     if (compared := compare(*single)).lines:
         tables.append(build_comparison_table(compared, first.label, second.label))
     if (compared := compare(*sets, tuple(SET_CHANGES))).lines:
-        names = (f"{first.label}, sets", f"{second.label}, sets") if tables else (first.label, second.label)
-        tables.append(build_comparison_table(compared, *names, SET_CHANGES, "soft-F1 of at least 0.5"))
+        of, note = ": answers that are sets", "A hit is a soft-F1 of at least 0.5."
+        tables.append(build_comparison_table(compared, first.label, second.label, SET_CHANGES, of, [note]))
     return tables
 
 

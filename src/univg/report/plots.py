@@ -126,7 +126,8 @@ def draw_reliability(calibrations: Mapping[str, Calibration]) -> bytes:
     right.set(xlim=(-0.02, 1.02), ylim=(-2, 102))
     spread.set(xlabel="agreement", ylabel="share of boxes, %", title="How boxes are spread")
     spread.set(xlim=(0, 1), ylim=(0, None))
-    right.legend(frameon=False, fontsize=8, loc="upper left")
+    # Lines go from corner to corner: inside the panel a legend would lie on them.
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=min(3, len(calibrations)))
     return encode_png(figure)
 
 

@@ -92,7 +92,8 @@ def build_calibration_table(calibrations: Mapping[str, Calibration]) -> Table:
     ]
     notes = (
         "ECE, the expected calibration error, is the mean distance of both over ten bins of confidence. A box is right "
-        "at IoU 0.5.",
+        "at IoU 0.5. The agreement of one box is its mean IoU with those of the other responses; of a box of a set, "
+        "the share of the other responses that have it.",
     )
     return Table(
         "Agreement as confidence", ("", "boxes", "mean agreement", "right", "ECE"), tuple(cells), notes=notes

@@ -90,20 +90,21 @@ def build_comparison_table(
     first: str,
     second: str,
     changes: Mapping[str, str] = CHANGES,
-    hits: str = "hits",
+    of: str = "",
+    notes: Sequence[str] = (),
 ) -> Table:
-    """Show second minus first, in points of a percent; `hits`: what one of the runs alone has."""
+    """Show second minus first, in points of a percent; `of`: which of their samples, for the title."""
     rows, strong = [], set()
     for number, line in enumerate(comparison.lines):
         points = [format_points(line.estimates[name]) for name in changes]
         rows.append((line.name, str(line.n), *points, str(line.only_first), str(line.only_second)))
         if line.name in (MACRO, MICRO):
             strong.add(number)
-    headings = ("task", "n", *changes.values(), f"{hits} of {first} only", f"{hits} of {second} only")
-    notes = ["An interval that does not hold 0 is a difference beyond chance at 95 %."]
+    headings = ("task", "n", *changes.values(), f"hits of {first} only", f"hits of {second} only")
+    told = [*notes, "An interval that does not hold 0 is a difference beyond chance at 95 %."]
     if comparison.unpaired:
-        notes.append(f"{comparison.unpaired} samples that only one of the runs has are left out.")
-    return Table(f"{second} minus {first}", headings, tuple(rows), frozenset(strong), tuple(notes))
+        told.append(f"{comparison.unpaired} samples that only one of the runs has are left out.")
+    return Table(f"{second} minus {first}{of}", headings, tuple(rows), frozenset(strong), tuple(told))
 
 
 def build_published_table(benchmark: str, runs: Mapping[str, Summary]) -> Table | None:
