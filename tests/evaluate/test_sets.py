@@ -339,3 +339,18 @@ def test_a_set_without_an_answer_is_told(
     assert "soft-F1 would be macro 66.7, micro 50.0 instead of macro 100.0, micro 100.0" in shown.replace(
         "\n", " "
     )
+
+
+def test_a_response_may_be_a_list_of_boxes(
+    sets_of_things: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    low = {"image": 2, "bbox_2d": [200, 600, 500, 900], "label": "low"}
+    given = {"things#1": [low], "things#2": [], "things#3": [[100, 100, 400, 500], [600, 100, 900, 500]]}
+    answers, out = tmp_path / "answers.jsonl", tmp_path / "scores.jsonl"
+    given |= {key: GOOD[key] for key in ("things#0", "things#4")}
+    answers.write_text("".join(json.dumps({"id": key, "text": one}) + "\n" for key, one in given.items()))
+    shared = ["--data", str(sets_of_things[0]), "--style", "direct", "--out", str(out)]
+    assert score(capsys, str(answers), *shared)[0] == 0
+    rows = {row["source"]: row for row in map(json.loads, out.read_text().splitlines())}
+    assert [rows[f"things#{number}"]["iou"] for number in range(5)] == [1.0] * 5
+    assert rows["things#2"]["refused"]

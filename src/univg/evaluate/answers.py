@@ -41,10 +41,11 @@ class Given:
     row: Mapping[str, Any]
 
 
-def read_given(path: Path, on_fault: OnFault, with_truth: bool = False) -> list[Given]:
+def read_given(path: Path, on_fault: OnFault, with_truth: bool = False, sets: bool = False) -> list[Given]:
     """Read all answers of a file or folder; what is none goes to `on_fault`. Raises UnivgError for what is no file.
 
-    `with_truth`: each stands beside its truth, so that a box called `answer` is no response.
+    `with_truth`: each stands beside its truth, so that a box called `answer` is no response. `sets`: a response may be
+    a list of boxes, or an empty one; else the first of a list is taken, as of several responses.
     """
     if path.suffix.lower() in (".xlsx", ".xls"):
         raise UnivgError("an Excel workbook", path, "save it as CSV or TSV and give that")
@@ -56,7 +57,7 @@ def read_given(path: Path, on_fault: OnFault, with_truth: bool = False) -> list[
     for place, row in _unfold(*rows[0]) if len(rows) == 1 else rows:
         try:
             if not _is_summary(row):
-                found.append(_read_one(place, row, with_truth))
+                found.append(_read_one(place, row, with_truth, sets))
         except Unusable as error:
             on_fault(RecordFault(place, error.kind, error.cause, error.fix))
     return found
@@ -94,7 +95,7 @@ def _has_response(row: Mapping[str, Any]) -> bool:
     return any(name in row for name in (*RESPONSES, "answer"))
 
 
-def _read_one(place: str, row: Any, with_truth: bool) -> Given:
+def _read_one(place: str, row: Any, with_truth: bool, sets: bool) -> Given:
     if isinstance(row, Unusable):
         raise row
     if isinstance(row, str):
@@ -106,12 +107,25 @@ def _read_one(place: str, row: Any, with_truth: bool) -> Given:
     name = name or next((name for name in RESPONSES if name in row), "answer")
     if name not in row or (with_truth and name == "answer" and isinstance(row[name], list)):
         raise Unusable("missing_field", "no response", "give the raw response as `text`")
-    text = _find_text(row[name], name)
+    text = json.dumps(row[name]) if sets and _is_set(row[name], name) else _find_text(row[name], name)
     if text is None and (row.get("error") or isinstance(row[name], dict)):
         raise Unusable("failed_request", f"its request failed: {shorten(row.get('error') or row[name])}")
     doc = row["doc"] if isinstance(row.get("doc"), dict) else {}  # lmms-eval's: the record that was asked
     rest = {field: value for field, value in row.items() if field != name}
     return Given(place, text or "", {**doc, **rest})
+
+
+def _is_set(value: Any, name: str) -> bool:
+    """Tell whether a response is a list of boxes, or of objects that hold no text but a box."""
+    if not isinstance(value, list) or name in ("choices", "candidates"):
+        return False
+    no_box = {*_INSIDE, "type", "error", "thought"}
+    return all(
+        len(one) == 4 and all(isinstance(edge, (int, float)) for edge in one)
+        if isinstance(one, list)
+        else isinstance(one, dict) and not no_box & one.keys()
+        for one in value
+    )
 
 
 def _find_text(value: Any, name: str) -> str | None:

@@ -106,7 +106,8 @@ def match_predictions(
     `whole`: see `univg.evaluate.matching.match`, which also says what is raised.
     """
     faults: list[RecordFault] = []
-    given = read_given(path, lambda fault: faults.append(_place(path, fault)))
+    sets = any(sample.complete for sample in samples)
+    given = read_given(path, lambda fault: faults.append(_place(path, fault)), sets=sets)
     if not given:
         _refuse(path, faults)
     for fault in faults:
