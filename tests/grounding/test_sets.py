@@ -235,3 +235,8 @@ def test_the_image_of_the_truth_is_not_given_away():
     sample = make([LEFT], target_image=0)
     assert worth(sample, "(0,0),(400,1000)") == 0  # on the last image, as nothing says another
     assert worth(sample, "Image-1: (0,0),(400,1000)") == 1
+
+
+def test_the_fields_of_before_stand_where_they_stood():
+    positional = GroundingSample(("a",), "The cat?", "t", (LEFT,), 0, "So.", True, "s#1", {"kept": 1})
+    assert positional.extra == {"kept": 1} and not positional.complete
