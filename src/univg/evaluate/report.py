@@ -131,14 +131,14 @@ def _build_section(
 
 def _compare_runs(first: Run, second: Run) -> list[Table]:
     """Return the tables of the paired differences of two runs, of one box and of sets, as far as there are any."""
-    single, sets = (
-        [{key: row for key, row in run.rows.items() if is_set(row) == kind} for run in (first, second)]
-        for kind in (False, True)
+    (single, sets), (other_single, other_sets) = (
+        [{key: row for key, row in run.rows.items() if is_set(row) == kind} for kind in (False, True)]
+        for run in (first, second)
     )
     tables = []
-    if (compared := compare(*single)).lines:
+    if (compared := compare(single, other_single)).lines:
         tables.append(build_comparison_table(compared, first.label, second.label))
-    if (compared := compare(*sets, tuple(SET_CHANGES))).lines:
+    if (compared := compare(sets, other_sets, tuple(SET_CHANGES))).lines:
         of, note = ": answers that are sets", "A hit is a soft-F1 of at least 0.5."
         tables.append(build_comparison_table(compared, first.label, second.label, SET_CHANGES, of, [note]))
     return tables

@@ -97,7 +97,11 @@ def calibrate_rows(rows: Iterable[Row]) -> dict[str, Calibration]:
     single, sets = split_rows(row for row in rows if row.get("confidence") is not None)
     pairs = {"one box": [(row["confidence"], bool(row["hit_50"])) for row in single if row["boxes_unit"]]}
     pairs["boxes of sets"] = [pair for row in sets for pair in _list_hits(row)]
-    return {kind: calibrate(*zip(*found, strict=True)) for kind, found in pairs.items() if found}
+    return {
+        kind: calibrate([confidence for confidence, _ in found], [hit for _, hit in found])
+        for kind, found in pairs.items()
+        if found
+    }
 
 
 def _list_hits(row: Mapping[str, Any]) -> list[tuple[float, bool]]:
