@@ -15,7 +15,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import repeat
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +35,7 @@ from univg.pictures.images import Picture, as_picture, open_picture
 if TYPE_CHECKING:
     import torch
 
+    from univg.models.generation.generate import Generation
     from univg.models.pixels import PixelBudget
 
 ImageLike = str | PathLike[str] | Image.Image
@@ -158,6 +158,17 @@ class Grounder:
         [responses] = generate(
             self.loaded, [chat], max_new_tokens=max_new_tokens, temperature=temperature, n=samples, seed=seed
         )
+        return self._read(pictures, query, style, responses, started)
+
+    def _read(
+        self,
+        pictures: Sequence[Picture],
+        query: str,
+        style: PromptStyle,
+        responses: Sequence[Generation],
+        started: float,
+    ) -> Grounding:
+        """Read all responses to a question, asked at the time `started`, and return the one that is the answer."""
         sizes = [picture.image.size for picture in pictures]
         asked = Asked(len(sizes), query, style, self.loaded.family.frame)
         seen_wh = [self.loaded.resized(size_wh) for size_wh in sizes]
@@ -165,11 +176,13 @@ class Grounder:
         sets = style in SETS
         chosen, confidence = choose_most_agreed(readings, sets)
         reading = readings[chosen]
-        shares = count_agreeing(readings, chosen) if sets and samples > 1 else repeat(None)
+        shares: Sequence[float | None] = [None] * len(reading.boxes)
+        if sets and len(responses) > 1:
+            shares = count_agreeing(readings, chosen)
         return Grounding(
             thought=reading.thought,
             boxes=tuple(
-                _measure_box(box, sizes, share) for box, share in zip(reading.boxes, shares, strict=False)
+                _measure_box(box, sizes, share) for box, share in zip(reading.boxes, shares, strict=True)
             ),
             image_rule=reading.first.image_rule if reading.first else reading.image_rule,
             fault=reading.fault,
