@@ -28,7 +28,9 @@ from univg.data.formats.rows import read_rows
 from univg.data.readers.answers import read_answers
 from univg.data.readers.finding import find_format
 from univg.data.readers.frameworks import read_easyr1, read_trl, read_univg, read_verl
+from univg.data.readers.grefcoco import read_grefcoco
 from univg.data.readers.llmseg import read_llmseg, read_llmseg_raw
+from univg.data.readers.mc_bench import read_mc_bench
 from univg.data.readers.mgrounding import read_mgrounding, read_mgrounding_text
 from univg.data.readers.mig_bench import read_mig_bench
 from univg.data.readers.ms_swift import read_ms_swift
@@ -41,6 +43,7 @@ from univg.data.readers.qwen import (
 )
 from univg.data.readers.reasonseg import read_lisa, read_reasonseg_raw
 from univg.data.readers.refcoco import read_lmms_rows, read_vlm_r1, read_vlm_r1_lines
+from univg.data.readers.referring import read_groundingme, read_openref, read_ref_l4, read_refcoco_m
 from univg.data.readers.univg_r1 import read_cotsft, read_rl
 from univg.data.readers.video import read_reasonvos, read_reasonvos_raw, read_revos, read_revos_raw
 from univg.errors import UnivgError, offer
@@ -105,6 +108,12 @@ READERS: dict[str, Reader] = {
     "vlm_r1": _in_pixels("RefCOCO/+/g as VLM-R1 JSON", read_vlm_r1, "image problem solution"),
     "vlm_r1_lines": _in_pixels("RefCOCO/+/g as VLM-R1 JSONL", read_vlm_r1_lines, "image conversations"),
     "refcoco": _in_pixels("RefCOCO/+/g as lmms-eval rows", read_lmms_rows, "image answer bbox"),
+    "grefcoco": _in_pixels("gRefCOCO, grefs(unc).json", read_grefcoco, "ref_id ann_id image_id sentences"),
+    "mc_bench": Reader("MC-Bench, texts of several images", read_mc_bench, needs_images=True),
+    "ref_l4": _in_pixels("Ref-L4, rows", read_ref_l4, "caption bbox file_name ori_category_id"),
+    "refcoco_m": _in_pixels("RefCOCO-M, rows", read_refcoco_m, "image samples file_name"),
+    "groundingme": _in_pixels("GroundingME, rows", read_groundingme, "description image bbox subtask_l1"),
+    "openref": Reader("OpenRef", read_openref, "image relation_type proposal positive"),
     "lisa": _in_pixels(
         "ReasonSeg, prepared (lisa_val, lisa_test)", read_lisa, "image_path instruction boxes"
     ),

@@ -7,7 +7,7 @@ import re
 from univg.grounding.mentions import decide_image
 from univg.grounding.prompts import DIRECT_SUFFIX, SIMPLE_PREFIX, THINK_SUFFIX
 
-__all__ = ["find_target", "strip_wording"]
+__all__ = ["ask_every", "find_target", "strip_wording"]
 
 _ELLIPSIS = re.compile(
     r"((?:image|picture|photo|frame)\b.*\b(?:in|on) the (?:first|second|third|fourth|fifth|last))(?: one)?"
@@ -46,3 +46,13 @@ def find_target(query: str, thought: str | None, n_images: int) -> int | None:
     thought = _SUBJECT.sub(r"\1 image", thought) if thought else thought
     image, rule = decide_image(n_images, None, _ELLIPSIS.sub(r"\1 image", query), thought)
     return image if rule in ("question", "thought") else 0 if n_images == 1 else None
+
+
+def ask_every(expression: str, n_images: int = 1) -> str:
+    """Return the question for all that an expression of a published set means, which may be nothing.
+
+    >>> ask_every("two men on the left ")
+    'Which objects fit the description "two men on the left"?'
+    """
+    where = "" if n_images == 1 else " in the images"
+    return f'Which objects{where} fit the description "{expression.strip()}"?'
