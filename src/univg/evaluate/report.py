@@ -16,6 +16,7 @@ from univg.data.formats.scale import box_fault
 from univg.evaluate.gallery import make_cards
 from univg.evaluate.rows import Row, add_legacy
 from univg.evaluate.runs import Run
+from univg.evaluate.set_metrics import list_published
 from univg.files import write_whole
 from univg.grounding.boxes import is_degenerate
 from univg.pictures.pages import data_url, render_page
@@ -115,6 +116,7 @@ def list_notes(run: Run) -> list[str]:
             f"{strange} ground-truth boxes are of another scale than their file's: their scores mean nothing."
         )
     notes += [str(note) for note in run.about.get("notes", ())]
+    notes += list_published(run.benchmark, run.rows.values())
     samples = run.fingerprint["decoding"]["samples"]
     if samples > 1:
         notes.append(
