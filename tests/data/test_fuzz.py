@@ -187,6 +187,7 @@ JSON["label_studio"] = [
     for k, name in enumerate("abc")
 ]
 JSON["qwen_permille"] = JSON["qwen_pixels"]
+JSON["coco_detection"] = JSON["coco"]
 PROPOSAL = {
     "x": 10,
     "y": 10,

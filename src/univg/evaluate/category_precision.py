@@ -57,7 +57,9 @@ def find_precisions(found: Sequence[Found], true: Sequence[Truth]) -> dict[Hasha
         return {}
     from pycocotools.cocoeval import COCOeval
 
-    names = dict.fromkeys(one.image for one in (*true, *found))
+    names = dict.fromkeys(
+        one.image for one in (*found, *true)
+    )  # boxes that are equally confident stay in order
     images = {name: number for number, name in enumerate(names)}
     numbers = {category: number for number, category in enumerate(categories)}
     sides = ([one for one in side if one.category in numbers] for side in (true, found))

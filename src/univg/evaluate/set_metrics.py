@@ -56,9 +56,9 @@ def score_grefcoco(rows: Sequence[Row]) -> Scores:
     """Return gRefCOCO's three numbers (arXiv 2308.16182, and mdetr/datasets/refexp.py of its repository).
 
     Pr@(F1=1, IoU>=0.5): the share of expressions whose boxes are exactly the true ones at IoU 0.5, none too many; where
-    nothing is meant, without a box. N-acc: the share of expressions that mean nothing that are answered so. T-acc: of the
-    others, those answered with a box at all. The published code matches greedily by GIoU; here the matching is the
-    best one. A detector's silence is its "nothing"; of a text, only a text that says so.
+    nothing is meant, without a box. N-acc: of the expressions that mean nothing, the share that is answered so. T-acc:
+    of the others, the share that is answered with a box at all. The published code matches greedily by GIoU; here the
+    matching is the best one. A detector's silence is its "nothing"; of a text, only a text that says so.
     """
     targets, empty = _split_empty(rows)
     right = [_says_nothing(row) for row in empty] + [match_row(row).f1(0.5) == 1.0 for row in targets]
@@ -165,7 +165,7 @@ def score_openref(rows: Sequence[Row]) -> Scores:
     targets, empty = _split_empty(rows)
     matches = [match_row(row) for row in targets]
     hits = sum(match.count_hits(0.5) for match in matches)
-    given, true = (sum(len(side) for side in sides) for sides in zip(*((m.given, m.true) for m in matches)))
+    given, true = sum(len(match.given) for match in matches), sum(len(match.true) for match in matches)
     scores = {}
     if targets:
         scores["Precision"] = hits / given if given else 0.0

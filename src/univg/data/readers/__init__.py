@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from univg.data.detection import DETECTION, asking
+from univg.data.detection import DETECTION, asking, asking_sets
 from univg.data.detection.label_studio import is_label_studio
 from univg.data.formats.faults import FAULTS, RecordFault, Unusable
 from univg.data.formats.fields import name_kind
@@ -125,6 +125,7 @@ READERS: dict[str, Reader] = {
     "revos": _in_pixels("ReVOS, prepared", read_revos, "video_id frames question bbox_list"),
     "revos_raw": Reader("ReVOS, raw masks", read_revos_raw),
     "coco": _of_objects("any COCO detection JSON", "coco"),
+    "coco_detection": Reader("COCO, every object of a category as a set", asking_sets(DETECTION["coco"])),
     "voc": _of_objects("any Pascal VOC folder", "voc"),
     "yolo": _of_objects("any YOLO folder (or its data.yaml)", "yolo"),
     "csv": _of_objects("any table of boxes (CSV, TSV)", "csv"),
