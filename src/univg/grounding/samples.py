@@ -71,10 +71,10 @@ class GroundingSample:
     thought: str | None = None
     thinking: bool = True
     source: str = ""
-    complete: bool = False
-    box_images: tuple[int | None, ...] = ()
     # Left out of the hash only because a mapping has none; equality still compares it.
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    complete: bool = False
+    box_images: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # a frozen dataclass gives no other way to normalise
