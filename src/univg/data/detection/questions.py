@@ -93,11 +93,15 @@ def _ask(source: Source, images: Iterable[DetectionImage]) -> Iterator[Grounding
                     1  # a crowd: its members have no boxes of their own, so no question about them is fair
                 )
                 continue
-            query = f"Locate {'the' if len(here) == 1 else 'every'} {category} in the image."
+            every = len(here) > 1 or source.complete  # what is asked must not tell how many there are
+            query = f"Locate {'every' if every else 'the'} {category} in the image."
             boxes, name = tuple(instance.box for instance in here), f"{image.record}@{category}"
-            extra = {"category": category}
             yield GroundingSample(
-                (image.name,), query, TASK, boxes, 0, thinking=False, source=name, extra=extra
+                *((image.name,), query, TASK, boxes, 0),
+                complete=source.complete,
+                thinking=False,
+                source=name,
+                extra={"category": category},
             )
     if unfair:
         source.note(
