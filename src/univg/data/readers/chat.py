@@ -279,7 +279,7 @@ class _Maker:
         if lesson.fault is not None:
             raise lesson.fault
         whole = is_kept_set(lesson.metadata) or (self.source.complete and asks_for_all(turn.question))
-        nothing = whole and says_none(turn.answer)
+        nothing = whole and says_none(dissect(turn.answer, "direct").region or "")
         if not lesson.written and lesson.metadata is None and not nothing:
             if turn.answer.strip() and self.chat.is_text(lesson):
                 self.text_answers += 1
