@@ -14,9 +14,9 @@ from pathlib import Path
 
 from univg.data.formats.scale import box_fault
 from univg.evaluate.gallery import make_cards
+from univg.evaluate.published_metrics import list_published
 from univg.evaluate.rows import Row, add_legacy
 from univg.evaluate.runs import Run
-from univg.evaluate.set_metrics import list_published
 from univg.files import write_whole
 from univg.grounding.boxes import is_degenerate
 from univg.pictures.pages import data_url, render_page

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from univg.evaluate.category_precision import Found, Truth, find_precisions
-from univg.evaluate.set_metrics import PUBLISHED, list_published
+from univg.evaluate.published_metrics import PUBLISHED, list_published
 from univg.grounding.sets import match_sets
 
 LEFT, RIGHT, TOP = (0.0, 0.0, 0.4, 1.0), (0.6, 0.0, 1.0, 1.0), (0.0, 0.0, 1.0, 0.2)
