@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,3 +117,37 @@ def test_boxes_of_another_image_do_not_count() -> None:
     found = [Found("a", 1, RIGHT, 0.9), Found("b", 1, RIGHT, 0.8)]
     assert find_precisions(found, truths)[1].at_50 == pytest.approx(0.5 * 51 / 101)
     assert find_precisions(found, []) == {}
+
+
+def test_rows_hold_what_the_metrics_read(tmp_path: Path) -> None:
+    """From a published file to its published numbers, by the rows that an evaluation writes."""
+    pytest.importorskip("univg.evaluate.sets", reason="rows of sets")
+    from univg.data.readers import read
+    from univg.evaluate.rows import make_row
+    from univg.models.answering import Answer
+
+    boxes = [{"id": k, "image_id": 1, "bbox": [20 * k, 10, 20, 40]} for k in (1, 2)]
+    image = {"id": 1, "file_name": "a.jpg", "width": 200, "height": 100}
+    (tmp_path / "instances.json").write_text(json.dumps({"images": [image], "annotations": boxes}))
+    refs = [
+        {
+            "ref_id": k,
+            "image_id": 1,
+            "ann_id": ids,
+            "split": "val",
+            "sentences": [{"sent_id": k, "sent": "cups"}],
+        }
+        for k, ids in enumerate([[1, 2], [-1], [-1]])
+    ]
+    path = tmp_path / "grefs(unc).json"
+    path.write_text(json.dumps(refs))
+    texts = ["Image-1: (100,100),(200,500); Image-1: (200,100),(300,500)", "none", "(0,0),(9,9)"]
+    rows = []
+    for sample, text in zip(read(path), texts, strict=True):
+        answer = Answer(sample.key, (text,), (False,), (9,), 9, 9, False, ((200, 100),), 0.1)
+        rows.append(make_row(sample, answer, "direct", "permille"))
+    assert PUBLISHED["grefcoco"](rows) == {
+        "Pr@(F1=1, IoU>=0.5)": pytest.approx(2 / 3),
+        "N-acc": 0.5,
+        "T-acc": 1,
+    }
