@@ -61,7 +61,7 @@ def test_conversations(root: Path) -> None:
         (True, ()),
         (False, ((0, (0.1, 0.1, 0.5, 0.5)),)),
     ]
-    assert samples[0].query == "Find all cups." and faults == []
+    assert samples[0].query == "Find all cups." and faults == ["no_box"]  # the zebra: one is asked for
 
 
 def test_without_it_they_are_as_ever(root: Path) -> None:
@@ -143,5 +143,13 @@ def test_by_the_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "convert", str(path), "--complete", "--to", "jsonl", "--out", str(out)]) == 0
     assert [(one.complete, len(one.boxes)) for one in read_jsonl(out)] == [(True, 2), (True, 0), (True, 0)]
     assert main(["data", "validate", str(out), "--images", str(root)]) == 0
-    assert main(["data", "tokens", str(out), "--images", str(root)]) == 0
-    assert "3" in capsys.readouterr().out
+    assert main(["data", "stats", str(out), "--images", str(root)]) == 0
+    capsys.readouterr()
+
+
+def test_sets_are_split(root: Path) -> None:
+    rows = [talk("Find all cups.", answer, (name,)) for name, answer in (("a.jpg", QUAD), ("b.jpg", "none"))]
+    path, out = put(root / "data.json", rows), root / "split"
+    main(["data", "split", str(path), "--complete", "--out", str(out), "--test", "0.5"])
+    found = [sample for side in ("train", "test") for sample in read_jsonl(out / f"{side}.jsonl")]
+    assert sorted(len(one.boxes) for one in found) == [0, 1] and all(one.complete for one in found)
