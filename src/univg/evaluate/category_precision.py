@@ -62,8 +62,14 @@ def find_precisions(found: Sequence[Found], true: Sequence[Truth]) -> dict[Hasha
     )  # boxes that are equally confident stay in order
     images = {name: number for number, name in enumerate(names)}
     numbers = {category: number for number, category in enumerate(categories)}
-    sides = ([one for one in side if one.category in numbers] for side in (true, found))
-    rows = [[_annotate(k, one, images, numbers) for k, one in enumerate(side, start=1)] for side in sides]
+    everything: tuple[Sequence[Truth | Found], Sequence[Truth | Found]] = (true, found)
+    rows = [
+        [
+            _annotate(k, one, images, numbers)
+            for k, one in enumerate((one for one in side if one.category in numbers), start=1)
+        ]
+        for side in everything
+    ]
     with contextlib.redirect_stdout(io.StringIO()):  # it tells what it does
         truths, results = (_make_coco(side, len(images), len(categories)) for side in rows)
         judge = COCOeval(truths, results, "bbox")

@@ -153,3 +153,14 @@ def test_sets_are_split(root: Path) -> None:
     main(["data", "split", str(path), "--complete", "--out", str(out), "--test", "0.5"])
     found = [sample for side in ("train", "test") for sample in read_jsonl(out / f"{side}.jsonl")]
     assert sorted(len(one.boxes) for one in found) == [0, 1] and all(one.complete for one in found)
+
+
+def test_a_box_that_is_in_a_set_twice(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An answer says it once, so that it would miss the other: it is told."""
+    box = [0.1, 0.1, 0.5, 0.5]
+    one = {"images": ["a.jpg"], "query": "Every cup.", "task": "find_all", "boxes": [box, box]}
+    path = put(root / "data.jsonl", {**one, "target_image": 0, "complete": True})
+    assert main(["data", "validate", str(path), "--images", str(root)]) == 1
+    assert "(0.1, 0.1, 0.5, 0.5) is in its set twice" in capsys.readouterr().out
+    put(path, {**one, "target_image": 0})
+    assert main(["data", "validate", str(path), "--images", str(root)]) == 0

@@ -76,8 +76,8 @@ def _gather(samples: Iterable[GroundingSample], how: Export, turned_too: bool = 
     for sample in samples:
         with how.reporting(sample):
             category = find_category(sample, how)
-            boxed = dict.fromkeys(image for image, _ in place_boxes(sample))
-            pages = range(len(sample.images)) if sample.complete else boxed
+            boxed = list(dict.fromkeys(image for image, _ in place_boxes(sample)))
+            pages = list(range(len(sample.images))) if sample.complete else boxed
             shots = {image: _find_shot(pictures, sample.images[image], turned_too) for image in pages}
             targets = clip_targets(sample, how)
             if not targets and sample.boxes:

@@ -100,7 +100,7 @@ def _write_answer(sample: GroundingSample, style: PromptStyle) -> str:
         refuse(lesson_fault(box))
     if sample.complete:
         placed = place_boxes(sample)
-        images, boxes = [image for image, _ in placed], [box for _, box in placed]
+        images, boxes = tuple(image for image, _ in placed), tuple(box for _, box in placed)
         sample = replace(sample, boxes=boxes, target_image=None, box_images=images)
     return render_answer(sample, style)
 

@@ -320,9 +320,9 @@ class _Maker:
     def _make_set(self, lesson: Lesson, images: list[int | None], record: str) -> GroundingSample:
         """Make one sample of all boxes of an answer, which are all that its question asks for."""
         turn = lesson.turn
-        boxes = [
+        boxes = tuple(
             self._read_box(lesson, one, image) for one, image in zip(lesson.written, images, strict=True)
-        ]
+        )
         query, thinking = strip_wording(self._fill_question(lesson))
         thinking = thinking and (self.chat.thinks or len(turn.images) > 1 or lesson.thought is not None)
         described, kept = self.chat.describe(turn.row)
@@ -331,7 +331,7 @@ class _Maker:
             *(turn.images, query, str(described or self.chat.task), boxes, None, lesson.thought, thinking),
             source=record,
             complete=True,
-            box_images=images,
+            box_images=tuple(images),
             extra={**kept, **({"labels": labels} if any(labels) else {})},
         )
         return add_metadata(sample, lesson.metadata)

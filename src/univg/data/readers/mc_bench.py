@@ -65,8 +65,8 @@ def read_mc_bench(source: Source) -> Iterator[GroundingSample]:
         _check_positive(row, len(boxes))
         extra = {"expression": text, "protocol": {"groups": groups}}
         yield GroundingSample(
-            *(names, ask_every(text, len(names)), str(row.get("text_style") or TASK).lower(), boxes),
-            box_images=on,
+            *(names, ask_every(text, len(names)), str(row.get("text_style") or TASK).lower(), tuple(boxes)),
+            box_images=tuple(on),
             complete=True,
             source=record,
             extra=extra,

@@ -105,7 +105,7 @@ _REJECTION = "Rejection"
 
 def _find_described(source: Source, row: Row, record: str) -> Drawn:
     rejected = get_text(row, "subtask_l1") == _REJECTION
-    boxes = () if rejected else (get_box(row, "bbox"),)
+    boxes: tuple[Box, ...] = () if rejected else (get_box(row, "bbox"),)
     return Drawn(boxes, (get_image(row, "image"),), 0, read_row_size(row))
 
 
@@ -154,7 +154,7 @@ def read_openref(source: Source, part: _Expressed, record: str) -> Iterable[Grou
     if part.kind != "negative":
         _check_count(row)
     yield GroundingSample(
-        *((image,), ask_every(part.text), part.kind, boxes, 0),
+        *((image,), ask_every(part.text), part.kind, tuple(boxes), 0),
         complete=True,
         thinking=False,
         source=record,
