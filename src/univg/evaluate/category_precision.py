@@ -57,9 +57,8 @@ def find_precisions(found: Sequence[Found], true: Sequence[Truth]) -> dict[Hasha
         return {}
     from pycocotools.cocoeval import COCOeval
 
-    names = dict.fromkeys(
-        one.image for one in (*found, *true)
-    )  # boxes that are equally confident stay in order
+    # Those that were found go first: boxes that are equally confident stay in order.
+    names = dict.fromkeys([*(one.image for one in found), *(one.image for one in true)])
     images = {name: number for number, name in enumerate(names)}
     numbers = {category: number for number, category in enumerate(categories)}
     everything: tuple[Sequence[Truth | Found], Sequence[Truth | Found]] = (true, found)
