@@ -187,6 +187,89 @@ JSON["label_studio"] = [
     for k, name in enumerate("abc")
 ]
 JSON["qwen_permille"] = JSON["qwen_pixels"]
+JSON["coco_detection"] = JSON["coco"]
+PROPOSAL = {
+    "x": 10,
+    "y": 10,
+    "width": 45,
+    "height": 40,
+    "original_width": 200,
+    "original_height": 100,
+}
+JSON |= {
+    "mc_bench": {
+        "descriptions": [
+            {
+                "id": k,
+                "images_id": [2 * k, 2 * k + 1],
+                "text": f"Cup {k}",
+                "positive_sample": True,
+                "text_style": "Referring",
+            }
+            for k in range(2)
+        ],
+        "images": [
+            {
+                "id": k,
+                "text_id": k // 2,
+                "inter_img_id": k % 2,
+                "file_name": f"{'ab'[k % 2]}.jpg",
+                "width": 200,
+                "height": 100,
+            }
+            for k in range(4)
+        ],
+        "annotations": [
+            {"id": k, "image_id": k, "text_id": k // 2, "category_id": 1, "bbox": [20, 10, 90, 40]}
+            for k in range(4)
+        ],
+    },
+    "ref_l4": [
+        {
+            "id": k,
+            "caption": "The dog.",
+            "bbox": [20, 10, 90, 40],
+            "file_name": "a.jpg",
+            "width": 200,
+            "height": 100,
+            "ori_category_id": "o365_1",
+        }
+        for k in range(2)
+    ],
+    "refcoco_m": [
+        {
+            "image": "a.jpg",
+            "image_id": k,
+            "file_name": "a.jpg",
+            "samples": [{"id": 1, "sentences": ["dog", "the dog"], "bbox": [20, 10, 90, 40]}],
+        }
+        for k in range(2)
+    ],
+    "groundingme": [
+        {
+            "id": k,
+            "image": "a.jpg",
+            "description": "The dog.",
+            "bbox": [20, 10, 110, 50],
+            "subtask_l1": "Spatial",
+            "subtask_l2": "",
+            "width": 200,
+            "height": 100,
+        }
+        for k in range(2)
+    ],
+    "openref": [
+        {
+            "image": "a.jpg",
+            "relation_type": "multi",
+            "positive": "cups",
+            "negative": "dogs",
+            "bbox_num": 2,
+            "proposal": [PROPOSAL, {**PROPOSAL, "x": 40}],
+        }
+    ]
+    * 2,
+}
 JSON["trl"] = [{**row, "prompt": turns("Where?", "", CHAT)[:1]} for row in JSON["trl"]]
 
 VOC = """<annotation><filename>{0}.jpg</filename><size><width>200</width><height>100</height></size>
@@ -236,6 +319,25 @@ def make_revos_raw(root: Path) -> tuple[Path, list[Path]]:
     masks = put(root / "mask_dict.json", json.dumps({"11": [RLE] * 6}))
     path = put(root / "meta_expressions_valid_.json", json.dumps({"videos": {"clip": video}}))
     return path, [path, masks]
+
+
+def make_grefcoco(root: Path) -> tuple[Path, list[Path]]:
+    refs = [
+        {
+            "ref_id": k,
+            "image_id": 1,
+            "ann_id": [7, 8],
+            "split": "val",
+            "no_target": False,
+            "sentences": [{"sent_id": k, "sent": "cups", "raw": "Cups."}],
+        }
+        for k in range(2)
+    ]
+    boxes = [{"id": k, "image_id": 1, "bbox": [20 + k, 10, 90, 40], "iscrowd": 0} for k in (7, 8)]
+    image = {"id": 1, "file_name": "a.jpg", "width": 200, "height": 100}
+    instances = put(root / "instances.json", json.dumps({"images": [image], "annotations": boxes}))
+    path = put(root / "grefs(unc).json", json.dumps(refs))
+    return path, [path, instances]
 
 
 def make_voc(root: Path) -> tuple[Path, list[Path]]:
@@ -306,6 +408,7 @@ FOLDERS: dict[str, Callable[[Path], tuple[Path, list[Path]]]] = {
     "reasonseg_raw": make_reasonseg_raw,
     "reasonvos_raw": make_reasonvos_raw,
     "revos_raw": make_revos_raw,
+    "grefcoco": make_grefcoco,
     "voc": make_voc,
     "labelme": make_labelme,
     "cvat": make_cvat,

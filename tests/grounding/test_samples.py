@@ -268,3 +268,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_jsonl(path, [dataclasses.replace(BARE, extra={"x": object})])
     assert list(read_jsonl(path)) == [BARE]
     assert [item.name for item in tmp_path.iterdir()] == ["s.jsonl"]
+
+
+def test_what_a_set_adds_stands_behind_the_other_fields() -> None:
+    """Calls that give the fields in order mean what they meant."""
+    sample = GroundingSample(("a.png",), "Where?", "diff", (), 0, None, True, "set#1", {"note": 1})
+    assert (sample.source, sample.extra["note"], sample.complete) == ("set#1", 1, False)

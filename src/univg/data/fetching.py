@@ -40,6 +40,14 @@ SETS: dict[str, HubSet] = {
     "refcoco": HubSet("lmms-lab/RefCOCO", ("*.parquet",), "RefCOCO rows with images", "refcoco"),
     "refcoco_plus": HubSet("lmms-lab/RefCOCOplus", ("*.parquet",), "RefCOCO+ rows with images", "refcoco"),
     "refcocog": HubSet("lmms-lab/RefCOCOg", ("*.parquet",), "RefCOCOg rows with images", "refcoco"),
+    "ref_l4": HubSet(
+        "JierunChen/Ref-L4", ("*.parquet", "images.tar.gz"), "Ref-L4, rows and images", "ref_l4"
+    ),
+    "refcoco_m": HubSet("moondream/refcoco-m", ("*.parquet",), "RefCOCO-M rows with images", "refcoco_m"),
+    "groundingme": HubSet(
+        "lirang04/GroundingME", ("*.parquet",), "GroundingME rows with images", "groundingme"
+    ),
+    "openref": HubSet("Wuzj/OpenRef", ("*",), "OpenRef, annotations and images", "openref"),
 }
 """What can be fetched. ReasonSeg, LLM-Seg40K, ReasonVOS and ReVOS are published elsewhere: docs/data.md says where."""
 

@@ -55,14 +55,18 @@ class PublishedFile:
     path: Path
     format: str
     images: Path | None = None
+    complete: bool = False
+    """Whether whoever reads knows that answers hold all that is asked for."""
 
     @classmethod
-    def open(cls, path: Path, format: str | None = None, images: Path | None = None) -> PublishedFile:
+    def open(
+        cls, path: Path, format: str | None = None, images: Path | None = None, complete: bool = False
+    ) -> PublishedFile:
         """Find out the format, unless it is named. Raises UnivgError if file or format do not exist, or none fits."""
         if format is not None and format not in READERS:
             raise UnivgError("no such format", f"--format {format}", offer(format, READERS))
         check_exists(path)
-        return cls(path, format or detect(path), images)
+        return cls(path, format or detect(path), images, complete)
 
     def with_images(self) -> PublishedFile:
         """Return the same with the images where they lie if nobody said so."""
@@ -74,6 +78,6 @@ class PublishedFile:
         Raises UnivgError for a file that cannot be read.
         """
         book = FaultBook() if book is None else book  # an empty book is false
-        samples = read(self.path, self.format, self.images, book.add, book.notes.append)
+        samples = read(self.path, self.format, self.images, book.add, book.notes.append, self.complete)
         with progress() as bar:
             yield from bar.track(samples, description=doing)

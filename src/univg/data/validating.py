@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from univg.data.formats.fields import show_box
 from univg.data.formats.image_root import image_size
 from univg.data.formats.marks import mark_fault
 from univg.data.formats.scale import box_fault
 from univg.data.published import FaultBook, PublishedFile
 from univg.data.readers import ImageRoot, RecordFault
-from univg.grounding.boxes import SizeWH
+from univg.grounding.boxes import Box, SizeWH
 from univg.grounding.samples import GroundingSample
 from univg.pictures.images import ImageFault, open_picture
 from univg.terminal import progress
@@ -43,10 +44,20 @@ def check_samples(file: PublishedFile, book: FaultBook) -> tuple[int, list[str]]
     for sample in file.read(book):
         count += 1
         images.update(dict.fromkeys(sample.images))
-        for found in (*map(box_fault, sample.boxes), mark_fault(sample)):
+        for found in (*map(box_fault, sample.boxes), mark_fault(sample), _find_repeated(sample)):
             if found is not None:
                 book.add(RecordFault(sample.source, *found, usable=True))
     return count, list(images)
+
+
+def _find_repeated(sample: GroundingSample) -> tuple[str, str] | None:
+    """Return the fault of a set that holds a box twice: an answer says it once, and would miss the other."""
+    seen: set[tuple[int | None, Box]] = set()
+    for image, box in sample.targets if sample.complete else ():
+        if (image, box) in seen:
+            return "repeated_box", f"{show_box(box)} is in its set twice"
+        seen.add((image, box))
+    return None
 
 
 def check_images(

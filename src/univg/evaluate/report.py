@@ -14,6 +14,7 @@ from pathlib import Path
 
 from univg.data.formats.scale import box_fault
 from univg.evaluate.gallery import make_cards
+from univg.evaluate.published_metrics import list_published
 from univg.evaluate.rows import Row, add_legacy
 from univg.evaluate.runs import Run
 from univg.evaluate.sets import calibrate_rows, find_precisions, is_set, list_truths, split_rows
@@ -182,6 +183,7 @@ def list_notes(run: Run) -> list[str]:
             f"{strange} ground-truth boxes are of another scale than their file's: their scores mean nothing."
         )
     notes += [str(note) for note in run.about.get("notes", ())]
+    notes += list_published(run.benchmark, run.rows.values())
     samples = run.fingerprint["decoding"]["samples"]
     if samples > 1:
         notes.append(

@@ -374,3 +374,33 @@ def test_what_is_written_is_read_back(
         for x1, y1, x2, y2 in sample.boxes
     }
     assert back == written
+
+
+def test_every_object_of_a_category_as_a_set(tmp_path: Path) -> None:
+    """A crowd is no box and is kept for COCO's AP; a category that an image has none of is asked for, too."""
+    value = {
+        "images": [{"id": k, "file_name": f"{k}.jpg", "width": 200, "height": 100} for k in (1, 2)],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [20, 10, 80, 40], "iscrowd": 0},
+            {"id": 2, "image_id": 1, "category_id": 1, "bbox": [100, 50, 100, 50], "iscrowd": 1},
+            {"id": 3, "image_id": 2, "category_id": 2, "bbox": [20, 10, 80, 40], "iscrowd": 0},
+            {"id": 4, "image_id": 2, "category_id": 2, "bbox": [100, 10, 80, 40], "iscrowd": 0},
+            {"id": 5, "image_id": 2, "category_id": 3, "bbox": ["?", 10, 80, 40], "iscrowd": 0},
+        ],
+        "categories": [{"id": k, "name": name} for k, name in ((1, "cup"), (2, "dog"), (3, "cat"))],
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(value))
+    faults, notes = [], []
+    samples = list(read(path, "coco_detection", None, faults.append, notes.append))
+    assert all(sample.complete for sample in samples)
+    assert [(one.images[0], one.extra["category"], len(one.boxes)) for one in samples] == [
+        ("1.jpg", "cup", 1),
+        ("1.jpg", "cat", 0),
+        ("2.jpg", "dog", 2),
+        ("2.jpg", "cup", 0),
+    ]
+    assert samples[0].extra["protocol"] == {"category": "cup", "crowds": [[0.5, 0.5, 1.0, 1.0]]}
+    assert [fault.kind for fault in faults] == ["bad_box"]
+    assert any("the place of an object" in note for note in notes)
+    assert any("as a crowd" in note for note in notes)

@@ -50,6 +50,9 @@ class ReadCommand(Command):
     format: Annotated[str | None, Parameter(metavar="NAME")] = Field(
         default=None, description="See `univg data formats` (default: by its fields)."
     )
+    complete: Annotated[bool, Parameter(negative="")] = Field(
+        default=False, description="Answers hold all that is asked for: take them for sets."
+    )
 
     def open(self) -> PublishedFile:
         """Open the file; UnivgError if there is none, or none of a known format, or if --out would replace it."""
@@ -58,7 +61,7 @@ class ReadCommand(Command):
         out = getattr(self, "out", None)
         if out is not None and out.exists() and self.file.exists() and out.samefile(self.file):
             raise UnivgError("this is what is read", f"--out {out}", "name another --out")
-        return PublishedFile.open(self.file, self.format, self.images)
+        return PublishedFile.open(self.file, self.format, self.images, self.complete)
 
 
 class MeasureCommand(ReadCommand):

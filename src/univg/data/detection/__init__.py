@@ -15,13 +15,13 @@ from univg.data.detection.images import DetectionImage, Instance
 from univg.data.detection.label_studio import read_label_studio_images
 from univg.data.detection.labelme import read_labelme_images
 from univg.data.detection.open_images import read_open_images
-from univg.data.detection.questions import asking
+from univg.data.detection.questions import asking, asking_sets
 from univg.data.detection.tables import read_table_images
 from univg.data.detection.voc import read_voc_images
 from univg.data.detection.yolo import read_yolo_images
 from univg.data.formats.records import Source
 
-__all__ = ["DETECTION", "DetectionImage", "Instance", "asking"]
+__all__ = ["DETECTION", "DetectionImage", "Instance", "asking", "asking_sets"]
 
 DETECTION: dict[str, Callable[[Source], list[DetectionImage]]] = {
     "coco": read_coco_images,

@@ -34,7 +34,7 @@ from univg.data.formats.scale import (
 from univg.errors import UnivgError
 from univg.grounding.boxes import Box, SizeWH, clip_unit, is_degenerate, unit_to_px
 
-__all__ = ["Form", "ListedBox", "ListedImage", "find_flag", "gather_images", "list_box", "say_lost"]
+__all__ = ["WHOLE", "Form", "ListedBox", "ListedImage", "find_flag", "gather_images", "list_box", "say_lost"]
 
 Form: TypeAlias = Literal["corners", "sides", "centre"]
 """How four numbers make a box: x1 y1 x2 y2; x y width height; or centre x, centre y, width, height."""
@@ -46,7 +46,7 @@ _SLACK = 0.01
 _ROUNDING = 0.5
 """Of a pixel: less outside the image is rounding; more is a box that was drawn for another picture."""
 _UNIT_FRAME: SizeWH = (1, 1)
-_WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ def list_box(
     try:
         return ListedBox(record, category, read(), passed_over, track)
     except Unusable as fault:
-        return ListedBox(record, category, _WHOLE, passed_over, track, fault)
+        return ListedBox(record, category, WHOLE, passed_over, track, fault)
 
 
 _WHY_NO_TARGET = {
@@ -329,7 +329,7 @@ def _make_image(source: Source, same: list[_Placed], form: Form, scale: Scale) -
                 instances[listed.category, box] = instance
     for category in dict.fromkeys(category for image in same for category in image.lost):
         # How many there are is not known, so that none of the others can be called the only one.
-        instances.setdefault((category, _WHOLE), Instance(category, _WHOLE, alone=False))
+        instances.setdefault((category, WHOLE), Instance(category, WHOLE, alone=False))
     entry = first.listed
     return DetectionImage(
         first.name, entry.record, first.size_wh, tuple(instances.values()), entry.video, entry.frame

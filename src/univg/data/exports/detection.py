@@ -3,7 +3,8 @@
 Both hold pictures with boxes of categories, so samples are gathered by picture: whatever several samples box on one
 picture stands in one place, once. Pictures on which a sample boxes nothing are left out, and counted in a note: a
 picture without labels teaches that nothing of any category is there, which a question about another picture
-does not say.
+does not say. A sample whose boxes are all that it asks for does say it of its category: its pictures without boxes are
+written, and counted too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import yaml
 
 from univg.data.exports.pictures import Pictures, Shot, place
 from univg.data.exports.settings import Export, check_folder
-from univg.data.exports.targets import clip_boxes, find_category, find_target
+from univg.data.exports.targets import clip_targets, find_category, place_boxes
 from univg.data.formats.faults import Unusable
 from univg.errors import UnivgError
 from univg.files import replacing, write_whole
@@ -48,6 +49,7 @@ class _Gathered:
     without_category: int = 0
     repeated: int = 0
     others: set[Path] = field(default_factory=set)
+    empty: set[Path] = field(default_factory=set)
 
     @property
     def categories(self) -> list[str]:
@@ -61,6 +63,10 @@ class _Gathered:
             how.note(f"{len(self.categories)} classes are numbered anew, in the order of their names")
         if self.repeated:
             how.note(f"{self.repeated} boxes stand in several samples, and are written once")
+        if empty := sum(not self.pages[file].boxes for file in self.empty):
+            how.note(
+                f"{empty} pictures are written without boxes: a question says that nothing it asks for is there"
+            )
         if left_out := len(self.others - self.pages.keys()):
             how.note(f"{left_out} pictures on which no sample boxes anything are left out")
 
@@ -69,19 +75,21 @@ def _gather(samples: Iterable[GroundingSample], how: Export, turned_too: bool = 
     pictures, gathered = Pictures(how), _Gathered()
     for sample in samples:
         with how.reporting(sample):
-            name = sample.images[find_target(sample)]
             category = find_category(sample, how)
-            shot = pictures.find(name)
-            if shot.turned and not turned_too:
-                cause = (
-                    f"{name} is stored on its side (EXIF), and what reads it as it is lays boxes elsewhere"
-                )
-                raise Unusable("turned_image", cause)
-            boxes = clip_boxes(sample, how)
-            if not boxes:
+            boxed = list(dict.fromkeys(image for image, _ in place_boxes(sample)))
+            pages = list(range(len(sample.images))) if sample.complete else boxed
+            shots = {image: _find_shot(pictures, sample.images[image], turned_too) for image in pages}
+            targets = clip_targets(sample, how)
+            if not targets and sample.boxes:
                 continue
-            page = gathered.pages.setdefault(shot.file, _Page(shot, name))
-            for box in boxes:
+            if sample.complete:
+                gathered.empty.update(shots[image].file for image in pages)
+            held = {image for image, _ in targets}
+            for image, shot in shots.items():
+                if image in held or sample.complete:
+                    gathered.pages.setdefault(shot.file, _Page(shot, sample.images[image]))
+            for image, box in targets:
+                page = gathered.pages[shots[image].file]
                 there = page.boxes.setdefault((category or " ".join(sample.query.split()), box), [])
                 gathered.repeated += bool(there)
                 there.append(sample)
@@ -89,6 +97,14 @@ def _gather(samples: Iterable[GroundingSample], how: Export, turned_too: bool = 
             gathered.without_category += category is None
             gathered.others.update(shot.file for shot in _find_others(sample, pictures))
     return gathered
+
+
+def _find_shot(pictures: Pictures, name: str, turned_too: bool) -> Shot:
+    shot = pictures.find(name)
+    if shot.turned and not turned_too:
+        cause = f"{name} is stored on its side (EXIF), and what reads it as it is lays boxes elsewhere"
+        raise Unusable("turned_image", cause)
+    return shot
 
 
 def _find_others(sample: GroundingSample, pictures: Pictures) -> Iterator[Shot]:

@@ -52,4 +52,5 @@ def _make_row(scene: Scene, names: dict[Path, str]) -> dict[str, Any]:
         "thought": first.thought,
         "sources": [sample.source for sample in scene.samples],
         "boxes": boxes,
+        "complete": all(sample.complete for sample in scene.samples),
     }

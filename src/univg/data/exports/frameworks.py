@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from univg.data.exports.settings import Export, Writer
+from univg.data.exports.targets import place_boxes
 from univg.data.formats.faults import Unusable, refuse
 from univg.data.formats.marks import mark_fault
 from univg.data.formats.rows import import_pyarrow
@@ -27,7 +29,7 @@ from univg.data.formats.scale import lesson_fault
 from univg.data.readers.kept import METADATA
 from univg.errors import UnivgError
 from univg.files import replacing, write_whole
-from univg.grounding.prompts import render_prompt, render_response
+from univg.grounding.prompts import THINKING, PromptStyle, render_answer, render_prompt
 from univg.grounding.samples import GroundingSample, write_jsonl
 
 __all__ = [
@@ -80,28 +82,34 @@ def check_thought(sample: GroundingSample) -> None:
 def _make_response(sample: GroundingSample, how: Export) -> str:
     if not sample.boxes and isinstance(sample.extra.get("answer"), str):
         return str(sample.extra["answer"])  # a text-out sample of MGrounding-630k
-    _check_box(sample)
     style = how.style_of(sample)
-    if style == "think":
+    if style in THINKING:
         check_thought(sample)
-    return render_response(sample.boxes[0], sample.thought, style)
+    return _write_answer(sample, style)
 
 
 def _make_solution(sample: GroundingSample) -> str:
-    _check_box(sample)
-    return render_response(sample.boxes[0], style="simple")
+    return _write_answer(sample, "set_direct" if sample.complete else "simple")
 
 
-def _check_box(sample: GroundingSample) -> None:
-    if not sample.boxes:
+def _write_answer(sample: GroundingSample, style: PromptStyle) -> str:
+    """Write a sample's box, or of a set all of them or that there is none; `Unusable` if one cannot be taught."""
+    if not sample.is_answered:
         raise Unusable("no_answer", "there is no box")
-    refuse(lesson_fault(sample.boxes[0]))
+    for box in sample.boxes if sample.complete else sample.boxes[:1]:
+        refuse(lesson_fault(box))
+    if sample.complete:
+        placed = place_boxes(sample)
+        images, boxes = tuple(image for image, _ in placed), tuple(box for _, box in placed)
+        sample = replace(sample, boxes=boxes, target_image=None, box_images=images)
+    return render_answer(sample, style)
 
 
 def make_metadata(sample: GroundingSample, thought: bool = True) -> str:
     names = ("task", "source", "target_image", "boxes", "thinking", "extra")
     record = sample.to_json()
     kept = {name: record[name] for name in names}
+    kept |= {name: record[name] for name in ("complete", "box_images") if name in record}
     if sample.query != sample.query.strip():
         kept["query"] = sample.query
     if thought:
@@ -140,7 +148,7 @@ def _make_trl_row(sample: GroundingSample, how: Export) -> Row:
         "solution": _make_solution(sample),
         METADATA: make_metadata(sample),
     }
-    if sample.thought or style != "think":
+    if sample.thought or style not in THINKING:
         row["completion"] = [{"role": "assistant", "content": _make_response(sample, how)}]
     return row
 

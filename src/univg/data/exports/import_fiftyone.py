@@ -32,7 +32,7 @@ def make_dataset(folder: Path, name: str) -> Any:
             sample = fo.Sample(filepath=str((folder / image).resolve()))
             if group is not None:
                 sample["group"] = group.element(f"image_{number + 1}")
-            for field in ("question", "task", "thought", "sources"):
+            for field in ("question", "task", "thought", "sources", "complete"):
                 if row[field]:
                     sample[field] = row[field]
             sample["ground_truth"] = fo.Detections(detections=detections)

@@ -62,7 +62,9 @@ def _make_task(scene: Scene, several: bool, how: Export) -> dict[str, Any]:
     prediction: dict[str, Any] = {"model_version": str(said.get("model_version", "univg")), "result": results}
     if isinstance(said.get("score"), (int, float)):
         prediction["score"] = said["score"]
-    return {"data": data, "predictions": [prediction] if results else []}
+    # A prediction without regions says that nothing is there; no prediction, that nobody has looked.
+    predicted = results or all(sample.is_answered for sample in scene.samples)
+    return {"data": data, "predictions": [prediction] if predicted else []}
 
 
 def _make_result(scene: Scene, number: int, several: bool) -> dict[str, Any]:

@@ -23,11 +23,12 @@ from univg.data.exports.frameworks import (
 )
 from univg.data.exports.pictures import Pictures, place_upright
 from univg.data.exports.settings import Export
-from univg.data.exports.targets import clip_box, find_category, find_target
+from univg.data.exports.targets import clip_box, find_category, place_boxes
 from univg.data.formats.faults import Unusable, refuse
 from univg.data.formats.scale import lesson_fault
 from univg.data.readers.kept import METADATA
 from univg.grounding.boxes import Box, unit_to_px
+from univg.grounding.prompts import NONE, THINKING
 from univg.grounding.samples import GroundingSample
 
 __all__ = ["write_ms_swift"]
@@ -59,13 +60,16 @@ def _make_row(
         raise Unusable("image_tags", f"its own text holds {found[0]}", "take the tag out of the text")
     asked, answer = sample, sample.extra.get("answer")
     objects: Row = {"ref": [], "bbox": [], "bbox_type": "real", "image_id": []}
-    if sample.boxes or not isinstance(answer, str):
-        answer = _make_answer(sample, how)
-        target = find_target(sample)
-        size_wh = pictures.find(sample.images[target]).size_wh
-        boxes = [_check_box(sample, box, how) for box in sample.boxes]
-        objects["bbox"] = [[round(value, 3) for value in unit_to_px(box, size_wh)] for box in boxes]
-        objects["image_id"] = [target] * len(boxes)
+    if sample.is_answered or not isinstance(answer, str):
+        placed = place_boxes(sample)
+        if sample.complete:  # as `render_answer` writes them: by image, each once
+            placed = sorted(dict.fromkeys(placed), key=lambda one: one[0])
+        answer = _make_answer(sample, [image for image, _ in placed], how)
+        for image, box in placed:
+            size_wh = pictures.find(sample.images[image]).size_wh
+            box_px = unit_to_px(_check_box(sample, box, how), size_wh)
+            objects["bbox"].append([round(value, 3) for value in box_px])
+            objects["image_id"].append(image)
         if marked_refs := _REF_MARKS.findall(
             sample.query
         ):  # ms-swift itself writes the marks of the model it trains
@@ -95,11 +99,13 @@ def _make_row(
     }
 
 
-def _make_answer(sample: GroundingSample, how: Export) -> str:
-    if not sample.boxes:
-        raise Unusable("no_answer", "there is no box")
-    boxes = "<bbox>" * len(sample.boxes)
-    if how.style_of(sample) != "think":
+def _make_answer(sample: GroundingSample, images: list[int], how: Export) -> str:
+    """Write `<bbox>` for each box, of a set with its image before it."""
+    if sample.complete:
+        boxes = "; ".join(f"Image-{image + 1}: <bbox>" for image in images) or NONE
+    else:
+        boxes = "<bbox>" * len(images)
+    if how.style_of(sample) not in THINKING:
         return boxes
     check_thought(sample)
     return f"<think>{sample.thought}</think><answer>{boxes}</answer>"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from univg.data.exports.pictures import Pictures, Shot
 from univg.data.exports.settings import Export
-from univg.data.exports.targets import clip_boxes, find_category, find_target
+from univg.data.exports.targets import clip_targets, find_category
 from univg.grounding.boxes import Box
 from univg.grounding.samples import GroundingSample
 
@@ -41,14 +41,13 @@ def gather_scenes(samples: Iterable[GroundingSample], how: Export) -> list[Scene
     scenes: dict[object, Scene] = {}
     for number, sample in enumerate(samples):
         with how.reporting(sample):
-            target = find_target(sample) if sample.boxes else 0
             label = find_category(sample, how) or UNNAMED
             shots = [pictures.find(name) for name in sample.images]
-            boxes = clip_boxes(sample, how) if sample.boxes else []
-            if sample.boxes and not boxes:
+            targets = clip_targets(sample, how) if sample.boxes else []
+            if sample.boxes and not targets:
                 continue
             key = shots[0].file if sample.task == "detection" and len(shots) == 1 else number
             scene = scenes.setdefault(key, Scene(sample.images, shots))
             scene.samples.append(sample)
-            scene.boxes += [(target, label, box, sample) for box in boxes]
+            scene.boxes += [(image, label, box, sample) for image, box in targets]
     return list(scenes.values())

@@ -12,7 +12,7 @@ from univg.grounding.boxes import Box, clip_unit, is_degenerate
 from univg.grounding.mentions import decide_image
 from univg.grounding.samples import GroundingSample
 
-__all__ = ["clip_box", "clip_boxes", "find_category", "find_target"]
+__all__ = ["clip_box", "clip_targets", "find_category", "find_target", "place_boxes"]
 
 _THINNEST = 1e-5
 """Of the image: a hundredth of a pixel of most. Less is rounded to nothing where boxes are written."""
@@ -28,6 +28,16 @@ def find_target(sample: GroundingSample) -> int:
         cause = f"nothing says on which of its {len(sample.images)} images the box lies"
         raise Unusable("no_target_image", cause)
     return image
+
+
+def place_boxes(sample: GroundingSample) -> list[tuple[int, Box]]:
+    """Return each box with the image that it lies on, as `find_target` finds it where the sample does not say it.
+
+    `Unusable` if there is no box and nothing says that there is none, or if nothing tells on which image a box lies.
+    """
+    if not sample.is_answered:
+        raise Unusable("no_answer", "there is no box")
+    return [(find_target(sample) if image is None else image, box) for image, box in sample.targets]
 
 
 def find_category(sample: GroundingSample, how: Export) -> str | None:
@@ -51,18 +61,17 @@ def find_category(sample: GroundingSample, how: Export) -> str | None:
     return " ".join(named.split())
 
 
-def clip_boxes(sample: GroundingSample, how: Export) -> list[Box]:
-    """Return the boxes that lie in the image, clipped to it; each that is changed or left out is reported.
+def clip_targets(sample: GroundingSample, how: Export) -> list[tuple[int, Box]]:
+    """Return the boxes that lie in their images, each with its image and clipped to it; each that is changed or left
+    out is reported, and one that is written twice counts once.
 
-    `Unusable` if there is no box to begin with.
+    `Unusable` as for `place_boxes`.
     """
-    if not sample.boxes:
-        raise Unusable("no_answer", "there is no box")
-    boxes = []
-    for box in dict.fromkeys(sample.boxes):
+    targets = []
+    for image, box in dict.fromkeys(place_boxes(sample)):
         with how.reporting(sample):
-            boxes.append(clip_box(sample, box, how))
-    return boxes
+            targets.append((image, clip_box(sample, box, how)))
+    return targets
 
 
 def clip_box(sample: GroundingSample, box: Box, how: Export) -> Box:

@@ -22,7 +22,15 @@ from univg.data.formats.scale import FAR, Scale, apply_scale, decide_scale, stra
 from univg.grounding.boxes import Box, SizeWH
 from univg.grounding.samples import GroundingSample
 
-__all__ = ["Drawn", "check_mask_size", "place_boxes", "read_boxes", "read_row_size", "reads_pixels"]
+__all__ = [
+    "Drawn",
+    "check_mask_size",
+    "find_size",
+    "place_boxes",
+    "read_boxes",
+    "read_row_size",
+    "reads_pixels",
+]
 
 _SIZES = (
     ("width", "height"),
@@ -71,7 +79,7 @@ def reads_pixels(
                 return unpack_rows(source, found) if unpacks else found
 
             quiet = replace(source, on_fault=lambda fault: None, on_note=None)
-            size_of = lru_cache(_SIZES_KEPT)(partial(_find_size, quiet))
+            size_of = lru_cache(_SIZES_KEPT)(partial(find_size, quiet))
 
             def measure(part: Any, record: str) -> Iterator[tuple[Box, SizeWH | None]]:
                 drawn = find(quiet, part, record)
@@ -80,7 +88,7 @@ def reads_pixels(
 
             found = make_samples(quiet, set_name, list_rows(quiet), measure, id_fields, split)
             scale = decide_scale(found, "pixel", source.note)
-            size_of = lru_cache(_SIZES_KEPT)(partial(_find_size, source, certainly=True))
+            size_of = lru_cache(_SIZES_KEPT)(partial(find_size, source, certainly=True))
 
             def convert(part: Any, record: str) -> Iterable[GroundingSample]:
                 drawn = find(source, part, record)
@@ -94,7 +102,7 @@ def reads_pixels(
     return decorate
 
 
-def _find_size(source: Source, name: str, stated_wh: SizeWH | None, certainly: bool = False) -> SizeWH:
+def find_size(source: Source, name: str, stated_wh: SizeWH | None, certainly: bool = False) -> SizeWH:
     """Return the size of the image the boxes lie on; what the record states only where the image is not there.
 
     `certainly`: once the whole file has been seen, what others of its pictures prove counts too.

@@ -33,12 +33,14 @@ class Source:
     - `images`: where the images lie; only sets whose boxes are in pixels need it.
     - `on_fault`: takes each `RecordFault`; without it the first one is raised as `UnivgError`.
     - `on_note`: takes what was found out about the file as a whole, such as its scale.
+    - `complete`: whether whoever reads knows that answers hold all that is asked for, so that they are sets.
     """
 
     path: Path
     images: ImageRoot | None = None
     on_fault: OnFault | None = None
     on_note: Callable[[str], None] | None = None
+    complete: bool = False
     _said: set[str] = field(default_factory=set, repr=False, compare=False)
     _counted: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
     _rotated: set[Path] = field(default_factory=set, repr=False, compare=False)
@@ -52,9 +54,11 @@ class Source:
         images: str | os.PathLike[str] | None = None,
         on_fault: OnFault | None = None,
         on_note: Callable[[str], None] | None = None,
+        complete: bool = False,
     ) -> Source:
         """Make a source from plain paths."""
-        return cls(Path(path), ImageRoot(images, path) if images is not None else None, on_fault, on_note)
+        root = ImageRoot(images, path) if images is not None else None
+        return cls(Path(path), root, on_fault, on_note, complete)
 
     @contextmanager
     def reporting(self, record: str) -> Iterator[None]:

@@ -7,7 +7,6 @@ beside such are no grounding: they are counted in a note.
 
 from __future__ import annotations
 
-from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -29,9 +28,17 @@ from univg.data.formats.fields import Row, shorten, show_box
 from univg.data.formats.records import Source, make_samples, read_stated
 from univg.data.formats.rows import read_rows
 from univg.data.formats.scale import SCALES, Scale, apply_scale, box_fault, decide_scale, stray_fault
-from univg.data.readers.kept import add_metadata, find_metadata
-from univg.data.readers.wording import find_target, strip_wording
+from univg.data.readers.chat_boxes import ManyBoxes, NamedImage
+from univg.data.readers.kept import add_metadata, find_metadata, is_kept_set
+from univg.data.readers.wording import (
+    ask_which,
+    asks_for_all,
+    find_target,
+    name_part,
+    strip_wording,
+)
 from univg.grounding.boxes import Box, SizeWH
+from univg.grounding.refusals import says_none
 from univg.grounding.response import dissect
 from univg.grounding.samples import GroundingSample
 
@@ -62,9 +69,7 @@ class Lesson(NamedTuple):
     assumed: int = 0
 
 
-Lessons = Iterator[tuple[str, Lesson]]
-_Image: TypeAlias = tuple[str, tuple[Any, Any]]
-"""A name, with the size that the file states."""
+Lessons: TypeAlias = Iterator[tuple[str, Lesson]]
 
 
 def split_lessons(row: Row, untagged: bool = False) -> Lessons:
@@ -164,28 +169,6 @@ def _mark(split: Callable[[Row], Lessons]) -> Callable[[Row], Lessons]:
     return split_whole
 
 
-class _Boxes:
-    """Boxes as written, each with its image or None; forty bytes a box, as a set has a million."""
-
-    def __init__(self) -> None:
-        self._numbers, self._places = array("d"), array("q")
-        self._images: dict[_Image, int] = {}
-
-    def add(self, box: Box, image: _Image | None) -> None:
-        self._numbers.extend(box)
-        self._places.append(-1 if image is None else self._images.setdefault(image, len(self._images)))
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __iter__(self) -> Iterator[tuple[Box, _Image | None]]:
-        images, numbers = list(self._images), iter(self._numbers)
-        for box, place in zip(
-            zip(numbers, numbers, numbers, numbers, strict=True), self._places, strict=True
-        ):
-            yield box, None if place < 0 else images[place]
-
-
 class _Survey:
     """What the file as a whole tells: how its keys count images, and the scale of each notation of boxes."""
 
@@ -196,7 +179,7 @@ class _Survey:
 
     def look(self) -> None:
         """Go through the whole file once; of each box only what decides is kept."""
-        boxes: defaultdict[str, _Boxes] = defaultdict(_Boxes)
+        boxes: defaultdict[str, ManyBoxes] = defaultdict(ManyBoxes)
         keyed: list[Lesson] = []
         if self.source.images is not None:
             self.source.images.expect(self._list_images)
@@ -231,7 +214,7 @@ class _Survey:
         for lesson in self._list_lessons(boxed=False):
             yield from lesson.turn.images
 
-    def _place(self, lesson: Lesson, boxes: defaultdict[str, _Boxes]) -> None:
+    def _place(self, lesson: Lesson, boxes: defaultdict[str, ManyBoxes]) -> None:
         try:
             images = self.chat.place(lesson, self.numbers)
         except Unusable:
@@ -240,7 +223,7 @@ class _Survey:
             named = None if image is None or self.source.images is None else _name_image(lesson, image)
             boxes[one.notation].add(one.box, named)
 
-    def _decide(self, notation: str, written: _Boxes) -> Scale | None:
+    def _decide(self, notation: str, written: ManyBoxes) -> Scale | None:
         expected = self.chat.scales.get(notation, "permille")
         if expected not in (None, "permille"):
             return decide_scale(self._measure(written, len(written)), expected, self.source.note)
@@ -248,7 +231,7 @@ class _Survey:
         sized = self._measure(written, len(written) if every else _MEASURED)
         return decide_chat_scale(sized, expected, self.source.note)
 
-    def _measure(self, written: _Boxes, measured: int) -> Iterator[tuple[Box, SizeWH | None]]:
+    def _measure(self, written: ManyBoxes, measured: int) -> Iterator[tuple[Box, SizeWH | None]]:
         """Yield the boxes, the first of them with the size of their image where it is there."""
         for k, (box, image) in enumerate(written):
             size = None
@@ -258,7 +241,7 @@ class _Survey:
             yield box, size
 
 
-def _name_image(lesson: Lesson, image: int) -> _Image:
+def _name_image(lesson: Lesson, image: int) -> NamedImage:
     """Return an image's name, and what the file states of its size."""
     stated = read_stated(lesson.sizes[image]) if image < len(lesson.sizes) else None
     return lesson.turn.images[image], stated or (None, None)
@@ -295,12 +278,17 @@ class _Maker:
         self.assumed += lesson.assumed
         if lesson.fault is not None:
             raise lesson.fault
-        if not lesson.written and lesson.metadata is None:
+        whole = is_kept_set(lesson.metadata) or (self.source.complete and asks_for_all(turn.question))
+        nothing = whole and says_none(dissect(turn.answer, "direct").region or "")
+        if not lesson.written and lesson.metadata is None and not nothing:
             if turn.answer.strip() and self.chat.is_text(lesson):
                 self.text_answers += 1
                 return
             raise Unusable("no_box", f"the answer {shorten(turn.answer[-80:])} holds no box")
         images = self.chat.place(lesson, self.survey.numbers)
+        if whole:
+            yield self._make_set(lesson, images, record)
+            return
         groups: defaultdict[tuple[str, int | None], list[Box]] = defaultdict(list)
         for one, image in zip(lesson.written, images, strict=True):
             groups[one.label, image].append(self._read_box(lesson, one, image))
@@ -314,11 +302,11 @@ class _Maker:
         self.divided += len(groups) > 1
         self.parts += len(groups) if len(groups) > 1 else 0
         for (label, image), boxes in groups.items():
-            asked = _ask(query, label if several_labels else "", image if several_images else None)
+            asked = ask_which(query, label if several_labels else "", image if several_images else None)
             name = (
                 record
                 if len(groups) == 1
-                else f"{record}@{_name(label, image, several_labels, several_images)}"
+                else f"{record}@{name_part(label, image, several_labels, several_images)}"
             )
             extra = {**kept, **({"label": label} if label else {})}
             extra |= {"question": query} if asked != query else {}
@@ -328,6 +316,25 @@ class _Maker:
                 turn.images, asked, task, tuple(boxes), image, lesson.thought, thinking, name, extra
             )
             yield add_metadata(sample, lesson.metadata) if len(groups) == 1 else sample
+
+    def _make_set(self, lesson: Lesson, images: list[int | None], record: str) -> GroundingSample:
+        """Make one sample of all boxes of an answer, which are all that its question asks for."""
+        turn = lesson.turn
+        boxes = tuple(
+            self._read_box(lesson, one, image) for one, image in zip(lesson.written, images, strict=True)
+        )
+        query, thinking = strip_wording(self._fill_question(lesson))
+        thinking = thinking and (self.chat.thinks or len(turn.images) > 1 or lesson.thought is not None)
+        described, kept = self.chat.describe(turn.row)
+        labels = [one.label for one in lesson.written]
+        sample = GroundingSample(
+            *(turn.images, query, str(described or self.chat.task), boxes, None, lesson.thought, thinking),
+            source=record,
+            complete=True,
+            box_images=tuple(images),
+            extra={**kept, **({"labels": labels} if any(labels) else {})},
+        )
+        return add_metadata(sample, lesson.metadata)
 
     def _fill_question(self, lesson: Lesson) -> str:
         """Return the question, with each box that it shows in the place of its `<bbox>`, 0-1000."""
@@ -381,20 +388,3 @@ def shows_box(text: str) -> bool:
         return bool(read_written(text))
     except Unusable:
         return True
-
-
-def _ask(query: str, label: str, image: int | None) -> str:
-    """Return a question that says which of several things, and in which image.
-
-    >>> _ask("Describe.", "the dog", 1)
-    'Describe. Locate the dog in image 2.'
-    """
-    if not label and image is None:
-        return query
-    where = "" if image is None else f" in image {image + 1}"
-    return f"{query} Locate {label or 'it'}{where}."
-
-
-def _name(label: str, image: int | None, by_label: bool, by_image: bool) -> str:
-    where = f"image {image + 1}" if by_image and image is not None else ""
-    return " ".join(filter(None, (label if by_label else "", where))) or "unnamed"

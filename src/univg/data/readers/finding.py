@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from univg.data.detection.coco_folder import find_coco_files
 from univg.data.detection.cvat import find_root_tag
@@ -102,11 +103,21 @@ def _find_shapes(path: Path) -> str | None:
     return "reasonseg_raw" if seen.keys() & {"text", "shapes", "is_sentence"} else None
 
 
+def _is_mc_bench(seen: dict[str, Any]) -> bool:
+    """Tell MC-Bench's two files from COCO's by what only they say of descriptions or images."""
+    text, image = (
+        {**one} if isinstance(one := seen.get(key), dict) else {} for key in ("descriptions", "images")
+    )
+    return "images_id" in text or "inter_img_id" in image or {"pair_image_id", "description"} <= image.keys()
+
+
 def _find_in_object(path: Path) -> str | None:
     """Tell single objects apart by their fields, the first that decides."""
     seen = peek_object(path)
     if is_label_studio(seen | {name: [seen[name]] for name in _LISTS if name in seen}):
         return "label_studio"
+    if _is_mc_bench(seen):
+        return "mc_bench"
     for key, value in seen.items():
         if key in ("images", "annotations", "categories") and isinstance(value, dict):
             return "coco"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from univg.data.formats.fields import Row, clean_path
 from univg.grounding.boxes import Box, BoxPermille, clip_unit, unit_to_permille
 from univg.grounding.samples import GroundingSample
 
-__all__ = ["METADATA", "add_metadata", "find_metadata"]
+__all__ = ["METADATA", "add_metadata", "find_metadata", "is_kept_set"]
 
 METADATA = "univg"
+Targets: TypeAlias = "tuple[tuple[int | None, Box], ...]"
 
 
 def find_metadata(row: Row) -> str | None:
@@ -33,10 +34,46 @@ def add_metadata(sample: GroundingSample, metadata: str | None) -> GroundingSamp
         boxes: list[Box] = [(b[0], b[1], b[2], b[3]) for b in kept.pop("boxes")]
     except (ValueError, TypeError, KeyError, AttributeError, IndexError):
         return sample
+    if kept.get("complete") is True:
+        return _restore_set(sample, kept, boxes)
     merged = sample.to_json() | kept
     if not sample.boxes or _round(sample.boxes) == _round(boxes):
         merged["boxes"] = boxes
     return GroundingSample.from_json({**merged, "images": [clean_path(name) for name in sample.images]})
+
+
+def is_kept_set(metadata: str | None) -> bool:
+    """Tell whether our export says of a record that its boxes are all that is asked for."""
+    try:
+        kept = json.loads(metadata or "")
+    except ValueError:
+        return False
+    return isinstance(kept, dict) and kept.get("complete") is True
+
+
+def _restore_set(sample: GroundingSample, kept: dict[str, Any], boxes: list[Box]) -> GroundingSample:
+    """Return a sample of all boxes that were kept, if they are those of the text; else with the text's."""
+    said = sample.to_json()
+    placing = ("boxes", "target_image", "box_images")
+    whole = {name: said[name] for name in said if name not in placing} | kept | {"boxes": boxes}
+    whole["images"] = [clean_path(name) for name in sample.images]
+    restored = GroundingSample.from_json(whole)
+    if _are_alike(sample.targets, restored.targets):
+        return restored
+    own = {name: said[name] for name in placing if name in said}
+    return GroundingSample.from_json({name: whole[name] for name in whole if name not in placing} | own)
+
+
+def _are_alike(some: Targets, others: Targets) -> bool:
+    """Tell whether two lists hold the same boxes on the same images, as far as whole thousandths tell."""
+    one, other = ({(image, *_round([box])[0]) for image, box in side} for side in (some, others))
+    return all(
+        any(_is_near(a, b) for b in there) for here, there in ((one, other), (other, one)) for a in here
+    )
+
+
+def _is_near(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    return one[0] == other[0] and all(abs(a - b) <= 1 for a, b in zip(one[1:], other[1:], strict=True))
 
 
 def _round(boxes: Iterable[Box]) -> list[BoxPermille]:

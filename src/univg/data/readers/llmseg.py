@@ -33,7 +33,8 @@ def _find_boxes(source: Source, row: Row, record: str) -> Drawn:
 def read_llmseg(source: Source, row: Row, drawn: Drawn, record: str) -> Iterable[GroundingSample]:
     """Yield the prepared file's samples, with the paper's zero-shot wording for the query."""
     question = get_question(row, "question")
-    yield make_instructed(drawn.images[0], question, drawn.boxes[:1], record, keep_further(source, drawn))
+    boxes, further = keep_further(source, drawn)
+    yield make_instructed(drawn.images[0], question, boxes, record, further, source.complete)
 
 
 def _read_images(path: Path) -> Rows:
@@ -62,4 +63,4 @@ def read_llmseg_raw(source: Source, asked: tuple[Row, Row], record: str) -> Iter
     boxes = tuple(px_to_unit(*extent) for extent in extents)
     extra = {"from_dataset": row.get("from_dataset"), "answer": pair.get("answer")}
     question = get_question(pair, "question")
-    yield make_instructed(image, question, boxes, record, extra)
+    yield make_instructed(image, question, boxes, record, extra, source.complete)

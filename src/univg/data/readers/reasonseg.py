@@ -45,18 +45,20 @@ def read_lisa(source: Source, row: Row, drawn: Drawn, record: str) -> Iterable[G
     texts = get_texts(row, "instruction")
     for i, text in enumerate(texts):
         name = f"{record}@{i}" if len(texts) > 1 else record
-        yield make_instructed(drawn.images[0], text, drawn.boxes[:1], name, keep_further(source, drawn))
+        boxes, further = keep_further(source, drawn)
+        yield make_instructed(drawn.images[0], text, boxes, name, further, source.complete)
 
 
-def keep_further(source: Source, drawn: Drawn) -> dict[str, Any]:
-    """Return for a sample's `extra` the boxes of a prepared record behind the first, which alone is scored."""
-    if len(drawn.boxes) == 1:
-        return {}
+def keep_further(source: Source, drawn: Drawn) -> tuple[tuple[Box, ...], dict[str, Any]]:
+    """Return the box of a prepared record that is scored, the first, and for a sample's `extra` the others; all of them
+    where they are known to be a set."""
+    if len(drawn.boxes) == 1 or source.complete:
+        return drawn.boxes, {}
     source.note(
         "records with several boxes are asked for the first, as in the published evaluation: the others are kept "
         "as further_boxes"
     )
-    return {"further_boxes": [list(box) for box in drawn.boxes[1:]]}
+    return drawn.boxes[:1], {"further_boxes": [list(box) for box in drawn.boxes[1:]]}
 
 
 def _read_folder(path: Path) -> Rows:
@@ -109,7 +111,7 @@ def read_reasonseg_raw(source: Source, row: Row, drawn: Drawn, record: str) -> I
     texts = get_texts(row, "text")
     for i, text in enumerate(texts):
         name = f"{record}@{i}" if len(texts) > 1 else record
-        yield make_instructed(drawn.images[0], text, drawn.boxes, name, extra)
+        yield make_instructed(drawn.images[0], text, drawn.boxes, name, extra, source.complete)
 
 
 def _passes_over(shape: Row) -> str:
@@ -119,14 +121,19 @@ def _passes_over(shape: Row) -> str:
 
 
 def make_instructed(
-    image: str, instruction: str, boxes: tuple[Box, ...], record: str, extra: dict[str, Any] | None = None
+    image: str,
+    instruction: str,
+    boxes: tuple[Box, ...],
+    record: str,
+    extra: dict[str, Any] | None = None,
+    complete: bool = False,
 ) -> GroundingSample:
     """Make a sample that asks an instruction of one image in the paper's zero-shot wording."""
     if not instruction.strip():
         raise Unusable("empty_question", "the instruction is blank")
     query = ZERO_SHOT_IMAGE.format(instruction=instruction)
     extra = {"instruction": instruction, **(extra or {})}
-    return GroundingSample((image,), query, TASK, boxes, 0, source=record, extra=extra)
+    return GroundingSample((image,), query, TASK, boxes, 0, source=record, complete=complete, extra=extra)
 
 
 def _find_image_beside(source: Source, file: Path, stated: Any) -> str:

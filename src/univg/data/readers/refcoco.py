@@ -40,7 +40,7 @@ from univg.data.readers.wording import find_target, strip_wording
 from univg.grounding.boxes import Box
 from univg.grounding.samples import GroundingSample
 
-__all__ = ["read_lmms_rows", "read_vlm_r1", "read_vlm_r1_lines"]
+__all__ = ["TASK", "find_named", "read_lmms_rows", "read_vlm_r1", "read_vlm_r1_lines"]
 
 TASK = "referring"
 
@@ -123,7 +123,7 @@ def _read_image(source: Source, row: Row, record: str) -> str:
             raise Unusable(
                 "bad_field", f"'image' is {name_kind(value)}, neither a path nor an embedded image"
             )
-        return _find_named(source, [clean_path(str(name)) for name in names])
+        return find_named(source, [clean_path(str(name)) for name in names])
     name = row.get("file_name") or row.get("image_name") or path or record.partition("#")[2]
     return place_embedded(source, raw, str(name))
 
@@ -136,7 +136,7 @@ _COCO = re.compile(r"(?P<stem>(?P<set>COCO_(?:train|val|test)2014_)?(?P<id>\d{12
 """COCO's pictures are known by twelve digits; lmms-eval's rows add the number of the expression behind them."""
 
 
-def _find_named(source: Source, names: list[str]) -> str:
+def find_named(source: Source, names: list[str]) -> str:
     """Return the path of a row's picture, which it may name twice; the first name if that is nowhere.
 
     COCO's pictures are found by the twelve digits in their names, which no two have. Other names have to be there as

@@ -64,7 +64,7 @@ def _find_listed(source: Source, row: Row, record: str) -> Drawn:
 @reads_pixels("reasonvos", _find_listed)
 def read_reasonvos(source: Source, row: Row, drawn: Drawn, record: str) -> Iterable[GroundingSample]:
     """Yield the prepared file's samples, with the paper's zero-shot wording for the query."""
-    further = keep_further(source, drawn)
+    _, further = keep_further(source, drawn)
     yield _make_sample(drawn.images, get_question(row, "question"), drawn.boxes[0], record, further)
 
 
@@ -93,7 +93,8 @@ def _find_numbered(source: Source, row: Row, record: str) -> Drawn:
 @reads_pixels("revos", _find_numbered, rows=_number_questions)
 def read_revos(source: Source, row: Row, drawn: Drawn, record: str) -> Iterable[GroundingSample]:
     """Yield the prepared file's samples. Its frames are numbers: the folders of frames are needed to name them."""
-    extra = {"video": row["video_id"], **keep_further(source, drawn)}
+    _, further = keep_further(source, drawn)
+    extra = {"video": row["video_id"], **further}
     yield _make_sample(drawn.images, get_question(row, "question"), drawn.boxes[0], record, extra)
 
 

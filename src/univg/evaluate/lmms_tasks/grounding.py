@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
     from univg.data.dataset import FileItem
 
-BENCHMARKS = ("mig_bench", "lisa_val", "lisa_test", "llmseg", "reasonvos", "revos", "world")
+BENCHMARKS = (
+    *("mig_bench", "lisa_val", "lisa_test", "llmseg", "reasonvos", "revos", "world"),
+    *("grefcoco", "mc_bench", "ref_l4", "refcoco_m", "groundingme", "openref", "coco_detection"),
+)
 WORLD_N = 4
 """Samples of each of the world's families."""
 
@@ -111,12 +114,16 @@ def doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, 
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> str:
-    """Return the true box, as JSON."""
-    return json.dumps(read_sample(doc).boxes[0])
+    """Return the true box, as JSON; of an answer that is a set all of them, each with its image from 0."""
+    sample = read_sample(doc)
+    return json.dumps(sample.targets if sample.complete else sample.boxes[0])
 
 
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return every metric's entry of one answer; the aggregations below read `value` and `task`."""
+    """Return every metric's entry of one answer; the aggregations below read `value` and `task`.
+
+    Of an answer that is a set, the IoU is the soft-F1 of all its boxes on their images.
+    """
     sample = read_sample(doc)
     reading = read(results[0], Asked.of(sample, read_style(sample)))
     result = score(sample, reading)
