@@ -59,6 +59,32 @@ def draw_box(
     return drawn
 
 
+def draw_targets(
+    images: Sequence[Image.Image], targets: Iterable[tuple[int | None, Box]], colour: Colour = ANSWER
+) -> list[Image.Image]:
+    """Return the images with each box of `targets` drawn on its own, from 0; a box without one stays undrawn."""
+    drawn = list(images)
+    for on, box in targets:
+        if on is not None:
+            drawn[on] = draw_box(drawn[on], box, colour=colour)
+    return drawn
+
+
+def count_targets(targets: Sequence[tuple[int | None, Box]]) -> str:
+    """Say how many boxes an answer that is a set holds, and on how many images.
+
+    >>> whole = (0.0, 0.0, 1.0, 1.0)
+    >>> count_targets([(0, whole), (1, whole), (1, whole)]), count_targets([(0, whole)]), count_targets([])
+    ('3 boxes on 2 images', '1 box', 'nothing of the kind')
+    """
+    if not targets:
+        return "nothing of the kind"
+    n_images = len({on for on, _ in targets})
+    return f"{len(targets)} box{'es' * (len(targets) > 1)}" + (
+        f" on {n_images} images" if n_images > 1 else ""
+    )
+
+
 def draw_side_by_side(
     images: Sequence[Image.Image],
     boxes: Sequence[Sequence[Box]] | None = None,
