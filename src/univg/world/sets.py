@@ -127,10 +127,11 @@ def _fill(studio: Studio, described: Description, base: Identity, count: int, fi
         extras = studio.rng.randint(1, min(1 + round(2 * studio.difficulty), MOST_THINGS - count))
         try:
             scene = compose(studio, described, base, count, extras, first)
-            if len(described.find(scene)) == count:
-                return scene
+            found = [thing.identity for thing in described.find(scene)]
         except Unplaceable:
             continue
+        if len(found) == count and (base in found or not (first and found)):
+            return scene
     raise Unplaceable
 
 

@@ -30,7 +30,7 @@ SMALLEST_SHARE = 0.004
 MOST_TARGETS = 12
 """Of a set: a longer list is hardly written to its end."""
 OFTEN = 0.2
-"""Of the images in which a category occurs."""
+"""Of the images in which a category occurs, and more than two."""
 TRIES = 60
 NEARLY_ALL = 0.8
 """A category in more of the images than this is expected in each of them."""
@@ -130,7 +130,9 @@ class Desk:
             for name, number in counts.items()
             if number > MOST_TARGETS
         )
-        self.countless = frozenset(name for name, number in many.items() if number > OFTEN * in_images[name])
+        self.countless = frozenset(
+            name for name, number in many.items() if number > max(2, OFTEN * in_images[name])
+        )
         self.whole = [image for image in self.images if self.counts[image.record].keys() >= self.expected]
         for image in self.whole:
             counts = self.counts[image.record]

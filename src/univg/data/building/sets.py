@@ -101,11 +101,11 @@ def say_left_out(desk: Desk) -> list[str]:
         )
     if desk.passed_over:
         most = desk.passed_over.most_common(_NAMED)
-        names = ", ".join(f"{category} ({number} photographs)" for category, number in most)
+        names = ", ".join(f"{category} on {number}" for category, number in most)
         names += f", {len(desk.passed_over) - len(most)} more" if len(desk.passed_over) > len(most) else ""
         told.append(
-            "find_all: not asked for where it is a crowd, difficult, smaller than"
-            f" {SMALLEST_SHARE:.1%} of the picture, or there more than {MOST_TARGETS} times: {names}"
+            f"find_all: not asked of photographs that show a crowd of it, a difficult one, one smaller than"
+            f" {SMALLEST_SHARE:.1%} of the picture, or more than {MOST_TARGETS}: {names}"
         )
     return told
 
