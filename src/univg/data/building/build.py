@@ -102,4 +102,6 @@ def _compose_new(compose: Compose, desk: Desk, asked: set[tuple[object, ...]]) -
         if (task.family, shown, task.query) not in asked:
             asked.add((task.family, shown, task.query))
             return task
+        if task.complete:  # the other categories of the family have their turn first
+            desk.families_categories[task.family, task.category] += 1
     return "the set holds no further combination that was not asked already"
