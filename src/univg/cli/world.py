@@ -20,7 +20,8 @@ class WorldCommand(Command):
     split: Literal["train", "test", "unseen"] = Field(default="train", description="Which disjoint part.")
     seed: int = Field(default=0, ge=0, description="The same seed gives the same pixels and words.")
     family: tuple[str, ...] = Field(
-        default=(), description="A task family; repeat for several (default: all)."
+        default=(),
+        description="A task family; repeat for several (default: all of one box; sets: all of sets).",
     )
     size: int = Field(default=448, ge=28, le=4096, description="Images' width and height in pixels.")
     difficulty: float | None = Field(

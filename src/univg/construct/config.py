@@ -63,15 +63,15 @@ class DataOptions(Config):
 
     @model_validator(mode="after")
     def _check_data(self) -> Self:
-        from univg.world import FAMILIES
+        from univg.world import FAMILY_NAMES
 
         if self.data != WORLD:
             check_exists(self.data)
         if self.images is not None and not self.images.is_dir():
             raise UnivgError("no such folder", f"--images {self.images}", "name the folder of the images")
-        unknown = sorted(set(self.task) - set(FAMILIES)) if self.data == WORLD else []
+        unknown = sorted(set(self.task) - set(FAMILY_NAMES)) if self.data == WORLD else []
         if unknown:
-            raise UnivgError("no such task family", f"--task {unknown[0]}", offer(unknown[0], FAMILIES))
+            raise UnivgError("no such task family", f"--task {unknown[0]}", offer(unknown[0], FAMILY_NAMES))
         return self
 
 

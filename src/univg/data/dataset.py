@@ -26,7 +26,7 @@ from univg.files import canonical, digest_file
 from univg.grounding.boxes import SizeWH
 from univg.grounding.samples import GroundingSample
 from univg.pictures.images import ImageFault, open_picture
-from univg.world import DEFAULT_DIFFICULTY, FAMILIES, Split, WorldSample, make_sample
+from univg.world import DEFAULT_DIFFICULTY, Split, WorldSample, list_families, make_sample
 
 __all__ = ["ENDLESS", "Dataset", "FileItem", "Item", "WorldItem", "digest_parts", "reopen_pictures"]
 
@@ -173,13 +173,14 @@ class Dataset:
         difficulty: float = DEFAULT_DIFFICULTY,
         size: int = 120,
     ) -> Dataset:
-        """Make a data set of the procedural world: `families` (default: all) in turn, images of `size` pixels on the
-        longer side. Sample k does not depend on `n`. Its digest is that of these arguments and of the first sample.
+        """Make a data set of the procedural world: `families` (default: all of one box; "sets": all of sets) in turn,
+        images of `size` pixels on the longer side. Sample k does not depend on `n`. Its digest is that of these
+        arguments and of the first sample.
 
         >>> [item.sample.task for item in Dataset.from_world(3, families=["diff", "region"]).items()]
         ['diff', 'region', 'diff']
         """
-        names = tuple(families) or tuple(FAMILIES)
+        names = list_families(families)
         settings = {"split": split, "seed": seed, "difficulty": difficulty}
 
         def item(k: int) -> Item:

@@ -17,7 +17,7 @@ from univg.data.fetching import SETS
 from univg.data.readers import READERS, ImageRoot, RecordFault, detect
 from univg.errors import UnivgError, offer, one_line
 from univg.files import canonical, check_exists
-from univg.world import DEFAULT_DIFFICULTY, FAMILIES, Split, make_sample
+from univg.world import ALL_FAMILIES, DEFAULT_DIFFICULTY, FAMILIES, Split, list_families, make_sample
 
 __all__ = [
     "FORMATS",
@@ -65,16 +65,17 @@ def open_world(
 ) -> Dataset:
     """Open `n` samples of each family of the world's test or unseen part; images of `size_px` on the longer side.
 
-    The first samples do not depend on `n`. Raises UnivgError for a name or task that the world lacks.
+    `tasks`: the families (default: all of one box; "sets": all of sets). The first samples do not depend on `n`.
+    Raises UnivgError for a name or task that the world lacks.
     """
     if name not in WORLDS:
         raise UnivgError(f"no world {name!r}", remedy=offer(name, WORLDS))
-    split, families = WORLDS[name], choose_tasks(tasks, list(FAMILIES))
+    split, families = WORLDS[name], choose_tasks(list_families(tasks), list(ALL_FAMILIES))
 
     def content() -> Iterator[str | bytes]:
         """Return the settings, and one sample a family: words or pixels drawn otherwise are other data."""
         yield canonical({"split": split, "seed": seed, "difficulty": difficulty, "size_px": size_px})
-        for family in FAMILIES:
+        for family in dict.fromkeys((*FAMILIES, *families)):
             made = make_sample(family, split, seed, 0, difficulty, size_px)
             yield made.sample.key
             yield from (image.tobytes() for image in made.images)

@@ -5,30 +5,45 @@
 from univg.world import multi_image as multi_image
 from univg.world import cross_image as cross_image
 from univg.world import single_image as single_image
+from univg.world import sets as sets
 
 # isort: on
 from univg.world.questions import (
+    ALL_FAMILIES,
     DEFAULT_DIFFICULTY,
     FAMILIES,
+    SET_FAMILIES,
+    SETS,
     SOURCE,
     Family,
     Question,
+    SetQuestion,
     WorldSample,
+    list_families,
     make_sample,
     stream,
 )
 from univg.world.scene import SPLITS, Scene, Split
 
+FAMILY_NAMES = (*ALL_FAMILIES, SETS)
+"""What may be asked for by name."""
+
 __all__ = [
+    "ALL_FAMILIES",
     "DEFAULT_DIFFICULTY",
     "FAMILIES",
+    "FAMILY_NAMES",
+    "SETS",
+    "SET_FAMILIES",
     "SOURCE",
     "SPLITS",
     "Family",
     "Question",
     "Scene",
+    "SetQuestion",
     "Split",
     "WorldSample",
+    "list_families",
     "make_sample",
     "stream",
 ]

@@ -2,7 +2,7 @@
 
 A family is one function `Studio -> Question`. It composes scenes, asks, knows the exact box and writes the chain
 of thought that a person would have followed. To add one: write the function, put it under `@family(...)` in
-`single_image.py` or `multi_image.py`.
+`single_image.py` or `multi_image.py`; one that asks for a set returns a `SetQuestion` and stands in `sets.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -46,28 +46,61 @@ class Question:
 
 
 @dataclass(frozen=True)
+class SetQuestion:
+    """One task whose answer is a set, before it is drawn. `targets`: the image and the exact box (unit coordinates) of
+    every thing that fits, by image and there from left to right; empty where nothing fits."""
+
+    shots: tuple[Scene | Crop, ...]
+    query: str
+    targets: tuple[tuple[int, Box], ...]
+    thought: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Family:
     """A task family: its composer, how many images it may show, and whether MIG-Bench has it."""
 
     name: str
-    compose: Callable[[Studio], Question]
+    compose: Callable[[Studio], Question | SetQuestion]
     images: tuple[int, int]
     in_mig_bench: bool
 
 
 FAMILIES: dict[str, Family] = {}
+"""The families that ask for one box: what is meant where none is named."""
+SET_FAMILIES: dict[str, Family] = {}
+"""Those whose answer is a set of boxes; they are drawn where they are named."""
+ALL_FAMILIES: dict[str, Family] = {}
+SETS = "sets"
+"""Stands for all of `SET_FAMILIES` where families are named."""
+
+Compose = TypeVar("Compose", bound=Callable[[Studio], Question | SetQuestion])
 
 
 def family(
-    name: str, images: tuple[int, int], in_mig_bench: bool = True
-) -> Callable[[Callable[[Studio], Question]], Callable[[Studio], Question]]:
+    name: str, images: tuple[int, int], in_mig_bench: bool = True, asks_for_set: bool = False
+) -> Callable[[Compose], Compose]:
     """Register the decorated composer under `name`."""
 
-    def register(compose: Callable[[Studio], Question]) -> Callable[[Studio], Question]:
-        FAMILIES[name] = Family(name, compose, images, in_mig_bench)
+    def register(compose: Compose) -> Compose:
+        ALL_FAMILIES[name] = Family(name, compose, images, in_mig_bench)
+        (SET_FAMILIES if asks_for_set else FAMILIES)[name] = ALL_FAMILIES[name]
         return compose
 
     return register
+
+
+def list_families(wanted: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the names of the families `wanted`: those of one box if none is named; "sets" are all of sets.
+
+    Names that do not exist stay: `make_sample` refuses them, and whoever knows where they were written.
+
+    >>> list_families(["diff", "sets"])
+    ('diff', 'find_all', 'absent', 'odd_one_out')
+    """
+    named = [each for name in wanted for each in (SET_FAMILIES if name == SETS else (name,))]
+    return tuple(named) or tuple(FAMILIES)
 
 
 @dataclass(frozen=True)
@@ -121,9 +154,9 @@ def make_sample(
     `difficulty` 0–1 sets the number and likeness of distractors, object size, overlap and viewpoint change;
     `size` is the longer side of each image in pixels. Errors: `ValueError` naming the known families or splits.
     """
-    known = FAMILIES.get(family_name)
+    known = ALL_FAMILIES.get(family_name)
     if known is None:
-        raise ValueError(f"task family {family_name!r}: choose from {', '.join(FAMILIES)}")
+        raise ValueError(f"task family {family_name!r}: choose from {', '.join(ALL_FAMILIES)}")
     studio = Studio(split, seed, index, family_name, difficulty)
     for _ in range(2000):
         try:
@@ -140,13 +173,19 @@ def make_sample(
         images=tuple(f"images/{name}-{i + 1}.png" for i in range(len(question.shots))),
         query=question.query,
         task=family_name,
-        boxes=(question.box,),
-        target_image=question.target,
+        **_answer(question),
         thought=question.thought,
         source=f"{SOURCE}{name}",
         extra={"difficulty": round(difficulty, 6), **question.extra},
     )
     return WorldSample(sample, question.shots, size)
+
+
+def _answer(question: Question | SetQuestion) -> dict[str, Any]:
+    if isinstance(question, Question):
+        return {"boxes": (question.box,), "target_image": question.target}
+    on, boxes = tuple(image for image, _ in question.targets), tuple(box for _, box in question.targets)
+    return {"boxes": boxes, "box_images": on, "complete": True}
 
 
 def stream(
@@ -156,8 +195,8 @@ def stream(
     difficulty: float = DEFAULT_DIFFICULTY,
     size: int = 120,
 ) -> Iterator[WorldSample]:
-    """Yield samples without end, the families in turn (default: all)."""
-    names = tuple(families) if families else tuple(FAMILIES)
+    """Yield samples without end, the families in turn (default: all of one box; "sets": all of sets)."""
+    names = list_families(families or ())
     index = 0
     while True:
         for name in names:

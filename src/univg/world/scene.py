@@ -279,9 +279,12 @@ class Studio:
         return self.rng.choice((1.0, 1.0, 1.0, 1.5, 2 / 3))
 
     def extent(self, size: str | None = None) -> float:
-        """Draw half the height of a thing: small 0.075–0.11, large 0.15–0.2; free: what the difficulty allows."""
+        """Draw half the height of a thing: small 0.075–0.11, medium 0.12–0.13, large 0.15–0.2; free: what the
+        difficulty allows."""
         if size == "small":
             return self.rng.uniform(0.075, 0.105)
+        if size == "medium":
+            return self.rng.uniform(0.12, 0.13)
         if size == "large":
             return self.rng.uniform(0.15, 0.2)
         return self.rng.uniform(0.14 - 0.06 * self.difficulty, 0.2)

@@ -20,17 +20,28 @@ from univg.pictures.drawing import (
     SHEET_COLUMNS,
     THUMB_PX,
     SheetCell,
+    count_targets,
     draw_contact_sheet,
+    draw_targets,
     fit,
     save_picture,
 )
 from univg.terminal import progress
-from univg.world import DEFAULT_DIFFICULTY, FAMILIES, SOURCE, Split, WorldSample, stream
+from univg.world import (
+    ALL_FAMILIES,
+    DEFAULT_DIFFICULTY,
+    FAMILIES,
+    FAMILY_NAMES,
+    SOURCE,
+    Split,
+    WorldSample,
+    stream,
+)
 
 __all__ = ["write_world"]
 
 SAMPLES, SHEET = "samples.jsonl", "contact-sheet.png"
-_IMAGE = re.compile(rf"images/(train|test|unseen)-({'|'.join(FAMILIES)})-\d+-\d+-\d+\.png")
+_IMAGE = re.compile(rf"images/(train|test|unseen)-({'|'.join(ALL_FAMILIES)})-\d+-\d+-\d+\.png")
 
 
 def write_world(
@@ -42,14 +53,14 @@ def write_world(
     size: int = 448,
     difficulty: float = DEFAULT_DIFFICULTY,
 ) -> int:
-    """Write `n` samples under `out`, the families (default: all) in turn; return how many were written.
+    """Write `n` samples under `out`, the families (default: all of one box) in turn; return how many were written.
 
     What an earlier run wrote there is replaced. Raises UnivgError for an unknown family, a folder that cannot be
     written, or one that holds anything else.
     """
-    unknown = sorted(set(families) - set(FAMILIES))
+    unknown = sorted(set(families) - set(FAMILY_NAMES))
     if unknown:
-        raise UnivgError("no such task family", f"--family {unknown[0]}", offer(unknown[0], FAMILIES))
+        raise UnivgError("no such task family", f"--family {unknown[0]}", offer(unknown[0], FAMILY_NAMES))
     check_writable(out)
     samples = islice(stream(split, seed, families, difficulty, size), n)
     cells: list[SheetCell] = []
@@ -100,6 +111,11 @@ def _save_images(
             save_picture(image, out / name)
         if len(cells) < SHEET_CELLS:
             thumbs = [fit(image, THUMB_PX) for image in made.images]
-            lines = [f"{len(cells) + 1} · {sample.task}", sample.query, sample.thought or "", sample.key]
-            cells.append((thumbs, sample.boxes[0], sample.target_image, lines))
+            number = f" · {count_targets(sample.targets)}" if sample.complete else ""
+            title = f"{len(cells) + 1} · {sample.task}{number}"
+            lines = [title, sample.query, sample.thought or "", sample.key]
+            if sample.complete:
+                cells.append((draw_targets(thumbs, sample.targets), None, None, lines))
+            else:
+                cells.append((thumbs, sample.boxes[0], sample.target_image, lines))
         yield sample

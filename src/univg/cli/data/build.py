@@ -30,7 +30,8 @@ class BuildCommand(Command):
     validation: float = Field(default=0, ge=0, lt=1, description="The same for watching a training run.")
     seed: int = Field(default=0, description=SEED)
     family: tuple[str, ...] = Field(
-        default=(), description="A task family; repeat for several (default: all)."
+        default=(),
+        description="A task family; repeat for several (default: all but referring, find_all and absent).",
     )
     ordered: Annotated[bool, Parameter(negative="")] = Field(
         default=False, description="The files of each folder are frames, in order of their names."

@@ -11,6 +11,12 @@ rests on what an image does not show is asked of it.
     refer_grounding   a piece of one picture shows an object: find the one of its kind in another picture
     group_grounding   several images, a description that fits one object in all of them
     object_tracking   ordered frames: an object is boxed in the first, find it in a later one
+
+Made only where they are asked for:
+
+    referring         one image: find the only object of its category
+    find_all          several images: find every object of a category, on each of them several, one or none
+    absent            one image or more: find the object of a category, which half of the time none of them shows
 """
 
 from __future__ import annotations
@@ -20,8 +26,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from univg.data.building.desk import BuiltTask, Crop, Desk
-from univg.data.building.families import ALL_FAMILIES, TASK_FAMILIES, TRIES, Compose
+from univg.data.building.desk import TRIES, BuiltTask, Compose, Crop, Desk
+from univg.data.building.families import ALL_FAMILIES, TASK_FAMILIES
+from univg.data.building.sets import SET_FAMILIES, say_left_out
 from univg.data.detection import DetectionImage
 
 __all__ = ["ALL_FAMILIES", "TASK_FAMILIES", "BuiltTask", "Crop", "Shortfall", "build"]
@@ -46,12 +53,14 @@ def build(
     seed: int = 0,
     families: Sequence[str] | None = None,
     on_shortfall: Callable[[Shortfall], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Iterator[BuiltTask]:
     """Yield `n` tasks, as many of each family as the set allows, the families in turn.
 
     Within a family the categories are balanced (the one used least comes first), and so are the places of the
     target among the images. No question is asked twice. The same images and seed give the same tasks.
-    A family that runs dry leaves its share to the others, and goes to `on_shortfall`.
+    A family that runs dry leaves its share to the others, and goes to `on_shortfall`. What no set is asked of goes to
+    `on_note`.
 
     Raises ValueError for a family that does not exist.
     """
@@ -60,6 +69,9 @@ def build(
         if name not in ALL_FAMILIES:
             raise ValueError(f"no such family: {name}: choose from {', '.join(ALL_FAMILIES)}")
     desk = Desk(list(images), random.Random(f"univg build {seed}"))
+    if on_note is not None and SET_FAMILIES.keys() & set(names):
+        for note in say_left_out(desk):
+            on_note(note)
     made: Counter[str] = Counter()
     why: dict[str, str] = {}
     asked: set[tuple[object, ...]] = set()
@@ -90,4 +102,6 @@ def _compose_new(compose: Compose, desk: Desk, asked: set[tuple[object, ...]]) -
         if (task.family, shown, task.query) not in asked:
             asked.add((task.family, shown, task.query))
             return task
+        if task.complete:  # the other categories of the family have their turn first
+            desk.families_categories[task.family, task.category] += 1
     return "the set holds no further combination that was not asked already"

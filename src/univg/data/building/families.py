@@ -6,18 +6,15 @@ Every `compose_*` takes the desk and returns a task, or says why the set allows 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
 
-from univg.data.building.desk import SMALLEST_SHARE, BuiltTask, Crop, Desk, find_only
+from univg.data.building.desk import SMALLEST_SHARE, TRIES, BuiltTask, Compose, Crop, Desk, find_only
+from univg.data.building.sets import SET_FAMILIES
 from univg.data.detection import DetectionImage, Instance
 from univg.grounding.boxes import Box, area, iou, unit_to_permille, unit_to_px
 
-__all__ = ["ALL_FAMILIES", "TASK_FAMILIES", "TRIES", "Compose"]
+__all__ = ["ALL_FAMILIES", "TASK_FAMILIES"]
 
-Compose: TypeAlias = Callable[[Desk], "BuiltTask | str"]
-
-TRIES = 60
 SMALLEST_CROP_PX = 48
 """Each way: less is a blur, once shown as an image of its own."""
 _LARGER_BY = 1.5
@@ -75,7 +72,7 @@ def compose_common_object(desk: Desk) -> BuiltTask | str:
             wording = _SHARED if shared == {category} else _ONCE_IN_EACH
             query = wording.format(place=_NAMES[target])
             box = find_only(images[target], category).box
-            return BuiltTask("common_object", tuple(images), query, box, target, category)
+            return BuiltTask("common_object", tuple(images), query, ((target, box),), category)
     return "whatever occurs once in several images does so together with another category"
 
 
@@ -98,7 +95,7 @@ def compose_region(desk: Desk) -> BuiltTask | str:
         order = [*others[:k], wanted, *others[k:]]
         query = _ONE_REGION if len(order) == 1 else _REGIONS.format(place=_NAMES[k])
         crops = (Crop(image, box) for _, box in order)
-        return BuiltTask("region", (image, *crops), query, wanted[1], 0, wanted[0].category)
+        return BuiltTask("region", (image, *crops), query, ((0, wanted[1]),), wanted[0].category)
     return f"no object is large enough to be cut out ({SMALLEST_CROP_PX} pixels each way)"
 
 
@@ -118,7 +115,7 @@ def compose_refer_grounding(desk: Desk) -> BuiltTask | str:
                 continue
             piece = Crop(other, _add_margin(desk.rng.choice(shown).box, 0.06))
             box = find_only(target, category).box
-            return BuiltTask("refer_grounding", (piece, target), _SAME_KIND, box, 1, category)
+            return BuiltTask("refer_grounding", (piece, target), _SAME_KIND, ((1, box),), category)
     return "no category occurs exactly once in one image and clearly in another"
 
 
@@ -139,9 +136,7 @@ def _compose_lone(desk: Desk) -> BuiltTask | None:
     for category in desk.rank_categories("group_grounding", possible):
         for _ in range(8):
             target_image = desk.draw(desk.once[category], 1)[0]
-            # Enough images to hold what is looked for, few enough to look through often.
-            some = desk.rng.sample(desk.whole, min(256, len(desk.whole)))
-            without = [image for image in some if image.instances and not desk.counts[image.record][category]]
+            without = desk.find_lacking(category)
             n_others = min(desk.rng.choice((1, 2, 2, 3)), len(without))
             if not n_others:
                 continue
@@ -180,7 +175,8 @@ def _make_group(
     shown = list(others)
     target = desk.choose_place("group_grounding", len(others) + 1)
     shown.insert(target, image)
-    return BuiltTask("group_grounding", tuple(shown), _DESCRIBED.format(named=named), box, target, category)
+    query = _DESCRIBED.format(named=named)
+    return BuiltTask("group_grounding", tuple(shown), query, ((target, box),), category)
 
 
 def compose_object_tracking(desk: Desk) -> BuiltTask | str:
@@ -205,7 +201,7 @@ def compose_object_tracking(desk: Desk) -> BuiltTask | str:
         category, boxes = followed
         target = desk.choose_place("object_tracking", n, first=1)
         query = _MOVING.format(*unit_to_permille(boxes[0]), place=_NAMES[target])
-        return BuiltTask("object_tracking", tuple(chosen), query, boxes[target], target, category)
+        return BuiltTask("object_tracking", tuple(chosen), query, ((target, boxes[target]),), category)
     return "no object can be followed through three frames"
 
 
@@ -238,7 +234,7 @@ def compose_referring(desk: Desk) -> BuiltTask | str:
         return "every object that is the only one of its category in its image was asked for"
     category, image = desk.alone.pop()
     query = _ONLY_ONE.format(named=category)
-    return BuiltTask("referring", (image,), query, find_only(image, category).box, 0, category)
+    return BuiltTask("referring", (image,), query, ((0, find_only(image, category).box),), category)
 
 
 # --- pieces ---
@@ -280,5 +276,5 @@ TASK_FAMILIES: Mapping[str, Compose] = {
     "object_tracking": compose_object_tracking,
 }
 """The families, in the words of MIG-Bench."""
-ALL_FAMILIES: Mapping[str, Compose] = {**TASK_FAMILIES, "referring": compose_referring}
-"""These, and one of single images, which is made only where it is asked for."""
+ALL_FAMILIES: Mapping[str, Compose] = {**TASK_FAMILIES, "referring": compose_referring, **SET_FAMILIES}
+"""These, one of single images, and those whose answer is a set, which are made only where they are asked for."""

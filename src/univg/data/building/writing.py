@@ -35,7 +35,9 @@ from univg.pictures.drawing import (
     SHEET_COLUMNS,
     THUMB_PX,
     SheetCell,
+    count_targets,
     draw_contact_sheet,
+    draw_targets,
     fit,
     save_picture,
 )
@@ -50,7 +52,7 @@ SIDES = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What to build: `n` tasks of `families` (default: all that the set allows).
+    """What to build: `n` tasks of `families` (default: all of one box and several images that the set allows).
 
     - `ordered`: the files of each folder are frames, in the order of their names.
     - `rename`: categories by other names, each as OLD=NEW.
@@ -122,10 +124,10 @@ def write_tasks(file: Path, images: Path | None, out: Path, plan: BuildPlan, boo
                 len(photographs),
                 Counter(),
             )
-            short: list[Shortfall] = []
-            tasks = build(photographs, side.wanted, plan.seed, families, short.append)
+            told: list[Shortfall | str] = []
+            tasks = build(photographs, side.wanted, plan.seed, families, told.append, told.append)
             _write_side(side, tasks, root, out, plan, placed, file.name)
-            book.notes.extend(f"{about}{shortfall}" for shortfall in short)
+            book.notes.extend(f"{about}{one}" for one in told)
             sides.append(side)
     except OSError as error:
         raise unwritable(out, error) from error
@@ -289,8 +291,12 @@ def _write_pictures(
                     _place(path, out / names[-1], plan)
         if len(cells) < SHEET_CELLS:
             thumbs = [fit(open_picture(out / name).image, THUMB_PX) for name in names]
-            lines = [f"{number + 1} · {task.family} · {task.category}", task.query]
-            cells.append((thumbs, task.box, task.target, lines))
+            title = f"{number + 1} · {task.family} · {task.category}"
+            if task.complete:
+                lines = [f"{title} · {count_targets(task.targets)}", task.query]
+                cells.append((draw_targets(thumbs, task.targets), None, None, lines))
+            else:
+                cells.append((thumbs, task.box, task.target, [title, task.query]))
         yield task.sample(names, f"built#{label}-{number}")
 
 

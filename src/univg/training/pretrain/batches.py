@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from univg.errors import UnivgError
-from univg.grounding.prompts import PromptStyle, render_chat, render_response
+from univg.grounding.prompts import PromptStyle, choose_style, render_answer, render_chat, render_response
 from univg.models.processor import GroundingProcessor
 from univg.training.config import Phase, PretrainConfig
 from univg.training.pretrain.dense_head import DenseTargets, make_dense_targets
 from univg.training.run.batches import IGNORED, encode_row, join_inputs, pad_right, split_by_length
-from univg.world import FAMILIES, WorldSample, make_sample
+from univg.world import ALL_FAMILIES, FAMILIES, FAMILY_NAMES, WorldSample, list_families, make_sample
 from univg.world.questions import a
 from univg.world.scene import Scene, place_name
 
@@ -62,19 +62,19 @@ def phase_at(config: PretrainConfig, step: int) -> Phase:
 
 
 def spell_out(phase: Phase) -> dict[tuple[str, str], float]:
-    """Return the phase's mixture with "*" spelt out over every family.
+    """Return the phase's mixture with "*" spelt out over every family of one box, "sets" over those of sets.
 
     Raises UnivgError for a key that is not family/style.
     """
     out: dict[tuple[str, str], float] = {}
     for key, share in phase.mixture.items():
         name, _, style = key.partition("/")
-        names = tuple(FAMILIES) if name == "*" else (name,)
+        names = tuple(FAMILIES) if name == "*" else list_families([name])
         for each in names:
-            if each not in FAMILIES or style not in ("direct", "simple", "think", "describe"):
+            if each not in ALL_FAMILIES or style not in ("direct", "simple", "think", "describe"):
                 raise UnivgError(
                     f"phase {phase.name!r}: mixture key {key!r}",
-                    remedy=f"write family/style with a family of {', '.join(FAMILIES)} or '*', and a style of "
+                    remedy=f"write family/style with a family of {', '.join(FAMILY_NAMES)} or '*', and a style of "
                     "direct, simple, think, describe",
                 )
             out[each, style] = out.get((each, style), 0.0) + share / len(names)
@@ -96,17 +96,15 @@ def draw_samples(config: PretrainConfig, step: int) -> list[tuple[WorldSample, s
 
 
 def render_dialogue(world_sample: WorldSample, style: str) -> tuple[list[dict[str, Any]], str]:
-    """Return the chat of one training sample, and what the model shall answer."""
+    """Return the chat of one training sample, and what the model shall answer: of a set, in the style of sets."""
     sample = world_sample.sample
     if style == "describe":
         chat = render_chat(len(sample.images), DESCRIBE, "direct")
         chat[0]["content"][-1]["text"] = DESCRIBE
         return chat, describe(world_sample)
-    wanted: PromptStyle = style  # type: ignore[assignment]
-    return (
-        render_chat(len(sample.images), sample.query, wanted),
-        render_response(sample.boxes[0], sample.thought, wanted),
-    )
+    named: PromptStyle = style  # type: ignore[assignment]
+    wanted = choose_style(sample, named)
+    return render_chat(len(sample.images), sample.query, wanted), render_answer(sample, wanted)
 
 
 def describe(world_sample: WorldSample) -> str:

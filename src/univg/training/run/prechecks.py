@@ -84,11 +84,12 @@ def _check_validation(config: StageConfig, wanted: Validation) -> None:
 
 def _check_source(key: str, source: SampleSource) -> None:
     if source.reader == "world":
-        from univg.world import FAMILIES
+        from univg.world import FAMILY_NAMES
 
         for name in source.families or ():
-            if name not in FAMILIES:
-                raise UnivgError(f"{key}.families: no task family {name!r}", remedy=suggest(name, FAMILIES))
+            if name not in FAMILY_NAMES:
+                remedy = suggest(name, FAMILY_NAMES)
+                raise UnivgError(f"{key}.families: no task family {name!r}", remedy=remedy)
         return
     from univg.data.readers import READERS, detect
 

@@ -20,7 +20,7 @@ from univg.pictures.images import ImageFault
 from univg.training.config import StageConfig
 from univg.training.run.dropped import Dropped
 from univg.training.sources import SampleSource
-from univg.world import FAMILIES, make_sample
+from univg.world import ALL_FAMILIES, FAMILY_NAMES, list_families, make_sample
 
 __all__ = ["Source", "choose_prompt_style", "open_source", "open_sources"]
 
@@ -120,11 +120,17 @@ def _find_flaw(sample: GroundingSample, style: PromptStyle, teach: bool) -> Reco
 
 def _open_world(settings: SampleSource, seed: int, count: int | None) -> Dataset:
     """Open the world; sample k is drawn from its number, in family and difficulty too."""
-    families = settings.families or tuple(FAMILIES)
-    shares = dict(families) if isinstance(families, dict) else dict.fromkeys(families, 1.0)
-    unknown = [name for name in shares if name not in FAMILIES]
+    families = settings.families or ()
+    shares: dict[str, float] = {}
+    if isinstance(families, dict):
+        for name, share in families.items():
+            each = list_families([name])
+            shares |= {one: shares.get(one, 0.0) + share / len(each) for one in each}
+    else:
+        shares = dict.fromkeys(list_families(families), 1.0)
+    unknown = [name for name in shares if name not in ALL_FAMILIES]
     if unknown:
-        raise UnivgError(f"data: no task family {unknown[0]!r}", remedy=offer(unknown[0], FAMILIES))
+        raise UnivgError(f"data: no task family {unknown[0]!r}", remedy=offer(unknown[0], FAMILY_NAMES))
     if any(share < 0 for share in shares.values()) or not sum(shares.values()):
         raise UnivgError("data: families: shares are not negative, and one is above zero")
     item = partial(_draw_item, settings, seed, shares)
