@@ -155,7 +155,9 @@ def image_reward(completions: Sequence[Any], **columns: Any) -> list[float | Non
     >>> image_reward([f"<think>.</think><answer>{text}</answer>" for text in texts], sample=[dogs] * 3)
     [1.0, 0.0, 0.0]
     """
-    judged = zip(columns["sample"], _scores(completions, columns), _readings(completions, columns), strict=True)
+    judged = zip(
+        columns["sample"], _scores(completions, columns), _readings(completions, columns), strict=True
+    )
     return [_judge_images(*each) for each in judged]
 
 
