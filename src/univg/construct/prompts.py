@@ -1,9 +1,9 @@
 """Word what a teacher is asked: texts in files, one for each task, so that they can be read, changed and named.
 
 `prompts/propose.md` is the frame, `prompts/<task>.md` the steps that stand in it, `prompts/judge.md` what a judge
-is asked. A `$name` in a text is filled in; `FIELDS` lists the names. None of them is a bound of verification, or a
-new bound would be a new question. A text is known by its hash: a changed text is another question, and its answers
-never mix with those to the old one.
+is asked; `propose_set.md` and `judge_set.md` are those of questions whose answer is a set. A `$name` in a text is
+filled in; `FIELDS` lists the names. None of them is a bound of verification, or a new bound would be a new question. A
+text is known by its hash: a changed text is another question, and its answers never mix with those to the old one.
 """
 
 from __future__ import annotations
@@ -19,22 +19,27 @@ from typing import Any, TypeAlias
 from univg.construct.verify import Language
 from univg.errors import UnivgError
 from univg.grounding.mentions import decide_image
-from univg.grounding.prompts import render_chat, render_response
+from univg.grounding.prompts import PromptStyle, render_answer, render_chat
 from univg.grounding.samples import GroundingSample
 
 FOLDER = Path(__file__).with_name("prompts")
 
 Messages: TypeAlias = tuple[dict[str, Any], ...]
 PROPOSE, JUDGE = "propose", "judge"
+PROPOSE_SET, JUDGE_SET = "propose_set", "judge_set"
 _SHARED = frozenset({"images", "question", "box", "target", "language"})
 FIELDS: Mapping[str, frozenset[str]] = {
     PROPOSE: _SHARED | {"steps"},
     JUDGE: _SHARED | {"count", "candidates"},
+    PROPOSE_SET: _SHARED | {"steps"},
+    JUDGE_SET: _SHARED | {"count", "candidates"},
 }
 """What may stand as `$name` in each text; a task's steps may hold what both have."""
 NEEDED: Mapping[str, frozenset[str]] = {
     PROPOSE: frozenset({"question", "steps"}),
     JUDGE: frozenset({"question", "candidates"}),
+    PROPOSE_SET: frozenset({"question", "steps"}),
+    JUDGE_SET: frozenset({"question", "candidates"}),
 }
 """What each text must hold."""
 
@@ -45,6 +50,8 @@ _TASKS = (
 TASKS: Mapping[str, str] = {**{name: name for name in _TASKS.split()}, "detection": "referring"}
 """Which steps a task is given. Any other task is given those of `free_form`, with a single image those of
 `referring`."""
+SET_TASKS: Mapping[str, str] = {"odd_one_out": "odd_one_out"}
+"""The same of answers that are sets; any other task is given the steps of `find_all`."""
 
 LANGUAGES: Mapping[Language, str] = {"en": "English", "zh": "Chinese", "any": "the question's language"}
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
@@ -96,7 +103,8 @@ class Prompts:
         """Word the chat that shows the teacher question, images and ground truth, and asks for one chain."""
         fields = _fill_fields(sample, language)
         steps = Template(self.texts[choose_steps(sample)]).safe_substitute(fields).strip()
-        text = Template(self.texts[PROPOSE]).safe_substitute({**fields, "steps": steps})
+        frame = self.texts[PROPOSE_SET if sample.complete else PROPOSE]
+        text = Template(frame).safe_substitute({**fields, "steps": steps})
         return _make_chat(sample, text)
 
     def judge(self, sample: GroundingSample, thoughts: Sequence[str], language: Language) -> Messages:
@@ -104,7 +112,8 @@ class Prompts:
         candidates = "\n\n".join(f"Chain {at}:\n{thought}" for at, thought in enumerate(thoughts, start=1))
         fields = _fill_fields(sample, language)
         fields |= {"candidates": candidates, "count": _spell(len(thoughts))}
-        return _make_chat(sample, Template(self.texts[JUDGE]).safe_substitute(fields))
+        frame = self.texts[JUDGE_SET if sample.complete else JUDGE]
+        return _make_chat(sample, Template(frame).safe_substitute(fields))
 
 
 def choose_steps(sample: GroundingSample) -> str:
@@ -113,12 +122,15 @@ def choose_steps(sample: GroundingSample) -> str:
     >>> choose_steps(GroundingSample(["a.png"], "Where?", "something of your own"))
     'referring'
     """
+    if sample.complete:
+        return SET_TASKS.get(sample.task, "find_all")
     return TASKS.get(sample.task, "free_form" if len(sample.images) > 1 else "referring")
 
 
 def ask_plainly(sample: GroundingSample) -> Messages:
     """Word the question as the paper does, ground truth hidden: for a model that is its own teacher."""
-    return tuple(render_chat(len(sample.images), sample.query, "think"))
+    style: PromptStyle = "set" if sample.complete else "think"
+    return tuple(render_chat(len(sample.images), sample.query, style))
 
 
 def name_image(sample: GroundingSample) -> str:
@@ -154,7 +166,7 @@ def _fill_fields(sample: GroundingSample, language: Language) -> dict[str, str]:
     return {
         "images": "one image" if n == 1 else f"{_spell(n)} images, in order",
         "question": sample.query.strip(),
-        "box": render_response(sample.boxes[0], style="simple"),
+        "box": render_answer(sample, "set_direct" if sample.complete else "simple"),
         "target": name_image(sample),
         "language": LANGUAGES[language],
     }

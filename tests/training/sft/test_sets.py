@@ -118,7 +118,9 @@ def test_what_cannot_be_taught_is_told_by_cause(start: Path, sets: Path, tmp_pat
     one_box = replace(samples[0], complete=False, box_images=(), boxes=samples[0].boxes[:1])
     write_jsonl(tmp_path / "one.jsonl", [one_box])
     every = DataSource(reader="univg", path=str(tmp_path / "one.jsonl"), images=str(sets), prompt_style="set")
-    with pytest.raises(UnivgError, match=r'may not have all.*mark samples .*"complete": true'):
+    with pytest.raises(
+        UnivgError, match=r'may not have all.*mark samples that have all boxes \("complete": true'
+    ):
         StageRows(config(start, every), load(start).processor, 1)
 
 

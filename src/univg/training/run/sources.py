@@ -113,10 +113,8 @@ def _find_flaw(sample: GroundingSample, style: PromptStyle, teach: bool) -> Reco
     if not sample.is_answered:
         return RecordFault(name, "no_answer", "it has no box")
     if style in SETS and not sample.complete:
-        fix = (
-            'mark samples whose boxes are all that is asked for ("complete": true), or leave prompt_style out'
-        )
-        return RecordFault(name, "not_complete", f"{style} asks for every box, and it may not have all", fix)
+        fix = 'mark samples that have all boxes ("complete": true), or leave prompt_style out'
+        return RecordFault(name, "no_answer", f"{style} asks for every box, and it may not have all", fix)
     for box in sample.boxes if sample.complete else sample.boxes[:1]:
         if fault := lesson_fault(box):
             return RecordFault(name, *fault)
