@@ -18,6 +18,7 @@ from univg.cli.main import main
 from univg.config import save_config
 from univg.errors import UnivgError
 from univg.grounding.boxes import unit_to_whole_px
+from univg.grounding.prompts import render_response
 from univg.grounding.samples import GroundingSample, read_jsonl, write_jsonl
 from univg.models.loading import load
 from univg.training.config import DataSource, SftConfig, Validation
@@ -122,6 +123,16 @@ def test_what_cannot_be_taught_is_told_by_cause(start: Path, sets: Path, tmp_pat
         UnivgError, match=r'may not have all.*mark samples that have all boxes \("complete": true'
     ):
         StageRows(config(start, every), load(start).processor, 1)
+
+
+def test_boxes_that_may_not_be_all_are_taught_by_the_first_as_ever(
+    start: Path, sets: Path, tmp_path: Path
+) -> None:
+    whole = next(iter(read_jsonl(sets / "sets.jsonl")))
+    write_jsonl(tmp_path / "some.jsonl", [replace(whole, complete=False)])
+    some = DataSource(reader="univg", path=str(tmp_path / "some.jsonl"), images=str(sets))
+    row = StageRows(config(start, some), load(start).processor, 1)[0]
+    assert row.style == "think" and row.response == render_response(whole.boxes[0], whole.thought)
 
 
 def test_boxes_that_round_to_one_are_written_once() -> None:
