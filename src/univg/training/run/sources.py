@@ -78,8 +78,8 @@ def open_source(
 
 
 def choose_prompt_style(sample: GroundingSample, settings: SampleSource, config: StageConfig) -> PromptStyle:
-    """Return how a sample of a source is asked: as the source says, else as the stage. An answer that is a set is always
-    asked for in a style of sets; one box so only where its own source says it, since the stage may have both."""
+    """Return how a sample of a source is asked: as the source says, else as the stage. An answer that is a set is
+    always asked for in a style of sets; one box so only where its own source says it, since the stage may have both."""
     if sample.complete or settings.prompt_style is None:
         style = settings.prompt_style or config.prompt_style
         return choose_style(sample, style if sample.complete else _ONE_BOX.get(style, style))
