@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -144,6 +145,8 @@ def test_kept_chains_are_samples_that_stage_1_teaches(
     assert [one.complete for one in kept] == [True, True, False]
     assert kept[0].targets == ((0, LEFT), (1, RIGHT)) and kept[1].boxes == ()
     assert '"outcome": "bad_truth"' in (tmp_path / "out" / "left-out.jsonl").read_text()
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert {"sets/propose", "propose"} <= set(manifest["prompts"])
     source = DataSource(reader="univg", path=str(tmp_path / "out" / "samples.jsonl"), images=str(root))
     opened = open_sources(SftConfig(data=(source,)), teach=True)[0]
     assert opened.data.total == 3 and not (opened.dropped and opened.dropped.book.left_out)

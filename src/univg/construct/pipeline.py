@@ -164,6 +164,8 @@ def construct(
                 if not results.reached:
                     raise
                 stopped = error
+        if results.has_sets and (plan.shown or judge):
+            facts["prompts"] = prompts.digests(with_sets=True)
         manifest = results.finish(facts, plan)
         return Outcome(ledger.folder, manifest, stopped, ledger.exhausted, results.reasons)
     except BrokenPipeError:  # from whoever shows the progress

@@ -1,9 +1,9 @@
 """Word what a teacher is asked: texts in files, one for each task, so that they can be read, changed and named.
 
 `prompts/propose.md` is the frame, `prompts/<task>.md` the steps that stand in it, `prompts/judge.md` what a judge
-is asked; `propose_set.md` and `judge_set.md` are those of questions whose answer is a set. A `$name` in a text is
-filled in; `FIELDS` lists the names. None of them is a bound of verification, or a new bound would be a new question. A
-text is known by its hash: a changed text is another question, and its answers never mix with those to the old one.
+is asked; `prompts/sets` holds the same for questions whose answer is a set. A `$name` in a text is filled in; `FIELDS`
+lists the names. None of them is a bound of verification, or a new bound would be a new question. A text is known by its
+hash: a changed text is another question, and its answers never mix with those to the old one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from typing import Any, TypeAlias
@@ -26,20 +26,17 @@ FOLDER = Path(__file__).with_name("prompts")
 
 Messages: TypeAlias = tuple[dict[str, Any], ...]
 PROPOSE, JUDGE = "propose", "judge"
-PROPOSE_SET, JUDGE_SET = "propose_set", "judge_set"
+SETS = "sets"
+"""The folder with the texts of sets."""
 _SHARED = frozenset({"images", "question", "box", "target", "language"})
 FIELDS: Mapping[str, frozenset[str]] = {
     PROPOSE: _SHARED | {"steps"},
     JUDGE: _SHARED | {"count", "candidates"},
-    PROPOSE_SET: _SHARED | {"steps"},
-    JUDGE_SET: _SHARED | {"count", "candidates"},
 }
 """What may stand as `$name` in each text; a task's steps may hold what both have."""
 NEEDED: Mapping[str, frozenset[str]] = {
     PROPOSE: frozenset({"question", "steps"}),
     JUDGE: frozenset({"question", "candidates"}),
-    PROPOSE_SET: frozenset({"question", "steps"}),
-    JUDGE_SET: frozenset({"question", "candidates"}),
 }
 """What each text must hold."""
 
@@ -60,51 +57,59 @@ _COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 @dataclass(frozen=True)
 class Prompts:
-    """Hold the texts in use, by name."""
+    """Hold the texts in use, by name, and those of sets."""
 
     texts: Mapping[str, str]
+    of_sets: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path | None = None) -> Prompts:
-        """Load the package's own texts, each replaced by the file of its name in `folder` if there is one.
+        """Load the package's own texts, each replaced by the file of its name in `folder` (of sets, in its folder
+        `sets`) if there is one.
 
         Raises UnivgError for a folder without texts, a file that replaces none, or a `$name` that means nothing.
         """
-        texts = {path.stem: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.md"))}
+        kinds = [
+            {path.stem: path.read_text("utf-8") for path in sorted(each.glob("*.md"))}
+            for each in (FOLDER, FOLDER / SETS)
+        ]
         if folder is None:
-            return cls(texts)
+            return cls(*kinds)
         if not folder.is_dir():
             raise UnivgError("no such folder", folder, "give --prompts a folder of .md files")
-        own = sorted(path for path in folder.iterdir() if path.suffix in (".md", ".txt"))
-        if not own:
+        found = [_list_texts(each) for each in (folder, folder / SETS)]
+        if not any(found):
             raise UnivgError("no .md or .txt file in it", folder, f"copy {FOLDER} there and change it")
-        for path in own:
-            if path.stem not in texts:
-                nearest = difflib.get_close_matches(path.stem, texts, 1) or [", ".join(texts)]
-                remedy = f"call it {nearest[0]}{path.suffix}"
-                raise UnivgError("no text of that name to replace", path, remedy)
-            try:
-                texts[path.stem] = path.read_text("utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise UnivgError(f"cannot be read ({error})", path, "write it as UTF-8 text") from None
-            check_text(path, texts[path.stem])
-        return cls(texts)
+        for texts, own in zip(kinds, found, strict=True):
+            for path in own:
+                if path.stem not in texts:
+                    nearest = difflib.get_close_matches(path.stem, texts, 1) or [", ".join(texts)]
+                    remedy = f"call it {nearest[0]}{path.suffix}"
+                    raise UnivgError("no text of that name to replace", path, remedy)
+                try:
+                    texts[path.stem] = path.read_text("utf-8")
+                except (OSError, UnicodeDecodeError) as error:
+                    raise UnivgError(f"cannot be read ({error})", path, "write it as UTF-8 text") from None
+                check_text(path, texts[path.stem])
+        return cls(*kinds)
 
     def digest(self, *names: str) -> str:
         """Return 12 hexadecimal digits that stand for the texts named, together."""
         texts = "\0".join(self.texts[name] for name in names)
         return hashlib.sha256(texts.encode()).hexdigest()[:12]
 
-    def digests(self) -> dict[str, str]:
-        """Return the digest of each text."""
-        return {name: self.digest(name) for name in self.texts}
+    def digests(self, with_sets: bool = False) -> dict[str, str]:
+        """Return the digest of each text, those of sets if they are wanted."""
+        found = {name: self.digest(name) for name in self.texts}
+        sets = Prompts(self.of_sets)
+        return found | ({f"{SETS}/{name}": sets.digest(name) for name in self.of_sets} if with_sets else {})
 
     def propose(self, sample: GroundingSample, language: Language) -> Messages:
         """Word the chat that shows the teacher question, images and ground truth, and asks for one chain."""
         fields = _fill_fields(sample, language)
-        steps = Template(self.texts[choose_steps(sample)]).safe_substitute(fields).strip()
-        frame = self.texts[PROPOSE_SET if sample.complete else PROPOSE]
-        text = Template(frame).safe_substitute({**fields, "steps": steps})
+        texts = self._choose_texts(sample)
+        steps = Template(texts[choose_steps(sample)]).safe_substitute(fields).strip()
+        text = Template(texts[PROPOSE]).safe_substitute({**fields, "steps": steps})
         return _make_chat(sample, text)
 
     def judge(self, sample: GroundingSample, thoughts: Sequence[str], language: Language) -> Messages:
@@ -112,8 +117,14 @@ class Prompts:
         candidates = "\n\n".join(f"Chain {at}:\n{thought}" for at, thought in enumerate(thoughts, start=1))
         fields = _fill_fields(sample, language)
         fields |= {"candidates": candidates, "count": _spell(len(thoughts))}
-        frame = self.texts[JUDGE_SET if sample.complete else JUDGE]
-        return _make_chat(sample, Template(frame).safe_substitute(fields))
+        return _make_chat(sample, Template(self._choose_texts(sample)[JUDGE]).safe_substitute(fields))
+
+    def _choose_texts(self, sample: GroundingSample) -> Mapping[str, str]:
+        return self.of_sets if sample.complete else self.texts
+
+
+def _list_texts(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix in (".md", ".txt"))
 
 
 def choose_steps(sample: GroundingSample) -> str:
