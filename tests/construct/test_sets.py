@@ -110,25 +110,26 @@ def test_the_teacher_is_told_every_box_with_its_image_or_that_there_is_none() ->
     assert [choose_steps(make(task=task)) for task in ("x", "odd_one_out")] == ["find_all", "odd_one_out"]
 
 
-def answer_as_told(body: dict[str, Any]) -> list[str]:
-    said = str(body["messages"][0]["content"][-1]["text"])
-    number = re.search(r"pair (\d)", said)
-    assert number is not None
-    kind = ("lamp", "harp", "boat", "drum")[int(number[1])]
+def answer_as_told(handler: Any, number: int) -> bool:
+    said = str(handler.server.requests[number]["messages"][0]["content"][-1]["text"])
+    pair = re.search(r"pair (\d)", said)
+    assert pair is not None
+    kind = ("lamp", "harp", "boat", "drum")[int(pair[1])]
     answer = re.search(r"(?:the answer is|the region is) (.*?)(?: of the second image|\. Image-1 is)", said)
     assert answer is not None
     found = (
         f"In the end the {kind} of the second image stands apart" if answer[1] != "none" else "No such thing"
     )
     thought = f"The first image shows a {kind} and a cup. The second image shows a {kind} too. {found} here."
-    return [text(thought, answer[1])] * body["n"]
+    handler.reply(200, handler.completion(text(thought, answer[1])))
+    return True
 
 
 def test_kept_chains_are_samples_that_stage_1_teaches(
     own_set: Callable[..., tuple[Path, Path]], teacher_server: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "none")
-    teacher_server.teach = answer_as_told
+    teacher_server.behave = answer_as_told
     as_set = {"complete": True, "task": "find_all", "target_image": None}
     changes: list[dict[str, Any]] = [
         as_set | {"boxes": (LEFT, RIGHT), "box_images": (0, 1)},
