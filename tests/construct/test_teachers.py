@@ -48,6 +48,20 @@ def test_a_prompt_says_all_that_it_must(task: str) -> None:
     assert "$" not in left
 
 
+def test_texts_of_sets_are_replaced_from_their_folder(tmp_path: Path) -> None:
+    assert set(TEXTS.of_sets) == {PROPOSE, JUDGE, "find_all", "odd_one_out"}
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "find_all.md").write_text("1. Count them.")
+    own = Prompts.load(tmp_path)
+    dogs = GroundingSample(["a"], "Every dog.", "find_all", complete=True)
+    assert "1. Count them." in text_of(own.propose(dogs, "en")) and own.texts == TEXTS.texts
+    changed = {k for k, v in own.digests(with_sets=True).items() if v != TEXTS.digests(with_sets=True)[k]}
+    assert changed == {"sets/find_all"} and own.digests() == TEXTS.digests()
+    (tmp_path / "sets" / "diff.md").write_text("x")
+    with pytest.raises(UnivgError, match=r"no text of that name to replace: .*sets/diff.md"):
+        Prompts.load(tmp_path)
+
+
 def test_a_prompt_names_the_image() -> None:
     three = GroundingSample(["a", "b", "c"], "Find it in image 3.", "free_form", boxes=[(0, 0, 1, 1)])
     assert name_image(three) == "the third image"

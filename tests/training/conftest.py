@@ -12,7 +12,7 @@ import pytest
 
 from univg.grounding.boxes import unit_to_permille
 from univg.grounding.prompts import render_prompt, render_response
-from univg.grounding.samples import write_jsonl
+from univg.grounding.samples import GroundingSample, write_jsonl
 from univg.models.processor import PixelBudget
 from univg.models.tiny import build_tiny, save_tiny
 from univg.world import make_sample
@@ -65,6 +65,38 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "stage1_cotsft.json").write_text(json.dumps(stage1))
     (folder / "stage2_rl.json").write_text(json.dumps(stage2))
     write_jsonl(folder / "samples.jsonl", samples)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of nine samples of two pictures whose answers are sets: a box on each, two boxes on the second, none.
+
+    `sets.jsonl`, and the pictures beside it.
+    """
+    folder = tmp_path_factory.mktemp("sets")
+    samples = []
+    for i in range(9):
+        made = [make_sample("referring", "train", 0, 2 * i + k, size=60) for k in range(2)]
+        names = tuple(f"{i}-{k}.png" for k in range(2))
+        for name, one in zip(names, made, strict=True):
+            one.images[0].save(folder / name)
+        boxes = [one.sample.boxes[0] for one in made]
+        on = ((0, 1), (1, 1), ())[i % 3]
+        found = "Each of them fits." if on else "Neither of them fits."
+        samples.append(
+            GroundingSample(
+                names,
+                f"Find every thing of kind {i} in the two images.",
+                "find_all",
+                tuple(boxes[: len(on)]),
+                thought=f"The first image shows a thing. The second image shows another. {found}",
+                complete=True,
+                box_images=on,
+                source=f"sets#{i}",
+            )
+        )
+    write_jsonl(folder / "sets.jsonl", samples)
     return folder
 
 

@@ -17,6 +17,8 @@ PRESETS: Mapping[str, type[Config]] = {
     "tiny-sft": SftConfig,
     "tiny-grpo": GrpoConfig,
     "tiny-r1": GrpoConfig,
+    "sets-sft": SftConfig,
+    "sets-grpo": GrpoConfig,
     "photos-sft": SftConfig,
     "photos-grpo": GrpoConfig,
     "qwen2-vl-7b-sft": SftConfig,

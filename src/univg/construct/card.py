@@ -15,18 +15,18 @@ CARD = """---
 
 # Grounding samples with chains of thought
 {state}
-{kept} of {total} samples, each with images, a question, a box and a chain of thought that leads to it. \
+{kept} of {total} samples, each with images, a question, its boxes and a chain of thought that leads to it. \
 Made by `univg construct` {univg}.
 
 - **Data**: {about} (digest `{digest}`).
 - **Teacher**: {teacher}.
-- **Verified**: the answer's IoU with the ground truth at least {min_iou:g}; no leak of the answer; {min_words} to \
-{max_words} words, language {language}; no copy of another sample's thought.
+- **Verified**: the answer's IoU with the ground truth (of a set, its soft-F1) at least {min_iou:g}; no leak of the \
+answer; {min_words} to {max_words} words, language {language}; no copy of another sample's thought.
 - **Selected by**: {judge}.
 - **Prompts**: {prompts}.
 
-The box of each sample is the ground truth; only the thought is the teacher's. Thoughts were checked by program, not \
-by people. They may be used as the licences of the data and the teacher's terms allow.
+The boxes of each sample are the ground truth; only the thought is the teacher's. Thoughts were checked by program, \
+not by people. They may be used as the licences of the data and the teacher's terms allow.
 
 ## Samples by task
 

@@ -136,7 +136,9 @@ class RuleOptions(Config):
 
     section: ClassVar[str] = "Verification"
 
-    min_iou: float = Field(default=0.5, ge=0, le=1, description="Least IoU with the ground truth.")
+    min_iou: float = Field(
+        default=0.5, ge=0, le=1, description="Least IoU with the ground truth; of a set, its soft-F1."
+    )
     min_words: int = Field(default=8, ge=0, description="Shortest thought.")
     max_words: int = Field(default=300, ge=1, description="Longest thought.")
     language: Language = Field(default="en", description="Language of the thoughts.")

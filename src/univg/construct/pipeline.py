@@ -164,6 +164,8 @@ def construct(
                 if not results.reached:
                     raise
                 stopped = error
+        if results.has_sets and (plan.shown or judge):
+            facts["prompts"] = prompts.digests(with_sets=True)
         manifest = results.finish(facts, plan)
         return Outcome(ledger.folder, manifest, stopped, ledger.exhausted, results.reasons)
     except BrokenPipeError:  # from whoever shows the progress
@@ -226,9 +228,10 @@ class Constructor:
         sample = item.sample
         if sample.key in self._seen:
             return "duplicate"
-        if not sample.boxes:
+        if not sample.is_answered:
             return "no_truth"
-        if not is_ordered(sample.boxes[0]) or is_degenerate(clip_unit(sample.boxes[0])[0]):
+        counted = sample.boxes if sample.complete else sample.boxes[:1]
+        if any(not is_ordered(box) or is_degenerate(clip_unit(box)[0]) for box in counted):
             return "bad_truth"
         if not sample.thinking:
             return "simple"

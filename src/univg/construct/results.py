@@ -52,6 +52,7 @@ class Results:
         self.chosen_by: Counter[str] = Counter()
         self.reasons: dict[str, str] = {}
         self.proposals = 0
+        self.has_sets = False
         self.used, self.judged = Usage(), Usage()
         self._ledger, self._teacher = ledger, teacher
         self._files: dict[str, IO[bytes]] = {}
@@ -82,6 +83,7 @@ class Results:
     def add(self, draft: Draft) -> None:
         """Write down what became of a sample."""
         sample, outcome = draft.item.sample, str(draft.outcome)
+        self.has_sets |= sample.complete
         self.counts[outcome] += 1
         self.by_task.setdefault(sample.task, Counter())[outcome] += 1
         for one in draft.proposals:

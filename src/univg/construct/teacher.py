@@ -21,7 +21,7 @@ from univg.construct.ledger import Draw, Ledger, Request, Role
 from univg.data.dataset import Item
 from univg.files import canonical
 from univg.grounding.coordinates import Frame
-from univg.grounding.prompts import render_response
+from univg.grounding.prompts import render_answer
 from univg.models.answering import (
     Answer,
     Answerer,
@@ -113,12 +113,12 @@ class WorldTeacher:
     @staticmethod
     def knows(item: Item) -> bool:
         sample = item.sample
-        return sample.source.startswith(SOURCE) and bool(sample.thought) and bool(sample.boxes)
+        return sample.source.startswith(SOURCE) and bool(sample.thought) and sample.is_answered
 
     def answer(self, requests: Sequence[Request], ledger: Ledger) -> Results:
         for request in requests:
             sample = request.item.sample
-            text = render_response(sample.boxes[0], sample.thought)
+            text = render_answer(sample, "set" if sample.complete else "think")
             yield request, Answer(request.key, (text,), (False,), (0,), 0, 0, False, (), 0.0)
 
 

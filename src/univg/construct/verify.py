@@ -11,20 +11,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-from univg.grounding.boxes import SizeWH, iou, unit_to_permille
+from univg.grounding.boxes import Box, SizeWH, iou, unit_to_permille
 from univg.grounding.coordinates import Frame, read_quads, to_unit
 from univg.grounding.mentions import find_images_named
+from univg.grounding.prompts import PromptStyle
 from univg.grounding.reading import FAULTS, Asked, Reading, read
 from univg.grounding.samples import GroundingSample
-from univg.grounding.scoring import score
+from univg.grounding.scoring import Score, score
 
 Language: TypeAlias = Literal["en", "zh", "any"]
 
 CAUSES: Mapping[str, str] = {
     **{str(name): meaning for name, meaning in FAULTS.items()},
     "no_thought": "an answer without a chain of thought",
-    "low_iou": "the answer's IoU with the ground truth is below the bound",
-    "wrong_image": "the thought concludes on another image than the answer's",
+    "low_iou": "the answer's IoU with the ground truth, of a set its soft-F1, is below the bound",
+    "wrong_count": "of a set, more or fewer boxes than there are: the thought speaks of other things",
+    "wrong_image": "the thought concludes on another image than the answer's; of a set, an image is wrong or missing",
     "leak_phrase": 'it speaks of having been given the answer ("the ground truth", "the given coordinates")',
     "leak_box": "it quotes the answer's numbers before it has derived them",
     "markup": "tags or special tokens inside the thought",
@@ -48,8 +50,9 @@ the question says which image is the target, naming any one image is enough."""
 
 @dataclass(frozen=True)
 class Rules:
-    """Hold the bounds of verification. `min_iou`: of the answer with the ground truth. `min_words`, `max_words`: of the
-    thought. `copies`: the likeness from which a thought counts as a copy of another's (0: none does)."""
+    """Hold the bounds of verification. `min_iou`: of the answer with the ground truth; of a set, its soft-F1.
+    `min_words`, `max_words`: of the thought. `copies`: the likeness from which a thought counts as a copy of another's
+    (0: none does)."""
 
     min_iou: float = 0.5
     min_words: int = 8
@@ -69,7 +72,8 @@ class Rules:
 @dataclass(frozen=True)
 class Verdict:
     """Hold what verification found: the `thought` as it was read (None if there is none), the answer's `iou` with the
-    ground truth, and every cause against it, in the order of `CAUSES`; without a cause it is verified."""
+    ground truth (of a set, its soft-F1), and every cause against it, in the order of `CAUSES`; without a cause it is
+    verified."""
 
     thought: str | None
     iou: float
@@ -89,33 +93,43 @@ def verify(
     :mod:`univg.construct.copies` finds.
 
     ``truncated``: the token limit cut the text off. ``frame``: what the teacher's numbers mean; "pixel" needs
-    ``seen_wh``, the size of each image as the teacher saw it. Raises SampleError for a sample without a box.
+    ``seen_wh``, the size of each image as the teacher saw it. Raises SampleError for a sample without ground truth.
 
     >>> sample = GroundingSample(["a.png"], "Where is the cat?", "referring", boxes=[(0.1, 0.1, 0.5, 0.5)])
     >>> verify(sample, "<think>The ground truth says left.</think><answer>(100,100),(500,500)</answer>", Rules()).causes
     ('leak_phrase', 'too_short')
     """
-    asked = Asked(len(sample.images), sample.query, "think", frame, sample.target_image)
-    reading = read(text, asked, seen_wh, truncated)
-    overlap = score(sample, reading).iou
-    causes = {*_check_answer(reading, overlap, rules), *_check_thought(sample, reading, rules)}
-    if reading.first is not None and reading.first.image_index != reading.image_index:
+    style: PromptStyle = "set" if sample.complete else "think"
+    target = None if sample.complete else sample.target_image
+    reading = read(text, Asked(len(sample.images), sample.query, style, frame, target), seen_wh, truncated)
+    result = score(sample, reading)
+    causes = {*_check_answer(reading, result, rules), *_check_thought(sample, reading, rules)}
+    if not sample.complete and reading.first is not None and reading.first.image_index != reading.image_index:
         causes.add("wrong_image")
     if reading.thought:
-        size_wh = seen_wh[reading.image_index] if frame == "pixel" else None
-        causes |= {"leak_box"} if quotes_early(sample, reading.thought, frame, size_wh) else set()
+        counted = sample.targets if sample.complete else sample.targets[:1]
+        for on, box in counted:
+            place = on if sample.complete and on is not None else reading.image_index
+            size_wh = seen_wh[place] if frame == "pixel" else None
+            if quotes_early(sample, reading.thought, frame, size_wh, box):
+                causes.add("leak_box")
     elif not causes:
         causes = {"no_thought"}
-    return Verdict(reading.thought or None, overlap, tuple(name for name in CAUSES if name in causes))
+    return Verdict(reading.thought or None, result.iou, tuple(name for name in CAUSES if name in causes))
 
 
-def _check_answer(reading: Reading, overlap: float, rules: Rules) -> Iterator[str]:
+def _check_answer(reading: Reading, result: Score, rules: Rules) -> Iterator[str]:
+    match = result.match
     if reading.fault is not None:
         yield reading.fault
     if reading.truncated:
         yield "truncated"  # also where a box stood before the limit: the rest is not what was meant
-    elif reading.fault is None and overlap < rules.min_iou - 1e-9:
+    elif reading.fault is None and result.iou < rules.min_iou - 1e-9:
         yield "low_iou"
+    elif reading.fault is None and len(match.given) != len(match.true):
+        yield "wrong_count"
+    elif match.image_f1 is not None and match.image_f1 < 1:
+        yield "wrong_image"
 
 
 def _check_thought(sample: GroundingSample, reading: Reading, rules: Rules) -> Iterator[str]:
@@ -128,8 +142,8 @@ def _check_thought(sample: GroundingSample, reading: Reading, rules: Rules) -> I
         yield "markup"
     if find_missing_images(sample, reading):
         yield "missing_image"
-    elif concludes_elsewhere(sample, thought):
-        yield "wrong_image"
+    elif not sample.complete and concludes_elsewhere(sample, thought):
+        yield "wrong_image"  # of a set, the last sentence may say of an image that it holds none
     words = count_words(thought)
     if words < rules.min_words:
         yield "too_short"
@@ -191,17 +205,21 @@ _CONCLUSION = 2
 
 
 def quotes_early(
-    sample: GroundingSample, thought: str, frame: Frame = "permille", size_wh: SizeWH | None = None
+    sample: GroundingSample,
+    thought: str,
+    frame: Frame = "permille",
+    size_wh: SizeWH | None = None,
+    box: Box | None = None,
 ) -> bool:
-    """Tell whether the answer's numbers stand before the conclusion, which is the last two sentences, or the last one
-    of a thought of two.
+    """Tell whether the numbers of the answer's `box` (the sample's first) stand before the conclusion, which is the
+    last two sentences, or the last one of a thought of two.
 
     Numbers count as the answer's if four of them are nearly its box, or three of them are its own in thousandths.
     A box that the question shows may be quoted.
     """
     sentences = _split_sentences(thought)
     early = sentences[:-_CONCLUSION] if len(sentences) > _CONCLUSION else sentences[:-1]
-    truth, shown = sample.boxes[0], {to_unit(quad) for quad in read_quads(sample.query)}
+    truth, shown = box or sample.boxes[0], {to_unit(quad) for quad in read_quads(sample.query)}
     own = set(unit_to_permille(truth)) - {0, 1000}
     own -= {int(number) for number in _WHOLE_NUMBER.findall(sample.query)}
     for sentence in early:
@@ -228,7 +246,11 @@ def find_missing_images(sample: GroundingSample, reading: Reading) -> list[int]:
         return []
     wanted = MUST_MENTION.get(sample.task, "target")
     named = find_images_named(n, reading.thought or "")
-    if wanted == "all":
+    if (
+        sample.complete
+    ):  # of each box, as far as its image is known; that nothing is there says so of all at once
+        must = {on for on, _ in sample.targets if on is not None}
+    elif wanted == "all":
         must = set(range(n))
     elif reading.image_rule in (
         "thought",

@@ -221,7 +221,8 @@ class GrpoConfig(StageConfig):
     power_w: float = Field(default=1.0, ge=0, description="The exponent w of power.")
     rewards: dict[str, float] = Field(
         default={"iou": 1.0, "format": 1.0},
-        description='"iou", "format" or the dotted path of a function, each with its weight.',
+        description='"iou" ("set_f1" is the same), "image", "format" or the dotted path of a function, each with its '
+        "weight.",
     )
     shared_prefix: Literal["auto", "on", "off"] = Field(
         default="auto", description="Encode a group's prompt and images once."
@@ -247,7 +248,7 @@ class GrpoConfig(StageConfig):
     @field_validator("rewards")
     @classmethod
     def _reward_something(cls, weights: dict[str, float]) -> dict[str, float]:
-        for name in ("iou", "format"):
+        for name in ("iou", "set_f1", "image", "format"):
             if weights.get(name, 0) < 0:
                 raise fault_at(
                     (name,), "a negative weight would reward missing the box or the form", weights[name]

@@ -23,7 +23,8 @@ class SampleSource(Config):
     images: str | None = Field(default=None, description="The folder that image paths are relative to.")
     prompt_style: PromptStyle | None = Field(
         default=None,
-        description='How samples are asked; none: as the stage, and "simple" for samples without thinking.',
+        description='How samples are asked; none: as the stage, and "simple" for samples without thinking. Sets are '
+        "asked in the style of sets that goes with it.",
     )
     seed: int = Field(default=0, ge=0, description="Another seed draws other samples of the world.")
     split: Literal["train", "test", "unseen"] = Field(

@@ -15,12 +15,12 @@ DRAWN = make_sample("diff", index=1)
 
 def test_metrics_of_a_step() -> None:
     rows = [
-        [1.0, 1, 1, 0, -1],
-        [0.8, 1, 1, 0, -1],
-        [0.2, 0, 1, 0, FAULT_NAMES.index("inverted_box")],
-        [0.0, 0, 0, 1, FAULT_NAMES.index("truncated")],
-        [0.5, 1, 1, 0, -1],
-        [0.5, 1, 1, 0, -1],
+        [1.0, 1, 1, 0, -1, 0, 0],
+        [0.8, 1, 1, 0, -1, 0, 0],
+        [0.2, 0, 1, 0, FAULT_NAMES.index("inverted_box"), 1, 1],
+        [0.0, 0, 0, 1, FAULT_NAMES.index("truncated"), 1, 0],
+        [0.5, 1, 1, 0, -1, 0, 1],
+        [0.5, 1, 1, 0, -1, 0, 1],
     ]
     groups = GroupScores.of(rows, generations=2)
     assert groups.mean_iou_P.tolist() == pytest.approx([0.9, 0.1, 0.5])
@@ -34,6 +34,7 @@ def test_metrics_of_a_step() -> None:
     assert (
         metrics["groups/easy"] == metrics["groups/medium"] == metrics["groups/hard"] == pytest.approx(1 / 3)
     )
+    assert metrics["groups/all_refuse"] == metrics["groups/all_spam"] == pytest.approx(1 / 3)
     assert {f"faults/{name}" for name in FAULT_NAMES} <= set(metrics), "a chart needs every name every step"
 
 
@@ -41,4 +42,4 @@ def test_a_rollout_cut_off_before_its_box_is_truncated() -> None:
     for truncated, fault in ((True, "truncated"), (False, "no_answer")):
         missing = read("I look at the first", Asked.of(DRAWN.sample), truncated=truncated)
         row = GroupScores.row(score(DRAWN.sample, missing), missing)
-        assert FAULT_NAMES[int(row[-1])] == fault == missing.fault
+        assert FAULT_NAMES[int(row[4])] == fault == missing.fault

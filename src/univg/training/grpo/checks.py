@@ -21,11 +21,33 @@ if TYPE_CHECKING:
     from univg.training.config import GrpoConfig
     from univg.training.grpo.plan import BatchPlan
 
-__all__ = ["StartReport", "check_oracle", "describe_memory", "describe_packing", "describe_start"]
+__all__ = [
+    "CheapAnswers",
+    "StartReport",
+    "check_oracle",
+    "describe_memory",
+    "describe_packing",
+    "describe_start",
+]
 
 CHECKED = 16
 FORMAT_MISSING = 0.1
 """A start model that keeps the form less often than this has hardly a rollout to learn from."""
+
+
+WATCHED = 64
+"""Groups that are looked at together for cheap answers."""
+CHEAP_FROM = 0.25
+_CHEAP = {
+    "groups/all_refuse": (
+        "says that nothing is there, though something is",
+        "a cold start on more samples with something to find (univg sft), or fewer empty ones in data",
+    ),
+    "groups/all_spam": (
+        "gives more than twice the boxes that there are",
+        "a cold start (univg sft), or a larger share of set_f1 among the rewards",
+    ),
+}
 
 
 class Rows(Protocol):
@@ -40,7 +62,7 @@ def check_oracle(
     """Feed ground truth back as if the model had written it, through tokens, reading and rewards; returns a
     line.
 
-    Every sample must score an IoU of 1.0 (on its box rounded to what can be written) and the form. Raises
+    Every sample must score 1.0 (on its boxes rounded to what can be written) and the form. Raises
     UnivgError naming the sample, or the reward that fails.
     """
     texts, exact, ceilings = [], [], []
@@ -107,6 +129,33 @@ def describe_start(metrics: Mapping[str, float]) -> Iterator[tuple[str, str | No
             "give it a cold start first (univg sft), or check prompt_style",
             "yellow",
         )
+
+
+class CheapAnswers(RolloutCallback):
+    """Say it where in many groups all rollouts answer cheaply, which teaches little: all refuse though something is
+    there, or all list more than twice what there is."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.groups = 0
+        self.cheap = dict.fromkeys(_CHEAP, 0.0)
+
+    def on_rollouts(self, args: Any, state: Any, generation: Generation) -> None:
+        count = len(generation.rewards_PG)
+        self.groups += count
+        for name in _CHEAP:
+            self.cheap[name] += count * generation.metrics[name]
+        if self.groups < WATCHED:
+            return
+        for name, (does, remedy) in _CHEAP.items():
+            found = self.cheap[name]
+            if found >= CHEAP_FROM * self.groups and state.is_world_process_zero:
+                self.console.print(
+                    f"step {generation.step}: in {found:.0f} of the last {self.groups} groups every rollout {does}, "
+                    f"which teaches little: {remedy}",
+                    style="yellow",
+                )
+        self.groups, self.cheap = 0, dict.fromkeys(_CHEAP, 0.0)
 
 
 def describe_memory(config: GrpoConfig, loaded: Loaded, rows: Rows, batches: BatchPlan, shared: bool) -> str:

@@ -30,12 +30,18 @@ class GroupScores:
     truncated_PG: np.ndarray
     fault_PG: np.ndarray
     """Index into `FAULT_NAMES`, -1 for none."""
+    refuses_PG: np.ndarray
+    """Says that nothing is there, and something is."""
+    spams_PG: np.ndarray
+    """Gives more than twice as many boxes as there are, and one; of answers that are sets."""
 
     @staticmethod
     def row(score: Score, reading: Reading) -> list[float]:
         """Return one rollout as numbers; `of` puts the rows of all together."""
         index = FAULT_NAMES.index(reading.fault) if reading.fault else -1
-        return [score.iou, score.hit_50, score.format_ok, reading.truncated, index]
+        given, true = len(score.match.given), len(score.match.true)
+        cheap = [reading.says_none and true > 0, given > 2 * true + 1]
+        return [score.iou, score.hit_50, score.format_ok, reading.truncated, index, *cheap]
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[float]] | np.ndarray, generations: int) -> GroupScores:
@@ -45,7 +51,7 @@ class GroupScores:
 
     @property
     def mean_iou_P(self) -> np.ndarray:
-        """m of each group, which decides its weight."""
+        """m of each group, which decides its weight; of answers that are sets, it is the mean soft-F1."""
         return self.iou_PG.mean(axis=1)
 
 
@@ -87,8 +93,9 @@ def step_metrics(groups: GroupScores, rewards_PG: np.ndarray, weights_P: np.ndar
     `iou`, `hit_50`, `format` and `truncated` are means over rollouts, `faults/…` shares of rollouts with that
     fault (`faults/any`: with one). Over groups: `groups/no_spread`, those whose rewards are all equal and
     teach nothing; `groups/weight`, the mean difficulty weight; `groups/easy`, `groups/medium`, `groups/hard`,
-    by mean IoU (from 0.7; below 0.3). KL, entropy and lengths are TRL's: `kl`, `entropy`,
-    `completions/mean_length`.
+    by mean IoU (from 0.7; below 0.3); `groups/all_refuse`, those in which every rollout says that nothing is there
+    though something is, and `groups/all_spam`, in which every rollout gives more boxes than twice the true ones and
+    one. KL, entropy and lengths are TRL's: `kl`, `entropy`, `completions/mean_length`.
     """
     levels = [level_of(mean) for mean in groups.mean_iou_P]
     with np.errstate(invalid="ignore"):  # a reward may be infinite
@@ -103,4 +110,6 @@ def step_metrics(groups: GroupScores, rewards_PG: np.ndarray, weights_P: np.ndar
         "groups/no_spread": float((~(spread_P > 1e-6)).mean()),
         "groups/weight": float(weights_P.mean()),
         **{f"groups/{level}": levels.count(level) / len(levels) for level in ("easy", "medium", "hard")},
+        "groups/all_refuse": float((groups.refuses_PG > 0).all(axis=1).mean()),
+        "groups/all_spam": float((groups.spams_PG > 0).all(axis=1).mean()),
     }

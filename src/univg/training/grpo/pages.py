@@ -1,7 +1,7 @@
 """HTML pages of rollouts: some groups of a step, each with its images, boxes, thoughts, rewards and weight.
 
-A page shows the images with the true box and every rollout's. It needs no server and no other files;
-`index.html` beside the pages lists all.
+A page shows the images with the true boxes and every rollout's, and who says that nothing is there. It needs no
+server and no other files; `index.html` beside the pages lists all.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ THUMB_PX = 240
 PAGE_GROUPS = 8
 HUES = (210, 30, 130, 280, 0, 170, 330, 60)  # one a rollout, again from the first when there are more
 INDEX_COLUMNS = ("iou", "hit_50", "format", "truncated", "groups/weight", "groups/easy", "groups/hard")
+INDEX_COLUMNS += ("groups/all_refuse", "groups/all_spam")
 
 
 @dataclass(frozen=True)
@@ -66,22 +67,27 @@ class Group:
         known = self.sample.target_image
         return self.rollouts[0].reading.image_index if known is None else known
 
+    @property
+    def measure(self) -> str:
+        """What the score is called."""
+        return "soft-F1" if self.sample.complete else "IoU"
+
     def frames(self) -> list[dict[str, Any]]:
-        """Return the pictures with the boxes on them, in percent of width and height."""
+        """Return the pictures with the boxes that count on them, in percent of width and height: the first one of the
+        truth and of each rollout, or where the answer is a set all of them."""
+        count = None if self.sample.complete else 1
+        truths = [(self.target if on is None else on, box) for on, box in self.sample.targets[:count]]
         frames = []
         for index, image in enumerate(self.images):
             boxes = [
-                {
-                    "number": number,
-                    "place": place_percent(each.reading.first.box),
-                    "hue": HUES[number % len(HUES)],
-                }
+                {"number": number, "place": place_percent(one.box), "hue": HUES[number % len(HUES)]}
                 for number, each in enumerate(self.rollouts)
-                if each.reading.first is not None and each.reading.first.image_index == index
+                for one in each.reading.boxes[:count]
+                if one.image_index == index
             ]
-            truth = place_percent(self.sample.boxes[0]) if index == self.target else None
+            places = [place_percent(box) for on, box in truths if on == index]
             frames.append(
-                {"address": thumbnail_url(image.convert("RGB"), THUMB_PX), "truth": truth, "boxes": boxes}
+                {"address": thumbnail_url(image.convert("RGB"), THUMB_PX), "truths": places, "boxes": boxes}
             )
         return frames
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 
 from univg.errors import UnivgError
 from univg.models import checkpoint
@@ -64,17 +65,22 @@ def check_engine(mode: str, start: str, lora_in_bf16: bool) -> None:
 
 
 def _try_on_world(config: GrpoConfig, rewards: Sequence[Reward]) -> None:
-    from univg.grounding.prompts import render_chat
+    from univg.grounding.prompts import choose_style, render_chat
     from univg.grounding.scoring import score
     from univg.world import make_sample
 
     reader = RolloutReader(config.prompt_style)
     texts, rows = [], []
-    for index in range(TRIED):
-        drawn = make_sample("referring", index=index, size=56)
-        prompt = render_chat(len(drawn.images), drawn.sample.query, config.prompt_style)
-        row = {"prompt": prompt, "sample": drawn.sample, "style": config.prompt_style, "notes": ()}
-        row["images"] = list(drawn.images)
+    made = [make_sample("referring", index=index, size=56) for index in range(TRIED)]
+    tried = [(drawn.sample, drawn.images) for drawn in made]
+    if "image" in config.rewards:  # it applies to sets on several images alone
+        drawn = make_sample("diff", size=56)
+        tried.append((replace(drawn.sample, complete=True), drawn.images))
+    for sample, images in tried:
+        style = choose_style(sample, config.prompt_style)
+        prompt = render_chat(len(images), sample.query, style)
+        row = {"prompt": prompt, "sample": sample, "style": style, "notes": ()}
+        row["images"] = list(images)
         text, exact, _ = write_ideal(row, reader)
         reading = reader.read(exact, text)
         texts.append(text)

@@ -7,7 +7,8 @@ the columns `reading` and `score` beside `sample`, so a reward of your own is a 
     def small_box_reward(completions, sample, score, **columns):
         return [one.iou * 2 if area(s.boxes[0]) < 0.01 else 0.0 for s, one in zip(sample, score)]
 
-and in a config `rewards: {iou: 1.0, format: 1.0, my_module.small_box_reward: 0.5}`.
+and in a config `rewards: {iou: 1.0, format: 1.0, my_module.small_box_reward: 0.5}`. Of answers that are sets, `iou` is
+their soft-F1; `set_f1` is the same number under the name it has there, `image` judges the images named.
 """
 
 from __future__ import annotations
@@ -21,21 +22,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from univg.errors import UnivgError
-from univg.grounding.boxes import (
-    SizeWH,
-    is_degenerate,
-    permille_to_unit,
-    px_to_unit,
-    unit_to_permille,
-    unit_to_whole_px,
-)
+from univg.grounding.boxes import SizeWH, is_degenerate
 from univg.grounding.coordinates import Frame
-from univg.grounding.mentions import decide_image
-from univg.grounding.prompts import PromptStyle, render_response
+from univg.grounding.prompts import PromptStyle, render_answer
 from univg.grounding.reading import Asked, Reading, read
 from univg.grounding.samples import GroundingSample
 from univg.grounding.scoring import Score, score
 from univg.training.grpo.named import find_function
+from univg.training.run.written import as_written, find_place
 
 __all__ = [
     "REWARDS",
@@ -43,8 +37,10 @@ __all__ = [
     "RolloutReader",
     "find_rewards",
     "format_reward",
+    "image_reward",
     "iou_reward",
     "is_learnable",
+    "set_f1_reward",
     "text_of",
     "try_rewards",
     "watch_reward",
@@ -112,7 +108,8 @@ def text_of(completion: Any) -> str:
 
 
 def iou_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
-    """Return the IoU of each rollout's first box with its sample's, 0-1 (the paper's accuracy reward).
+    """Return the IoU of each rollout's first box with its sample's, 0-1 (the paper's accuracy reward); of an answer
+    that is a set, its soft-F1.
 
     Needs the column `sample`; uses `score` if it is there, so the function works in TRL's own trainer too.
 
@@ -134,7 +131,49 @@ def format_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
     return [float(each.format_ok) for each in _scores(completions, columns)]
 
 
-REWARDS: dict[str, RewardFunction] = {"iou": iou_reward, "format": format_reward}
+def set_f1_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
+    """Return the soft-F1 of each rollout's boxes with its sample's, 0-1 (:mod:`univg.grounding.sets`).
+
+    It is the number of `iou_reward` under the name that it has where answers are sets; give a run one of the two.
+
+    >>> sample = GroundingSample(["a"], "Every dog.", "find_all", [(0, 0, 0.5, 1), (0.5, 0, 1, 1)], 0, complete=True)
+    >>> one = "<think>.</think><answer>Image-1: (0,0),(500,1000)</answer>"
+    >>> [round(value, 3) for value in set_f1_reward([one, "none"], sample=[sample, sample])]
+    [0.667, 0.0]
+    """
+    return [each.iou for each in _scores(completions, columns)]
+
+
+def image_reward(completions: Sequence[Any], **columns: Any) -> list[float | None]:
+    """Return how well each rollout names the images that hold something, whatever its boxes: 2 · named rightly /
+    (named + right), 0-1; 1.0 where none holds anything and the rollout says so.
+
+    None where it does not apply: one image, images that the sample does not state, samples that are not complete.
+
+    >>> dogs = GroundingSample(["a", "b"], "Every dog.", "find_all", [(0, 0, 0.5, 1)], 1, complete=True)
+    >>> texts = ["Image-2: (0,0),(9,9)", "Image-1: (0,0),(500,1000)", "none"]
+    >>> image_reward([f"<think>.</think><answer>{text}</answer>" for text in texts], sample=[dogs] * 3)
+    [1.0, 0.0, 0.0]
+    """
+    judged = zip(
+        columns["sample"], _scores(completions, columns), _readings(completions, columns), strict=True
+    )
+    return [_judge_images(*each) for each in judged]
+
+
+def _judge_images(sample: GroundingSample, result: Score, reading: Reading) -> float | None:
+    named = result.match.image_f1
+    if named is None or not sample.complete or len(sample.images) == 1:
+        return None
+    return named if reading.boxes or reading.says_none else 0.0
+
+
+REWARDS: dict[str, RewardFunction] = {
+    "iou": iou_reward,
+    "set_f1": set_f1_reward,
+    "image": image_reward,
+    "format": format_reward,
+}
 """The rewards that have a name of their own; any other is named by its dotted path."""
 
 
@@ -250,40 +289,42 @@ def _find_line(error: Exception) -> str:
 
 
 def write_ideal(row: Mapping[str, Any], reader: RolloutReader) -> tuple[str, Mapping[str, Any], float]:
-    """Write the ideal rollout to a row; returns its text, the row on which it must score 1.0, and its IoU
-    with the row as it is.
+    """Write the ideal rollout to a row; returns its text, the row on which it must score 1.0, and its IoU (of a set
+    its soft-F1) with the row as it is.
 
     Coordinates are written as integers, so the truth of a small box can be met only up to rounding: the row
-    returned has its box moved to the nearest that can be written, and the IoU is the ceiling that rounding
+    returned has its boxes moved to the nearest that can be written, and the IoU is the ceiling that rounding
     leaves.
     """
     sample: GroundingSample = row["sample"]
-    style = reader.asked(row).style
-    truth = sample.boxes[0]
-    thought = sample.thought or "The answer is known."
-    if reader.frame == "permille":
-        written, seen_wh = permille_to_unit(unit_to_permille(truth)), None
-    else:
-        index, _ = decide_image(len(sample.images), sample.target_image, sample.query, thought)
-        seen_wh = reader.sizes_of(row)[index]
-        written = px_to_unit(unit_to_whole_px(truth, seen_wh), seen_wh)
-    text = render_response(truth, thought, style, seen_wh)
-    exact = dict(row) | {"sample": replace(sample, boxes=(written, *sample.boxes[1:]))}
+    thinking = replace(sample, thought=sample.thought or "The answer is known.")
+    sizes = reader.sizes_of(row)
+    text = render_answer(thinking, reader.asked(row).style, find_place(thinking), sizes)
+    exact = dict(row) | {"sample": as_written(sample, sizes)}
     return text, exact, score(sample, reader.read(row, text)).iou
 
 
 def is_learnable(row: Mapping[str, Any]) -> bool:
-    """Tell whether the truth encloses an area: published files hold some boxes that no response can meet."""
+    """Tell whether the truth encloses an area, of a set each of its boxes: published files hold some boxes that no
+    response can meet. That nothing is there can be learnt."""
     sample: GroundingSample = row["sample"]
-    return bool(sample.boxes) and not is_degenerate(sample.boxes[0])
+    boxes = sample.boxes if sample.complete else sample.boxes[:1]
+    return sample.is_answered and not any(map(is_degenerate, boxes))
 
 
 def _scores(completions: Sequence[Any], columns: Mapping[str, Any]) -> Sequence[Score]:
     if "score" in columns:
         given: Sequence[Score] = columns["score"]
         return given
-    reader, samples = RolloutReader(), columns["sample"]
+    readings = _readings(completions, columns)
+    return [score(sample, reading) for sample, reading in zip(columns["sample"], readings, strict=True)]
+
+
+def _readings(completions: Sequence[Any], columns: Mapping[str, Any]) -> Sequence[Reading]:
+    if "reading" in columns:
+        given: Sequence[Reading] = columns["reading"]
+        return given
+    texts, reader = map(text_of, completions), RolloutReader()
     return [
-        score(sample, reader.read({"sample": sample}, text_of(completion)))
-        for sample, completion in zip(samples, completions, strict=True)
+        reader.read({"sample": sample}, text) for sample, text in zip(columns["sample"], texts, strict=True)
     ]

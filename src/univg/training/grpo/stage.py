@@ -19,7 +19,13 @@ from univg.models.loading import Loaded, plain_model
 from univg.terminal import notes
 from univg.training.config import GrpoConfig
 from univg.training.grpo.arguments import decide_arguments, paper_arguments
-from univg.training.grpo.checks import StartReport, check_oracle, describe_memory, describe_packing
+from univg.training.grpo.checks import (
+    CheapAnswers,
+    StartReport,
+    check_oracle,
+    describe_memory,
+    describe_packing,
+)
 from univg.training.grpo.difficulty import WEIGHTINGS
 from univg.training.grpo.metrics import Generation, RolloutCallback
 from univg.training.grpo.named import digest_functions, find_function
@@ -107,7 +113,7 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
     reader = RolloutReader(config.prompt_style, loaded.family.frame, loaded.resized)
     console.print(check_oracle(examples, rewards, reader, loaded.processor))
     trainer = _make_trainer(config, out, loaded, arguments, examples, rewards, reader)
-    for callback in (LeftOutNotes(out, console), StartReport(console)):
+    for callback in (LeftOutNotes(out, console), StartReport(console), CheapAnswers(console)):
         trainer.add_callback(callback)
     if config.rollout_page_every:
         trainer.add_callback(RolloutPages(out / PAGES, config.rollout_page_every))

@@ -76,8 +76,11 @@ def _describe_last_steps(log: Path) -> str:
         return "No step was logged."
     means = []
     for name in [key for key, value in rows[-1].items() if isinstance(value, float)]:
-        values = [row[name] for row in rows if isinstance(row.get(name), (int, float))]
-        means.append((name, f"{sum(values) / len(values):.4g}"))
+        # A reward that applies to no rollout of a step is no number there.
+        values = [
+            row[name] for row in rows if isinstance(row.get(name), (int, float)) and row[name] == row[name]
+        ]
+        means.append((name, f"{sum(values) / len(values):.4g}" if values else "none"))
     return f"Means of the last {len(rows)} logged steps:\n\n{table(('number', 'mean'), means)}"
 
 

@@ -19,8 +19,7 @@ from univg.data.dataset import ENDLESS, digest_parts
 from univg.errors import UnivgError
 from univg.grounding.boxes import SizeWH
 from univg.grounding.coordinates import Frame
-from univg.grounding.mentions import decide_image
-from univg.grounding.prompts import PromptStyle, render_chat, render_response
+from univg.grounding.prompts import PromptStyle, render_answer, render_chat
 from univg.grounding.samples import GroundingSample
 from univg.models.pixels import PixelBudget
 from univg.models.processor import GroundingProcessor
@@ -31,6 +30,7 @@ from univg.training.run.dropped import Dropped
 from univg.training.run.log import LEFT_OUT_MARK
 from univg.training.run.mirroring import mirror
 from univg.training.run.sources import Source, choose_prompt_style, open_sources
+from univg.training.run.written import find_place
 from univg.training.sources import SampleSource
 
 __all__ = ["Row", "StageRows", "count_steps", "data_digest", "render_prompt_text"]
@@ -181,11 +181,8 @@ class StageRows:
     def _write_response(
         self, sample: GroundingSample, style: PromptStyle, images: Sequence[Image.Image]
     ) -> str:
-        seen_wh = None
-        if self.frame == "pixel":
-            on, _ = decide_image(len(images), sample.target_image, sample.query, sample.thought)
-            seen_wh = self.seen_wh(images[on])
-        return render_response(sample.boxes[0], sample.thought, style, seen_wh)
+        sizes = [self.seen_wh(image) for image in images] if self.frame == "pixel" else ()
+        return render_answer(sample, style, find_place(sample), sizes)
 
     def _count_tokens(self, images: Sequence[Image.Image], budget: PixelBudget) -> int:
         factor = self.processor.factor

@@ -14,7 +14,7 @@ from univg.data.formats.marks import mark_fault
 from univg.data.formats.scale import lesson_fault
 from univg.data.readers import READERS, ImageRoot, RecordFault
 from univg.errors import UnivgError, offer
-from univg.grounding.prompts import PromptStyle, choose_style
+from univg.grounding.prompts import SETS, THINKING, PromptStyle, choose_style
 from univg.grounding.samples import GroundingSample
 from univg.pictures.images import ImageFault
 from univg.training.config import StageConfig
@@ -27,6 +27,7 @@ __all__ = ["Source", "choose_prompt_style", "open_source", "open_sources"]
 DIGEST_SAMPLES = 32  # of the world; files count whole
 LOOKED_AT = 32
 """Samples of a file whose pictures are looked for before the model is loaded."""
+_ONE_BOX: dict[PromptStyle, PromptStyle] = {"set": "think", "set_direct": "direct"}
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,12 @@ def open_source(
 
 
 def choose_prompt_style(sample: GroundingSample, settings: SampleSource, config: StageConfig) -> PromptStyle:
-    """Return how a sample of a source is asked."""
-    return settings.prompt_style or choose_style(sample, config.prompt_style)
+    """Return how a sample of a source is asked: as the source says, else as the stage. An answer that is a set is
+    always asked for in a style of sets; one box so only where its own source says it, since the stage may have both."""
+    if sample.complete or settings.prompt_style is None:
+        style = settings.prompt_style or config.prompt_style
+        return choose_style(sample, style if sample.complete else _ONE_BOX.get(style, style))
+    return settings.prompt_style
 
 
 def _look_for_pictures(data: Dataset, settings: SampleSource, key: str) -> None:
@@ -105,11 +110,15 @@ def _look_for_pictures(data: Dataset, settings: SampleSource, key: str) -> None:
 
 def _find_flaw(sample: GroundingSample, style: PromptStyle, teach: bool) -> RecordFault | None:
     name = sample.name
-    if not sample.boxes:
+    if not sample.is_answered:
         return RecordFault(name, "no_answer", "it has no box")
-    if fault := lesson_fault(sample.boxes[0]):
-        return RecordFault(name, *fault)
-    thinks = teach and style == "think"
+    if style in SETS and not sample.complete:
+        fix = 'mark samples that have all boxes ("complete": true), or leave prompt_style out'
+        return RecordFault(name, "no_answer", f"{style} asks for every box, and it may not have all", fix)
+    for box in sample.boxes if sample.complete else sample.boxes[:1]:
+        if fault := lesson_fault(box):
+            return RecordFault(name, *fault)
+    thinks = teach and style in THINKING
     if fault := mark_fault(sample, thinks):
         return RecordFault(name, *fault)
     if thinks and not sample.thought:

@@ -138,7 +138,7 @@ class Validator(TrainerCallback):
         mine = range(rank, len(self.cases), processes)
         model = replace(self.loaded, model=self.trainer.model)
         answerer = LocalAnswerer(model, self.wanted.batch_size)
-        found: list[tuple[float, float, float]] = []
+        found: list[tuple[float, ...]] = []
         with self.trainer.accelerator.autocast():
             try:
                 for batch in answerer.answer(
@@ -155,12 +155,14 @@ class Validator(TrainerCallback):
             raise UnivgError(
                 "validation: no question could be asked", remedy="check its pictures: univg data validate"
             )
-        acc_50, iou, form = (sum(column) / len(found) for column in zip(*found, strict=True))
+        *judged, absent, refused = zip(*found, strict=True)
+        acc_50, iou, form = (sum(column) / len(found) for column in judged)
         return {
             f"{PREFIX}acc_50": acc_50,
             f"{PREFIX}iou": iou,
             f"{PREFIX}format": form,
             f"{PREFIX}n": len(found),
+            **_count_refusals(absent, refused),
         }
 
     def _ask(self, k: int) -> Question:
@@ -168,12 +170,15 @@ class Validator(TrainerCallback):
         chat = render_chat(len(item.sample.images), item.sample.query, style)
         return Question(str(k), chat, item.pictures, group=item.sample.task, sizes_wh=item.sizes_wh)
 
-    def _judge(self, answer: Answer) -> tuple[float, float, float]:
+    def _judge(self, answer: Answer) -> tuple[float, ...]:
+        """Return a hit at 0.5, the IoU (of a set its soft-F1) and the form; whether nothing is there, and whether the
+        answer says so."""
         item, style = self.cases[int(answer.key)]
         asked = replace(Asked.of(item.sample, style, self.frame), style=style)
         reading = read(answer.texts[0], asked, answer.seen_wh, answer.truncated[0])
         result = score(item.sample, reading)
-        return float(result.hit_50), result.iou, float(result.format_ok)
+        absent = not item.sample.boxes
+        return float(result.hit_50), result.iou, float(result.format_ok), absent, reading.says_none
 
     def _keep(self) -> None:
         """Write the weights to `best/`, whole or not at all."""
@@ -191,9 +196,13 @@ class Validator(TrainerCallback):
     def _tell(self, now: Scores, numbers: Mapping[str, float], best: bool) -> None:
         self._draw()
         form, n, seconds = (numbers[PREFIX + name] for name in ("format", "n", "seconds"))
+        refusals = ""
+        if f"{PREFIX}refused_absent" in numbers:
+            right, wrong = (100 * numbers[f"{PREFIX}refused_{name}"] for name in ("absent", "present"))
+            refusals = f" · says that nothing is there: {right:.0f} % where so, {wrong:.0f} % else"
         self.log.console.print(
             f"step {now.step}: validation Acc@0.5 {now}, mean IoU {now.iou:.3f}, right form {100 * form:.0f} % of {n} "
-            f"answers in {seconds:.0f} s" + (" · best" if best else "")
+            f"answers in {seconds:.0f} s{refusals}" + (" · best" if best else "")
         )
 
     def _draw(self) -> None:
@@ -234,6 +243,22 @@ class Validator(TrainerCallback):
             best.best.iou,
         ):
             console.print("no step is better than the start model", style="yellow")
+
+
+def _count_refusals(absent: Sequence[float], refused: Sequence[float]) -> dict[str, float]:
+    """Return the shares of answers that say that nothing is there, where that is so and where it is not; nothing
+    where no question has an empty answer.
+
+    >>> _count_refusals([True, False, False], [True, True, False])
+    {'validation/refused_absent': 1.0, 'validation/refused_present': 0.5}
+    """
+    if not any(absent):
+        return {}
+    shares = {}
+    for name, there in (("absent", True), ("present", False)):
+        said = [no for empty, no in zip(absent, refused, strict=True) if bool(empty) == there]
+        shares[f"{PREFIX}refused_{name}"] = sum(said) / max(1, len(said))
+    return shares
 
 
 def keep_best_with(checkpoint: Path, out: Path) -> None:
