@@ -380,3 +380,6 @@ def test_the_embedded_model_says_what_it_knows(
     assert "knows only univg's own procedural world" in told.err
     assert "--model GD-ML/UniVG-R1" in told.err
     assert json.loads(told.out)["boxes"]
+    Image.effect_noise((100, 80), 60).save("b.jpg")
+    assert cli.main(["ground", "a.png", "b.jpg", "-q", "x"]) == 0
+    assert capsys.readouterr().err == "", "the answer says more"

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["EMBEDDED_NOTE", "PHOTO_MODEL", "looks_drawn", "note_strange_images"]
 
 PHOTO_MODEL = "GD-ML/UniVG-R1"
-EMBEDDED_NOTE = (
-    "the embedded model knows only univg's own procedural world of drawn shapes. "
+_ADVICE = (
     f"For photographs, add --model {PHOTO_MODEL} (7 billion parameters, a 17 GB download; best on a GPU)"
 )
+EMBEDDED_NOTE = f"the embedded model knows only univg's own procedural world of drawn shapes. {_ADVICE}"
 
 # A drawing of the world has few colours, a photograph many: the share of an image's pixels that its 32 most frequent
 # colours cover was 0.78 to 1.00 in 4,035 drawings, and 0.01 to 0.63 in 620 photographs.
@@ -38,7 +38,7 @@ def note_strange_images(model: str, images: Sequence[Image.Image]) -> tuple[str,
     which = f"image {strange[0]} does" if len(strange) == 1 else f"images {', '.join(strange)} do"
     return (
         f"{which} not look like univg's procedural world, which is all that the embedded model knows: "
-        "the answer is likely nonsense",
+        f"the answer is likely nonsense. {_ADVICE}",
     )
 
 
