@@ -74,9 +74,8 @@ def ground(command: GroundCommand) -> None:
     opening = [f"{one_line(picture.path)}: {note}" for picture in pictures for note in picture.notes]
     for note in opening:
         told.print(f"note: {note}")
-    if command.model in EMBEDDED and not note_strange_images(
-        command.model, images
-    ):  # else the answer says more
+    strange = note_strange_images(command.model, images)  # which the answer says
+    if command.model in EMBEDDED and not strange:
         told.print(f"note: {EMBEDDED_NOTE}")
     with waiting(told, f"loading {command.model}"):
         grounder = load_grounder(command.model)
