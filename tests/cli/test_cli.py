@@ -127,15 +127,12 @@ def test_exit_codes(
     assert told.endswith(line)
 
 
-def test_a_whole_process(tmp_path: Path) -> None:
+def test_a_whole_process(tiny: str, tmp_path: Path) -> None:
     """Arguments to answer, as a shell sees it: names beyond ASCII in a shell that has only that."""
-    from univg.models.tiny import build_tiny, save_tiny
-
-    save_tiny(*build_tiny(seed=0), tmp_path / "model")
     image = tmp_path / "Küche.png"
     Image.new("RGB", (60, 50), (200, 100, 0)).save(image)
     shared = ["ground", str(image), "-q", "Wo ist die Tür?", "--max-new-tokens", "3"]
-    shared += ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")]
+    shared += ["--model", tiny, "--out", str(tmp_path / "out")]
     both = f"{CALL} sys.exit(code or main([*sys.argv[1:], '--json']))"
     done = call(*shared, code=both, PYTHONIOENCODING="ascii", HF_HUB_OFFLINE="1")
     assert (done.returncode, done.stderr) == (0, "")

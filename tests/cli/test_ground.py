@@ -34,15 +34,6 @@ FOUND = Grounding(
 LOST = replace(FOUND, thought=None, boxes=(), fault="no_answer", image_rule="last", raw="hm [bold]hm[/]")
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    from univg.models.tiny import build_tiny, save_tiny
-
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(*build_tiny(seed=3), folder)
-    return str(folder)
-
-
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with two images, a.png and b.jpg."""
