@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 from rich.console import Console
-from safetensors.torch import load_file
 
+from runs import QUIET, killed_at, same_weights
 from univg.config import save_config
 from univg.data.dataset import Dataset
 from univg.errors import UnivgError
@@ -31,13 +30,6 @@ from univg.training.run.sources import open_sources
 from univg.training.run.validation import Scores, list_scores
 from univg.training.sft.stage import train_sft
 from univg.world import make_sample
-
-QUIET = Console(quiet=True)
-WEIGHTS = "model.safetensors"
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL where a subprocess would take too long."""
 
 
 @pytest.fixture(scope="module")
@@ -89,18 +81,13 @@ def changed(config: Any, **values: Any) -> Any:
 
 
 def unscored(config: SftConfig, **values: Any) -> SftConfig:
-    return changed(config, validation=None, keep_checkpoints=9, **values)  # type: ignore[no-any-return]
+    return changed(config, validation=None, keep_checkpoints=9, **values)
 
 
 @pytest.fixture(scope="module")
 def plain(config: SftConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run without validation, and all its checkpoints."""
     return train_sft(unscored(config), tmp_path_factory.mktemp("plain") / "out", console=QUIET)
-
-
-def same_weights(one: Path, other: Path, name: str = WEIGHTS) -> bool:
-    a, b = load_file(one / name), load_file(other / name)
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.fixture
@@ -162,7 +149,7 @@ def test_scores_are_those_of_univg_evaluate(photographs: Path, config: SftConfig
 
 
 def test_the_finished_model_is_the_best_steps_and_a_killed_run_ends_with_the_same(
-    config: SftConfig, plain: Path, ranked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: SftConfig, plain: Path, ranked: Any, tmp_path: Path
 ) -> None:
     ranked({0: 0.1, 2: 0.4, 4: 0.2, 5: 0.3})
     said = io.StringIO()
@@ -174,27 +161,14 @@ def test_the_finished_model_is_the_best_steps_and_a_killed_run_ends_with_the_sam
     assert "This is the model of step 2" in (whole / "README.md").read_text()
     assert not (whole / "best").exists()
 
-    def train_until(step: int, out: Path, resume: bool) -> None:
-        from univg.training.sft.stage import Steps
-
-        draw = Steps.__getitem__
-
-        def until(steps: Any, at: int) -> Any:
-            if at >= step:
-                raise Killed
-            return draw(steps, at)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Steps, "__getitem__", until)
-            with pytest.raises(Killed):
-                train_sft(config, out, resume=resume, console=QUIET)
-
     out = tmp_path / "killed"
-    train_until(3, out, resume=False)
+    with killed_at(3, config):
+        train_sft(config, out, console=QUIET)
     assert same_weights(out / "best", plain / "checkpoint-2"), (
         "the best so far is a model while the run goes on"
     )
-    train_until(4, out, resume=True)
+    with killed_at(4, config):
+        train_sft(config, out, resume=True, console=QUIET)
     train_sft(config, out, resume=True, console=QUIET)
     assert same_weights(out, whole)
     strip = [{k: v for k, v in row.items() if "seconds" not in k} for row in read_rows(out / "log.jsonl")]
