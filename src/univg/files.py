@@ -223,7 +223,7 @@ class Journal:
         except BlockingIOError:
             self._close()
             raise UnivgError("another process writes here", self.path, "wait for it to end") from None
-        except BaseException:
+        except BaseException:  # Ctrl-C as well: nobody else will shut the file
             self._close()
             raise
         return self

@@ -22,17 +22,6 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # tests r
 SMALL = ["--n", "1", "--task", "referring", "--task", "diff", "--size", "60", "--max-new-tokens", "4"]
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    from univg.models.loading import write_conventions
-    from univg.models.tiny import PIXEL_BUDGET, build_tiny, save_tiny
-
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(*build_tiny(seed=3), folder)
-    write_conventions(folder, "think", PIXEL_BUDGET)
-    return str(folder)
-
-
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)

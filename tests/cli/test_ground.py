@@ -34,15 +34,6 @@ FOUND = Grounding(
 LOST = replace(FOUND, thought=None, boxes=(), fault="no_answer", image_rule="last", raw="hm [bold]hm[/]")
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    from univg.models.tiny import build_tiny, save_tiny
-
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(*build_tiny(seed=3), folder)
-    return str(folder)
-
-
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with two images, a.png and b.jpg."""
@@ -380,6 +371,9 @@ def test_the_embedded_model_says_what_it_knows(
     assert "knows only univg's own procedural world" in told.err
     assert "--model GD-ML/UniVG-R1" in told.err
     assert json.loads(told.out)["boxes"]
+    Image.effect_noise((100, 80), 60).save("b.jpg")
+    assert cli.main(["ground", "a.png", "b.jpg", "-q", "x"]) == 0
+    assert capsys.readouterr().err == "", "the answer says more"
 
 
 def found_box(image: int, left: float, confidence: float | None = None) -> GroundedBox:

@@ -24,12 +24,10 @@ def scripted() -> ModuleType:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with random weights."""
-    from univg.models.loading import write_conventions
-    from univg.models.tiny import PIXEL_BUDGET, build_tiny, save_tiny
+    from univg.models.tiny import build_tiny, save_tiny
 
     folder = tmp_path_factory.mktemp("tiny") / "model"
     save_tiny(*build_tiny(seed=3), folder)
-    write_conventions(folder, "think", PIXEL_BUDGET)
     return folder
 
 

@@ -165,12 +165,13 @@ def test_what_has_no_sample_or_a_second_answer_is_told(tmp_path: Path) -> None:
     [
         ([{"text": "a"}], "1 answers and 6 samples: they have no ids, so nothing tells which is whose"),
         ([{"id": "x", "text": "a"}] * 5, r"none of their ids \(such as x\) is one of its samples'"),
+        ([{"id": "9" * 5000, "text": "a"}] * 5, r"none of their ids \(such as 9+\) is one of its samples'"),
         (
             [{"text": say(n), "question": SAMPLES[0 if n == 0 else 1 - n % 2].query} for n in range(6)],
             "in order 2 of 6 answers are to another question",
         ),
     ],
-    ids=["too few without ids", "unknown ids", "another order"],
+    ids=["too few without ids", "unknown ids", "ids of thousands of digits", "another order"],
 )
 def test_nothing_is_matched_by_guessing(rows: list[dict[str, Any]], line: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"

@@ -112,6 +112,7 @@ def test_the_reference_codes_numbers(
         ('{"text": "a", "answer": "0 0 1 1"}', "no truth: answer is"),
         ('{"text": "a", "answer": [0, 0, 1, NaN]}', "answer is"),
         ('{"text": "a", "answer": [0, 0, 1, true]}', "answer is"),
+        (f'{{"text": "a", "answer": [0, 0, 1, 1{"0" * 400}]}}', "answer is"),
         ('{"text": "a", "answer": [0, 0, 1, 1], "task": 3}', "task is 3"),
     ],
 )

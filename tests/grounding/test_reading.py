@@ -584,7 +584,7 @@ def drawn(rng):
     return text
 
 
-@pytest.mark.parametrize("count", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [8_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_generated_texts_of_every_kind(count):
     rng = random.Random(20250521)
     seen = set()
@@ -647,8 +647,7 @@ HOSTILE = {
 
 
 def seconds(text, style):
-    # Other tests have filled the heap; collecting it again and again would be measured as the parser's time.
-    gc.collect()
+    # Other tests have filled the heap: going through it again and again would be measured as the parser's time.
     gc.disable()
     try:
         start = time.process_time()
@@ -660,7 +659,7 @@ def seconds(text, style):
 
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("frame", ["{}", "<think>{}</think><answer>{}</answer>", "<answer>{}"])
-@pytest.mark.parametrize("length", [24_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("length", [12_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_any_text_takes_linear_time(name, frame, length):
     unit, holes = HOSTILE[name], frame.count("{}")
     style = "direct" if frame == "{}" else "think"

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 
+from runs import QUIET
 from univg.cli.presets import PRESETS
 from univg.config import load_config
 from univg.models.loading import load
 from univg.training.config import GrpoConfig, SftConfig, StageConfig
 
-QUIET = Console(quiet=True)
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHRUNK = {"pixel_budget.min_pixels": 400, "pixel_budget.max_pixels": 3600, "max_steps": 2, "save_every": 1}
 

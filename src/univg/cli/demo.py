@@ -1,4 +1,4 @@
-"""Run `univg demo`: the bundled examples, one of each task family, grounded by the embedded model and drawn.
+"""Run `univg demo`: the bundled examples, one of each task family, grounded by a model and drawn.
 
 The examples are samples of the procedural world's test split, which no checkpoint was trained on.
 """
@@ -62,8 +62,8 @@ def demonstrate(command: DemoCommand) -> None:
                 save_picture(draw_overview(sample.query, pictures, grounding), path)
                 table.add_row(sample.task, f"{overlap:.2f}", str(path))
                 cells.append(_make_cell(sample, images, grounding, overlap))
-        title = "the embedded model on the bundled examples: its answer red, the truth green"
-        sheet = save_picture(draw_contact_sheet(cells, 2, 220, title, mark="answer")[0], out / "all.png")
+        title = f"{command.model} on the bundled examples: its answer red, the truth green"
+        sheet = save_picture(draw_contact_sheet(cells, title, columns=2, mark="answer")[0], out / "all.png")
     except OSError as error:
         raise unwritable(out, error) from error
     console = results()

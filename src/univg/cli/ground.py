@@ -17,7 +17,8 @@ from pydantic import Field
 
 from univg.cli.verbs import Command, Parameter, make_verb
 from univg.errors import UnivgError, one_line
-from univg.models.familiarity import EMBEDDED_NOTE, PHOTO_MODEL
+from univg.models.checkpoint import EMBEDDED
+from univg.models.familiarity import EMBEDDED_NOTE, PHOTO_MODEL, note_strange_images
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -74,18 +75,20 @@ def ground(command: GroundCommand) -> None:
     told = notes()
     _check_arguments(command)
     pictures = [open_picture(path) for path in command.images]
+    images = [picture.image for picture in pictures]
     if command.folder is not None:
         check_writable(command.folder)
     opening = [f"{one_line(picture.path)}: {note}" for picture in pictures for note in picture.notes]
     for note in opening:
         told.print(f"note: {note}")
-    if command.model.startswith("embedded"):
+    strange = note_strange_images(command.model, images)  # which the answer says
+    if command.model in EMBEDDED and not strange:
         told.print(f"note: {EMBEDDED_NOTE}")
     with waiting(told, f"loading {command.model}"):
         grounder = load_grounder(command.model)
     with waiting(told, "looking and thinking"):
         grounding = grounder.ground(
-            [picture.image for picture in pictures],
+            images,
             command.query,
             samples=command.samples,
             style=grounder.set_style if command.find_all else None,

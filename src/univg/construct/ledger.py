@@ -101,7 +101,7 @@ class Ledger:
             raise unwritable(self.folder, error) from error
         try:
             self._read()
-        except BaseException:
+        except BaseException:  # Ctrl-C as well: nobody else will shut the journal
             self._journal.__exit__(None, None, None)
             raise
         return self

@@ -145,7 +145,7 @@ class _AnswererTeacher:
                 yield lambda answers: ledger.record(
                     [(asked[one.key], one) for one in answers], held, self.name
                 )
-            except BaseException:
+            except BaseException:  # Ctrl-C as well: what is held back for a request must be free again
                 ledger.release(held)
                 raise
 

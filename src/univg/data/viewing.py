@@ -18,7 +18,6 @@ from univg.grounding.mentions import decide_image
 from univg.grounding.samples import GroundingSample
 from univg.pictures.drawing import (
     OTHERS,
-    SHEET_COLUMNS,
     THUMB_PX,
     SheetCell,
     count_targets,
@@ -131,7 +130,7 @@ def draw_samples(
     if not cells:
         raise UnivgError(f"none of {len(kept)} samples could be shown: {missing[0]}")
     title = f"{file.path.name} · {len(cells)} of {seen} samples · seed {seed}"
-    sheet, shown = draw_contact_sheet(cells, SHEET_COLUMNS, THUMB_PX, title)
+    sheet, shown = draw_contact_sheet(cells, title)
     if shown < len(cells):
         book.notes.append(
             f"the sheet shows the first {shown} of the {len(cells)} chosen: more would be too high"

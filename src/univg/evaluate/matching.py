@@ -27,7 +27,7 @@ _QUESTIONS = ("question", "query", "problem", "instruction", "prompt")
 _IMAGES = ("images", "image", "image_path", "image_list", "image_pth")
 _IN_TASK = "the place in its task, from 0"
 _IN_FILE = ("the place in the file, from 0", "the place in the file, from 1")
-_LAST_NUMBER = re.compile(r"(\d+)\Z")
+_LAST_NUMBER = re.compile(r"(?<!\d)0*(\d{1,20})\Z", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class _Way:
             name = f"{row.task}/{name}"
         elif self.taken == "by its last number":
             found = _LAST_NUMBER.search(name)
-            name = str(int(found[1])) if found else ""
+            name = found[1] if found else ""
         return self.table.get(name)
 
 
@@ -238,7 +238,7 @@ def _match_by_order(
         numbers, how = [next(order[row.task]) for row in rows], "by the order in each task"
     elif len(rows) == len(samples):
         numbers, how = list(range(len(samples))), "by the order in the file"
-    told = f"none of their ids (such as {ids}) is one of its samples'" if ids else "they have no ids"
+    told = f"none of their ids (such as {ids[:60]}) is one of its samples'" if ids else "they have no ids"
     remedy = (
         f"give each the `id` of its sample (such as {samples[0].source}, or its place in the file from 0)"
     )

@@ -32,7 +32,6 @@ WHITE: Colour = (255, 255, 255)
 SHEET_CELLS = 60  # more samples than anybody looks at would only make a file that no viewer opens
 SHEET_PX = 4000
 """The highest contact sheet, but for a first row that is higher."""
-SHEET_COLUMNS = 3
 THUMB_PX = 220
 _MARK = re.compile(r"<\|[^|>]*\|>")
 _SHEET_ROW = 3  # wider cells would be mostly empty: few samples have more images
@@ -130,9 +129,9 @@ def draw_side_by_side(
 
 def draw_contact_sheet(
     cells: Iterable[SheetCell],
-    columns: int = 2,
-    thumb_px: int = 200,
     title: str | None = None,
+    columns: int = 3,
+    thumb_px: int = THUMB_PX,
     mark: str = "target",
     of: int | None = None,
 ) -> tuple[Image.Image, int]:

@@ -89,7 +89,7 @@ def bind(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def build_server(service: Service, *, connections: int = _CONNECTIONS, idle_s: float = _IDLE_S) -> Server:
-    """Build uvicorn's server; it stops when what was asked is answered, or nearly `timeout_s` later.
+    """Build uvicorn's server; it stops when what was asked is answered, at the latest seconds after `timeout_s`.
 
     `connections` at a time; on each of them `idle_s` for the next request's head to arrive, and for its answer to be
     taken.

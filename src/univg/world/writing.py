@@ -17,7 +17,6 @@ from univg.files import check_writable, unwritable
 from univg.grounding.samples import GroundingSample, write_jsonl
 from univg.pictures.drawing import (
     SHEET_CELLS,
-    SHEET_COLUMNS,
     THUMB_PX,
     SheetCell,
     count_targets,
@@ -71,7 +70,7 @@ def write_world(
             shown = bar.track(samples, total=n, description="world")
             written = write_jsonl(out / SAMPLES, _save_images(shown, out, cells))
         title = f"{written} samples · {split} · seed {seed} · difficulty {difficulty:g}"
-        sheet, _ = draw_contact_sheet(cells, SHEET_COLUMNS, THUMB_PX, title, of=written)
+        sheet, _ = draw_contact_sheet(cells, title, of=written)
         save_picture(sheet, out / SHEET)
     except OSError as error:
         raise unwritable(out, error) from error

@@ -92,9 +92,6 @@ def close(boxes: Any) -> Any:
 
 
 HALF = (0.1, 0.1, 0.5, 0.5)
-LABELLED = (
-    '[{"bbox_2d": [100, 200, 300, 400], "label": "cat"}, {"bbox_2d": [10, 20, 30, 40], "label": "dog"}]'
-)
 TWO = ["a.jpg", "b.jpg"]
 PARTS = [
     {"type": "image", "image": "file:///data/my%20set/a.jpg"},

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from runs import QUIET, WEIGHTS, Killed, same_weights
 from univg import Grounder
 from univg.cli.main import main
 from univg.config import save_config
@@ -62,14 +63,6 @@ def config(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Grpo
     )
 
 
-def quiet() -> Console:
-    return Console(quiet=True)
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL, which a test of stage 1 sends: what is on the disk is the same."""
-
-
 @contextmanager
 def killed_after(checkpoint: int) -> Iterator[None]:
     """The run ends when this checkpoint is whole."""
@@ -90,18 +83,17 @@ def killed_after(checkpoint: int) -> Iterator[None]:
 
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(config: GrpoConfig, tmp_path: Path) -> None:
     """Killed after an odd step: the next one learns from rollouts that were drawn before the checkpoint."""
-    whole = train_grpo(config, tmp_path / "whole", console=quiet())
+    whole = train_grpo(config, tmp_path / "whole", console=QUIET)
     out, file = tmp_path / "killed", tmp_path / "config.yaml"
     save_config(config, file)
     command = ["grpo", "--config", str(file), "--out", str(out)]
     with killed_after(3):
         main(command)
     assert (out / "checkpoint-3" / "rollouts-0.pt").exists() and not (out / "checkpoint-4").exists()
-    assert not (out / "model.safetensors").exists()
+    assert not (out / WEIGHTS).exists()
     assert main([*command, "--resume"]) == 0
-    one, other = (load_file(folder / "model.safetensors") for folder in (whole, out))
-    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    begun = load_file(Path(config.model) / "model.safetensors")
+    assert same_weights(whole, out)
+    one, begun = (load_file(folder / WEIGHTS) for folder in (out, Path(config.model)))
     assert any(not torch.equal(one[name].float(), begun[name].float()) for name in one), (
         "something was learnt"
     )
@@ -115,7 +107,7 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(config: GrpoConfig,
 
 
 def test_a_checkpoint_between_two_generations_holds_the_rollouts(config: GrpoConfig, tmp_path: Path) -> None:
-    out = train_grpo(config.model_copy(update={"max_steps": 3}), tmp_path / "run", console=quiet())
+    out = train_grpo(config.model_copy(update={"max_steps": 3}), tmp_path / "run", console=QUIET)
     assert (out / "checkpoint-3" / "rollouts-0.pt").exists()
     assert not (out / "checkpoint-2" / "rollouts-0.pt").exists()
 
@@ -144,7 +136,7 @@ def test_a_finished_run_answers_and_says_what_it_did(config: GrpoConfig, tmp_pat
 def test_a_loss_that_is_no_longer_finite_leaves_the_rollouts(config: GrpoConfig, tmp_path: Path) -> None:
     wild = config.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(UnivgError, match=r"step 2: .* holds the batch"):
-        train_grpo(wild, tmp_path / "run", console=quiet())
+        train_grpo(wild, tmp_path / "run", console=QUIET)
     saved = next((tmp_path / "run" / "non-finite").glob("*.pt"))
     batch = torch.load(saved, weights_only=False)["batches"][0]
     assert {"completion_ids", "advantages"} <= set(batch)
@@ -174,7 +166,7 @@ def test_rollouts_are_drawn_in_parts_of_the_size_asked_for(config: GrpoConfig, t
                 return real(*given)
 
             patch.setattr(rollouts, "draw", draw)
-            out = train_grpo(asked, tmp_path / str(at_once), console=quiet())
+            out = train_grpo(asked, tmp_path / str(at_once), console=QUIET)
         assert sizes == ([8] if at_once is None else [3, 3, 2])
         logs.append(json.loads((out / "log.jsonl").read_text().splitlines()[0]))
     assert logs[0]["completions/mean_length"] == logs[1]["completions/mean_length"]
@@ -206,14 +198,14 @@ def test_what_is_wrong_is_told_before_a_model_is_loaded(
         ({"weighting": "exq"}, "choose from exp, log, none, power"),
     ):
         with pytest.raises(UnivgError, match=message) as caught:
-            train_grpo(config.model_copy(update=change), tmp_path / "never", console=quiet())
+            train_grpo(config.model_copy(update=change), tmp_path / "never", console=QUIET)
         assert "\n" not in str(caught.value)
 
 
 def test_a_reward_that_fails_on_ground_truth_is_named(config: GrpoConfig, tmp_path: Path) -> None:
     bad = config.model_copy(update={"rewards": {"letter_rewards.broken": 1.0}})
     with pytest.raises(UnivgError, match=r"'letter_rewards.broken' gives 1 values for"):
-        train_grpo(bad, tmp_path / "run", console=quiet())
+        train_grpo(bad, tmp_path / "run", console=QUIET)
 
 
 def test_a_start_model_without_the_format_is_warned_of() -> None:

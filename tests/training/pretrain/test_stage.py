@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 
+from runs import QUIET, WEIGHTS, same_weights
 from univg.config import load_config, save_config
 from univg.errors import UnivgError
 from univg.models.loading import load
@@ -58,7 +58,6 @@ SMALL = PretrainConfig(
     card_samples=1,
     bf16=False,
 )
-QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +76,7 @@ def test_a_finished_run_is_a_checkpoint_that_knows_how_it_is_asked(
     small: PretrainConfig, finished: Path
 ) -> None:
     assert load(finished).prompt_style == "direct"
-    weights = load_file(finished / "model.safetensors")
+    weights = load_file(finished / WEIGHTS)
     assert {value.dtype for value in weights.values()} == {torch.bfloat16}
     assert load_config(PretrainConfig, finished / "pretrain.yaml") == small
     card = (finished / "README.md").read_text()
@@ -107,8 +106,7 @@ def test_a_run_interrupted_and_resumed_ends_with_the_same_weights(
         with pytest.raises(KeyboardInterrupt):
             pretrain(small, tmp_path, console=QUIET)
     pretrain(small, tmp_path, resume=True, console=QUIET)
-    whole, resumed = (load_file(folder / "model.safetensors") for folder in (finished, tmp_path))
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert same_weights(finished, tmp_path)
 
 
 @pytest.mark.slow
@@ -124,15 +122,14 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert (out / "state.pt").exists() and not (out / "model.safetensors").exists()
+    assert (out / "state.pt").exists() and not (out / WEIGHTS).exists()
     pretrain(small, out, resume=True, console=QUIET)
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     steps = [row["step"] for row in log if "loss" in row]
     assert steps == list(range(1, len(steps) + 1)), "every step is logged, and none twice"
     scored = [row["step"] for row in log if "loss" not in row]
     assert scored and set(scored) < set(steps), "scores on the way stand beside the step's own row"
-    whole, resumed = (load_file(folder / "model.safetensors") for folder in (finished, out))
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert same_weights(finished, out)
 
 
 def test_a_run_is_not_overwritten_by_accident(small: PretrainConfig, finished: Path) -> None:

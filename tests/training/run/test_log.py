@@ -32,12 +32,12 @@ def test_a_step_is_a_row_and_the_bar_shows_its_numbers(tmp_path: Path) -> None:
     log = RunLog(tmp_path, "sft", Console(file=shown, force_terminal=True, width=120), ("loss",))
     args = SimpleNamespace(logging_steps=1)
     append_rows(log.path, [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 9.0}])
-    append_rows(tmp_path / LEFT_OUT, [{"step": 1, "note": "a"}, {"step": 2, "note": "drawn again"}])
+    append_rows(tmp_path / LEFT_OUT, [{"step": 1, "note": "a\u2028b"}, {"step": 2, "note": "drawn again"}])
     log.on_train_begin(args, state(1), None)
     log.on_log(args, state(2), None, logs={"loss": 2.5, "epoch": 0.1})
     log.on_log(args, state(2), None, logs={"train_runtime": 1.0})
     log.close()
-    assert [row["note"] for row in read_rows(tmp_path / LEFT_OUT)] == ["a"]
+    assert [row["note"] for row in read_rows(tmp_path / LEFT_OUT)] == ["a\u2028b"]
     rows = read_rows(log.path)
     assert [(row["step"], row["loss"]) for row in rows] == [(1, 3.0), (2, 2.5)]
     assert set(rows[1]) == {"step", "loss", "seconds"}

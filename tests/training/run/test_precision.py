@@ -12,7 +12,7 @@ import torch
 
 from univg.training.run.precision import describe_precision
 
-TINY = ["max_steps=1", "batch=2", "micro_batch=2", "workers=0"]
+TINY = ["max_steps=1", "batch=2", "micro_batch=2", "workers=0", "data.0.image_px=60"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the processor does not decide where there is a GPU")

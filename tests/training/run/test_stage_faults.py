@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
+from runs import QUIET
 from univg.config import load_config
 from univg.errors import UnivgError
 from univg.training.config import GrpoConfig, SftConfig
@@ -21,7 +21,6 @@ from univg.training.grpo.stage import train_grpo
 from univg.training.run.start import load_start
 from univg.training.sft.stage import train_sft
 
-QUIET = Console(quiet=True)
 SFT = ["batch=4", "micro_batch=2", "save_every=1", "workers=0", "bf16=false", "data.0.image_px=60"]
 GRPO = ["prompts_per_step=1", "rollouts=2", "micro_batch=2", "max_completion_tokens=4", *SFT[2:]]
 

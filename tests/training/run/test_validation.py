@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 from rich.console import Console
-from safetensors.torch import load_file
 
+from runs import QUIET, killed_at, same_weights
 from univg.config import save_config
 from univg.data.dataset import Dataset
 from univg.errors import UnivgError
@@ -31,13 +30,6 @@ from univg.training.run.sources import open_sources
 from univg.training.run.validation import Scores, list_scores
 from univg.training.sft.stage import train_sft
 from univg.world import make_sample
-
-QUIET = Console(quiet=True)
-WEIGHTS = "model.safetensors"
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL where a subprocess would take too long."""
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +80,14 @@ def changed(config: Any, **values: Any) -> Any:
     return config.model_copy(update=values)
 
 
-def same_weights(one: Path, other: Path, name: str = WEIGHTS) -> bool:
-    a, b = load_file(one / name), load_file(other / name)
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+def unscored(config: SftConfig, **values: Any) -> SftConfig:
+    return changed(config, validation=None, keep_checkpoints=9, **values)
+
+
+@pytest.fixture(scope="module")
+def plain(config: SftConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run without validation, and all its checkpoints."""
+    return train_sft(unscored(config), tmp_path_factory.mktemp("plain") / "out", console=QUIET)
 
 
 @pytest.fixture
@@ -111,7 +108,7 @@ def ranked(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_validation_changes_nothing_of_what_is_learnt_and_is_logged_apart(
-    config: SftConfig, tmp_path: Path
+    config: SftConfig, plain: Path, tmp_path: Path
 ) -> None:
     said = io.StringIO()
     scored = train_sft(
@@ -119,7 +116,6 @@ def test_validation_changes_nothing_of_what_is_learnt_and_is_logged_apart(
         tmp_path / "scored",
         console=Console(file=said, width=250),
     )
-    plain = train_sft(changed(config, validation=None), tmp_path / "plain", console=QUIET)
     assert same_weights(scored, plain)
     rows = read_rows(scored / "log.jsonl")
     assert [each.step for each in list_scores(rows)] == [0, 2, 4, 5]
@@ -153,41 +149,26 @@ def test_scores_are_those_of_univg_evaluate(photographs: Path, config: SftConfig
 
 
 def test_the_finished_model_is_the_best_steps_and_a_killed_run_ends_with_the_same(
-    config: SftConfig, ranked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: SftConfig, plain: Path, ranked: Any, tmp_path: Path
 ) -> None:
     ranked({0: 0.1, 2: 0.4, 4: 0.2, 5: 0.3})
     said = io.StringIO()
     whole = train_sft(config, tmp_path / "whole", console=Console(file=said, width=300))
     assert "best step 2: Acc@0.5 40.0 % (last, step 5: 30.0 %, start model: 10.0 %)" in said.getvalue()
-    two = train_sft(
-        changed(config, validation=None, max_steps=5, keep_checkpoints=9), tmp_path / "all", console=QUIET
-    )
-    assert same_weights(whole, two / "checkpoint-2") and not same_weights(whole, two)
-    assert same_weights(whole / "checkpoint-5", two) and same_weights(whole / "checkpoint-5" / "best", whole)
+    assert same_weights(whole, plain / "checkpoint-2") and not same_weights(whole, plain)
+    assert same_weights(whole / "checkpoint-5", plain)
+    assert same_weights(whole / "checkpoint-5" / "best", whole)
     assert "This is the model of step 2" in (whole / "README.md").read_text()
     assert not (whole / "best").exists()
 
-    def train_until(step: int, out: Path, resume: bool) -> None:
-        from univg.training.sft.stage import Steps
-
-        draw = Steps.__getitem__
-
-        def until(steps: Any, at: int) -> Any:
-            if at >= step:
-                raise Killed
-            return draw(steps, at)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Steps, "__getitem__", until)
-            with pytest.raises(Killed):
-                train_sft(config, out, resume=resume, console=QUIET)
-
     out = tmp_path / "killed"
-    train_until(3, out, resume=False)
-    assert same_weights(out / "best", two / "checkpoint-2"), (
+    with killed_at(3, config):
+        train_sft(config, out, console=QUIET)
+    assert same_weights(out / "best", plain / "checkpoint-2"), (
         "the best so far is a model while the run goes on"
     )
-    train_until(4, out, resume=True)
+    with killed_at(4, config):
+        train_sft(config, out, resume=True, console=QUIET)
     train_sft(config, out, resume=True, console=QUIET)
     assert same_weights(out, whole)
     strip = [{k: v for k, v in row.items() if "seconds" not in k} for row in read_rows(out / "log.jsonl")]
@@ -322,11 +303,9 @@ def test_of_equal_scores_the_later_is_the_better() -> None:
     assert max(found).step == 6
 
 
-def test_a_run_that_is_to_be_longer_is_told_the_line_that_does_it(config: SftConfig, tmp_path: Path) -> None:
-    plain = changed(config, validation=None, max_steps=2)
-    out = train_sft(plain, tmp_path / "out", console=QUIET)
+def test_a_run_that_is_to_be_longer_is_told_the_line_that_does_it(config: SftConfig, plain: Path) -> None:
     with pytest.raises(UnivgError, match=r"a run keeps its max_steps.*univg sft .*model=.*out max_steps=3$"):
-        train_sft(changed(plain, max_steps=5), out, resume=True, console=QUIET)
+        train_sft(unscored(config, max_steps=8), plain, resume=True, console=QUIET)
 
 
 @pytest.mark.slow

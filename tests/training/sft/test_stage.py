@@ -22,6 +22,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from runs import QUIET, WEIGHTS, killed_at, same_weights
 from univg.cli.main import main
 from univg.config import load_config, save_config
 from univg.errors import UnivgError
@@ -35,9 +36,6 @@ from univg.training.run.checkpoints import Checkpoints, find_last_good
 from univg.training.run.log import read_rows
 from univg.training.run.rows import StageRows
 from univg.training.sft.stage import SftTrainer, Steps, train_sft
-
-QUIET = Console(quiet=True)
-WEIGHTS = "model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -72,31 +70,6 @@ def killed(small: SftConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def changed(config: SftConfig, **values: Any) -> SftConfig:
     return config.model_validate(config.model_dump() | values)
-
-
-def same_weights(one: Path, other: Path, name: str = WEIGHTS) -> bool:
-    a, b = load_file(one / name), load_file(other / name)
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL where a subprocess would take too long."""
-
-
-@contextmanager
-def killed_at(step: int, config: SftConfig) -> Iterator[None]:
-    """The run ends when the first row of `step` (from 0) is drawn."""
-    with pytest.MonkeyPatch.context() as patch:
-        draw = StageRows.__getitem__
-
-        def until(rows: StageRows, i: int) -> Any:
-            if i >= step * config.batch:
-                raise Killed
-            return draw(rows, i)
-
-        patch.setattr(StageRows, "__getitem__", until)
-        with pytest.raises(Killed):
-            yield
 
 
 def test_boxes_are_learnt_by_heart_without_a_shift(start: Path, published: Path, tmp_path: Path) -> None:

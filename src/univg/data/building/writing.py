@@ -32,7 +32,6 @@ from univg.files import check_exists, check_writable, digest_file, replacing, un
 from univg.grounding.samples import GroundingSample, write_jsonl
 from univg.pictures.drawing import (
     SHEET_CELLS,
-    SHEET_COLUMNS,
     THUMB_PX,
     SheetCell,
     count_targets,
@@ -214,7 +213,7 @@ def _write_side(
         written = write_jsonl(side.file, _count(samples, side.families))
     if cells:
         title = f"{written} tasks from {of} · seed {label}"
-        sheet, _ = draw_contact_sheet(cells, SHEET_COLUMNS, THUMB_PX, title, of=written)
+        sheet, _ = draw_contact_sheet(cells, title, of=written)
         save_picture(sheet, side.sheet)
 
 

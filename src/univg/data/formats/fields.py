@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
@@ -129,7 +130,10 @@ def find_numbers(value: Any) -> list[float]:
     if isinstance(value, bool) or value is None:
         return []
     if isinstance(value, (int, float)):
-        return [float(value)]
+        try:
+            return [float(value)]
+        except OverflowError:  # a whole number of hundreds of digits
+            return [math.inf]
     if isinstance(value, str):
         return [float(number) for number in _NUMBER.findall(value)]
     if isinstance(value, Iterable) and not isinstance(value, (Mapping, bytes)):

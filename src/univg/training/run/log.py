@@ -163,7 +163,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read a log's whole rows; none where there is no log. A torn last line is left out."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").split(
+        "\n"
+    )  # a note may hold what splitlines takes for line ends
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 

@@ -18,7 +18,7 @@ def mirror(
 ) -> tuple[GroundingSample, tuple[Image.Image, ...]]:
     """Return a sample and its pictures, all of them turned over by `rng`: left to right, upside down, both or not.
 
-    A sample whose question or thought holds a box stays as it is, since the words would not fit any more.
+    A sample whose question holds a box, or that has a thought, stays as it is: the words would not fit any more.
     """
     across, down = rng.random() < 0.5, rng.random() < 0.5
     if "<|box_start|>" in sample.query or sample.thought:
