@@ -28,8 +28,10 @@ __all__ = ["Group", "Rollout", "RolloutPages", "groups_in"]
 THUMB_PX = 240
 PAGE_GROUPS = 8
 HUES = (210, 30, 130, 280, 0, 170, 330, 60)  # one a rollout, again from the first when there are more
-INDEX_COLUMNS = ("iou", "hit_50", "format", "truncated", "groups/weight", "groups/easy", "groups/hard")
-INDEX_COLUMNS += ("groups/all_refuse", "groups/all_spam")
+INDEX_COLUMNS = (
+    *("iou", "hit_50", "format", "truncated"),
+    *("groups/weight", "groups/easy", "groups/hard", "groups/all_refuse", "groups/all_spam"),
+)
 
 
 @dataclass(frozen=True)
