@@ -99,7 +99,7 @@ def test_a_box_that_the_answer_puts_on_another_image_lies_there(
     assert "box_images" not in make_row(stated, answer(TABLE[0][0], False), "think", "permille")
     assert "wrong_image" in verify(stated, ELSEWHERE, Rules()).causes
     page = Group(stated, IMAGES, 1.0, [Rollout(reading, 7, score(stated, reading), {}, 0.0)])
-    drawn = [(len(frame["boxes"]), frame["truth"] is not None) for frame in page.frames()]
+    drawn = [(len(frame["boxes"]), bool(frame["truths"])) for frame in page.frames()]
     assert drawn == [(1, False), (0, True)]
 
     monkeypatch.setattr(
@@ -124,7 +124,7 @@ def of_training(text: str, truncated: bool) -> tuple[Any, ...]:
     [iou] = iou_reward([text], sample=[SAMPLE], score=[score(SAMPLE, reading)], reading=[reading])
     [form] = format_reward([text], sample=[SAMPLE], score=[score(SAMPLE, reading)], reading=[reading])
     page = Rollout(reading, 7, score(SAMPLE, reading), {}, 0.0)
-    logged = FAULT_NAMES[int(numbers[-1])] if numbers[-1] >= 0 else None
+    logged = FAULT_NAMES[int(numbers[4])] if numbers[4] >= 0 else None
     assert page.reading.fault == logged and numbers[0] == iou and numbers[2] == form
     return logged, iou, list(reading.box) if reading.box else None, bool(form), bool(numbers[3])
 

@@ -79,7 +79,7 @@ WRONG = {
     "sft matrix_learning_rate=1e-3 trainer.deepspeed=zero3.json": "matrix_learning_rate: Muon needs whole matrices",
     "grpo matrix_learning_rate=1e-3": "unknown key 'matrix_learning_rate'",
     # choices
-    "sft prompt_style=thnk": "prompt_style: Input should be 'think', 'direct' or 'simple'",
+    "sft prompt_style=thnk": "prompt_style: Input should be 'think', 'direct', 'simple', 'set' or 'set_direct'",
     "grpo loss_type=gpro": "loss_type: Input should be 'grpo', 'dr_grpo', ",
     "grpo scale_rewards=grp": "scale_rewards: Input should be 'group', 'batch' or 'none'",
     "grpo vllm=colocate": "vLLM is not installed: vllm: colocate: pip install 'trl[vllm]'",
@@ -132,7 +132,7 @@ WRONG = {
     "grpo rewards={iou: .nan}": "rewards.iou: Input should be a finite number",
     "grpo rewards.iou=-1": "rewards.iou: a negative weight would reward missing the box",
     "grpo rewards.iou=true": "rewards: Input should be a number, not true or false",
-    "grpo rewards.iuo=1": "reward 'iuo': choose from iou, format (did you mean 'iou'?)",
+    "grpo rewards.iuo=1": "reward 'iuo': choose from iou, set_f1, image, format (did you mean 'iou'?)",
     "grpo rewards.theirs.x=1": "rewards.theirs: Input should be a valid number",
     "grpo rewards={theirs.failing_reward: 1}": "fails on ground truth (KeyError: 'nothing')",
     "grpo rewards={theirs.short_reward: 1}": "gives 1 values for 2 rollouts on ground truth: return one each",

@@ -22,7 +22,7 @@ DEBUG_VARIABLE = "UNIVG_DEBUG"
 # In the order of the help. Each is `app` in the module of its name, imported only when it is asked for, so that the
 # list of all of them comes at once; what it says here is the first paragraph of its own help.
 VERBS = {
-    "ground": "Answer a question about images: a thought, and a box drawn on the right image.",
+    "ground": "Answer a question about images: a thought, and a box drawn on the right image; with --all every one.",
     "demo": "Ground the bundled examples, one of each task family, and draw the answers.",
     "world": "Write samples of the procedural world: samples.jsonl, images, and a contact sheet to check by eye.",
     "pretrain": "Train a model from scratch on the procedural world.",

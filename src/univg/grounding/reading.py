@@ -194,9 +194,7 @@ def read(
     if not boxes:
         # What is wrong with the number of boxes is beside the point; the limit is why there is none.
         faults -= FAULTS_WITH_BOX - {"truncated", "unknown_image", "degenerate_box"}
-        region = anatomy.region if anatomy and not anatomy.cut and faults == {"no_box"} else None
-        open_ended = truncated and region is not None and body.endswith(region.strip())
-        none = region is not None and not open_ended and says_none(region)
+        none = faults == {"no_box"} and _says_none(anatomy, body if truncated else "")
         if none and asked.style in SETS:
             faults.clear()
         elif truncated:
@@ -212,6 +210,14 @@ def read(
         image_rule=rule,
         says_none=none,
     )
+
+
+def _says_none(anatomy: Anatomy | None, cut_off: str) -> bool:
+    """Tell whether an answer says that nothing fits, and does not end where the text ``cut_off`` by the limit does."""
+    region = anatomy.region if anatomy and not anatomy.cut else None
+    if region is None or (cut_off and cut_off.endswith(region.strip())):
+        return False
+    return says_none(region)
 
 
 def _find_boxes(

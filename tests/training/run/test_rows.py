@@ -183,7 +183,7 @@ def test_a_picture_that_cannot_be_opened_is_passed_over_with_the_reason(
     [
         (DataSource(reader="migbench", path="x.json"), "no reader 'migbench': did you mean 'mig_bench'?"),
         (DataSource(reader="auto", path="nothing.json"), "no such file or folder: nothing.json"),
-        (DataSource(families=("refering",)), "no task family 'refering': choose from"),
+        (DataSource(families=("refering",)), "no task family 'refering': did you mean 'referring'"),
     ],
 )
 def test_a_source_that_cannot_be_is_refused_in_one_line(
