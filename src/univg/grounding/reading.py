@@ -181,10 +181,8 @@ def read(
     """
     asked = asked or Asked()
     if asked.frame == "pixel" and len(sizes) != asked.n_images:
-        raise ValueError(
-            f'frame "pixel" needs the size of every image as the model saw it: {len(sizes)} sizes for '
-            f"{asked.n_images} image(s)"
-        )
+        given = f"{len(sizes)} sizes for {asked.n_images} image(s)"
+        raise ValueError(f'frame "pixel" needs the size of every image as the model saw it: {given}')
     body = strip_ends(text)
     anatomy = dissect(unescape(body) if "&lt;" in body else body, asked.style) if body else None
     thought = anatomy.thought if anatomy else None
