@@ -18,11 +18,23 @@ import tempfile
 from univg.files import EXAMPLES
 from univg.grounding.samples import read_jsonl
 
+PATIENCE_S = 100
 SETTINGS = {
     "OpenMP as it comes": {"GOMP_SPINCOUNT": "300000"},
     "univg": {},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
+
+
+def measure(command: list[str], environment: dict[str, str]) -> str:
+    try:
+        told = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True, timeout=PATIENCE_S
+        ).stdout
+    except subprocess.TimeoutExpired:
+        return f"> {PATIENCE_S}"
+    found = re.search(r"embedded, (\S+) s", told)
+    return found[1] if found else "?"
 
 
 def main() -> None:
@@ -51,11 +63,7 @@ def main() -> None:
             for _ in range(arguments.rounds):
                 for name, variables in SETTINGS.items():
                     environment = {**os.environ, **variables}
-                    told = subprocess.run(
-                        [*command, "--out", out], env=environment, capture_output=True, text=True, check=True
-                    ).stdout
-                    found = re.search(r"embedded, (\S+) s", told)
-                    print(f"{name:24} {found[1] if found else '?':>6} s", flush=True)
+                    print(f"{name:24} {measure([*command, '--out', out], environment):>8} s", flush=True)
     finally:
         for one in busy:
             one.kill()
