@@ -2,8 +2,8 @@
 
     python benchmarks/busy_machine.py --busy 3 --rounds 2
 
-Printed for each setting and round: seconds that `univg ground` says an answer took. The command runs at a lower
-priority (nice 10) than as many programs that compute without end as `--busy` says.
+Printed for each setting and round: seconds that `univg ground` says an answer took. As many programs as
+`--busy` says compute without end meanwhile, at the same priority.
 """
 
 from __future__ import annotations
@@ -49,9 +49,6 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as out:
             command = [
-                "nice",
-                "-n",
-                "10",
                 sys.executable,
                 "-m",
                 "univg",
