@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from univg.terminal import print_rich_table, results
+from univg.terminal import print_rich_table, progress, results
 
 LONG = "a_name_of_a_task_that_is_longer_than_any_column_of_a_narrow_terminal"
 
@@ -55,3 +55,26 @@ def test_a_terminal_of_few_letters_stops_nothing(encoding: str, tmp_path: Path) 
     assert done.returncode == 1 and b"not_json" in done.stderr and b"Traceback" not in done.stderr
     assert b"\x1b[3" not in done.stdout, "NO_COLOR asks for none"
     assert "Acc@0.5" in done.stdout.decode(encoding)
+
+
+def test_long_work_says_where_it_is_in_a_log_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = io.StringIO()
+    for every_s, lines in ((0.0, ["counting: 1 of 3", "counting: 2 of 3", "counting: 3 of 3"]), (3600.0, [])):
+        monkeypatch.setattr("univg.terminal._LINE_EVERY_S", every_s)
+        told.truncate(0)
+        told.seek(0)
+        with progress(Console(file=told, soft_wrap=True)) as bar:
+            task = bar.add_task("counting", total=3)
+            for _ in range(3):
+                bar.advance(task)
+        assert told.getvalue().split("\n")[:-1] == lines
+
+
+def test_threads_that_wait_give_way() -> None:
+    code = "import univg.cli.main, os; print(os.environ['GOMP_SPINCOUNT'])"
+    for given, expected in (({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7")):
+        environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"} | given
+        told = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        assert told == f"{expected}\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
@@ -21,6 +22,7 @@ __all__ = ["is_first_process", "notes", "print_rich_table", "progress", "results
 
 _ENDLESS = 10_000
 """The width where no terminal is, which has none: more than any line of ours takes."""
+_LINE_EVERY_S = 20.0
 
 
 def is_first_process() -> bool:
@@ -71,7 +73,7 @@ def print_rich_table(console: Console, table: Table) -> None:
 def progress(
     console: Console | None = None, *, times: bool = True, note: bool = False, disable: bool = False
 ) -> Progress:
-    """Make a progress bar with a count; it is gone when it ends, and never in a log.
+    """Make a progress bar with a count; it is gone when it ends. In a log it is a line every 20 seconds.
 
     With ``times``, elapsed and remaining time stand behind it.
 
@@ -85,13 +87,24 @@ def progress(
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        TaskID,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
+    class Told(Progress):
+        told = time.monotonic()
+
+        def advance(self, task_id: TaskID, advance: float = 1) -> None:
+            super().advance(task_id, advance)
+            if not console.is_terminal and not disable and time.monotonic() - self.told > _LINE_EVERY_S:
+                self.told, task = time.monotonic(), self._tasks[task_id]
+                of = f" of {task.total:.0f}" if task.total else ""
+                console.print(f"{task.description}: {task.completed:.0f}{of}")
+
     console = console or notes()
-    return Progress(
+    return Told(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16 if note else 40),
         MofNCompleteColumn(),

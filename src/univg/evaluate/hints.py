@@ -59,7 +59,7 @@ def suggest_scale(rows: Sequence[Mapping[str, Any]], truths_unit: Sequence[Box])
     return (
         f"NOTE: {len(pairs)} of {len(rows)} boxes miss, and {len(hits)} of these fit the truth once they are "
         f"scaled, by about {x:.2f} in x and {y:.2f} in y: one of the two is in pixels. Give both 0–1000 of the image's "
-        "width and height, or the samples' own file with --data and --images."
+        "width and height; truth in pixels may also come as the samples' own file, with --data and --images."
     )
 
 
