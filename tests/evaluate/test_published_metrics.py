@@ -22,6 +22,7 @@ def row(true: list[Any], given: list[Any], says_none: bool = False, **more: Any)
     return {
         "task": "x",
         "query": "cup",
+        "complete": True,
         "truths_unit": [list(box) for _, box in true],
         "truth_images": [image for image, _ in true],
         "boxes_unit": [list(box) for _, box in given],

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from univg.evaluate.category_precision import Found, Truth, find_precisions
+from univg.evaluate.sets import list_boxes, list_truths, match_row
 from univg.grounding.boxes import iou
-from univg.grounding.sets import ROUNDING, THRESHOLDS, OnImage, SetMatch, match_sets
+from univg.grounding.sets import ROUNDING, THRESHOLDS, SetMatch
 
 __all__ = ["PUBLISHED", "list_published"]
 
@@ -27,16 +28,6 @@ def list_published(benchmark: str, rows: Iterable[Row]) -> list[str]:
         return []
     told = ", ".join(f"{name} {100 * value:.2f}" for name, value in measure(rows).items())
     return [f"As published, in percent: {told}."]
-
-
-def match_row(row: Row) -> SetMatch:
-    """Match the boxes of a row with the true ones; boxes whose image the truth does not state fit any."""
-    on = row.get("box_images") or [row["image_index"]] * len(row["boxes_unit"])
-    return match_sets(_join(on, row["boxes_unit"]), _join(row["truth_images"], row["truths_unit"]))
-
-
-def _join(images: Sequence[int | None], boxes: Sequence[Sequence[float]]) -> list[OnImage]:
-    return [(image, (box[0], box[1], box[2], box[3])) for image, box in zip(images, boxes, strict=True)]
 
 
 def _share(flags: Iterable[bool]) -> float:
@@ -151,9 +142,8 @@ def _find_first(row: Row) -> float:
     """Return the IoU of a row's first box with the true one; of nothing with nothing 1.0."""
     if not row["truths_unit"]:
         return float(_says_nothing(row))
-    given = match_row(row).given
-    truth = row["truths_unit"][0]
-    return iou(given[0][1], (truth[0], truth[1], truth[2], truth[3])) if given else 0.0
+    given = list_boxes(row)
+    return iou(given[0][1], list_truths(row)[0][1]) if given else 0.0
 
 
 def score_openref(rows: Sequence[Row]) -> Scores:

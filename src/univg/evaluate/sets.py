@@ -9,11 +9,19 @@ from univg.evaluate.average_precision import AveragePrecision, Found, Truth, ave
 from univg.evaluate.rows import Row
 from univg.grounding.agreement import SAME
 from univg.grounding.boxes import Box
-from univg.grounding.sets import ROUNDING, OnImage, match_sets
+from univg.grounding.sets import ROUNDING, OnImage, SetMatch, match_sets
 from univg.report.calibration import Calibration, calibrate
 from univg.report.statistics import MACRO, MICRO, group_by_task
 
-__all__ = ["calibrate_rows", "find_precisions", "is_set", "list_boxes", "list_truths", "split_rows"]
+__all__ = [
+    "calibrate_rows",
+    "find_precisions",
+    "is_set",
+    "list_boxes",
+    "list_truths",
+    "match_row",
+    "split_rows",
+]
 
 
 def is_set(row: Mapping[str, Any]) -> bool:
@@ -44,6 +52,11 @@ def list_boxes(row: Mapping[str, Any]) -> list[OnImage]:
     """Return the boxes that a row's answer gives, each with its image, from 0."""
     images = row.get("box_images") or [row["image_index"]] * len(row["boxes_unit"])
     return _join(images, row["boxes_unit"])
+
+
+def match_row(row: Mapping[str, Any]) -> SetMatch:
+    """Match the boxes of a row with the true ones; boxes whose image the truth does not state fit any."""
+    return match_sets(list_boxes(row), list_truths(row))
 
 
 def _join(images: Sequence[int | None], boxes: Sequence[Sequence[float]]) -> list[OnImage]:
@@ -106,6 +119,5 @@ def calibrate_rows(rows: Iterable[Row]) -> dict[str, Calibration]:
 
 def _list_hits(row: Mapping[str, Any]) -> list[tuple[float, bool]]:
     """Return the confidence of each box of a set, and whether it is matched to a true one at IoU 0.5."""
-    matched = match_sets(list_boxes(row), list_truths(row)).pairs
-    hits = {place for place, _, overlap in matched if overlap >= SAME - ROUNDING}
+    hits = {place for place, _, overlap in match_row(row).pairs if overlap >= SAME - ROUNDING}
     return [(confidence, place in hits) for place, confidence in enumerate(row["box_confidences"])]
