@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from univg.evaluate.category_precision import Found, Truth, find_precisions
+from univg.evaluate.average_precision import Found, Truth, find_precisions
 from univg.evaluate.published_metrics import PUBLISHED, list_published
 from univg.grounding.sets import match_sets
 
