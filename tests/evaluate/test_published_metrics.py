@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from univg.evaluate.category_precision import Found, Truth, find_precisions
+from univg.evaluate.average_precision import Found, Truth, find_precisions
 from univg.evaluate.published_metrics import PUBLISHED, list_published
 from univg.grounding.sets import match_sets
 
@@ -22,6 +22,7 @@ def row(true: list[Any], given: list[Any], says_none: bool = False, **more: Any)
     return {
         "task": "x",
         "query": "cup",
+        "complete": True,
         "truths_unit": [list(box) for _, box in true],
         "truth_images": [image for image, _ in true],
         "boxes_unit": [list(box) for _, box in given],

@@ -13,7 +13,7 @@ import pytest
 
 from univg.cli import main as cli
 from univg.data.dataset import Item
-from univg.evaluate.average_precision import average_precision
+from univg.evaluate.average_precision import AveragePrecision, Found, Truth, find_precisions
 from univg.evaluate.benchmarks import open_file
 from univg.evaluate.engines import Batch
 from univg.evaluate.report import build_sections, render_html_page, write_report
@@ -238,14 +238,24 @@ def test_average_precision_is_cocos() -> None:
             for x in rng.sample(range(10), 4):
                 shift = rng.choice((0.0, 0.02, 0.05))
                 found.append((image, (x / 10 + shift, 0.0, x / 10 + 0.1 + shift, 1.0), rng.random()))
-        judged = average_precision(found, true)
-        assert judged is not None and judged.at_50 == pytest.approx(plain_precision(found, true))
-    assert average_precision([(0, (0, 0, 1, 1), 1.0)], []) is None
-    assert average_precision([], true) == (0.0, 0.0)
+        assert judge_boxes(found, true).at_50 == pytest.approx(plain_precision(found, true))
+    assert find_precisions([Found(0, "", (0, 0, 1, 1), 1.0)], []) == {}
+    assert judge_boxes([], true) == (0.0, 0.0)
     exact = [(image, box, 0.5) for image, box in true]
-    assert average_precision(exact, true) == pytest.approx((1.0, 1.0))
-    assert average_precision([(9, box, 0.5) for _, box in true], true) == (0.0, 0.0), "on another image"
-    assert average_precision([("a", (0, 0, 0.5, 1), 1.0)], [("a", (0, 0, 1, 1))]).at_50 == pytest.approx(1)
+    assert judge_boxes(exact, true) == pytest.approx((1.0, 1.0))
+    assert judge_boxes([(9, box, 0.5) for _, box in true], true) == (0.0, 0.0), "on another image"
+    assert judge_boxes([("a", (0, 0, 0.5, 1), 1.0)], [("a", (0, 0, 1, 1))]).at_50 == pytest.approx(1)
+    empty_first = [(9, (0.0, 0.0, 1.0, 1.0), 0.5), *exact]
+    assert judge_boxes(empty_first, true).at_50 == pytest.approx(plain_precision(empty_first, true))
+
+
+def judge_boxes(found: list[Any], true: list[Any]) -> AveragePrecision:
+    """Judge boxes of one category."""
+    judged = find_precisions(
+        [Found(image, "", box, confidence) for image, box, confidence in found],
+        [Truth(image, "", box) for image, box in true],
+    )
+    return judged[""]
 
 
 def plain_precision(found: list[Any], true: list[Any]) -> float:

@@ -142,13 +142,41 @@ GRID = [
 ]
 
 
+def judge(sample, text):
+    return score(sample, read(text, Asked.of(sample, "direct")))
+
+
 def worth(sample, text):
-    return score(sample, read(text, Asked.of(sample, "direct"))).iou
+    return judge(sample, text).iou
 
 
 def listed(placed):
     sample = make([box for box, _ in placed], box_images=[image for _, image in placed])
     return render_answer(sample, "set_direct")
+
+
+BROKEN = ("", "It is (1,2", "I cannot help with that.", "Image-1: (5,5),(5,5)")
+
+
+@pytest.mark.parametrize("text", BROKEN)
+@pytest.mark.parametrize("sample", [NOTHING, THREE], ids=["none", "three"])
+def test_a_broken_answer_is_worth_nothing_by_any_measure(sample, text):
+    result = judge(sample, text)
+    match = result.match
+    assert match.broken and not match.given
+    worth_of = (match.soft_f1, match.precision(0.5), match.recall(0.5), match.f1(0.5), match.mean_f1)
+    assert (*worth_of, match.image_f1, result.iou) == (0.0,) * 7
+
+
+def test_none_and_boxes_are_not_broken():
+    for sample in (NOTHING, THREE):
+        assert not any(judge(sample, text).match.broken for text in ("none", "Image-1: (0,0),(9,9)"))
+    match = judge(NOTHING, "none").match
+    assert (match.soft_f1, match.precision(0.5), match.recall(0.5), match.mean_f1, match.image_f1) == (
+        1.0,
+    ) * 5
+    one_box = GroundingSample(["a"], "The cat?", "referring", [LEFT])
+    assert not judge(one_box, "talks").match.broken and judge(one_box, "talks").iou == 0.0
 
 
 POLICIES = {

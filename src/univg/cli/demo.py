@@ -81,9 +81,8 @@ def _score(sample: GroundingSample, grounding: Grounding) -> float:
     """Return the IoU on the right image, of a set the soft-F1."""
     from univg.grounding.sets import match_sets
 
-    if sample.complete and not grounding.boxes and not grounding.says_none:
-        return 0.0
-    return match_sets(_list_boxes(sample, grounding), sample.targets).soft_f1
+    boxes = _list_boxes(sample, grounding)
+    return match_sets(boxes, sample.targets, not boxes and not grounding.says_none).soft_f1
 
 
 def _make_cell(

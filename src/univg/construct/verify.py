@@ -128,7 +128,7 @@ def _check_answer(reading: Reading, result: Score, rules: Rules) -> Iterator[str
         yield "low_iou"
     elif reading.fault is None and len(match.given) != len(match.true):
         yield "wrong_count"
-    elif match.image_f1 is not None and match.image_f1 < 1:
+    elif match.image_f1 is not None and match.image_f1 < 1 and (match.given or match.true):
         yield "wrong_image"
 
 

@@ -10,9 +10,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from univg.evaluate.category_precision import Found, Truth, find_precisions
+from univg.evaluate.average_precision import Found, Truth, find_precisions
+from univg.evaluate.sets import list_boxes, list_truths, match_row, place_boxes
 from univg.grounding.boxes import iou
-from univg.grounding.sets import ROUNDING, THRESHOLDS, OnImage, SetMatch, match_sets
+from univg.grounding.sets import ROUNDING, THRESHOLDS
 
 __all__ = ["PUBLISHED", "list_published"]
 
@@ -27,16 +28,6 @@ def list_published(benchmark: str, rows: Iterable[Row]) -> list[str]:
         return []
     told = ", ".join(f"{name} {100 * value:.2f}" for name, value in measure(rows).items())
     return [f"As published, in percent: {told}."]
-
-
-def match_row(row: Row) -> SetMatch:
-    """Match the boxes of a row with the true ones; boxes whose image the truth does not state fit any."""
-    on = row.get("box_images") or [row["image_index"]] * len(row["boxes_unit"])
-    return match_sets(_join(on, row["boxes_unit"]), _join(row["truth_images"], row["truths_unit"]))
-
-
-def _join(images: Sequence[int | None], boxes: Sequence[Sequence[float]]) -> list[OnImage]:
-    return [(image, (box[0], box[1], box[2], box[3])) for image, box in zip(images, boxes, strict=True)]
 
 
 def _share(flags: Iterable[bool]) -> float:
@@ -86,27 +77,15 @@ def score_mc_bench(rows: Sequence[Row]) -> Scores:
     true: list[Truth] = []
     right = []
     for question, row in enumerate(rows):
-        match = match_row(row)
-        groups = (row.get("protocol") or {}).get("groups") or [1] * len(match.true)
-        true += [
-            Truth((question, image), group, box)
-            for group, (image, box) in zip(groups, match.true, strict=True)
-        ]
-        found += _list_found(question, row, match, 1)
-        right.append({image for image, _ in match.given} == {image for image, _ in match.true})
+        given, targets = place_boxes(question, row, 1)
+        groups = (row.get("protocol") or {}).get("groups") or [1] * len(targets)
+        true += [one._replace(category=group) for one, group in zip(targets, groups, strict=True)]
+        found += given
+        right.append({one.image for one in given} == {one.image for one in targets})
     by_group = find_precisions(found, true)
     sizes = Counter(one.category for one in true)
     weighted = sum(sizes[group] * precision.at_50 for group, precision in by_group.items())
     return {"AP50": weighted / len(true) if true else 0.0, "Acc": _share(right)}
-
-
-def _list_found(question: int, row: Row, match: SetMatch, category: Any) -> list[Found]:
-    """Return the boxes of an answer; the confidence of each is its agreement with further answers, else 1.0."""
-    confidences = row.get("box_confidences") or [1.0] * len(match.given)
-    return [
-        Found((question, image), category, box, confidence)
-        for (image, box), confidence in zip(match.given, confidences, strict=True)
-    ]
 
 
 def score_coco_detection(rows: Sequence[Row]) -> Scores:
@@ -118,12 +97,12 @@ def score_coco_detection(rows: Sequence[Row]) -> Scores:
     found: list[Found] = []
     true: list[Truth] = []
     for question, row in enumerate(rows):
-        protocol, match = row.get("protocol") or {}, match_row(row)
+        protocol = row.get("protocol") or {}
         category = protocol.get("category", row["query"])
-        true += [Truth((question, image), category, box) for image, box in match.true]
+        given, targets = place_boxes(question, row, category)
         crowds = [(crowd[0], crowd[1], crowd[2], crowd[3]) for crowd in protocol.get("crowds", ())]
-        true += [Truth((question, 0), category, crowd, crowd=True) for crowd in crowds]
-        found += _list_found(question, row, match, category)
+        true += [*targets, *(Truth((question, 0), category, crowd, crowd=True) for crowd in crowds)]
+        found += given
     by_category = find_precisions(found, true)
     if not by_category:
         return {}
@@ -151,9 +130,8 @@ def _find_first(row: Row) -> float:
     """Return the IoU of a row's first box with the true one; of nothing with nothing 1.0."""
     if not row["truths_unit"]:
         return float(_says_nothing(row))
-    given = match_row(row).given
-    truth = row["truths_unit"][0]
-    return iou(given[0][1], (truth[0], truth[1], truth[2], truth[3])) if given else 0.0
+    given = list_boxes(row)
+    return iou(given[0][1], list_truths(row)[0][1]) if given else 0.0
 
 
 def score_openref(rows: Sequence[Row]) -> Scores:

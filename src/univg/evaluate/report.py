@@ -17,7 +17,7 @@ from univg.evaluate.gallery import make_cards
 from univg.evaluate.published_metrics import list_published
 from univg.evaluate.rows import Row, add_legacy
 from univg.evaluate.runs import Run
-from univg.evaluate.sets import calibrate_rows, find_precisions, is_set, list_truths, split_rows
+from univg.evaluate.sets import calibrate_rows, find_task_precisions, is_set, list_truths, split_rows
 from univg.files import write_whole
 from univg.grounding.boxes import Box, is_degenerate
 from univg.pictures.pages import data_url, render_page
@@ -115,7 +115,7 @@ def _build_section(
             notes = []
         if sets:
             title, everything = f"{run.label}: answers that are sets", intervals is None
-            tables.append(build_sets_table(sets, title, find_precisions(sets), everything, notes))
+            tables.append(build_sets_table(sets, title, find_task_precisions(sets), everything, notes))
             tables.append(build_refusals_table(sets, f"{run.label}: nothing there, and how many", everything))
         for kind, found in calibrate_rows(run.rows.values()).items():
             calibrations[f"{run.label}, {kind}"] = found

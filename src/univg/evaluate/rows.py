@@ -93,26 +93,24 @@ def score_columns(sample: GroundingSample, reading: Reading) -> Row:
 def _score_set(sample: GroundingSample, reading: Reading, result: Score) -> Row:
     """Return the columns of an answer that is a set: all truths and boxes with their images, and how they match.
 
-    A response that holds neither a box nor that nothing fits is worth nothing, also where nothing is to be found.
     `images_right` and `image_f1` are None where there is one image, or the truth does not say on which the boxes lie.
     """
-    match, answered = result.match, bool(reading.boxes) or reading.says_none
-    named, true = ({image for image, _ in side} for side in (match.given, match.true))
+    match = result.match
     stated = match.image_f1 is not None and len(sample.images) > 1
     return {
         "complete": True,
         "truths_unit": [list(box) for box in sample.boxes],
         "truth_images": [image for image, _ in sample.targets],
         "box_images": [placed.image_index for placed in reading.boxes],
-        "precision_50": match.precision(0.5) if answered else 0.0,
-        "recall_50": match.recall(0.5) if answered else 0.0,
-        "f1_50": match.f1(0.5) if answered else 0.0,
-        "mean_f1": match.mean_f1 if answered else 0.0,
-        "images_right": (answered and named == true) if stated else None,
-        "image_f1": (match.image_f1 if answered else 0.0) if stated else None,
+        "precision_50": match.precision(0.5),
+        "recall_50": match.recall(0.5),
+        "f1_50": match.f1(0.5),
+        "mean_f1": match.mean_f1,
+        "images_right": match.image_f1 == 1.0 if stated else None,
+        "image_f1": match.image_f1 if stated else None,
         "refused": reading.says_none,
         "count_error": len(match.given) - len(match.true),
-        "count_right": answered and len(match.given) == len(match.true),
+        "count_right": not match.broken and len(match.given) == len(match.true),
     }
 
 

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from univg.evaluate.average_precision import AveragePrecision, Found, Truth, average_precision
+from univg.evaluate.average_precision import AveragePrecision, Found, Truth, find_precisions
 from univg.evaluate.rows import Row
 from univg.grounding.agreement import SAME
 from univg.grounding.boxes import Box
-from univg.grounding.sets import ROUNDING, OnImage, match_sets
+from univg.grounding.sets import ROUNDING, OnImage, SetMatch, match_sets
 from univg.report.calibration import Calibration, calibrate
-from univg.report.statistics import MACRO, MICRO, group_by_task
+from univg.report.statistics import MACRO, MICRO
 
-__all__ = ["calibrate_rows", "find_precisions", "is_set", "list_boxes", "list_truths", "split_rows"]
+__all__ = [
+    "calibrate_rows",
+    "find_task_precisions",
+    "is_set",
+    "list_boxes",
+    "list_truths",
+    "match_row",
+    "place_boxes",
+    "split_rows",
+]
 
 
 def is_set(row: Mapping[str, Any]) -> bool:
@@ -46,6 +55,11 @@ def list_boxes(row: Mapping[str, Any]) -> list[OnImage]:
     return _join(images, row["boxes_unit"])
 
 
+def match_row(row: Mapping[str, Any]) -> SetMatch:
+    """Match the boxes of a row with the true ones; boxes whose image the truth does not state fit any."""
+    return match_sets(list_boxes(row), list_truths(row))
+
+
 def _join(images: Sequence[int | None], boxes: Sequence[Sequence[float]]) -> list[OnImage]:
     return [(image, _box(box)) for image, box in zip(images, boxes, strict=True)]
 
@@ -55,7 +69,7 @@ def _box(value: Sequence[float]) -> Box:
     return x1, y1, x2, y2
 
 
-def find_precisions(rows: Sequence[Row]) -> dict[str, AveragePrecision]:
+def find_task_precisions(rows: Sequence[Row]) -> dict[str, AveragePrecision]:
     """Return the average precision of sets by task, and as macro (the mean over tasks) and micro (all boxes together).
 
     The confidence of a box is its share of the other responses; without several responses there is none, and
@@ -63,31 +77,35 @@ def find_precisions(rows: Sequence[Row]) -> dict[str, AveragePrecision]:
     """
     if not rows or not all("box_confidences" in row for row in rows):
         return {}
-    groups = group_by_task(rows)
-    by_task = {task: judged for task, group in groups.items() if (judged := _find_precision(group))}
-    whole = _find_precision(rows)
-    if len(groups) == 1 or whole is None:
-        return by_task
-    n = len(by_task)
-    macro = AveragePrecision(
-        sum(one.mean for one in by_task.values()) / n, sum(one.at_50 for one in by_task.values()) / n
-    )
-    return {**by_task, MACRO: macro, MICRO: whole}
-
-
-def _find_precision(rows: Sequence[Mapping[str, Any]]) -> AveragePrecision | None:
     found: list[Found] = []
     true: list[Truth] = []
     for question, row in enumerate(rows):
-        truths, boxes = list_truths(row), list_boxes(row)
-        # Where the truth does not say on which image a box lies, all are taken for one.
-        somewhere = any(image is None for image, _ in truths)
-        true += [((question, None if somewhere else image), box) for image, box in truths]
-        found += [
-            ((question, None if somewhere else image), box, confidence)
-            for (image, box), confidence in zip(boxes, row["box_confidences"], strict=True)
-        ]
-    return average_precision(found, true)
+        given, targets = place_boxes(question, row, row["task"])
+        found += given
+        true += targets
+    by_task = find_precisions(found, true, most=1000)
+    if not by_task or len({row["task"] for row in rows}) == 1:
+        return by_task
+    means, halves = zip(*by_task.values(), strict=True)
+    macro = AveragePrecision(sum(means) / len(means), sum(halves) / len(halves))
+    found, true = (
+        [one._replace(category=MICRO) for one in found],
+        [one._replace(category=MICRO) for one in true],
+    )
+    return {**by_task, MACRO: macro, **find_precisions(found, true, most=1000)}
+
+
+def place_boxes(question: int, row: Mapping[str, Any], category: Any) -> tuple[list[Found], list[Truth]]:
+    """Return the boxes of an answer, each with its agreement with further answers (without those 1.0) as confidence,
+    and the true ones. Where the truth does not say on which image a box lies, all images are taken for one."""
+    truths, boxes = list_truths(row), list_boxes(row)
+    somewhere = any(image is None for image, _ in truths)
+    confidences = row.get("box_confidences") or [1.0] * len(boxes)
+    found = [
+        Found((question, None if somewhere else image), category, box, confidence)
+        for (image, box), confidence in zip(boxes, confidences, strict=True)
+    ]
+    return found, [Truth((question, None if somewhere else image), category, box) for image, box in truths]
 
 
 def calibrate_rows(rows: Iterable[Row]) -> dict[str, Calibration]:
@@ -106,6 +124,5 @@ def calibrate_rows(rows: Iterable[Row]) -> dict[str, Calibration]:
 
 def _list_hits(row: Mapping[str, Any]) -> list[tuple[float, bool]]:
     """Return the confidence of each box of a set, and whether it is matched to a true one at IoU 0.5."""
-    matched = match_sets(list_boxes(row), list_truths(row)).pairs
-    hits = {place for place, _, overlap in matched if overlap >= SAME - ROUNDING}
+    hits = {place for place, _, overlap in match_row(row).pairs if overlap >= SAME - ROUNDING}
     return [(confidence, place in hits) for place, confidence in enumerate(row["box_confidences"])]

@@ -18,14 +18,17 @@ __all__ = ["Score", "score"]
 class Score:
     """How good one response is. What is wrong with it, and on which image its boxes lie, its Reading says."""
 
-    iou: float
-    """Of the response's first box with the sample's first box, 0-1; 0.0 without a box. The image is not scored, as
-    in the published protocols. Of an answer that is a set, the soft-F1 of all boxes on their images, which of one box
-    against one is their IoU; 0.0 where no box is to be found and the response does not say so."""
     format_ok: bool
     """The form the prompt asked for, to the character, with nothing to mend: no fault."""
     match: SetMatch
     """The boxes that count, matched."""
+
+    @property
+    def iou(self) -> float:
+        """Of the response's first box with the sample's first box, 0-1; 0.0 without a box. The image is not scored, as
+        in the published protocols. Of an answer that is a set, the soft-F1 of all boxes on their images, which of one
+        box against one is their IoU; 0.0 where no box is to be found and the response does not say so."""
+        return self.match.soft_f1
 
     def hits(self, threshold: float) -> bool:
         """Tell whether the IoU reaches a threshold, such as MIG-Bench's 0.3, 0.5 and 0.7."""
@@ -68,8 +71,6 @@ def score(sample: GroundingSample, reading: Reading) -> Score:
         raise SampleError(f"sample {sample.name} has no ground truth to score against")
     if not sample.complete:
         first = [(None, reading.box)] if reading.box is not None else []
-        match = match_sets(first, [(None, sample.boxes[0])])
-        return Score(match.soft_f1, reading.format_ok, match)
-    match = match_sets([(one.image_index, one.box) for one in reading.boxes], sample.targets)
-    silent = not reading.boxes and not reading.says_none
-    return Score(0.0 if silent else match.soft_f1, reading.format_ok, match)
+        return Score(reading.format_ok, match_sets(first, [(None, sample.boxes[0])]))
+    boxes = [(one.image_index, one.box) for one in reading.boxes]
+    return Score(reading.format_ok, match_sets(boxes, sample.targets, not boxes and not reading.says_none))

@@ -39,12 +39,13 @@ class SetMatch:
     true: tuple[OnImage, ...]
     pairs: tuple[tuple[int, int, float], ...]
     """(place of the given box, place of the true one, their IoU above 0), by the first."""
+    broken: bool = False
+    """The answer is neither boxes nor 'none': every measure is 0.0, also where nothing is true."""
 
     @property
     def soft_f1(self) -> float:
         """2 · sum of matched IoU / (given + true), 0-1; 1.0 where both are empty."""
-        whole = len(self.given) + len(self.true)
-        return 2.0 * sum(overlap for *_, overlap in self.pairs) / whole if whole else 1.0
+        return self._share(2.0 * sum(overlap for *_, overlap in self.pairs), len(self.given) + len(self.true))
 
     def count_hits(self, threshold: float) -> int:
         """Return how many pairs at most, of one given and one true box each, have an IoU of `threshold` or more."""
@@ -55,16 +56,15 @@ class SetMatch:
 
     def precision(self, threshold: float) -> float:
         """Return the share of given boxes that hit at `threshold`; without any, 1.0 if none is true, else 0.0."""
-        return _share(self.count_hits(threshold), len(self.given), len(self.true))
+        return self._share(self.count_hits(threshold), len(self.given), len(self.true))
 
     def recall(self, threshold: float) -> float:
         """Return the share of true boxes that are hit at `threshold`; without any, 1.0 if none is given, else 0.0."""
-        return _share(self.count_hits(threshold), len(self.true), len(self.given))
+        return self._share(self.count_hits(threshold), len(self.true), len(self.given))
 
     def f1(self, threshold: float) -> float:
         """Return 2 · hits / (given + true) at `threshold`; 1.0 where both are empty."""
-        whole = len(self.given) + len(self.true)
-        return 2.0 * self.count_hits(threshold) / whole if whole else 1.0
+        return self._share(2.0 * self.count_hits(threshold), len(self.given) + len(self.true))
 
     @cached_property
     def mean_f1(self) -> float:
@@ -78,18 +78,25 @@ class SetMatch:
         if any(image is None for image, _ in self.true):
             return None
         named, right = ({image for image, _ in side} for side in (self.given, self.true))
-        return 2.0 * len(named & right) / (len(named) + len(right)) if named or right else 1.0
+        return self._share(2.0 * len(named & right), len(named) + len(right))
+
+    def _share(self, part: float, whole: int, others: int = 0) -> float:
+        if self.broken:
+            return 0.0
+        return part / whole if whole else float(not others)
 
 
-def match_sets(given: Sequence[OnImage], true: Sequence[OnImage]) -> SetMatch:
+def match_sets(given: Sequence[OnImage], true: Sequence[OnImage], broken: bool = False) -> SetMatch:
     """Match the boxes `given` to the `true` ones of the same image, so that the sum of IoU is the greatest.
+
+    `broken`: the answer holds no box, and does not say that nothing is there either.
 
     >>> one, other = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
     >>> match = match_sets([(0, one), (1, one)], [(0, one), (0, other)])
     >>> match.soft_f1, match.f1(0.5), match.image_f1, match_sets([], []).soft_f1
     (0.5, 0.5, 0.6666666666666666, 1.0)
     """
-    return SetMatch(tuple(given), tuple(true), _assign(given, true, lambda overlap: overlap))
+    return SetMatch(tuple(given), tuple(true), _assign(given, true, lambda overlap: overlap), broken)
 
 
 def _assign(
@@ -111,7 +118,3 @@ def _assign(
         rows, columns = linear_sum_assignment(worths, maximize=True)
         chosen = list(zip(rows.tolist(), columns.tolist(), strict=True))
     return tuple((row, column, overlaps[row][column]) for row, column in chosen if worths[row][column] > 0)
-
-
-def _share(hits: int, whole: int, others: int) -> float:
-    return hits / whole if whole else float(not others)

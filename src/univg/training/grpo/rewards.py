@@ -155,17 +155,10 @@ def image_reward(completions: Sequence[Any], **columns: Any) -> list[float | Non
     >>> image_reward([f"<think>.</think><answer>{text}</answer>" for text in texts], sample=[dogs] * 3)
     [1.0, 0.0, 0.0]
     """
-    judged = zip(
-        columns["sample"], _scores(completions, columns), _readings(completions, columns), strict=True
-    )
-    return [_judge_images(*each) for each in judged]
-
-
-def _judge_images(sample: GroundingSample, result: Score, reading: Reading) -> float | None:
-    named = result.match.image_f1
-    if named is None or not sample.complete or len(sample.images) == 1:
-        return None
-    return named if reading.boxes or reading.says_none else 0.0
+    return [
+        result.match.image_f1 if sample.complete and len(sample.images) > 1 else None
+        for sample, result in zip(columns["sample"], _scores(completions, columns), strict=True)
+    ]
 
 
 REWARDS: dict[str, RewardFunction] = {
@@ -316,15 +309,8 @@ def _scores(completions: Sequence[Any], columns: Mapping[str, Any]) -> Sequence[
     if "score" in columns:
         given: Sequence[Score] = columns["score"]
         return given
-    readings = _readings(completions, columns)
-    return [score(sample, reading) for sample, reading in zip(columns["sample"], readings, strict=True)]
-
-
-def _readings(completions: Sequence[Any], columns: Mapping[str, Any]) -> Sequence[Reading]:
-    if "reading" in columns:
-        given: Sequence[Reading] = columns["reading"]
-        return given
     texts, reader = map(text_of, completions), RolloutReader()
     return [
-        reader.read({"sample": sample}, text) for sample, text in zip(columns["sample"], texts, strict=True)
+        score(sample, reader.read({"sample": sample}, text))
+        for sample, text in zip(columns["sample"], texts, strict=True)
     ]
