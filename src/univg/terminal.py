@@ -93,26 +93,27 @@ def progress(
         TimeRemainingColumn,
     )
 
+    shown = console or notes()
+
     class Told(Progress):
         told = time.monotonic()
 
         def advance(self, task_id: TaskID, advance: float = 1) -> None:
             super().advance(task_id, advance)
-            if not console.is_terminal and not disable and time.monotonic() - self.told > _LINE_EVERY_S:
+            if not shown.is_terminal and not disable and time.monotonic() - self.told > _LINE_EVERY_S:
                 self.told, task = time.monotonic(), self._tasks[task_id]
                 of = f" of {task.total:.0f}" if task.total else ""
-                console.print(f"{task.description}: {task.completed:.0f}{of}")
+                shown.print(f"{task.description}: {task.completed:.0f}{of}")
 
-    console = console or notes()
     return Told(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16 if note else 40),
         MofNCompleteColumn(),
         *((TimeElapsedColumn(), TimeRemainingColumn()) if times else ()),
         *([TextColumn("{task.fields[note]}", markup=False)] if note else []),
-        console=console,
+        console=shown,
         transient=True,
-        disable=disable or not console.is_terminal,  # to a log it would write empty lines
+        disable=disable or not shown.is_terminal,  # to a log it would write empty lines
     )
 
 
