@@ -51,3 +51,10 @@ def test_the_answer_says_which_images_are_strange() -> None:
     assert "--model GD-ML/UniVG-R1" in note
     assert grounder.ground([drawing], "Where is the dog?", max_new_tokens=8).notes == ()
     assert note_strange_images("GD-ML/UniVG-R1", [photo]) == (), "of other models nothing is known"
+
+
+def test_a_set_is_more_than_the_embedded_model_has_learnt() -> None:
+    grounder, drawing = Grounder.from_pretrained(), Image.new("RGB", (96, 96), (200, 40, 40))
+    for style, told in ((None, 0), (grounder.set_style, 1)):
+        notes = grounder.ground([drawing], "Every circle.", style=style, max_new_tokens=4).notes
+        assert len(notes) == told and all("sets-sft" in note for note in notes)

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from univg.grounding.prompts import SETS, PromptStyle
 from univg.models.checkpoint import EMBEDDED
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["DRAWN_SHARE", "EMBEDDED_NOTE", "PHOTO_MODEL", "drawn_share", "looks_drawn", "note_strange_images"]
+__all__ = [
+    "DRAWN_SHARE",
+    "EMBEDDED_NOTE",
+    "PHOTO_MODEL",
+    "drawn_share",
+    "looks_drawn",
+    "note_strange_images",
+    "note_untaught",
+]
 
 PHOTO_MODEL = "GD-ML/UniVG-R1"
 _ADVICE = (
@@ -39,6 +48,16 @@ def note_strange_images(model: str, images: Sequence[Image.Image]) -> tuple[str,
     return (
         f"{which} not look like univg's procedural world, which is all that the embedded model knows: "
         f"the answer is likely nonsense. {_ADVICE}",
+    )
+
+
+def note_untaught(model: str, style: PromptStyle) -> tuple[str, ...]:
+    """Return a note where the embedded model is asked for a set, which it has not learnt; none for others."""
+    if model not in EMBEDDED or style not in SETS:
+        return ()
+    return (
+        "the embedded model has learnt to answer with one box, not with all or none: "
+        "`univg sft --config sets-sft` teaches it",
     )
 
 

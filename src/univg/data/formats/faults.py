@@ -23,7 +23,10 @@ FAULTS: dict[str, tuple[str, str]] = {
     "bad_box": ("the box is not four finite numbers", "give four numbers x1 y1 x2 y2"),
     "inverted_box": ("x2 < x1 or y2 < y1", "look at the image and put the corners right"),
     "degenerate_box": ("the box encloses no area", "look at the image and draw the box"),
-    "repeated_box": ("an object is written twice; it counts once", "remove one of the two"),
+    "repeated_box": (
+        "an object is written twice; it counts once, as an answer twice",
+        "remove one of the two",
+    ),
     "ambiguous_id": ("two entries have the same id", "give each entry an id of its own"),
     "unknown_class": ("a category that no name belongs to", "name it, or correct its number"),
     "several_answers": ("several annotations of one image differ", "mark the one that is right"),
