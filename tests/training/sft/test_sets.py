@@ -166,6 +166,7 @@ def test_a_run_teaches_both_and_is_scored_on_sets(start: Path, sets: Path, tmp_p
     assert "says that nothing is there: 0 % where so, 0 % else" in text.getvalue()
 
 
+@pytest.mark.slow
 def test_the_command_learns_sets_by_heart(start: Path, sets: Path, tmp_path: Path) -> None:
     """Through the public command: two boxes on two images, and none, come back as they were taught."""
     write_jsonl(tmp_path / "two.jsonl", [*read_jsonl(sets / "sets.jsonl")][1:3])

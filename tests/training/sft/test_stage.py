@@ -194,6 +194,7 @@ def test_what_is_of_no_use_is_told_before_the_plan_and_summed_up(
     assert facts["left_out_when_read"] == [{"file": str(file), "records": 8, "causes": {"not_json": 1}}]
 
 
+@pytest.mark.slow
 def test_lora_with_dropout_resumes_the_same_and_merges_to_the_same(small: SftConfig, tmp_path: Path) -> None:
     config = changed(
         small,
