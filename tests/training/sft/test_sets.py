@@ -112,10 +112,16 @@ def test_what_cannot_be_taught_is_told_by_cause(start: Path, sets: Path, tmp_pat
     flat = replace(samples[0], boxes=(samples[0].boxes[0], (0.5, 0.1, 0.5, 0.3)))
     unknown = replace(samples[2], complete=False)
     silent = replace(samples[5], thought=None)
-    write_jsonl(tmp_path / "some.jsonl", [*samples[3:], flat, unknown, silent])
+    placeless = replace(samples[0], box_images=(), target_image=None, query="Every one.", thought="Some.")
+    write_jsonl(tmp_path / "some.jsonl", [*samples[3:], flat, unknown, silent, placeless])
     some = DataSource(reader="univg", path=str(tmp_path / "some.jsonl"), images=str(sets))
     kept = StageRows(config(start, some, max_dropped=0.5), load(start).processor, 1).dropped[0]
-    assert kept.used == 6 and dict(kept.book.counts) == {"degenerate_box": 1, "no_answer": 1, "no_thought": 1}
+    assert kept.used == 6 and dict(kept.book.counts) == {
+        "degenerate_box": 1,
+        "no_answer": 1,
+        "no_thought": 1,
+        "no_target_image": 1,
+    }
     one_box = replace(samples[0], complete=False, box_images=(), boxes=samples[0].boxes[:1])
     write_jsonl(tmp_path / "one.jsonl", [one_box])
     every = DataSource(reader="univg", path=str(tmp_path / "one.jsonl"), images=str(sets), prompt_style="set")

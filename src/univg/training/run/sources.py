@@ -14,6 +14,7 @@ from univg.data.formats.marks import mark_fault
 from univg.data.formats.scale import lesson_fault
 from univg.data.readers import READERS, ImageRoot, RecordFault
 from univg.errors import UnivgError, offer
+from univg.grounding.mentions import decide_image
 from univg.grounding.prompts import SETS, THINKING, PromptStyle, choose_style
 from univg.grounding.samples import GroundingSample
 from univg.pictures.images import ImageFault
@@ -118,6 +119,9 @@ def _find_flaw(sample: GroundingSample, style: PromptStyle, teach: bool) -> Reco
     for box in sample.boxes if sample.complete else sample.boxes[:1]:
         if fault := lesson_fault(box):
             return RecordFault(name, *fault)
+    if teach and sample.complete and _is_placeless(sample):
+        fix = "give target_image, or box_images with one number a box"
+        return RecordFault(name, "no_target_image", "nothing says on which image a box lies", fix)
     thinks = teach and style in THINKING
     if fault := mark_fault(sample, thinks):
         return RecordFault(name, *fault)
@@ -125,6 +129,13 @@ def _find_flaw(sample: GroundingSample, style: PromptStyle, teach: bool) -> Reco
         fix = "add thoughts (univg construct), or set prompt_style: direct to learn boxes alone"
         return RecordFault(name, "no_thought", "it has no thought", fix)
     return None
+
+
+def _is_placeless(sample: GroundingSample) -> bool:
+    """Tell whether nothing says on which of several images a box lies: as a set, it would be taught on the last one."""
+    if len(sample.images) == 1 or all(image is not None for image, _ in sample.targets):
+        return False
+    return decide_image(len(sample.images), None, sample.query, sample.thought)[1] == "last"
 
 
 def _open_world(settings: SampleSource, seed: int, count: int | None) -> Dataset:
