@@ -401,3 +401,31 @@ def test_help_loads_nothing_heavy() -> None:
         "sys.exit(bool({'torch', 'transformers', 'numpy', 'PIL', 'pyarrow', 'univg.data.readers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+# --- sets ---
+
+
+def test_validate_tells_what_is_not_known_of_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    box, two = [[0.1, 0.2, 0.5, 0.6]], {"images": ["a.png", "b.png"], "task": "find_all"}
+    records: list[dict[str, Any]] = [
+        {**two, "query": "Every cup.", "boxes": box, "complete": True},
+        {**two, "query": "Every cup in image 2.", "boxes": box, "complete": True},
+        {**two, "query": "Every jug.", "boxes": box, "target_image": 0, "complete": True},
+        {**two, "query": "Every dog.", "boxes": [], "complete": True},
+        {**two, "query": "Every mug.", "boxes": []},
+    ]
+    path = tmp_path / "sets.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
+    out = tmp_path / "faults.jsonl"
+    code, told, _ = call(capsys, "validate", path, "--out", out)
+    assert code == 1 and [json.loads(line)["kind"] for line in out.read_text().splitlines()] == [
+        "no_target_image"
+    ]
+    told = " ".join(told.split())
+    assert "without a box, to be asked but not taught or scored: 1, first" in told
+    assert 'if nothing of the kind is there, say "complete": true' in told
+    code, told, _ = call(capsys, "validate", path, "--images", tmp_path)
+    assert code == 1 and "0 unusable and 5 for a missing or bad image" in told
+    assert "no sample is left" in told

@@ -149,7 +149,7 @@ def test_coco_has_pictures_without_annotations(root: ImageRoot) -> None:
         ("b.png", [0.0, 0.0, 200.0, 20.0]),
         ("b.png", [120.0, 0.0, 80.0, 100.0]),
     ]
-    assert "1 boxes stand in several samples, and are written once" in told
+    assert "1 box stands in several samples, written once" in told
     only_empty = root.folder / "empty.json"
     told = write(only_empty, "coco", [make([])], root)
     value = json.loads(only_empty.read_text())

@@ -13,9 +13,12 @@ import pytest
 
 from univg.cli import main as cli
 from univg.data.dataset import Item
+from univg.evaluate import runner
 from univg.evaluate.average_precision import AveragePrecision, Found, Truth, find_precisions
 from univg.evaluate.benchmarks import open_file
+from univg.evaluate.config import EvaluateConfig
 from univg.evaluate.engines import Batch
+from univg.evaluate.hints import describe_style
 from univg.evaluate.report import build_sections, render_html_page, write_report
 from univg.evaluate.rows import add_legacy, make_row
 from univg.evaluate.runner import evaluate
@@ -364,3 +367,77 @@ def test_a_response_may_be_a_list_of_boxes(
     rows = {row["source"]: row for row in map(json.loads, out.read_text().splitlines())}
     assert [rows[f"things#{number}"]["iou"] for number in range(5)] == [1.0] * 5
     assert rows["things#2"]["refused"]
+
+
+BOX_A, BOX_B, BOX_LOW = [100, 100, 400, 500], [600, 100, 900, 500], [200, 600, 500, 900]
+NAMED = {
+    "names": ["a.png", "a.png", "b.png"],
+    "paths": ["/else/a.png", "things\\a.png", "./b.png"],
+    "numbers": [1, 1, 2],
+}
+
+
+@pytest.mark.parametrize("names", NAMED.values(), ids=NAMED)
+@pytest.mark.parametrize("key", ["image", "image_path"])
+def test_boxes_name_the_files_of_their_images(
+    names: list[Any], key: str, sets_of_things: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if key == "image_path" and names == [1, 1, 2]:
+        return
+    boxes = [{"bbox_2d": box, key: name} for box, name in zip([BOX_A, BOX_B, BOX_LOW], names, strict=True)]
+    row, shown = score_first(boxes, sets_of_things, tmp_path, capsys)
+    assert (row["iou"], row["box_images"], row["fault"]) == (1.0, [0, 0, 1], None)
+    assert "do not say on which image" not in shown
+
+
+def test_a_file_that_is_no_image_of_the_question_is_told(
+    sets_of_things: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = [{"bbox_2d": BOX_A, "image": "a.png"}, {"bbox_2d": BOX_LOW, "image": "d.png"}]
+    row, shown = score_first(boxes, sets_of_things, tmp_path, capsys)
+    assert (row["fault"], row["box_images"], row["iou"]) == ("unknown_image", [0], pytest.approx(2 / 4))
+    assert "unknown_image 100.0 %" in " ".join(shown.split())
+
+
+def test_boxes_that_name_no_image_of_several_are_told(
+    sets_of_things: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row, shown = score_first([BOX_A, BOX_B, BOX_LOW], sets_of_things, tmp_path, capsys)
+    assert row["box_images"] == [2, 2, 2]
+    assert "NOTE: 1 answers do not say on which image a box lies" in " ".join(shown.split())
+
+
+def score_first(
+    answer: Any, files: Files, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> tuple[dict[str, Any], str]:
+    """Score an answer to the first question, which has three images; return its row, and what is printed."""
+    answers, out = folder / "answers.jsonl", folder / "scores.jsonl"
+    answers.write_text(json.dumps({"id": "things#0", "text": answer}) + "\n")
+    _, shown = score(capsys, str(answers), "--data", str(files[0]), "--style", "direct", "--out", str(out))
+    return json.loads(out.read_text()), shown
+
+
+def test_the_hint_of_a_style_counts_answers_that_say_none() -> None:
+    texts = ["[]", "[]", "[100, 200, 300, 400]", "Sorry."]
+    rows = [{"fault": "no_answer", "boxes_unit": [], "refused": False, "complete": True}] * 4
+    said = describe_style(texts, rows, "think")
+    assert "--style direct reads a box, or that there is none, in 75 %, think in 0 %" in said
+    single = describe_style(texts, [{"fault": "no_answer", "boxes_unit": []}] * 4, "think")
+    assert "reads a box in 25 %" in single
+
+
+def test_sets_may_be_longer_and_what_is_not_learnt_is_told(
+    sets_of_things: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "find_engine", lambda config: Speaking(GOOD, "embedded"))
+    data, images = sets_of_things
+    told: list[str] = []
+    for task, longest, n_notes in (("find_all", 512, 1), ("referring", 256, 0)):
+        config = EvaluateConfig(benchmark="univg", data=data, images=images, task=(task,))
+        runner.evaluate_benchmark(config, tmp_path / task, on_note=told.append)
+        kept = json.loads((tmp_path / task / "run.json").read_text())
+        assert kept["fingerprint"]["decoding"]["max_new_tokens"] == longest
+        assert sum("has learnt to answer with one box" in note for note in told) == n_notes
+        told.clear()
+    asked = EvaluateConfig(benchmark="univg", max_new_tokens=99)
+    assert runner.choose_decoding(asked, sets=True).max_new_tokens == 99

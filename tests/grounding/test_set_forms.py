@@ -50,6 +50,7 @@ FORMS = {
         [(0, A), (0, B), (1, C)],
     ),
     "words behind": ("(1,2),(30,40) in the first image and (5,6),(70,80) in the second.", [(0, A), (1, B)]),
+    "a box, and none": ("Image-1: (1,2),(30,40); none", [(0, A)]),
     "none of one image": ("Image-1: none; Image-2: (1,2),(30,40)", [(1, A)]),
     "none of the other": ("In the first image: (1,2),(30,40). In the second image: none.", [(0, A)]),
     "Chinese": ("第一张图：(1,2),(30,40)；第二张图：(5,6),(70,80)", [(0, A), (1, B)]),

@@ -1,4 +1,4 @@
-"""Run `univg demo`: the bundled examples, one of each task family, grounded by a model and drawn.
+"""Run `univg demo`: the bundled examples, one of each task family of one box and two of sets, grounded and drawn.
 
 The examples are samples of the procedural world's test split, which no checkpoint was trained on.
 """
@@ -32,21 +32,27 @@ class DemoCommand(Command):
 
 
 def demonstrate(command: DemoCommand) -> None:
-    """Ground the bundled examples, one of each task family, and draw the answers."""
+    """Ground the bundled examples and draw the answers.
+
+    The two whose answer is a set are scored by the soft-F1, which of one box is its IoU.
+    """
     from rich.table import Table
 
     from univg.cli.ground import load_grounder
     from univg.files import EXAMPLES, check_writable, unwritable
     from univg.grounding.samples import read_jsonl
+    from univg.models.familiarity import note_untaught
     from univg.models.overview import draw_overview
     from univg.pictures.drawing import draw_contact_sheet, save_picture
     from univg.pictures.images import open_picture
-    from univg.terminal import print_rich_table, progress, results
+    from univg.terminal import notes, print_rich_table, progress, results
 
     out = command.out
     check_writable(out)
     samples = list(read_jsonl(EXAMPLES / "samples.jsonl"))
     grounder = load_grounder(command.model)
+    for note in note_untaught(command.model, grounder.set_style):
+        notes().print(f"note: {note}")
     table = Table("family", "IoU", "picture", box=None, header_style="bold", pad_edge=False)
     cells: list[SheetCell] = []
     try:

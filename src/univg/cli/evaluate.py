@@ -78,6 +78,11 @@ def evaluate(command: EvaluateCommand) -> None:
             )
         if outcome.rows and (shard[1] == 1 or len(outcome.rows) >= outcome.expected):
             _print_tables(command.out, command.legacy)
+    if cut := sum(row["truncated"] for row in outcome.rows.values()):
+        console.print(
+            f"note: {cut} of {len(outcome.rows)} responses were cut off at the token limit: a larger "
+            "--max-new-tokens, in another folder, lets them end"
+        )
     print(f"{outcome.answered} new rows, {len(outcome.rows)} of {outcome.expected}: {command.out}")
     _print_faults(outcome, command.out, console)
 

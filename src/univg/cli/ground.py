@@ -53,7 +53,9 @@ class GroundCommand(Command):
     out: Annotated[Path | None, Parameter(metavar="DIR")] = Field(
         default=None, description="Folder for the pictures (default: univg-out; none with --json)."
     )
-    max_new_tokens: int = Field(default=256, description="Longest response, in tokens.")
+    max_new_tokens: int | None = Field(
+        default=None, description="Longest response, in tokens (default: 256; with --all 512)."
+    )
 
     @property
     def folder(self) -> Path | None:
@@ -197,7 +199,7 @@ def _check_arguments(command: GroundCommand) -> None:
         raise UnivgError("no question", "univg ground", 'say what to look for with -q "…"')
     if command.samples < 1:
         raise UnivgError(f"--samples {command.samples}", "univg ground", "draw at least one")
-    if command.max_new_tokens < 1:
+    if command.max_new_tokens is not None and command.max_new_tokens < 1:
         raise UnivgError(f"--max-new-tokens {command.max_new_tokens}", "univg ground", "allow at least one")
 
 

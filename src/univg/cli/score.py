@@ -35,6 +35,9 @@ class ScoreCommand(Command):
     format: Annotated[str | None, Parameter(metavar="NAME")] = Field(
         default=None, description="Of --data; see `univg data formats` (default: by its fields)."
     )
+    complete: Annotated[bool, Parameter(negative="")] = Field(
+        default=False, description="Answers of --data hold all that is asked for: take them for sets."
+    )
     task: tuple[str, ...] = Field(default=(), description="Only this task of --data; repeat for several.")
     out: Annotated[Path | None, Parameter(metavar="SCORES.jsonl")] = Field(
         default=None, description="Where the score of each answer goes."
@@ -94,7 +97,7 @@ def _read(
 
     source = command.predictions
     if command.data is None:
-        for name in ("images", "format", "task"):
+        for name in ("images", "format", "complete", "task"):
             if getattr(command, name):
                 raise UnivgError(f"--{name} is about a file of samples", "univg score", "name it with --data")
         return read_predictions(source, book.add), [], []
@@ -109,7 +112,8 @@ def _read_samples(command: ScoreCommand, data: Path) -> tuple[list[GroundingSamp
     from univg.evaluate.benchmarks import choose_tasks
 
     faults = FaultBook()
-    found = list(PublishedFile.open(data, command.format, command.images).read(faults))
+    opened = PublishedFile.open(data, command.format, command.images, command.complete)
+    found = list(opened.read(faults))
     if not found:
         why = next((f"; the first: {one[0].cause}: {one[0].fix}" for one in faults.first.values()), "")
         raise UnivgError(f"no usable sample ({len(faults)} faults{why})", data, "see `univg data validate`")
@@ -128,7 +132,8 @@ def _read_samples(command: ScoreCommand, data: Path) -> tuple[list[GroundingSamp
 def _list_hints(
     predictions: list[Prediction], rows: list[Row], scale: Scale, style: PromptStyle
 ) -> list[str]:
-    from univg.evaluate.hints import describe_style, suggest_scale
+    from univg.evaluate.hints import count_unnamed, describe_style, suggest_scale
+    from univg.grounding.reading import Asked, read
 
     size = 1.0 if scale == "unit" else 1000.0
     single = [
@@ -138,7 +143,13 @@ def _list_hints(
         (x1 / size, y1 / size, x2 / size, y2 / size) for x1, y1, x2, y2 in (box for _, box in single if box)
     ]
     scaled = suggest_scale([row for row, _ in single], truths)
-    return [describe_style([one.text for one in predictions], rows, style), *([scaled] if scaled else [])]
+    unnamed = count_unnamed(
+        read(one.text, Asked.of(one.sample, style))
+        for one in predictions
+        if one.sample and one.sample.complete and len(one.sample.images) > 1
+    )
+    said = describe_style([one.text for one in predictions], rows, style)
+    return [said, *filter(None, [scaled, unnamed])]
 
 
 app = make_verb("score", ScoreCommand, score, example="univg score answers.jsonl --data MIG_data.json")

@@ -15,11 +15,20 @@ from univg.data.formats.scale import box_fault
 from univg.data.published import FaultBook, PublishedFile
 from univg.data.readers import ImageRoot, RecordFault
 from univg.grounding.boxes import Box, SizeWH
+from univg.grounding.mentions import decide_image
 from univg.grounding.samples import GroundingSample
 from univg.pictures.images import ImageFault, open_picture
 from univg.terminal import progress
 
-__all__ = ["CountTokens", "ImageState", "check_images", "check_prompts", "check_samples", "sizes_of"]
+__all__ = [
+    "CountTokens",
+    "ImageState",
+    "check_images",
+    "check_prompts",
+    "check_samples",
+    "find_placeless",
+    "sizes_of",
+]
 
 CountTokens = Callable[[GroundingSample, list[SizeWH]], int]
 """Counts the tokens of a sample's prompt, with images of these sizes."""
@@ -40,13 +49,21 @@ class ImageState:
 def check_samples(file: PublishedFile, book: FaultBook) -> tuple[int, list[str]]:
     """Find what the file itself tells: unusable records, bad boxes. Return the number of samples, and their images."""
     images: dict[str, None] = {}
-    count = 0
+    count, unanswered, first = 0, 0, ""
     for sample in file.read(book):
         count += 1
         images.update(dict.fromkeys(sample.images))
-        for found in (*map(box_fault, sample.boxes), mark_fault(sample), _find_repeated(sample)):
+        faults = (*map(box_fault, sample.boxes), mark_fault(sample), _find_repeated(sample))
+        for found in (*faults, find_placeless(sample)):
             if found is not None:
                 book.add(RecordFault(sample.source, *found, usable=True))
+        if not sample.is_answered:
+            unanswered, first = unanswered + 1, first or sample.name
+    if unanswered:
+        book.notes.append(
+            f"samples without a box, to be asked but not taught or scored: {unanswered}, first {first}; if nothing of "
+            'the kind is there, say "complete": true'
+        )
     return count, list(images)
 
 
@@ -58,6 +75,19 @@ def _find_repeated(sample: GroundingSample) -> tuple[str, str] | None:
             return "repeated_box", f"{show_box(box)} is in its set twice"
         seen.add((image, box))
     return None
+
+
+def find_placeless(sample: GroundingSample) -> tuple[str, str, str] | None:
+    """Return the fault of a set of which nothing says on which of several images a box lies: it would be taught on
+    the last one."""
+    if not sample.complete or len(sample.images) == 1:
+        return None
+    if all(image is not None for image, _ in sample.targets):
+        return None
+    if decide_image(len(sample.images), None, sample.query, sample.thought)[1] != "last":
+        return None
+    fix = "give target_image, or box_images with one number a box"
+    return "no_target_image", "nothing says on which image a box lies", fix
 
 
 def check_images(
@@ -83,11 +113,13 @@ def check_prompts(
     count_tokens: CountTokens,
     max_tokens: int,
     book: FaultBook,
-) -> None:
+) -> int:
     """Find what images say about records: each image that is of no use, at the first that names it, and those whose
-    prompt is too long."""
+    prompt is too long. Return how many samples have an image that is of no use."""
     told: set[str] = set()
+    spoilt = 0
     for sample in file.read(doing="comparing"):  # the first pass has told what reading finds
+        spoilt += any(states[image].size_wh is None for image in sample.images)
         for image in sample.images:
             state = states[image]
             if state.size_wh is None and image not in told:
@@ -97,6 +129,7 @@ def check_prompts(
         if tokens > max_tokens:
             cause = f"about {tokens} tokens, and {max_tokens} are allowed"
             book.add(RecordFault(sample.source, "too_many_tokens", cause, usable=True))
+    return spoilt
 
 
 def sizes_of(sample: GroundingSample, states: Mapping[str, ImageState]) -> list[SizeWH]:

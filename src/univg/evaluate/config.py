@@ -43,7 +43,9 @@ class ResponseConfig(Config):
         default=None, ge=0, description="0 is greedy (default; with --samples above 1 it is 1)."
     )
     sampling_seed: int = Field(default=0, ge=0, description="Of the draws, where there is a temperature.")
-    max_new_tokens: int = Field(default=256, ge=1, description="Longest response, in tokens.")
+    max_new_tokens: int | None = Field(
+        default=None, ge=1, description="Longest response, in tokens (default: 256; if any is a set 512)."
+    )
 
     @model_validator(mode="after")
     def _draws_differ(self) -> Self:
@@ -92,6 +94,6 @@ class ModelConfig(Config):
 class EvaluateConfig(BenchmarkConfig, ResponseConfig, ModelConfig):
     """All that decides the rows of an evaluation.
 
-    >>> EvaluateConfig(benchmark="world", n=2).max_new_tokens
-    256
+    >>> EvaluateConfig(benchmark="world", n=2).batch_size
+    32
     """

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from univg.grounding.boxes import Box, iou
 from univg.grounding.legacy import legacy_mig_bench_box
 from univg.grounding.prompts import THINKING, PromptStyle
-from univg.grounding.reading import Asked, read
+from univg.grounding.reading import Asked, Reading, read
 
-__all__ = ["describe_style", "explain_legacy", "suggest_scale"]
+__all__ = ["count_unnamed", "describe_style", "explain_legacy", "suggest_scale"]
 
 _FEW = 0.05
 """The share of responses that a hint is about at least."""
@@ -25,14 +25,31 @@ def describe_style(texts: Sequence[str], rows: Sequence[Mapping[str, Any]], styl
     """
     where = "is looked for in <answer>" if style in THINKING else "may stand anywhere"
     said = f"Style {style}: the box {where}."
-    unanswered = [text for text, row in zip(texts, rows, strict=True) if row["fault"] == "no_answer"]
-    boxed = sum(bool(read(text, Asked(style="direct")).boxes) for text in unanswered)
+    unanswered = [(text, row) for text, row in zip(texts, rows, strict=True) if row["fault"] == "no_answer"]
+    boxed = sum(
+        bool(found.boxes or (row.get("complete") and found.says_none))
+        for text, row in unanswered
+        for found in [read(text, Asked(style="direct"))]
+    )
     if style not in THINKING or boxed < _FEW * len(rows):
         return said
-    there = sum(bool(row["boxes_unit"]) for row in rows)
+    there = sum(bool(row["boxes_unit"] or row.get("refused")) for row in rows)
+    what = "a box, or that there is none," if any(row.get("complete") for row in rows) else "a box"
     return (
-        f"{said} {len(unanswered)} of {len(rows)} responses have none: --style direct reads a box in "
+        f"{said} {len(unanswered)} of {len(rows)} responses have none: --style direct reads {what} in "
         f"{_percent(there + boxed, rows)}, {style} in {_percent(there, rows)}."
+    )
+
+
+def count_unnamed(readings: Iterable[Reading]) -> str:
+    """Say how many answers to questions about several images put a box on the last one only because nothing names
+    another; "" if none does."""
+    unnamed = sum(any(placed.image_rule == "last" for placed in reading.boxes) for reading in readings)
+    if not unnamed:
+        return ""
+    return (
+        f"NOTE: {unnamed} answers do not say on which image a box lies, nor does their question: it counts as on the "
+        'last. Write {"bbox_2d": [x1, y1, x2, y2], "image": 2}, or the name of its file, or Image-2: (x1,y1),(x2,y2).'
     )
 
 

@@ -7,6 +7,7 @@ for another count's.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from univg.errors import UnivgError
 from univg.evaluate.answers import Given
 from univg.grounding.samples import GroundingSample
 
-__all__ = ["Match", "match"]
+__all__ = ["Match", "match", "number_images"]
 
 ID_FIELDS = (
     *("custom_id", "id", "key", "source", "question_id", "sample_id", "uid", "doc_id", "index", "idx", "qid"),
@@ -123,6 +124,33 @@ def _count_shared(first: Sequence[str], second: Sequence[str]) -> int:
                 break
             count += 1
     return count
+
+
+_FILE = re.compile(r'"(?:image|img|image_?(?:name|file|path)|file_?name)"(\s*:\s*)"([^"\n]{1,500}\.\w{2,5})"')
+"""The name of a picture's file under a key; "image": "the second one" is none."""
+
+
+def number_images(text: str, images: Sequence[str]) -> str:
+    """Return an answer with the names of files beside its boxes as the numbers of `images`, from 0.
+
+    Meant is the picture of that name, of several the one whose folders it shares as well; a name that is none's, or
+    several', gets a number that no picture has, which reading tells (`unknown_image`).
+
+    >>> number_images('{"bbox_2d": [1, 2, 3, 4], "image": "b.png"}', ["in/a.png", "in/b.png"])
+    '{"bbox_2d": [1, 2, 3, 4], "image_index": 1}'
+    """
+
+    def number(found: re.Match[str]) -> str:
+        try:
+            name = json.loads(f'"{found[2]}"')
+        except ValueError:  # a backslash as it stands
+            name = found[2]
+        shared = [_count_shared([name], [image]) for image in images]
+        most = max(shared)
+        index = shared.index(most) if most and shared.count(most) == 1 else len(images)
+        return f'"image_index"{found[1]}{index}'
+
+    return _FILE.sub(number, text)
 
 
 _Table = Mapping[str, int]

@@ -17,7 +17,7 @@ from univg.data.formats.faults import OnFault, RecordFault, Unusable, name_fault
 from univg.errors import UnivgError
 from univg.evaluate.answers import find_truth, read_given
 from univg.evaluate.hints import explain_legacy
-from univg.evaluate.matching import match
+from univg.evaluate.matching import match, number_images
 from univg.evaluate.rows import Row, reward_columns, score_columns
 from univg.evaluate.sets import is_set, split_rows
 from univg.files import write_whole
@@ -130,7 +130,8 @@ def match_predictions(
             sample = samples[number]
             names |= {"source": sample.source, "task": sample.task}
             truth = sample.boxes[0] if sample.boxes else None
-            predictions.append(Prediction(one.text, truth, sample.task, names, sample))
+            text = number_images(one.text, sample.images) if sample.complete else one.text
+            predictions.append(Prediction(text, truth, sample.task, names, sample))
     return predictions, found.how
 
 

@@ -16,10 +16,13 @@ from univg.evaluate.benchmarks import WORLD_N, WORLDS, check_images, find_format
 from univg.evaluate.engines import Engine, OpenAIEngine, load_local
 from univg.evaluate.rows import Row, add_legacy, make_row
 from univg.evaluate.runs import Shard, claim, open_rows, read_rows, read_state, write_state
+from univg.grounding.prompts import style_of_sets
 from univg.models.answering import Answer, Decoding, Refusal
+from univg.models.familiarity import note_untaught
 from univg.models.keys import read_key
 from univg.models.pixels import PixelBudget
 from univg.models.server import KEY_VARIABLE, Patience
+from univg.models.tokens import choose_longest
 from univg.world import DEFAULT_DIFFICULTY
 
 if TYPE_CHECKING:
@@ -81,19 +84,27 @@ def evaluate_benchmark(
     Data are opened before the model is loaded: what is wrong is said before it costs time, to `on_note` what costs
     only some samples. See :func:`evaluate`.
     """
-    decoding, benchmark = choose_decoding(config), open_benchmark(config)
+    choose_decoding(config)  # what is wrong with it is said before the data are read
+    benchmark = open_benchmark(config)
+    sets = any(case.sample.complete for case in benchmark.items())
+    decoding = choose_decoding(config, sets)
     if config.images is not None and (missing := check_images(benchmark, config.images)):
         on_note(missing)
     engine = find_engine(config)
+    if sets:
+        for note in note_untaught(engine.name, style_of_sets(engine.style)):
+            on_note(note)
     return evaluate(benchmark, engine, out, decoding, shard=shard, legacy=legacy, on_progress=on_progress)
 
 
-def choose_decoding(config: ResponseConfig) -> Decoding:
-    """Return how responses are drawn: several at temperature 1, one greedily, unless a temperature is given."""
+def choose_decoding(config: ResponseConfig, sets: bool = False) -> Decoding:
+    """Return how responses are drawn: several at temperature 1, one greedily, unless a temperature is given; and how
+    long they may be, longer if any answer is one of `sets`."""
     temperature = config.temperature
     if temperature is None:
         temperature = 0.0 if config.samples == 1 else 1.0
-    return Decoding(config.samples, temperature, config.max_new_tokens, config.sampling_seed)
+    longest = choose_longest(sets) if config.max_new_tokens is None else config.max_new_tokens
+    return Decoding(config.samples, temperature, longest, config.sampling_seed)
 
 
 def open_benchmark(config: BenchmarkConfig) -> Dataset:

@@ -30,6 +30,7 @@ from univg.grounding.prompts import SETS, PromptStyle, style_of_sets
 from univg.grounding.reading import Asked, Fault, PlacedBox, read
 from univg.models.familiarity import note_strange_images, note_untaught
 from univg.models.loading import Loaded, load
+from univg.models.tokens import choose_longest
 from univg.pictures.images import Picture, as_picture, open_picture
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Grounder:
         samples: int = 1,
         style: PromptStyle | None = None,
         temperature: float | None = None,
-        max_new_tokens: int = 256,
+        max_new_tokens: int | None = None,
         seed: int = 0,
     ) -> Grounding:
         """Ground `query` in `images` (paths, or PIL images), given in the order the query speaks of them.
@@ -133,7 +134,8 @@ class Grounder:
         whose box agrees most with the others (the medoid by IoU) is returned, one without a fault if there is
         one; its `confidence` is that mean IoU with the k - 1 others, where a box on another image, or no box at
         all, agrees by 0. The same `seed` draws the same. `style` replaces the checkpoint's own way of being
-        asked, `temperature` the one that `samples` implies.
+        asked, `temperature` the one that `samples` implies. A response has up to `max_new_tokens` (default: 256, in a
+        style of sets 512).
 
         With `style=grounder.set_style` all that fit are asked for, on whichever images, or that none does; k samples
         then agree by the soft-F1 of their boxes.
@@ -152,6 +154,7 @@ class Grounder:
 
         style = style or self.loaded.prompt_style
         chat = Chat.ask([picture.image for picture in pictures], query, style)
+        max_new_tokens = choose_longest(style in SETS) if max_new_tokens is None else max_new_tokens
         self._check_length(measure(self.loaded, chat), max_new_tokens)
         if temperature is None:
             temperature = 0.0 if samples == 1 else 1.0

@@ -14,6 +14,7 @@ from univg.grounding.boxes import SizeWH
 __all__ = [
     "ANSWER_TOKENS",
     "chat_marks",
+    "choose_longest",
     "count_prompt",
     "estimate_prompt",
     "estimate_text",
@@ -28,6 +29,20 @@ _FIRST_WIDE = 0x2E80  # from here on scripts of which a character is about a tok
 ANSWER_TOKENS = frozenset({"<|box_start|>", "<|box_end|>", "<|object_ref_start|>", "<|object_ref_end|>"})
 """Special tokens of the Qwen families that belong to answers, and to questions that name a region, as the published
 ones do; every other one belongs to chats."""
+
+LONGEST, LONGEST_OF_SETS = 256, 512
+
+
+def choose_longest(sets: bool) -> int:
+    """Return how many tokens a response may have by default: a thought and one box, or of `sets` more.
+
+    Sets of the world's (up to four boxes, each named in the thought) need up to 272 of the embedded model's tokens.
+
+    >>> choose_longest(False), choose_longest(True)
+    (256, 512)
+    """
+    return LONGEST_OF_SETS if sets else LONGEST
+
 
 _MARK = re.compile(r"<\|\w+\|>")
 

@@ -217,8 +217,7 @@ def _number(paths: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _read_examples() -> list[list[Any]]:
-    """Return rows of (images, question, whether every one is asked for): the bundled examples, one of each task
-    family."""
+    """Return rows of (images, question, whether every one is asked for): the bundled examples."""
     from univg.files import EXAMPLES
     from univg.grounding.samples import read_jsonl
 

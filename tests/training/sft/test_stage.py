@@ -184,10 +184,12 @@ def test_what_is_of_no_use_is_told_before_the_plan_and_summed_up(
         console=Console(file=shown, soft_wrap=True),
     )
     said = shown.getvalue().splitlines()
-    assert said[0] == f"data: {file}: 1 of 8 records left out"
-    assert said[1].startswith("  1 not_json, first univg#line 8: the file ends in the middle of this line")
-    assert said[2].startswith("oracle: what is taught reads back on 6 samples (rounding leaves at least 0.9")
-    assert said[3].startswith("4 samples a step")
+    assert said[0] == "opening data and model, drawing the first samples"
+    assert said[1].startswith(f"data: {file}: pictures are missing for 1 of 7 samples looked at")
+    assert said[2] == f"data: {file}: 1 of 8 records left out"
+    assert said[3].startswith("  1 not_json, first univg#line 8: the file ends in the middle of this line")
+    assert said[4].startswith("oracle: what is taught reads back on 6 samples (rounding leaves at least 0.9")
+    assert said[5].startswith("4 samples a step")
     summed_up = "of 8 samples drawn, 1 left out for the next one, 0 with pictures shrunk: see "
     assert f"{summed_up}{out / 'left-out.jsonl'}" in said
     facts = json.loads((out / "run.json").read_text())

@@ -38,18 +38,20 @@ def validate(command: ValidateCommand) -> int:
     with _open_list(command.out) as file:
         book = FaultBook(file)
         count, images = check_samples(opened, book)
+        spoilt = 0
         if command.images is not None:
             count_tokens = make_counter(command.min_pixels, command.max_pixels, command.tokenizer)
             states = check_images(images, command.images, command.workers, command.headers_only)
-            check_prompts(opened, states, count_tokens, command.max_tokens, book)
+            spoilt = check_prompts(opened, states, count_tokens, command.max_tokens, book)
         else:
             book.notes.append("images and prompt lengths were not checked: name their folder with --images")
     console = results()
     console.print(f"{command.file}: {opened.format} ({READERS[opened.format].title})")
     found = "1 fault" if len(book) == 1 else f"{len(book)} faults" if book else "no faults"
-    console.print(f"{count} samples of {len(images)} images, {book.left_out} unusable, {found}")
+    lost = f" and {spoilt} for a missing or bad image" if spoilt else ""
+    console.print(f"{count} samples of {len(images)} images, {book.left_out} unusable{lost}, {found}")
     print_faults(book, console)
-    if not count:
+    if count == spoilt:
         console.print("no sample is left: nothing of this file can be taught or asked")
     if command.out is not None:
         console.print(f"all faults, one a line: {command.out}{replaced}")

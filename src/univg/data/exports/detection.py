@@ -57,18 +57,22 @@ class _Gathered:
 
     def note(self, how: Export) -> None:
         if self.without_category:
-            what = f"{self.without_category} samples name no category, so their question is the class"
+            samples = (
+                "1 sample names" if self.without_category == 1 else f"{self.without_category} samples name"
+            )
+            what = f"{samples} no category, so their question is the class"
             how.note(f"{what}: --category NAME makes them one, extra.category names each")
         if len(self.categories) > 1:
             how.note(f"{len(self.categories)} classes are numbered anew, in the order of their names")
         if self.repeated:
-            how.note(f"{self.repeated} boxes stand in several samples, and are written once")
+            boxes = "1 box stands" if self.repeated == 1 else f"{self.repeated} boxes stand"
+            how.note(f"{boxes} in several samples, written once")
         if empty := sum(not self.pages[file].boxes for file in self.empty):
-            how.note(
-                f"{empty} pictures are written without boxes: a question says that nothing it asks for is there"
-            )
+            pictures = "1 picture is" if empty == 1 else f"{empty} pictures are"
+            how.note(f"{pictures} written without boxes: a question says that nothing it asks for is there")
         if left_out := len(self.others - self.pages.keys()):
-            how.note(f"{left_out} pictures on which no sample boxes anything are left out")
+            pictures = "1 picture" if left_out == 1 else f"{left_out} pictures"
+            how.note(f"left out: {pictures} on which no sample boxes anything")
 
 
 def _gather(samples: Iterable[GroundingSample], how: Export, turned_too: bool = True) -> _Gathered:

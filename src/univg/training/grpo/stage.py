@@ -96,6 +96,7 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
     console = console or notes()
     batches, rewards = check_grpo(config, resume)
     resumed = start_run(config, out, resume, console)
+    console.print("opening data and model, drawing the first samples")
     sources, held = open_data(config, False, console)
     arguments = make_arguments(TrlArguments, config, decide_arguments(config, out, batches, rewards))
     hub = take_push(arguments, out)

@@ -13,8 +13,8 @@ from univg.data.dataset import ENDLESS, Dataset, Item, WorldItem
 from univg.data.formats.marks import mark_fault
 from univg.data.formats.scale import lesson_fault
 from univg.data.readers import READERS, ImageRoot, RecordFault
+from univg.data.validating import find_placeless
 from univg.errors import UnivgError, offer
-from univg.grounding.mentions import decide_image
 from univg.grounding.prompts import SETS, THINKING, PromptStyle, choose_style
 from univg.grounding.samples import GroundingSample
 from univg.pictures.images import ImageFault
@@ -69,11 +69,12 @@ def open_source(
         flaws.extend([flaw] if flaw else [])
         return flaw is None
 
-    data = Dataset.from_file(settings.path, reader, settings.images, keep, count)
+    data = Dataset.from_file(settings.path, reader, settings.images, keep, count, settings.complete)
     notes = data.origin.get("notes", ())
     dropped = Dropped.of(settings.path, data.total, [*data.faults, *flaws], notes)
     dropped.check(config.max_dropped)
-    _look_for_pictures(data, settings, key)
+    if lost := _look_for_pictures(data, settings, key):
+        dropped = replace(dropped, notes=(*dropped.notes, lost))
     content = partial(_list_content, data.item, data.total)
     return Source(settings, replace(data, content=content), dropped)
 
@@ -87,12 +88,18 @@ def choose_prompt_style(sample: GroundingSample, settings: SampleSource, config:
     return settings.prompt_style
 
 
-def _look_for_pictures(data: Dataset, settings: SampleSource, key: str) -> None:
-    """Raise UnivgError where none of some samples' pictures is there: the folder is wrong, and a model would be
-    loaded for nothing."""
+def _look_for_pictures(data: Dataset, settings: SampleSource, key: str) -> str:
+    """Return a note on some samples' pictures that are not there; "" if all are. Raise UnivgError where none is: the
+    folder is wrong, and a model would be loaded for nothing."""
     looked_at = range(0, data.total, -(-data.total // LOOKED_AT))
-    if any((0, 0) not in data.item(k).sizes_wh() for k in looked_at):
-        return
+    lost = sum((0, 0) in data.item(k).sizes_wh() for k in looked_at)
+    if not lost:
+        return ""
+    if lost < len(looked_at):
+        return (
+            f"pictures are missing for {lost} of {len(looked_at)} samples looked at, which are left out when their "
+            "turn comes: see univg data validate"
+        )
     try:
         data.item(0).pictures()
     except ImageFault as fault:
@@ -119,9 +126,8 @@ def _find_flaw(sample: GroundingSample, style: PromptStyle, teach: bool) -> Reco
     for box in sample.boxes if sample.complete else sample.boxes[:1]:
         if fault := lesson_fault(box):
             return RecordFault(name, *fault)
-    if teach and sample.complete and _is_placeless(sample):
-        fix = "give target_image, or box_images with one number a box"
-        return RecordFault(name, "no_target_image", "nothing says on which image a box lies", fix)
+    if teach and (placeless := find_placeless(sample)):
+        return RecordFault(name, *placeless)
     thinks = teach and style in THINKING
     if fault := mark_fault(sample, thinks):
         return RecordFault(name, *fault)
@@ -129,13 +135,6 @@ def _find_flaw(sample: GroundingSample, style: PromptStyle, teach: bool) -> Reco
         fix = "add thoughts (univg construct), or set prompt_style: direct to learn boxes alone"
         return RecordFault(name, "no_thought", "it has no thought", fix)
     return None
-
-
-def _is_placeless(sample: GroundingSample) -> bool:
-    """Tell whether nothing says on which of several images a box lies: as a set, it would be taught on the last one."""
-    if len(sample.images) == 1 or all(image is not None for image, _ in sample.targets):
-        return False
-    return decide_image(len(sample.images), None, sample.query, sample.thought)[1] == "last"
 
 
 def _open_world(settings: SampleSource, seed: int, count: int | None) -> Dataset:

@@ -230,6 +230,7 @@ def train_sft(config: SftConfig, out: Path, resume: bool = False, console: Conso
     share = check_sft(config, resume)
     processes = count_processes()
     resumed = start_run(config, out, resume, console)
+    console.print("opening data and model, drawing the first samples")
     sources, held = open_data(config, True, console)
     arguments = make_arguments(TrlArguments, config, _decide_arguments(config, out, share))
     hub = take_push(arguments, out)
