@@ -54,9 +54,12 @@ def check_samples(file: PublishedFile, book: FaultBook) -> tuple[int, list[str]]
         count += 1
         images.update(dict.fromkeys(sample.images))
         faults = (*map(box_fault, sample.boxes), mark_fault(sample), _find_repeated(sample))
-        for found in (*faults, find_placeless(sample)):
+        for found in faults:
             if found is not None:
                 book.add(RecordFault(sample.source, *found, usable=True))
+        if placeless := find_placeless(sample):
+            kind, cause, fix = placeless
+            book.add(RecordFault(sample.source, kind, cause, fix, usable=True))
         if not sample.is_answered:
             unanswered, first = unanswered + 1, first or sample.name
     if unanswered:

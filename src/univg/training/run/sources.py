@@ -114,6 +114,7 @@ def _look_for_pictures(data: Dataset, settings: SampleSource, key: str) -> str:
             settings.path,
             f"give the folder that image paths are relative to; {there}{key}.images={beside if found else 'FOLDER'}",
         ) from fault
+    return ""
 
 
 def _find_flaw(sample: GroundingSample, style: PromptStyle, teach: bool) -> RecordFault | None:
