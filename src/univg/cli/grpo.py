@@ -15,11 +15,13 @@ def train(command: GrpoCommand) -> None:
     """Stage 2: reinforcement learning by the boxes' overlap, with difficulty weights."""
     folder = command.folder()
     config = command.part(GrpoConfig)
+    from univg.terminal import notes, waiting
     from univg.training.grpo.prechecks import check_grpo
 
     check_grpo(config, command.resume)  # before torch is imported, which takes seconds
     with needing_packages("grpo"):
-        from univg.training.grpo.stage import train_grpo
+        with waiting(notes(), "loading libraries"):
+            from univg.training.grpo.stage import train_grpo
 
         train_grpo(config, folder, resume=command.resume)
     print_result("model", folder)

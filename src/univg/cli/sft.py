@@ -15,11 +15,13 @@ def train(command: SftCommand) -> None:
     """Stage 1: fine-tune a checkpoint on samples with thoughts."""
     folder = command.folder()
     config = command.part(SftConfig)
+    from univg.terminal import notes, waiting
     from univg.training.sft.prechecks import check_sft
 
     check_sft(config, command.resume)  # before torch is imported, which takes seconds
     with needing_packages("sft"):
-        from univg.training.sft.stage import train_sft
+        with waiting(notes(), "loading libraries"):
+            from univg.training.sft.stage import train_sft
 
         train_sft(config, folder, resume=command.resume)
     print_result("model", folder)
