@@ -140,18 +140,17 @@ class Dataset:
         images: str | os.PathLike[str] | None = None,
         keep: Callable[[GroundingSample], bool] = lambda sample: True,
         n: int | None = None,
-        complete: bool = False,
     ) -> Dataset:
         """Read a published file or folder, once: its samples that `keep` wants, of these the first `n`.
 
-        `reader`, `images` and `complete` are those of :func:`univg.data.readers.read`, which also says what is raised.
-        The digest is that of the file: boxes in pixels become samples only with their images, and images may be fetched
+        `reader` and `images` are those of :func:`univg.data.readers.read`, which also says what is raised. The
+        digest is that of the file: boxes in pixels become samples only with their images, and images may be fetched
         between two runs.
         """
         faults: list[RecordFault] = []
         notes: list[str] = []
         samples: list[GroundingSample] = []
-        for sample in read(path, reader, images, faults.append, notes.append, complete):
+        for sample in read(path, reader, images, faults.append, notes.append):
             if keep(sample):
                 samples.append(sample)
             if len(samples) == n:

@@ -21,9 +21,6 @@ class SampleSource(Config):
     )
     path: str | None = Field(default=None, description="The file; none for the world.")
     images: str | None = Field(default=None, description="The folder that image paths are relative to.")
-    complete: bool = Field(
-        default=False, description="Of a file: its answers hold all that is asked for; take them for sets."
-    )
     prompt_style: PromptStyle | None = Field(
         default=None,
         description='How samples are asked; none: as the stage, and "simple" for samples without thinking. Sets are '
@@ -70,8 +67,6 @@ class SampleSource(Config):
         if not 0 <= low <= high <= 1:
             why = "write two numbers with 0 <= first <= second <= 1"
             raise fault_at(("difficulty",), why, self.difficulty)
-        if self.reader == "world" and self.complete:
-            raise fault_at(("complete",), "the world says itself which answers are sets: leave it out", True)
         if self.reader == "world" and self.images is not None:
             raise fault_at(("images",), "the world's pictures are drawn: give a reader and a path too", "")
         return self

@@ -10,12 +10,9 @@ import pytest
 from PIL import Image
 
 from univg.cli.main import main
-from univg.config import load_config
-from univg.data.dataset import Dataset
 from univg.data.readers import RecordFault, read
 from univg.errors import UnivgError
 from univg.grounding.samples import GroundingSample, read_jsonl
-from univg.training.config import SftConfig
 
 
 @pytest.fixture
@@ -150,7 +147,7 @@ def test_by_the_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
 
 
-def test_answers_and_training_take_it_for_sets(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_answers_are_scored_as_sets(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, answers = put(root / "data.json", TALKS[:3]), root / "answers.jsonl"
     answers.write_text('{"text": "none"}\n' * 3)
     out = root / "scores.jsonl"
@@ -159,12 +156,6 @@ def test_answers_and_training_take_it_for_sets(root: Path, capsys: pytest.Captur
     assert [json.loads(line)["iou"] for line in out.read_text().splitlines()] == [0, 1, 1]
     assert main(asked) != 0, "as ever: other samples, of one box each"
     capsys.readouterr()
-    data = Dataset.from_file(path, images=root, complete=True)
-    assert [item.sample.complete for item in data.items()] == [True] * 3
-    with pytest.raises(UnivgError, match="the world says itself which answers are sets"):
-        load_config(
-            SftConfig, overrides=["model=x", "data.0.reader=world", "data.0.complete=true", "max_steps=1"]
-        )
 
 
 def test_sets_are_split(root: Path) -> None:

@@ -69,7 +69,7 @@ def open_source(
         flaws.extend([flaw] if flaw else [])
         return flaw is None
 
-    data = Dataset.from_file(settings.path, reader, settings.images, keep, count, settings.complete)
+    data = Dataset.from_file(settings.path, reader, settings.images, keep, count)
     notes = data.origin.get("notes", ())
     dropped = Dropped.of(settings.path, data.total, [*data.faults, *flaws], notes)
     dropped.check(config.max_dropped)
