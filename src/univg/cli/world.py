@@ -27,6 +27,9 @@ class WorldCommand(Command):
     difficulty: float | None = Field(
         default=None, ge=0, le=1, description="Distractors, object size, viewpoint change."
     )
+    world_version: Literal[1, 2] = Field(
+        default=2, description="1: the first world, kept for comparison to the last pixel."
+    )
 
 
 def write(command: WorldCommand) -> None:
@@ -37,7 +40,14 @@ def write(command: WorldCommand) -> None:
     out = command.out
     difficulty = DEFAULT_DIFFICULTY if command.difficulty is None else command.difficulty
     written = write_world(
-        out, command.n, command.split, command.seed, command.family, command.size, difficulty
+        out,
+        command.n,
+        command.split,
+        command.seed,
+        command.family,
+        command.size,
+        difficulty,
+        command.world_version,
     )
     print(f"{written} samples  {out / SAMPLES}")
     print(f"images      {out / 'images'}")

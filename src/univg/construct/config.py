@@ -60,6 +60,7 @@ class DataOptions(Config):
         default=None, ge=0, le=1, description="Difficulty of the world's samples."
     )
     size: int = Field(default=120, ge=28, le=4096, description="Longer side of the world's images, pixels.")
+    world_version: Literal[1, 2] = Field(default=2, description="Of the world; 1 is the first one.")
 
     @model_validator(mode="after")
     def _check_data(self) -> Self:

@@ -1,6 +1,6 @@
 """What is evaluated: benchmarks by name, each a data set.
 
-`world` and `world_unseen` are drawn on the fly; every other benchmark is a published file that a reader of
+`world` and `world_unseen` (and the first world's, `world_v1` and `world_v1_unseen`) are drawn on the fly; every other benchmark is a published file that a reader of
 `univg.data.readers` turns into samples, and a folder of images.
 """
 
@@ -32,7 +32,13 @@ __all__ = [
     "open_world",
 ]
 
-WORLDS: Mapping[str, Split] = {"world": "test", "world_unseen": "unseen"}
+WORLDS: Mapping[str, tuple[Split, int]] = {
+    "world": ("test", 2),
+    "world_unseen": ("unseen", 2),
+    "world_v1": ("test", 1),
+    "world_v1_unseen": ("unseen", 1),
+}
+"""The split and the version of the world that each name stands for."""
 WORLD_PX = 120
 WORLD_N = 50
 
@@ -70,17 +76,18 @@ def open_world(
     """
     if name not in WORLDS:
         raise UnivgError(f"no world {name!r}", remedy=offer(name, WORLDS))
-    split, families = WORLDS[name], choose_tasks(list_families(tasks), list(ALL_FAMILIES))
+    split, version = WORLDS[name]
+    families = choose_tasks(list_families(tasks), list(ALL_FAMILIES))
 
     def content() -> Iterator[str | bytes]:
         """Return the settings, and one sample a family: words or pixels drawn otherwise are other data."""
         yield canonical({"split": split, "seed": seed, "difficulty": difficulty, "size_px": size_px})
         for family in dict.fromkeys((*FAMILIES, *families)):
-            made = make_sample(family, split, seed, 0, difficulty, size_px)
+            made = make_sample(family, split, seed, 0, difficulty, size_px, version)
             yield made.sample.key
             yield from (image.tobytes() for image in made.images)
 
-    data = Dataset.from_world(n * len(families), split, seed, families, difficulty, size_px)
+    data = Dataset.from_world(n * len(families), split, seed, families, difficulty, size_px, version)
     return replace(data, name=name, content=content)
 
 

@@ -308,6 +308,7 @@ class PretrainConfig(Config):
     batch: int = Field(default=48, gt=0, description="Samples a step.")
     micro_batch: int = Field(default=16, gt=0, description="Of them at once.")
     image_px: int = Field(default=120, ge=32, description="The images' longer side.")
+    world_version: Literal[1, 2] = Field(default=2, description="The world's; 1 is the first one.")
     text: dict[str, int] = Field(
         default={}, description="Changes to the text model's configuration, e.g. {hidden_size: 256}."
     )

@@ -37,6 +37,7 @@ class SampleSource(Config):
         default=(0.0, 0.7), description="Of the world: drawn evenly between the two."
     )
     image_px: int = Field(default=120, ge=28, le=4096, description="Of the world: the images' longer side.")
+    world_version: Literal[1, 2] = Field(default=2, description="Of the world: 1 is the first one.")
 
     @field_validator("families", mode="before")
     @classmethod

@@ -23,7 +23,7 @@ from univg.world.questions import (
     make_sample,
     stream,
 )
-from univg.world.scene import SPLITS, Scene, Split
+from univg.world.scene import SPLITS, VERSIONS, WORLD_VERSION, Scene, Split
 
 FAMILY_NAMES = (*ALL_FAMILIES, SETS)
 """What may be asked for by name."""
@@ -37,6 +37,8 @@ __all__ = [
     "SET_FAMILIES",
     "SOURCE",
     "SPLITS",
+    "VERSIONS",
+    "WORLD_VERSION",
     "Family",
     "Question",
     "Scene",

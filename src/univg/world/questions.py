@@ -17,7 +17,16 @@ from PIL import Image
 from univg.grounding.boxes import Box, SizeWH
 from univg.grounding.samples import GroundingSample
 from univg.world.render import render, size_for
-from univg.world.scene import Scene, Split, Studio, Thing, Unplaceable, place_name
+from univg.world.scene import (
+    WORLD_VERSION,
+    Scene,
+    Split,
+    Studio,
+    Thing,
+    Unplaceable,
+    name_version,
+    place_name,
+)
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 DEFAULT_DIFFICULTY = 0.5
@@ -148,16 +157,18 @@ def make_sample(
     index: int = 0,
     difficulty: float = DEFAULT_DIFFICULTY,
     size: int = 120,
+    version: int = WORLD_VERSION,
 ) -> WorldSample:
     """Draw sample `index` of a family: the same arguments give the same pixels and text on every machine.
 
     `difficulty` 0–1 sets the number and likeness of distractors, object size, overlap and viewpoint change;
-    `size` is the longer side of each image in pixels. Errors: `ValueError` naming the known families or splits.
+    `size` is the longer side of each image in pixels; `version` names the world, 1 or 2. Errors: `ValueError` naming
+    the known families, splits or versions.
     """
     known = ALL_FAMILIES.get(family_name)
     if known is None:
         raise ValueError(f"task family {family_name!r}: choose from {', '.join(ALL_FAMILIES)}")
-    studio = Studio(split, seed, index, family_name, difficulty)
+    studio = Studio(split, seed, index, family_name, difficulty, version)
     for _ in range(2000):
         try:
             question = known.compose(studio)
@@ -169,6 +180,8 @@ def make_sample(
             f"task family {family_name!r}: no layout found in 2000 draws; report this seed: {seed}"
         )
     name = f"{split}-{family_name}-{seed}-{index}"
+    if version > 1:
+        name = f"{name_version(version)}-{name}"
     sample = GroundingSample(
         images=tuple(f"images/{name}-{i + 1}.png" for i in range(len(question.shots))),
         query=question.query,
@@ -194,13 +207,14 @@ def stream(
     families: Sequence[str] | None = None,
     difficulty: float = DEFAULT_DIFFICULTY,
     size: int = 120,
+    version: int = WORLD_VERSION,
 ) -> Iterator[WorldSample]:
     """Yield samples without end, the families in turn (default: all of one box; "sets": all of sets)."""
     names = list_families(families or ())
     index = 0
     while True:
         for name in names:
-            yield make_sample(name, split, seed, index, difficulty, size)
+            yield make_sample(name, split, seed, index, difficulty, size, version)
         index += 1
 
 

@@ -17,6 +17,9 @@ from typing import Literal
 from univg.grounding.boxes import Box
 from univg.world.shapes import COMPOSITES, SHAPES, SIMPLE_SHAPES, Part, Polygon
 
+WORLD_VERSION = 2
+"""The world that is drawn where no version is named. 1 is the first one, kept to the last pixel and word."""
+VERSIONS = (1, 2)
 Split = Literal["train", "test", "unseen"]
 SPLITS: tuple[Split, ...] = ("train", "test", "unseen")
 
@@ -194,6 +197,15 @@ def place_name(box: Box) -> str:
     return (*names, ("lower left", "bottom", "lower right"))[row][column]
 
 
+def name_version(version: int, prefix: str = "v") -> str:
+    """Return what tells a version in a name: nothing for the first, whose names are older than versions.
+
+    >>> name_version(1), name_version(2, "-v")
+    ('', '-v2')
+    """
+    return "" if version == 1 else f"{prefix}{version}"
+
+
 class Unplaceable(Exception):
     """Report that the numbers drawn leave no room for the things wanted; the caller draws again."""
 
@@ -205,14 +217,26 @@ class Studio:
     tone is ≡ 0 (mod 4) in test, 1 in unseen, 2 or 3 in train. So no image of one split is an image of another.
     """
 
-    def __init__(self, split: Split, seed: int, index: int, family: str, difficulty: float) -> None:
+    def __init__(
+        self,
+        split: Split,
+        seed: int,
+        index: int,
+        family: str,
+        difficulty: float,
+        version: int = WORLD_VERSION,
+    ) -> None:
+        if version not in VERSIONS:
+            raise ValueError(f"world version {version!r}: choose from {', '.join(map(str, VERSIONS))}")
         if split not in SPLITS:
             raise ValueError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
         if not 0.0 <= difficulty <= 1.0:
             raise ValueError(f"difficulty {difficulty}: give a number from 0 to 1")
-        digest = hashlib.sha256(f"{split}/{family}/{seed}/{index}/{difficulty:.6f}".encode()).digest()
+        drawn = f"{split}/{family}/{seed}/{index}/{difficulty:.6f}{name_version(version, '/v')}"
+        digest = hashlib.sha256(drawn.encode()).digest()
         self.rng = random.Random(int.from_bytes(digest[:16], "big"))
         self.split = split
+        self.version = version
         self.difficulty = difficulty
 
     def chance(self, probability: float) -> bool:

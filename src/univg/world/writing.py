@@ -32,6 +32,7 @@ from univg.world import (
     FAMILIES,
     FAMILY_NAMES,
     SOURCE,
+    WORLD_VERSION,
     Split,
     WorldSample,
     stream,
@@ -40,7 +41,7 @@ from univg.world import (
 __all__ = ["write_world"]
 
 SAMPLES, SHEET = "samples.jsonl", "contact-sheet.png"
-_IMAGE = re.compile(rf"images/(train|test|unseen)-({'|'.join(ALL_FAMILIES)})-\d+-\d+-\d+\.png")
+_IMAGE = re.compile(rf"images/(v\d+-)?(train|test|unseen)-({'|'.join(ALL_FAMILIES)})-\d+-\d+-\d+\.png")
 
 
 def write_world(
@@ -51,6 +52,7 @@ def write_world(
     families: Sequence[str] = (),
     size: int = 448,
     difficulty: float = DEFAULT_DIFFICULTY,
+    version: int = WORLD_VERSION,
 ) -> int:
     """Write `n` samples under `out`, the families (default: all of one box) in turn; return how many were written.
 
@@ -61,7 +63,7 @@ def write_world(
     if unknown:
         raise UnivgError("no such task family", f"--family {unknown[0]}", offer(unknown[0], FAMILY_NAMES))
     check_writable(out)
-    samples = islice(stream(split, seed, families, difficulty, size), n)
+    samples = islice(stream(split, seed, families, difficulty, size, version), n)
     cells: list[SheetCell] = []
     try:
         _clear(out)

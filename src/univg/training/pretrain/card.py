@@ -19,18 +19,23 @@ from univg.report.markdown import table
 from univg.report.statistics import wilson_interval
 from univg.training.config import PretrainConfig
 from univg.training.pretrain.batches import draw_samples
-from univg.world import FAMILIES, Split, make_sample
+from univg.world import FAMILIES, WORLD_VERSION, Split, make_sample
 
 DIGEST_STEPS = 4
 
 
 def score_held_out(
-    loaded: Loaded, style: PromptStyle, n: int, image_px: int, split: Split = "test"
+    loaded: Loaded,
+    style: PromptStyle,
+    n: int,
+    image_px: int,
+    split: Split = "test",
+    version: int = WORLD_VERSION,
 ) -> dict[str, list[tuple[Score, Reading]]]:
     """Score greedy answers to `n` samples of every family of a split, at the world's default difficulty."""
     results = {}
     for name in FAMILIES:
-        drawn = [make_sample(name, split, 0, index, size=image_px) for index in range(n)]
+        drawn = [make_sample(name, split, 0, index, size=image_px, version=version) for index in range(n)]
         chats = [Chat.ask(d.images, d.sample.query, style) for d in drawn]
         answers = generate(loaded, chats, max_new_tokens=256 if style == "think" else 24, batch_size=32)
         asked = [Asked(len(d.images), d.sample.query, style) for d in drawn]
