@@ -258,7 +258,8 @@ def object_tracking(studio: Studio) -> Question:
     frames = 6
     target_identity = studio.identity(target=True)
     stage = studio.scene(
-        [target_identity, *studio.distractors(target_identity, studio.count(2, 2) - 1)], aspect=1.0
+        [target_identity, *studio.distractors(target_identity, studio.count(2, 2) - 1)],
+        aspect=studio.film_aspect(),
     )
     steps = []
     for _ in stage.things:

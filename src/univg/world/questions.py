@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from PIL import Image
 
 from univg.grounding.boxes import Box, SizeWH
 from univg.grounding.samples import GroundingSample
+from univg.world.dressing import dress
 from univg.world.render import render, size_for
 from univg.world.scene import (
     WORLD_VERSION,
+    Crop,
     Scene,
     Split,
     Studio,
@@ -27,19 +29,20 @@ from univg.world.scene import (
     name_version,
     place_name,
 )
+from univg.world.wider import WideStudio, draw_size
 
+Size: TypeAlias = int | tuple[int, int]
+"""The longer side of pictures in pixels: one for all, or the least and the greatest."""
+FIRST_PX = 120
+"""Of the first world's pictures."""
+SIZES = (60, 1000)
+"""Of the second's where they are looked at and measured on: what people draw."""
+TRAINED_SIZES = (60, 240)
+"""Of the second's elsewhere, in training above all: a small model sees larger pictures shrunk to about this."""
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 DEFAULT_DIFFICULTY = 0.5
 SOURCE = "world#"
 """How the source of a world's sample begins, wherever it was stored in between."""
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A region of another image of the same question, shown as an image of its own."""
-
-    of: int
-    box: Box
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,10 @@ class WorldSample:
     def sizes_wh(self) -> list[SizeWH]:
         """Width and height of each picture in pixels; nothing is drawn for it."""
         sizes = [
-            size_for(shot.aspect, self.size) if isinstance(shot, Scene) else (0, 0) for shot in self.shots
+            size_for(shot.aspect, shot.look.longest if shot.look else self.size)
+            if isinstance(shot, Scene)
+            else (0, 0)
+            for shot in self.shots
         ]
         for i, shot in enumerate(self.shots):
             if isinstance(shot, Crop):
@@ -156,28 +162,34 @@ def make_sample(
     seed: int = 0,
     index: int = 0,
     difficulty: float = DEFAULT_DIFFICULTY,
-    size: int = 120,
+    size: Size | None = None,
     version: int = WORLD_VERSION,
 ) -> WorldSample:
     """Draw sample `index` of a family: the same arguments give the same pixels and text on every machine.
 
     `difficulty` 0–1 sets the number and likeness of distractors, object size, overlap and viewpoint change;
-    `size` is the longer side of each image in pixels; `version` names the world, 1 or 2. Errors: `ValueError` naming
-    the known families, splits or versions.
+    `size` is the longer side of each image in pixels, or in version 2 the least and the greatest; without it, 120 in
+    version 1 and `TRAINED_SIZES` in version 2. Errors: `ValueError` naming the known families, splits or versions.
     """
     known = ALL_FAMILIES.get(family_name)
     if known is None:
         raise ValueError(f"task family {family_name!r}: choose from {', '.join(ALL_FAMILIES)}")
-    studio = Studio(split, seed, index, family_name, difficulty, version)
+    given = settle_size(size, version)
+    studio, longest = _open_studio(split, seed, index, family_name, difficulty, version, given)
     for _ in range(2000):
         try:
             question = known.compose(studio)
         except Unplaceable:
             continue
         break
-    else:
+    else:  # pragma: no cover - a family whose demands cannot be met
         raise RuntimeError(
             f"task family {family_name!r}: no layout found in 2000 draws; report this seed: {seed}"
+        )
+    shots = question.shots
+    if isinstance(studio, WideStudio):
+        shots = dress(
+            shots, studio, family_name, question.query, given if isinstance(given, int) else given[1]
         )
     name = f"{split}-{family_name}-{seed}-{index}"
     if version > 1:
@@ -191,7 +203,30 @@ def make_sample(
         source=f"{SOURCE}{name}",
         extra={"difficulty": round(difficulty, 6), **question.extra},
     )
-    return WorldSample(sample, question.shots, size)
+    return WorldSample(sample, shots, longest)
+
+
+def settle_size(size: Size | None, version: int = WORLD_VERSION) -> Size:
+    """Return the longer side that pictures of a version have, one number or a range. Raises ValueError."""
+    if size is None:
+        return FIRST_PX if version == 1 else TRAINED_SIZES
+    if isinstance(size, int):
+        return size
+    if version == 1 or not 0 < size[0] <= size[1]:
+        raise ValueError(f"size {size}: give one number, or in version 2 the least and the greatest")
+    return size
+
+
+def _open_studio(
+    split: Split, seed: int, index: int, family: str, difficulty: float, version: int, size: Size
+) -> tuple[Studio, int]:
+    """Return the studio of a sample, and the longer side of its pictures in pixels."""
+    if version == 1:
+        assert isinstance(size, int)
+        return Studio(split, seed, index, family, difficulty, version), size
+    studio = WideStudio(split, seed, index, family, difficulty, version)
+    studio.longest = draw_size(studio.rng, size)
+    return studio, studio.longest
 
 
 def _answer(question: Question | SetQuestion) -> dict[str, Any]:
@@ -206,7 +241,7 @@ def stream(
     seed: int = 0,
     families: Sequence[str] | None = None,
     difficulty: float = DEFAULT_DIFFICULTY,
-    size: int = 120,
+    size: Size | None = None,
     version: int = WORLD_VERSION,
 ) -> Iterator[WorldSample]:
     """Yield samples without end, the families in turn (default: all of one box; "sets": all of sets)."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from univg.grounding.boxes import Box
+from univg.world.looks import Look
 from univg.world.shapes import COMPOSITES, SHAPES, SIMPLE_SHAPES, Part, Polygon
 
 WORLD_VERSION = 2
@@ -108,13 +109,17 @@ class Background:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What one image shows. `marks` are boxes painted on it in red, as the benchmark's first images have."""
+    """What one image shows. `marks` are boxes painted on it in red, as the benchmark's first images have.
+
+    `look`: how it is painted; without one, as the first version of the world was.
+    """
 
     things: tuple[Thing, ...]
     background: Background
     camera: Camera = STRAIGHT
     aspect: float = 1.0
     marks: tuple[Box, ...] = ()
+    look: Look | None = None
     _seen: dict[Thing, tuple[Outline, ...]] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
@@ -130,8 +135,22 @@ class Scene:
         """Return the exact box of a thing (or of one named part), unit coordinates, clipped to the image."""
         return clipped(bounds([o for o in self.outlines(thing) if part is None or o.part.name == part]))
 
+    def in_look(self, background: Background, look: Look) -> Scene:
+        """Return the scene on another ground, painted in another way: things and boxes are what they were."""
+        other = replace(self, background=background, look=look)
+        other._seen.update(self._seen)
+        return other
+
     def marked(self, *boxes: Box) -> Scene:
         return replace(self, marks=tuple(boxes))
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A region of another image of the same question, shown as an image of its own."""
+
+    of: int
+    box: Box
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +236,8 @@ class Studio:
     tone is ≡ 0 (mod 4) in test, 1 in unseen, 2 or 3 in train. So no image of one split is an image of another.
     """
 
+    simple_share, plain_share = 0.8, 0.7
+
     def __init__(
         self,
         split: Split,
@@ -224,7 +245,7 @@ class Studio:
         index: int,
         family: str,
         difficulty: float,
-        version: int = WORLD_VERSION,
+        version: int = 1,
     ) -> None:
         if version not in VERSIONS:
             raise ValueError(f"world version {version!r}: choose from {', '.join(map(str, VERSIONS))}")
@@ -256,16 +277,16 @@ class Studio:
         """Draw a new identity. `like` shares one or two attributes with another (a distractor), `target` in the
         unseen split is always a held-out pair."""
         rng = self.rng
-        pool = shapes or (SIMPLE_SHAPES if rng.random() < 0.8 else COMPOSITES)
+        pool = shapes or (SIMPLE_SHAPES if rng.random() < self.simple_share else COMPOSITES)
         taken = set(exclude)
         for _ in range(400):
             drawn = Identity(
                 rng.choice(pool),
                 rng.choice(_COLOUR_NAMES),
-                "plain" if rng.random() < 0.7 else rng.choice(PATTERNS[1:]),
+                "plain" if rng.random() < self.plain_share else rng.choice(PATTERNS[1:]),
             )
             if like is not None:
-                kept = rng.randrange(3)
+                kept = rng.randrange(3 if self.plain_share < 0.9 else 2)
                 if kept != 0 and (shapes is None or like.shape in shapes):
                     drawn = replace(drawn, shape=like.shape)
                 if kept != 1:
@@ -301,6 +322,10 @@ class Studio:
 
     def aspect(self) -> float:
         return self.rng.choice((1.0, 1.0, 1.0, 1.5, 2 / 3))
+
+    def film_aspect(self) -> float:
+        """Draw the aspect of a scene that moves before a camera that does not."""
+        return 1.0
 
     def extent(self, size: str | None = None) -> float:
         """Draw half the height of a thing: small 0.075–0.11, medium 0.12–0.13, large 0.15–0.2; free: what the

@@ -171,7 +171,7 @@ def video(studio: Studio) -> Question:
     kind = studio.rng.choice(("mover", "direction", "recolour"))
     first = studio.identity(target=True)
     cast = [first, *studio.distractors(first, studio.count(2, 2) - 1)]
-    stage = studio.scene(cast, aspect=1.0)
+    stage = studio.scene(cast, aspect=studio.film_aspect())
     hero, rest = stage.things[0], stage.things[1:]
     turn = studio.rng.randint(1, 2)
     changed = studio.identity(cast, shapes=[first.shape])
