@@ -23,7 +23,12 @@ class WorldCommand(Command):
         default=(),
         description="A task family; repeat for several (default: all of one box; sets: all of sets).",
     )
-    size: int = Field(default=448, ge=28, le=4096, description="Images' width and height in pixels.")
+    size: int | None = Field(
+        default=None,
+        ge=28,
+        le=4096,
+        description="Images' longer side in pixels (default: 60 to 1000; of version 1 448).",
+    )
     difficulty: float | None = Field(
         default=None, ge=0, le=1, description="Distractors, object size, viewpoint change."
     )

@@ -1,7 +1,7 @@
 """What is evaluated: benchmarks by name, each a data set.
 
-`world` and `world_unseen` (and the first world's, `world_v1` and `world_v1_unseen`) are drawn on the fly; every other benchmark is a published file that a reader of
-`univg.data.readers` turns into samples, and a folder of images.
+`world` and `world_unseen` are drawn on the fly, as are the first world's `world_v1` and `world_v1_unseen`; every
+other benchmark is a published file that a reader of `univg.data.readers` turns into samples, and a folder of images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ from univg.data.fetching import SETS
 from univg.data.readers import READERS, ImageRoot, RecordFault, detect
 from univg.errors import UnivgError, offer, one_line
 from univg.files import canonical, check_exists
-from univg.world import ALL_FAMILIES, DEFAULT_DIFFICULTY, FAMILIES, Split, list_families, make_sample
+from univg.world import (
+    ALL_FAMILIES,
+    DEFAULT_DIFFICULTY,
+    FAMILIES,
+    SIZES,
+    Size,
+    Split,
+    list_families,
+    make_sample,
+    settle_size,
+)
 
 __all__ = [
     "FORMATS",
@@ -39,7 +49,6 @@ WORLDS: Mapping[str, tuple[Split, int]] = {
     "world_v1_unseen": ("unseen", 1),
 }
 """The split and the version of the world that each name stands for."""
-WORLD_PX = 120
 WORLD_N = 50
 
 FORMATS: Mapping[str, tuple[str, ...]] = {
@@ -66,10 +75,11 @@ def open_world(
     n: int = WORLD_N,
     seed: int = 0,
     difficulty: float = DEFAULT_DIFFICULTY,
-    size_px: int = WORLD_PX,
+    size_px: Size | None = None,
     tasks: Sequence[str] = (),
 ) -> Dataset:
-    """Open `n` samples of each family of the world's test or unseen part; images of `size_px` on the longer side.
+    """Open `n` samples of each family of the world's test or unseen part; images of `size_px` on the longer side
+    (default: `SIZES`, of version 1 120).
 
     `tasks`: the families (default: all of one box; "sets": all of sets). The first samples do not depend on `n`.
     Raises UnivgError for a name or task that the world lacks.
@@ -77,6 +87,7 @@ def open_world(
     if name not in WORLDS:
         raise UnivgError(f"no world {name!r}", remedy=offer(name, WORLDS))
     split, version = WORLDS[name]
+    size_px = settle_size(SIZES if size_px is None and version > 1 else size_px, version)
     families = choose_tasks(list_families(tasks), list(ALL_FAMILIES))
 
     def content() -> Iterator[str | bytes]:

@@ -20,9 +20,11 @@ from univg.world.questions import (
     Family,
     Question,
     SetQuestion,
+    Size,
     WorldSample,
     list_families,
     make_sample,
+    settle_size,
     stream,
 )
 from univg.world.scene import SPLITS, VERSIONS, WORLD_VERSION, Scene, Split
@@ -47,9 +49,11 @@ __all__ = [
     "Question",
     "Scene",
     "SetQuestion",
+    "Size",
     "Split",
     "WorldSample",
     "list_families",
     "make_sample",
+    "settle_size",
     "stream",
 ]

@@ -29,7 +29,6 @@ class WideStudio(Studio):
     Nearly half of its questions are `simple`: few patterns and composites, more often in a plain look.
     """
 
-
     def __init__(
         self, split: Split, seed: int, index: int, family: str, difficulty: float, version: int
     ) -> None:

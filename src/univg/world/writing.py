@@ -31,8 +31,10 @@ from univg.world import (
     DEFAULT_DIFFICULTY,
     FAMILIES,
     FAMILY_NAMES,
+    SIZES,
     SOURCE,
     WORLD_VERSION,
+    Size,
     Split,
     WorldSample,
     stream,
@@ -40,6 +42,7 @@ from univg.world import (
 
 __all__ = ["write_world"]
 
+FIRST_WRITTEN_PX = 448
 SAMPLES, SHEET = "samples.jsonl", "contact-sheet.png"
 _IMAGE = re.compile(rf"images/(v\d+-)?(train|test|unseen)-({'|'.join(ALL_FAMILIES)})-\d+-\d+-\d+\.png")
 
@@ -50,12 +53,13 @@ def write_world(
     split: Split = "train",
     seed: int = 0,
     families: Sequence[str] = (),
-    size: int = 448,
+    size: Size | None = None,
     difficulty: float = DEFAULT_DIFFICULTY,
     version: int = WORLD_VERSION,
 ) -> int:
     """Write `n` samples under `out`, the families (default: all of one box) in turn; return how many were written.
 
+    `size`: the images' longer side, one number or the least and the greatest (default: `SIZES`; of version 1 448).
     What an earlier run wrote there is replaced. Raises UnivgError for an unknown family, a folder that cannot be
     written, or one that holds anything else.
     """
@@ -63,6 +67,7 @@ def write_world(
     if unknown:
         raise UnivgError("no such task family", f"--family {unknown[0]}", offer(unknown[0], FAMILY_NAMES))
     check_writable(out)
+    size = size or (FIRST_WRITTEN_PX if version == 1 else SIZES)
     samples = islice(stream(split, seed, families, difficulty, size, version), n)
     cells: list[SheetCell] = []
     try:
