@@ -18,9 +18,9 @@ from univg.grounding.prompts import render_response
 from univg.grounding.reading import Asked, read
 from univg.grounding.scoring import score
 from univg.world import FAMILIES, SPLITS, VERSIONS, Scene, make_sample
+from univg.world.identity import COLOURS, Identity
 from univg.world.questions import Crop, crop_pixels
 from univg.world.render import render
-from univg.world.scene import COLOURS, Identity
 from univg.world.shapes import SHAPES
 
 MIG_BENCH = Path(__file__).parents[2].parent / "shared" / "data" / "mig_bench_original.json"

@@ -8,8 +8,9 @@ import random
 from PIL import Image, ImageDraw
 
 from univg.grounding.boxes import Box
+from univg.world.identity import COLOURS
 from univg.world.painting import paint
-from univg.world.scene import COLOURS, Background, Outline, Scene, Thing
+from univg.world.scene import Background, Outline, Scene, Thing
 
 OVERSAMPLE = 2
 MARK = (255, 0, 0)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from univg.grounding.boxes import Box
+from univg.world.identity import COLOUR_NAMES, PATTERNS, Identity
 from univg.world.looks import Look
 from univg.world.shapes import COMPOSITES, SHAPES, SIMPLE_SHAPES, Part, Polygon
 
@@ -23,39 +24,6 @@ WORLD_VERSION = 2
 VERSIONS = (1, 2)
 Split = Literal["train", "test", "unseen"]
 SPLITS: tuple[Split, ...] = ("train", "test", "unseen")
-
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (214, 32, 36),
-    "green": (36, 150, 48),
-    "blue": (32, 70, 214),
-    "yellow": (246, 220, 40),
-    "purple": (138, 40, 168),
-    "orange": (246, 134, 22),
-    "cyan": (40, 205, 214),
-    "black": (22, 22, 24),
-    "white": (250, 250, 250),
-}
-PATTERNS = ("plain", "striped", "dotted", "checked")
-_COLOUR_NAMES = tuple(COLOURS)
-_SHAPE_NAMES = tuple(SHAPES)
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What a thing is, wherever it stands and however it is seen."""
-
-    shape: str
-    colour: str
-    pattern: str = "plain"
-
-    def __str__(self) -> str:
-        pattern = "" if self.pattern == "plain" else f"{self.pattern} "
-        return f"{self.colour} {pattern}{self.shape}"
-
-    @property
-    def held_out(self) -> bool:
-        """Whether this is one of the pairs of colour and shape (one in nine) that only the `unseen` split may show."""
-        return (_COLOUR_NAMES.index(self.colour) + 2 * _SHAPE_NAMES.index(self.shape)) % 9 == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +250,7 @@ class Studio:
         for _ in range(400):
             drawn = Identity(
                 rng.choice(pool),
-                rng.choice(_COLOUR_NAMES),
+                rng.choice(COLOUR_NAMES),
                 "plain" if rng.random() < self.plain_share else rng.choice(PATTERNS[1:]),
             )
             if like is not None:
