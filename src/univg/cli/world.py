@@ -17,7 +17,9 @@ class WorldCommand(Command):
     n: Annotated[int, Parameter(alias="-n")] = Field(
         default=13, ge=1, description="How many samples, the families in turn."
     )
-    split: Literal["train", "test", "unseen"] = Field(default="train", description="Which disjoint part.")
+    split: Literal["train", "test", "unseen", "drawn"] = Field(
+        default="train", description="Which disjoint part; drawn: by other programs, never trained on."
+    )
     seed: int = Field(default=0, ge=0, description="The same seed gives the same pixels and words.")
     family: tuple[str, ...] = Field(
         default=(),
@@ -39,11 +41,15 @@ class WorldCommand(Command):
 
 def write(command: WorldCommand) -> None:
     """Write samples of the procedural world: samples.jsonl, images, and a contact sheet to check by eye."""
-    from univg.world import DEFAULT_DIFFICULTY
+    from univg.terminal import notes
+    from univg.world import DEFAULT_DIFFICULTY, DRAWN
+    from univg.world.drawn import tell_missing
     from univg.world.writing import SAMPLES, SHEET, write_world
 
     out = command.out
     difficulty = DEFAULT_DIFFICULTY if command.difficulty is None else command.difficulty
+    if command.split == DRAWN and (missing := tell_missing()):
+        notes().print(f"note: {missing}")
     written = write_world(
         out,
         command.n,

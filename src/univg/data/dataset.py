@@ -190,7 +190,7 @@ class Dataset:
         >>> [item.sample.task for item in Dataset.from_world(3, families=["diff", "region"]).items()]
         ['diff', 'region', 'diff']
         """
-        names, size = list_families(families), settle_size(size, version)
+        names, size = list_families(families, split), settle_size(size, version)
         settings: dict[str, Any] = {"split": split, "seed": seed, "difficulty": difficulty}
         if version > 1:  # results kept of the first world know no versions
             settings["version"] = version

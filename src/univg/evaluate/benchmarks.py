@@ -1,7 +1,8 @@
 """What is evaluated: benchmarks by name, each a data set.
 
-`world` and `world_unseen` are drawn on the fly, as are the first world's `world_v1` and `world_v1_unseen`; every
-other benchmark is a published file that a reader of `univg.data.readers` turns into samples, and a folder of images.
+`world` and `world_unseen` are drawn on the fly, as are the first world's `world_v1` and `world_v1_unseen`, and
+`world_drawn`, whose pictures other programs draw; every other benchmark is a published file that a reader of
+`univg.data.readers` turns into samples, and a folder of images.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from univg.files import canonical, check_exists
 from univg.world import (
     ALL_FAMILIES,
     DEFAULT_DIFFICULTY,
-    FAMILIES,
+    DRAWN,
+    DRAWN_FAMILIES,
     SIZES,
     Size,
     Split,
     list_families,
+    list_programs,
     make_sample,
     settle_size,
 )
@@ -45,6 +48,7 @@ __all__ = [
 WORLDS: Mapping[str, tuple[Split, int]] = {
     "world": ("test", 2),
     "world_unseen": ("unseen", 2),
+    "world_drawn": ("drawn", 2),
     "world_v1": ("test", 1),
     "world_v1_unseen": ("unseen", 1),
 }
@@ -78,7 +82,7 @@ def open_world(
     size_px: Size | None = None,
     tasks: Sequence[str] = (),
 ) -> Dataset:
-    """Open `n` samples of each family of the world's test or unseen part; images of `size_px` on the longer side
+    """Open `n` samples of each family of the world's test, unseen or drawn part; images of `size_px` on the longer side
     (default: `SIZES`, of version 1 120).
 
     `tasks`: the families (default: all of one box; "sets": all of sets). The first samples do not depend on `n`.
@@ -88,12 +92,15 @@ def open_world(
         raise UnivgError(f"no world {name!r}", remedy=offer(name, WORLDS))
     split, version = WORLDS[name]
     size_px = settle_size(SIZES if size_px is None and version > 1 else size_px, version)
-    families = choose_tasks(list_families(tasks), list(ALL_FAMILIES))
+    known = DRAWN_FAMILIES if split == DRAWN else ALL_FAMILIES
+    families = choose_tasks(list_families(tasks, split), list(known))
 
     def content() -> Iterator[str | bytes]:
         """Return the settings, and one sample a family: words or pixels drawn otherwise are other data."""
         yield canonical({"split": split, "seed": seed, "difficulty": difficulty, "size_px": size_px})
-        for family in dict.fromkeys((*FAMILIES, *families)):
+        if split == DRAWN:
+            yield canonical(list(list_programs()))
+        for family in dict.fromkeys((*list_families(split=split), *families)):
             made = make_sample(family, split, seed, 0, difficulty, size_px, version)
             yield made.sample.key
             yield from (image.tobytes() for image in made.images)

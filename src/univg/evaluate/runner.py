@@ -20,7 +20,8 @@ from univg.models.answering import Answer, Decoding, Refusal
 from univg.models.keys import read_key
 from univg.models.pixels import PixelBudget
 from univg.models.server import KEY_VARIABLE, Patience
-from univg.world import DEFAULT_DIFFICULTY
+from univg.world import DEFAULT_DIFFICULTY, DRAWN
+from univg.world.drawn import tell_missing
 
 if TYPE_CHECKING:
     from univg.evaluate.config import BenchmarkConfig, EvaluateConfig, ModelConfig, ResponseConfig
@@ -83,6 +84,8 @@ def evaluate_benchmark(
     """
     decoding, benchmark = choose_decoding(config), open_benchmark(config)
     if config.images is not None and (missing := check_images(benchmark, config.images)):
+        on_note(missing)
+    if config.benchmark in WORLDS and WORLDS[config.benchmark][0] == DRAWN and (missing := tell_missing()):
         on_note(missing)
     engine = find_engine(config)
     return evaluate(benchmark, engine, out, decoding, shard=shard, legacy=legacy, on_progress=on_progress)

@@ -24,6 +24,7 @@ __all__ = ["average_accuracy", "build_study_tables", "format_over_seeds", "write
 _TITLES = {
     "world": "test worlds",
     "world_unseen": "unseen combinations",
+    "world_drawn": "drawn by other programs",
     "world_v1": "test worlds of version 1",
     "world_v1_unseen": "unseen combinations of version 1",
 }

@@ -8,6 +8,7 @@ from univg.world import single_image as single_image
 from univg.world import sets as sets
 
 # isort: on
+from univg.world.drawn import DRAWN, DRAWN_FAMILIES, list_programs
 from univg.world.questions import (
     ALL_FAMILIES,
     DEFAULT_DIFFICULTY,
@@ -35,6 +36,8 @@ FAMILY_NAMES = (*ALL_FAMILIES, SETS)
 __all__ = [
     "ALL_FAMILIES",
     "DEFAULT_DIFFICULTY",
+    "DRAWN",
+    "DRAWN_FAMILIES",
     "FAMILIES",
     "FAMILY_NAMES",
     "SETS",
@@ -53,6 +56,7 @@ __all__ = [
     "Split",
     "WorldSample",
     "list_families",
+    "list_programs",
     "make_sample",
     "settle_size",
     "stream",

@@ -19,7 +19,7 @@ from univg.world.looks import RGB, Look, contrast, shade
 from univg.world.scene import Scene, Thing
 
 MARK: RGB = (255, 0, 0)
-CLEAR = 130.0
+CLEAR = 165.0
 """How far a thing's colour is from its ground (see `contrast`) where it needs no rim to be seen."""
 Points = list[tuple[float, float]]
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from univg.grounding.boxes import Box, SizeWH
 from univg.grounding.samples import GroundingSample
+from univg.world.drawn import DRAWN, DRAWN_FAMILIES, DrawnQuestion, Page, compose_drawn
 from univg.world.dressing import dress
 from univg.world.render import render, size_for
 from univg.world.scene import (
@@ -103,24 +104,28 @@ def family(
     return register
 
 
-def list_families(wanted: Sequence[str] = ()) -> tuple[str, ...]:
+def list_families(wanted: Sequence[str] = (), split: str = "test") -> tuple[str, ...]:
     """Return the names of the families `wanted`: those of one box if none is named; "sets" are all of sets.
 
-    Names that do not exist stay: `make_sample` refuses them, and whoever knows where they were written.
+    Names that do not exist stay: `make_sample` refuses them, and whoever knows where they were written. Of the split
+    `drawn`, which has some of the families, a group of them stands for those.
 
     >>> list_families(["diff", "sets"])
     ('diff', 'find_all', 'absent', 'odd_one_out')
     """
     named = [each for name in wanted for each in (SET_FAMILIES if name == SETS else (name,))]
+    if split == DRAWN and not set(wanted) - {SETS}:
+        return tuple(name for name in named or FAMILIES if name in DRAWN_FAMILIES)
     return tuple(named) or tuple(FAMILIES)
 
 
 @dataclass(frozen=True)
 class WorldSample:
-    """A sample, and what its pictures show: the scenes to draw, the longer side of each `size` pixels."""
+    """A sample, and what its pictures show: the scenes to draw, the longer side of each `size` pixels, where a scene's
+    look says nothing else; or the pages that other programs draw."""
 
     sample: GroundingSample
-    shots: tuple[Scene | Crop, ...]
+    shots: tuple[Scene | Crop | Page, ...]
     size: int
 
     @cached_property
@@ -131,7 +136,12 @@ class WorldSample:
     def draw(self) -> tuple[Image.Image, ...]:
         """Draw the pictures without keeping them: tens of thousands of scenes are small, their pictures are not."""
         pictures: list[Image.Image | None] = [
-            render(shot, self.size) if isinstance(shot, Scene) else None for shot in self.shots
+            render(shot, self.size)
+            if isinstance(shot, Scene)
+            else shot.draw()
+            if isinstance(shot, Page)
+            else None
+            for shot in self.shots
         ]
         for i, shot in enumerate(self.shots):
             if isinstance(shot, Crop):
@@ -146,6 +156,8 @@ class WorldSample:
         sizes = [
             size_for(shot.aspect, shot.look.longest if shot.look else self.size)
             if isinstance(shot, Scene)
+            else shot.size_wh
+            if isinstance(shot, Page)
             else (0, 0)
             for shot in self.shots
         ]
@@ -175,6 +187,8 @@ def make_sample(
     if known is None:
         raise ValueError(f"task family {family_name!r}: choose from {', '.join(ALL_FAMILIES)}")
     given = settle_size(size, version)
+    if split == DRAWN:
+        return _draw_elsewhere(family_name, seed, index, difficulty, given, version)
     studio, longest = _open_studio(split, seed, index, family_name, difficulty, version, given)
     for _ in range(2000):
         try:
@@ -206,6 +220,25 @@ def make_sample(
     return WorldSample(sample, shots, longest)
 
 
+def _draw_elsewhere(
+    family: str, seed: int, index: int, difficulty: float, size: Size, version: int
+) -> WorldSample:
+    """Make a sample of the split that other programs draw."""
+    if version == 1:
+        raise ValueError(f"the split {DRAWN} is newer than world version 1: leave the version out")
+    asked = compose_drawn(family, seed, index, difficulty, size)
+    name = f"{name_version(version)}-{DRAWN}-{family}-{seed}-{index}"
+    sample = GroundingSample(
+        images=tuple(f"images/{name}-{i + 1}.png" for i in range(len(asked.shots))),
+        query=asked.query,
+        task=family,
+        **_answer(asked),
+        source=f"{SOURCE}{name}",
+        extra={"difficulty": round(difficulty, 6), **asked.extra},
+    )
+    return WorldSample(sample, asked.shots, max(asked.shots[0].size_wh))
+
+
 def settle_size(size: Size | None, version: int = WORLD_VERSION) -> Size:
     """Return the longer side that pictures of a version have, one number or a range. Raises ValueError."""
     if size is None:
@@ -229,9 +262,12 @@ def _open_studio(
     return studio, studio.longest
 
 
-def _answer(question: Question | SetQuestion) -> dict[str, Any]:
+def _answer(question: Question | SetQuestion | DrawnQuestion) -> dict[str, Any]:
     if isinstance(question, Question):
         return {"boxes": (question.box,), "target_image": question.target}
+    if isinstance(question, DrawnQuestion) and not question.is_set:
+        ((target, box),) = question.targets
+        return {"boxes": (box,), "target_image": target}
     on, boxes = tuple(image for image, _ in question.targets), tuple(box for _, box in question.targets)
     return {"boxes": boxes, "box_images": on, "complete": True}
 
@@ -245,7 +281,7 @@ def stream(
     version: int = WORLD_VERSION,
 ) -> Iterator[WorldSample]:
     """Yield samples without end, the families in turn (default: all of one box; "sets": all of sets)."""
-    names = list_families(families or ())
+    names = list_families(families or (), split)
     index = 0
     while True:
         for name in names:

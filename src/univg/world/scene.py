@@ -22,8 +22,9 @@ from univg.world.shapes import COMPOSITES, SHAPES, SIMPLE_SHAPES, Part, Polygon
 WORLD_VERSION = 2
 """The world that is drawn where no version is named. 1 is the first one, kept to the last pixel and word."""
 VERSIONS = (1, 2)
-Split = Literal["train", "test", "unseen"]
+Split = Literal["train", "test", "unseen", "drawn"]
 SPLITS: tuple[Split, ...] = ("train", "test", "unseen")
+"""What our own renderer draws; `drawn` is what other programs do (`univg.world.drawn`)."""
 
 
 @dataclass(frozen=True, slots=True)
