@@ -785,6 +785,14 @@ STUDIES = {"study": "study", "study-quick": None, "study-thoughts": "thoughts"}
 DIGEST = "0123456789abcdef"
 
 
+def _aside_from_the_world(dump: Any) -> Any:
+    """A config's values without the version and the sizes of the world: kept rows are of the first one."""
+    if isinstance(dump, dict):
+        names = [name for name in dump if name not in ("world_version", "image_px")]
+        return {name: _aside_from_the_world(dump[name]) for name in names}
+    return [_aside_from_the_world(one) for one in dump] if isinstance(dump, list) else dump
+
+
 @pin
 def study_rows(folder: Path) -> Pin:
     """Names and fingerprints of every arm and seed, from a start of digest `DIGEST`; and those of the rows kept.
@@ -803,11 +811,11 @@ def study_rows(folder: Path) -> Pin:
                 found[f"{preset}: {file}"] = names.fingerprint(config, arm, seed, DIGEST)
         if kept is None:
             continue
-        asked = config.model_dump(mode="json", exclude={"seeds", "arms"})
+        asked = _aside_from_the_world(config.model_dump(mode="json", exclude={"seeds", "arms"}))
         for row in names.read_rows(ROWS / kept):
             file = names.row_path(Path(), row["arm"], row["seed"]).name
             told = type(config).model_validate(row["config"])  # keys that came later have their defaults
-            same = told.model_dump(mode="json", exclude={"seeds", "arms"}) == asked
+            same = _aside_from_the_world(told.model_dump(mode="json", exclude={"seeds", "arms"})) == asked
             found[f"{preset}: kept {file}"] = [row["fingerprint"], same]
     return found
 

@@ -16,13 +16,13 @@ Finish: TypeAlias = Literal["flat", "shaded", "outlined", "lines", "sketched"]
 FINISHES: tuple[Finish, ...] = ("flat", "shaded", "outlined", "lines", "sketched")
 
 HUES: dict[str, tuple[float, float, float, float, float, float]] = {
-    "red": (-11, 7, 0.7, 1.0, 0.52, 1.0),
-    "green": (95, 145, 0.45, 1.0, 0.38, 1.0),
-    "blue": (206, 244, 0.58, 1.0, 0.5, 1.0),
-    "yellow": (50, 61, 0.6, 1.0, 0.88, 1.0),
-    "purple": (271, 300, 0.45, 1.0, 0.45, 0.85),
-    "orange": (22, 38, 0.8, 1.0, 0.9, 1.0),
-    "cyan": (176, 188, 0.6, 1.0, 0.78, 1.0),
+    "red": (-11, 4, 0.7, 1.0, 0.52, 1.0),
+    "green": (96, 140, 0.45, 1.0, 0.38, 1.0),
+    "blue": (208, 243, 0.58, 1.0, 0.5, 1.0),
+    "yellow": (52, 61, 0.6, 1.0, 0.9, 1.0),
+    "purple": (272, 300, 0.45, 1.0, 0.45, 0.85),
+    "orange": (25, 37, 0.8, 1.0, 0.9, 1.0),
+    "cyan": (177, 187, 0.6, 1.0, 0.78, 1.0),
 }
 """Least and greatest hue (degrees), saturation and value (0–1) that bear the name."""
 GREYS = {"black": (0, 40), "white": (240, 255)}
@@ -99,6 +99,8 @@ def draw_colour(name: str, rng: random.Random) -> RGB:
         value = min(value, 0.85)  # brighter, it is called cyan
     if name in ("red", "green", "purple") and value < 0.6:
         saturation = max(saturation, 0.75)  # dark and dull, it is brown or grey
+    if name == "purple" and value < 0.6:
+        hue = max(hue, 284)  # dark, it is called blue
     red, green, blue = colorsys.hsv_to_rgb(hue % 360 / 360, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)
 
