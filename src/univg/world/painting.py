@@ -17,6 +17,7 @@ from univg.grounding.boxes import Box, SizeWH
 from univg.world.grounds import list_tones, paint_ground, scatter
 from univg.world.looks import RGB, Look, contrast, shade
 from univg.world.scene import Scene, Thing
+from univg.world.shapes import SIMPLE_SHAPES
 
 MARK: RGB = (255, 0, 0)
 CLEAR = 165.0
@@ -67,7 +68,10 @@ def _paint_thing(canvas: Image.Image, scene: Scene, look: Look, thing: Thing) ->
             polygons = [_wobble(polygon, rng) for polygon in polygons]
         rim = find_rim(colour, look, tones)
         hollow = (
-            look.finish == "lines" and rim is None and part.tint is None and pattern == "plain"
+            look.finish == "lines"
+            and rim is None
+            and pattern == "plain"
+            and thing.identity.shape in SIMPLE_SHAPES
         ) and thing.identity.colour != "black"
         stroke = min(0.12 * side, max(1.6 if hollow else 1.1, look.rim_share * side))
         cut = Stencil.cut(polygons, holes, canvas.size, look.smooth, stroke if rim or hollow else 0.0)

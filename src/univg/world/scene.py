@@ -232,9 +232,9 @@ class Studio:
     def chance(self, probability: float) -> bool:
         return self.rng.random() < probability
 
-    def count(self, least: int = 2, more: float = 4.0) -> int:
-        """Draw how many things a scene holds: `least` to `least + more * difficulty`."""
-        return least + self.rng.randint(0, round(more * self.difficulty))
+    def count(self, least: int | None = None, more: float = 4.0) -> int:
+        """Draw how many things a scene holds: `least` (two) to `least + more * difficulty`."""
+        return (2 if least is None else least) + self.rng.randint(0, round(more * self.difficulty))
 
     def identity(
         self,

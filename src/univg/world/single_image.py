@@ -91,6 +91,8 @@ def _extreme(scene: Scene, target: Thing) -> tuple[str, str]:
     boxes = {t: scene.box(t) for t in scene.things}
     mine = boxes[target]
     rest = [b for t, b in boxes.items() if t is not target]
+    if not rest:
+        raise Unplaceable
     centre = ((mine[0] + mine[2]) / 2, (mine[1] + mine[3]) / 2)
     centres = [((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) for b in rest]
     sides = {t: max(b[2] - b[0], b[3] - b[1]) for t, b in boxes.items()}

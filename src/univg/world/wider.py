@@ -15,7 +15,7 @@ LARGEST = {1: 0.4, 2: 0.3, 3: 0.25, 4: 0.21}
 """Half the height of a thing, by how many there are: few may be large."""
 LARGEST_OF_MANY = 0.18
 SMALLEST = 0.025
-LEAST_PX = {"simple": 8, "composite": 13, "patterned": 16}
+LEAST_PX = {"simple": 8, "composite": 15, "patterned": 16}
 """Pixels that a thing's height needs for a person to say what it is."""
 CLOSER = {"region": 1.6, "view_diff": 1.3, "multi_view": 1.3, "correspondence": 1.5}
 """Families that cut things out or move the camera back need more."""
@@ -48,6 +48,10 @@ class WideStudio(Studio):
         reach = math.log(most)
         drawn = self.rng.choice(ASPECTS) if kind < 0.65 else math.exp(self.rng.uniform(-reach, reach))
         return round(min(most, max(1 / most, drawn)), 4)
+
+    def count(self, least: int | None = None, more: float = 4.0) -> int:
+        """Draw how many things a scene holds; where nothing is said of the least, now and then one alone."""
+        return 1 if least is None and self.chance(0.2) else super().count(least, more)
 
     def film_aspect(self) -> float:
         return self.aspect()
@@ -91,6 +95,8 @@ class WideStudio(Studio):
     def _draw_scale(self, top: float) -> float:
         """Draw how large the things of a scene are: smaller, and now and then tiny, the harder the world."""
         low = SMALLEST if self.chance(0.25 * self.difficulty) else 0.11 - 0.06 * self.difficulty
+        if self.chance(0.3):
+            return self.rng.uniform(low, top)
         return math.exp(self.rng.uniform(math.log(low), math.log(top)))
 
     def _place(self, extent: Box, margin: float) -> tuple[Box, tuple[float, float]] | None:
