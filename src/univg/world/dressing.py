@@ -81,7 +81,7 @@ def draw_look(rng: random.Random, longest: int, may_hollow: bool = True, plain: 
 def _wear(rng: random.Random, look: Look) -> Look:
     """Draw what lens, sensor and file do; less to small pictures, whose things have few pixels."""
     if rng.random() < 0.25:
-        look = replace(look, blur=round(rng.uniform(0.2, 0.5 + look.longest / 500), 2))
+        look = replace(look, blur=round(rng.uniform(0.2, 0.35 + look.longest / 600), 2))
     if rng.random() < 0.3:
         look = replace(look, noise=rng.randint(4, 28))
     if rng.random() < 0.4:

@@ -22,6 +22,9 @@ from univg.world.shapes import SIMPLE_SHAPES
 MARK: RGB = (255, 0, 0)
 CLEAR = 165.0
 """How far a thing's colour is from its ground (see `contrast`) where it needs no rim to be seen."""
+STROKED = ("outlined", "sketched", "lines")
+NARROW = 0.035
+"""Of a thing's side: the width of a rim that is there for contrast alone."""
 Points = list[tuple[float, float]]
 
 
@@ -43,7 +46,7 @@ def find_rim(colour: RGB, look: Look, tones: Sequence[RGB]) -> RGB | None:
     """Return the colour of a part's rim: the look's, or, where the part would not be seen, one that shows; or None."""
     unseen = min(contrast(colour, tone) for tone in tones) < CLEAR
     if not unseen:
-        if look.finish not in ("outlined", "sketched"):
+        if look.finish not in STROKED or look.finish == "lines":
             return None
         return look.rim or shade(colour, 0.6)
     light = sum(map(sum, tones)) / len(tones) > 384
@@ -73,7 +76,8 @@ def _paint_thing(canvas: Image.Image, scene: Scene, look: Look, thing: Thing) ->
             and pattern == "plain"
             and thing.identity.shape in SIMPLE_SHAPES
         ) and thing.identity.colour != "black"
-        stroke = min(0.12 * side, max(1.6 if hollow else 1.1, look.rim_share * side))
+        share = look.rim_share if look.finish in STROKED else NARROW
+        stroke = min(0.12 * side, max(1.6 if hollow else 1.1, share * side))
         cut = Stencil.cut(polygons, holes, canvas.size, look.smooth, stroke if rim or hollow else 0.0)
         if cut is None:
             continue
@@ -125,10 +129,7 @@ class Stencil:
             pen = ImageDraw.Draw(rim)
             for line in (*solid, *gaps):
                 pen.line(
-                    [*line, line[0], line[1]],
-                    fill=255,
-                    width=max(2, round(2 * stroke * scale)),
-                    joint="curve",
+                    [*line, line[0], line[1]], fill=255, width=2 * round(stroke * scale) + 1, joint="curve"
                 )
             rim = ImageChops.darker(rim, mask)
         if scale > 1:

@@ -15,6 +15,7 @@ LARGEST = {1: 0.4, 2: 0.3, 3: 0.25, 4: 0.21}
 """Half the height of a thing, by how many there are: few may be large."""
 LARGEST_OF_MANY = 0.18
 SMALLEST = 0.025
+GAP = 0.015
 LEAST_PX = {"simple": 8, "composite": 15, "patterned": 16}
 """Pixels that a thing's height needs for a person to say what it is."""
 CLOSER = {"region": 1.6, "view_diff": 1.3, "multi_view": 1.3, "correspondence": 1.5}
@@ -82,7 +83,7 @@ class WideStudio(Studio):
                 thing = Thing(identity, 0.0, 0.0, extent, angle, round(self.rng.random(), 3))
                 box = self._place(bounds(outline(thing, aspect=aspect)), margin)
                 if box is not None and all(
-                    overlap(box[0], other) <= (0.0 if identity.colour == thing.identity.colour else limit)
+                    _overlap_well(box[0], other, limit, identity.colour == thing.identity.colour)
                     for thing, other in zip(things, boxes, strict=True)
                 ):
                     things.append(replace(thing, x=box[1][0], y=box[1][1]))
@@ -107,6 +108,13 @@ class WideStudio(Studio):
         x = round(self.rng.uniform(margin - x1, 1 - margin - x2), 4)
         y = round(self.rng.uniform(margin - y1, 1 - margin - y2), 4)
         return (x + x1, y + y1, x + x2, y + y2), (x, y)
+
+
+def _overlap_well(box: Box, other: Box, limit: float, same_colour: bool) -> bool:
+    """Tell whether two things can be told apart: by a gap, where they have one colour."""
+    if not same_colour:
+        return overlap(box, other) <= limit
+    return overlap((box[0] - GAP, box[1] - GAP, box[2] + GAP, box[3] + GAP), other) == 0
 
 
 def _least_px(identity: Identity) -> int:
