@@ -100,7 +100,7 @@ def draw_ground(studio: Studio, scenes: Sequence[Scene], look: Look) -> Backgrou
     marked = any(scene.marks for scene in scenes)
     ground = None
     for _ in range(12):
-        ground = _draw_ground(rng, wanted)
+        ground = _draw_ground(rng, wanted, 0.85 if look.is_plain else 0.4)
         tones = list_tones(ground)
         if marked and min(contrast(MARK, tone) for tone in tones) < 200:
             continue
@@ -112,8 +112,8 @@ def draw_ground(studio: Studio, scenes: Sequence[Scene], look: Look) -> Backgrou
     return _fit_split((200, 200, 200), None, "flat", rng, wanted)
 
 
-def _draw_ground(rng: random.Random, wanted: int) -> Background:
-    if rng.random() < 0.55:
+def _draw_ground(rng: random.Random, wanted: int, flat: float) -> Background:
+    if rng.random() < flat:
         kind = rng.choices(("white", "black", "grey", "coloured"), (4, 1.3, 1.5, 3.2))[0]
         if kind == "coloured":
             return _fit_split(_draw_tone(rng), None, "flat", rng, wanted)

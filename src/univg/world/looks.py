@@ -79,6 +79,11 @@ class Look:
     quality: int = 0
     tones: int = 0
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether things are flat and there is nothing else."""
+        return self.finish == "flat" and not (self.scribbles or self.labels or self.blur or self.noise)
+
 
 def draw_palette(rng: random.Random) -> dict[str, RGB]:
     """Draw what each colour's name stands for in one picture: as typed, or anywhere in its range."""

@@ -77,7 +77,8 @@ def _paint_thing(canvas: Image.Image, scene: Scene, look: Look, thing: Thing) ->
             and thing.identity.shape in SIMPLE_SHAPES
         ) and thing.identity.colour != "black"
         share = look.rim_share if look.finish in STROKED else NARROW
-        stroke = min(0.12 * side, max(1.6 if hollow else 1.1, share * side))
+        # Of a ring's band, colour must remain between its two rims.
+        stroke = min((0.05 if part.holes else 0.12) * side, max(1.6 if hollow else 1.1, share * side))
         cut = Stencil.cut(polygons, holes, canvas.size, look.smooth, stroke if rim or hollow else 0.0)
         if cut is None:
             continue
