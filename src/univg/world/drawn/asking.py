@@ -307,7 +307,7 @@ def _common_object(desk: Desk) -> DrawnQuestion:
         used += others
         shots.append(desk.fill(page, [common, *others]))
     where = desk.rng.randrange(n)
-    query = desk.rng.choice(WORDS["common_object"]).format(n={2: "two", 3: "three"}[n], k=where + 1)
+    query = desk.rng.choice(WORDS["common_object"]).format(n={2: "both", 3: "all three"}[n], k=where + 1)
     return DrawnQuestion(tuple(shots), query, ((where, shots[where].boxes()[0]),))
 
 

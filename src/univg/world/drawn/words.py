@@ -38,7 +38,7 @@ WORDS: dict[str, tuple[str, ...]] = {
         "Which shape is missing from the first picture? Show it in the second.",
     ),
     "common_object": (
-        "Which shape is in all {n} pictures? Find it in image {k}.",
+        "Which shape is in {n} pictures? Find it in image {k}.",
         "One thing is in every picture. Where is it in image {k}?",
         "What do these pictures have in common? Box it in image {k}.",
     ),
