@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from univg.grounding.boxes import Box
-from univg.world.scene import Identity, Split, Studio, Thing, Unplaceable, bounds, outline, overlap
+from univg.world.identity import Identity
+from univg.world.scene import Split, Studio, Thing, Unplaceable, bounds, outline, overlap
 from univg.world.shapes import COMPOSITES
 
 LARGEST = {1: 0.4, 2: 0.3, 3: 0.25, 4: 0.21}
