@@ -31,6 +31,7 @@ from univg.world.scene import (
     place_name,
 )
 from univg.world.wider import WideStudio, draw_size
+from univg.world.wordings.choosing import NOT_PUBLISHED, PUBLISHED, choose_wording, write_as_typed
 
 Size: TypeAlias = int | tuple[int, int]
 """The longer side of pictures in pixels: one for all, or the least and the greatest."""
@@ -215,7 +216,7 @@ def make_sample(
         **_answer(question),
         thought=question.thought,
         source=f"{SOURCE}{name}",
-        extra={"difficulty": round(difficulty, 6), **question.extra},
+        extra={"difficulty": round(difficulty, 6), **_note_wording(studio), **question.extra},
     )
     return WorldSample(sample, shots, longest)
 
@@ -260,6 +261,10 @@ def _open_studio(
     studio = WideStudio(split, seed, index, family, difficulty, version)
     studio.longest = draw_size(studio.rng, size)
     return studio, studio.longest
+
+
+def _note_wording(studio: Studio) -> dict[str, str]:
+    return {"wording": studio.wording} if studio.wording else {}
 
 
 def _answer(question: Question | SetQuestion | DrawnQuestion) -> dict[str, Any]:
@@ -328,10 +333,24 @@ def name_all(scene: Scene) -> str:
 def ask(
     studio: Studio, wordings: Mapping[str, Mapping[str, Sequence[str]]], name: str, **values: object
 ) -> str:
-    """Choose a wording of the family `name`, of those that the studio's split may show."""
-    return studio.rng.choice(wordings[name]["unseen" if studio.split == "unseen" else "seen"]).format(
-        **values
-    )
+    """Word the question of the family `name`, as the studio's split may ask it.
+
+    `values` fill the wording in. Of the first version all wordings are in `wordings`, there under "seen" and "unseen";
+    later ones keep those under "seen" as the published ones, and have the tables of `univg.world.wordings` beside them.
+    The studio keeps which wording it was, for the sample's `extra`.
+    """
+    first = wordings[name]
+    if studio.version == 1:
+        return studio.rng.choice(first["unseen" if studio.split == "unseen" else "seen"]).format(**values)
+    wording, published = choose_wording(studio.words, name, first["seen"], studio.split)
+    studio.wording = PUBLISHED if published and name not in NOT_PUBLISHED else wording
+    text = wording.format(**values)
+    return text if published else write_as_typed(studio.words, text)
+
+
+def number(place: int) -> dict[str, object]:
+    """Return what wordings call the image at a place from 0: `n`, from 1, and `nth`, 'third'."""
+    return {"n": place + 1, "nth": ORDINALS[place]}
 
 
 def shuffled(studio: Studio, scene: Scene) -> Scene:

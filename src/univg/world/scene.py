@@ -225,6 +225,9 @@ class Studio:
         drawn = f"{split}/{family}/{seed}/{index}/{difficulty:.6f}{name_version(version, '/v')}"
         digest = hashlib.sha256(drawn.encode()).digest()
         self.rng = random.Random(int.from_bytes(digest[:16], "big"))
+        # Words have a stream of their own, so that the scenes stay what they are when wordings are added.
+        self.words = random.Random(int.from_bytes(digest[16:], "big"))
+        self.wording: str | None = None
         self.split = split
         self.version = version
         self.difficulty = difficulty

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 
 from univg.grounding.prompts import ZERO_SHOT_IMAGE, ZERO_SHOT_VIDEO
-from univg.world.questions import Question, a, capital, family, listing, refer, shown, shuffled
+from univg.world.descriptions import RELATIONS, Description
+from univg.world.questions import Question, a, ask, capital, family, listing, refer, shown, shuffled
 from univg.world.scene import Identity, Scene, Studio, Thing, Unplaceable, bounds, overlap, place_name
 from univg.world.shapes import COMPOSITES, SIMPLE_SHAPES
+from univg.world.wordings.choosing import FILM, ODD_ONE, Wordings, choose_phrase
+from univg.world.wordings.names import name_one, name_things, place
+from univg.world.wordings.single import MORE_USES
 
-REFER = {
-    "seen": (
-        "Locate the {}.",
-        "Find the {}.",
-        "Where is the {}?",
-        "Give the bounding box of the {}.",
-        "The {}.",
-    ),
-    "unseen": (
-        "Can you point out the {} for me?",
-        "I am looking for the {}; box it.",
-        "Mark the spot with the {}.",
-    ),
+WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "referring": {
+        "seen": (
+            "Locate the {one}.",
+            "Find the {one}.",
+            "Where is the {one}?",
+            "Give the bounding box of the {one}.",
+            "The {one}.",
+        ),
+        "unseen": (
+            "Can you point out the {one} for me?",
+            "I am looking for the {one}; box it.",
+            "Mark the spot with the {one}.",
+        ),
+    },
+    "implicit": {"seen": (ZERO_SHOT_IMAGE,), "unseen": (ZERO_SHOT_IMAGE,)},
+    "video": {"seen": (ZERO_SHOT_VIDEO,), "unseen": (ZERO_SHOT_VIDEO,)},
 }
 
-# What a thing is for: (as training asks, as only the unseen split asks).
+# What a thing is for: (as training asks, as only the unseen split asks). The second version has `MORE_USES` too.
 USES: dict[str, tuple[tuple[str, ...], str]] = {
     "house": (("a place where a family could live", "what keeps a whole family warm in winter"), "someone's home"),
     "tree": (("what has a trunk and grows leaves", "something birds build their nests in"), "a living plant with bark"),
@@ -43,23 +53,28 @@ USES: dict[str, tuple[tuple[str, ...], str]] = {
 
 @family("referring", images=(1, 1), in_mig_bench=False)
 def referring(studio: Studio) -> Question:
-    """One image, one description: by attributes, by place among twins, or by an extreme."""
-    kind = studio.rng.choices(("attributes", "twins", "extreme"), (6, 2, 2))[0]
+    """One image, one description: by attributes, by place among twins, by an extreme, or (from the second version on)
+    by how it stands to another thing."""
+    kinds = {"attributes": 6, "twins": 2, "extreme": 2, "relation": 2 if studio.version > 1 else 0}
+    kind = studio.rng.choices(tuple(kinds), tuple(kinds.values()))[0]
     target_identity = studio.identity(target=True)
     n = studio.count()
     if kind == "twins":
         others = studio.distractors(target_identity, max(0, n - 2))
         scene = studio.scene([target_identity, target_identity, *others])
-        target, phrase, why = _tell_twins(studio, scene)
+        target, phrase, why, named = _tell_twins(studio, scene)
     else:
         scene = studio.scene([target_identity, *studio.distractors(target_identity, n - 1)])
         target = scene.things[0]
         phrase = refer(target, scene.things)
         why = f"Only one of them is {a(phrase)}."
+        named = name_one(studio.words, target, scene.things)
         if kind == "extreme":
-            phrase, why = _extreme(scene, target)
+            phrase, why, named = _extreme(studio, scene, target)
+        elif kind == "relation":
+            phrase, why, named = _relate(studio, scene, target)
     scene = shuffled(studio, scene)
-    query = studio.rng.choice(REFER["unseen" if studio.split == "unseen" else "seen"]).format(phrase)
+    query = ask(studio, WORDINGS, "referring", one=named if studio.version > 1 else phrase)
     box = scene.box(target)
     thought = studio.rng.choice(
         (
@@ -70,7 +85,8 @@ def referring(studio: Studio) -> Question:
     return Question((scene,), query, box, 0, thought, {"kind": kind})
 
 
-def _tell_twins(studio: Studio, scene: Scene) -> tuple[Thing, str, str]:
+def _tell_twins(studio: Studio, scene: Scene) -> tuple[Thing, str, str, str]:
+    """Return which of the pair is asked for, its phrase, why it fits, and what a person may call it."""
     one, two = (scene.box(t) for t in scene.things[:2])
     axis = studio.rng.randrange(2)
     gap = (one[axis] + one[axis + 2]) / 2 - (two[axis] + two[axis + 2]) / 2
@@ -84,11 +100,34 @@ def _tell_twins(studio: Studio, scene: Scene) -> tuple[Thing, str, str]:
     side = studio.rng.randrange(2)
     words = (("left", "right"), ("upper", "lower"))[axis]
     target = scene.things[0] if (gap < 0) == (side == 0) else scene.things[1]
-    return target, f"{words[side]} {name}", f"There are two, and the {words[side]} one is asked for."
+    why = f"There are two, and the {words[side]} one is asked for."
+    named = place(studio.words, words[side], name_things(studio.words, Description.of(me)).one)
+    return target, f"{words[side]} {name}", why, named
 
 
-def _extreme(scene: Scene, target: Thing) -> tuple[str, str]:
-    boxes = {t: scene.box(t) for t in scene.things}
+def _relate(studio: Studio, scene: Scene, target: Thing) -> tuple[str, str, str]:
+    """Return the phrase for a target by how it alone stands to another thing, why it fits, and a name for it."""
+    me, found = target.identity, []
+    for anchor in (thing for thing in scene.things if thing is not target):
+        one = Description.of(anchor.identity)
+        for named, shape, relation in product((one, Description(one.shape)), (me.shape, None), RELATIONS):
+            described = Description(shape, relation=relation, anchor=named)
+            with suppress(Unplaceable):
+                if described.find(scene) == [target]:
+                    found.append(described)
+    if not found:
+        raise Unplaceable
+    described = studio.rng.choice(found)
+    why = f"Only the {target} is {described.relation} the {described.anchor}."
+    return str(described), why, name_things(studio.words, described).one
+
+
+def _extreme(studio: Studio, scene: Scene, target: Thing) -> tuple[str, str, str]:
+    """Return the phrase for a target that is the most of something, why it fits, and what a person may say. From the
+    second version on it may be the most of its shape alone: "largest circle"."""
+    alike = [thing for thing in scene.things if thing.identity.shape == target.identity.shape]
+    of_shape = studio.version > 1 and len(alike) > 1 and studio.chance(0.5)
+    boxes = {t: scene.box(t) for t in (alike if of_shape else scene.things)}
     mine = boxes[target]
     rest = [b for t, b in boxes.items() if t is not target]
     if not rest:
@@ -108,7 +147,10 @@ def _extreme(scene: Scene, target: Thing) -> tuple[str, str]:
     if not true:
         raise Unplaceable
     # The last true one: sizes are rarer than sides, so they are said when they hold.
-    return f"{true[-1]} object", f"The {true[-1]} of them is the {target}."
+    described = Description(target.identity.shape if of_shape else None)
+    among = f"The {true[-1]} of {f'the {described.plural}' if of_shape else 'them'} is the {target}."
+    named = place(studio.words, true[-1], name_things(studio.words, described).one)
+    return f"{true[-1]} {described}", among, named
 
 
 @family("implicit", images=(1, 1), in_mig_bench=False)
@@ -122,8 +164,7 @@ def implicit(studio: Studio) -> Question:
             pool = [s for s in COMPOSITES if s != identity.shape] if studio.chance(0.6) else SIMPLE_SHAPES
             others.append(studio.identity([identity, *others], shapes=pool))
         scene = studio.scene([identity, *others])
-        seen, unseen = USES[identity.shape]
-        instruction = unseen if studio.split == "unseen" else studio.rng.choice(seen)
+        instruction = _choose_use(studio, identity.shape)
         why = f"That fits the {identity.shape}"
     else:
         scene, instruction, why = _odd_one(studio)
@@ -135,7 +176,16 @@ def implicit(studio: Studio) -> Question:
         f"The image shows {shown(scene)}. I need {instruction}. {why}: the {name} at the {place_name(box)}."
     )
     extra = {"kind": "use" if use else "odd one", "instruction": instruction}
-    return Question((scene,), ZERO_SHOT_IMAGE.format(instruction=instruction), box, 0, thought, extra)
+    query = ask(studio, WORDINGS, "implicit", instruction=instruction)
+    return Question((scene,), query, box, 0, thought, extra)
+
+
+def _choose_use(studio: Studio, shape: str) -> str:
+    seen, unseen = USES[shape]
+    if studio.version == 1:
+        return unseen if studio.split == "unseen" else studio.rng.choice(seen)
+    more_seen, more_unseen = MORE_USES[shape]
+    return choose_phrase(studio.words, Wordings(seen + more_seen, (unseen, *more_unseen)), studio.split)
 
 
 def _odd_one(studio: Studio) -> tuple[Scene, str, str]:
@@ -158,10 +208,9 @@ def _odd_one(studio: Studio) -> tuple[Scene, str, str]:
     if len(rest) < n - 1 or same or len({r.shape if by_colour else r.colour for r in rest}) < 2:
         raise Unplaceable
     word = "colour" if by_colour else "shape"
-    wording = {
-        True: f"the odd one out by {word}",
-        False: f"the object whose {word} no other object shares, while the others share one",
-    }[studio.split != "unseen"]
+    first = ODD_ONE.unseen if studio.split == "unseen" else ODD_ONE.seen
+    chosen = first[0] if studio.version == 1 else choose_phrase(studio.words, ODD_ONE, studio.split)
+    wording = chosen.format(word=word)
     shared = f"are {common.colour}" if by_colour else f"are of the shape {common.shape}"
     return studio.scene([target, *rest]), wording, f"All others {shared}, and one is not"
 
@@ -194,13 +243,15 @@ def video(studio: Studio) -> Question:
         shots.append(replace(stage, things=(*others, actor)))
         _check_frame(shots[-1])
     box = shots[2].box(shots[2].things[-1])
-    instruction, why = _film_words(kind, way, first, changed, turn, studio.split == "unseen")
+    instruction = _choose_film(studio, kind).format(way=way)
+    why = _tell_film(kind, way, first, changed, turn)
     names = listing([a(t) for t in shots[0].things])
     thought = (
         f"The first frame shows {names}. {capital(why)}. In the third frame it is at the {place_name(box)}."
     )
     extra = {"kind": kind, "instruction": instruction}
-    return Question(tuple(shots), ZERO_SHOT_VIDEO.format(instruction=instruction), box, 2, thought, extra)
+    query = ask(studio, WORDINGS, "video", instruction=instruction)
+    return Question(tuple(shots), query, box, 2, thought, extra)
 
 
 def _path(studio: Studio, frames: int) -> tuple[tuple[tuple[float, float], ...], str]:
@@ -220,19 +271,18 @@ def _check_frame(scene: Scene) -> None:
         raise Unplaceable
 
 
-def _film_words(
-    kind: str, way: str, first: Identity, changed: Identity, turn: int, unseen: bool
-) -> tuple[str, str]:
+def _choose_film(studio: Studio, kind: str) -> str:
+    """Choose what the film's question calls its object; the first version knew one phrase, and one for `unseen`."""
+    if studio.version == 1:
+        return (FILM[kind].unseen if studio.split == "unseen" else FILM[kind].seen)[0]
+    return choose_phrase(studio.words, FILM[kind], studio.split)
+
+
+def _tell_film(kind: str, way: str, first: Identity, changed: Identity, turn: int) -> str:
+    """Say what happens in the film."""
     if kind == "mover":
-        words = (
-            "whatever does not stay where it was"
-            if unseen
-            else "the object that moves while the others stay still"
-        )
-        return words, f"the {first} moves {way} and the others stay still"
+        return f"the {first} moves {way} and the others stay still"
     if kind == "direction":
-        words = f"what is travelling {way}" if unseen else f"the object that moves {way}"
-        return words, f"the {first} moves {way} and the others go the other way"
-    words = "what will not keep its paint" if unseen else "the object that changes its colour"
+        return f"the {first} moves {way} and the others go the other way"
     when = ("second", "third")[turn - 1]
-    return words, f"the {first} becomes {changed.colour} in the {when} frame"
+    return f"the {first} becomes {changed.colour} in the {when} frame"

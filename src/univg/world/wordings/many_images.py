@@ -1,6 +1,6 @@
 """How people ask about a series of images: one wording a line, those of training, then those of `unseen` alone.
 
-`{n}`: the image asked for as a number from 1; `{nth}`: as a word, "third". `{box}`: the marked box as coordinates, which
+`{n}`: the image asked for, as a number from 1; `{nth}`: as a word, "third". `{box}`: the marked box in numbers, which
 people seldom give. Tracking is asked of frames, moving things, following; several views of the same object and scene.
 """
 

@@ -1,6 +1,6 @@
 """What people call things: other words for shapes, colours, patterns, sides and relations, where they mean the same.
 
-Every name is exact: whoever hears it finds what the first word of its row means, and nothing else of the world. Thoughts
+Every name is exact: whoever hears it finds what the first word of its row means and nothing else of the world. Thoughts
 and answers keep that first word.
 """
 
@@ -45,9 +45,21 @@ SIDES: dict[str, tuple[str, ...]] = {
 }
 """Of two things of one name, that which stands more to this side."""
 EXTREMES: dict[str, tuple[str, ...]] = {
-    "leftmost": ("leftmost {}", "left-most {}", "{} furthest left", "{} farthest to the left", "first {} from the left"),
+    "leftmost": (
+        "leftmost {}",
+        "left-most {}",
+        "{} furthest left",
+        "{} farthest to the left",
+        "first {} from the left",
+    ),
     "rightmost": (
-        *("rightmost {}", "right-most {}", "{} furthest right", "{} farthest to the right", "first {} from the right"),
+        *(
+            "rightmost {}",
+            "right-most {}",
+            "{} furthest right",
+            "{} farthest to the right",
+            "first {} from the right",
+        ),
     ),
     "topmost": ("topmost {}", "top-most {}", "uppermost {}", "highest {}", "{} highest up"),
     "lowest": ("lowest {}", "bottom-most {}", "{} lowest down", "{} furthest down"),
@@ -83,7 +95,9 @@ def name_things(rng: Random, described: Description) -> Name:
         pattern, form = _draw(rng, described.pattern, PATTERNS), rng.random()
         if form < USUAL:
             before.append(pattern)
-        elif form < 0.8 and described.pattern != "plain":  # "plain red star", but "red striped star" either way
+        elif (
+            form < 0.8 and described.pattern != "plain"
+        ):  # "plain red star", but "red striped star" either way
             before.insert(0, pattern)
         else:
             behind = f" {rng.choice(WITH_PATTERN[described.pattern])}"
