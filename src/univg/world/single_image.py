@@ -185,7 +185,7 @@ def _choose_use(studio: Studio, shape: str) -> str:
     if studio.version == 1:
         return unseen if studio.split == "unseen" else studio.rng.choice(seen)
     more_seen, more_unseen = MORE_USES[shape]
-    return choose_phrase(studio.words, Wordings(seen + more_seen, (unseen, *more_unseen)), studio.split)
+    return choose_phrase(studio.words, Wordings(seen + more_seen, more_unseen), studio.split)
 
 
 def _odd_one(studio: Studio) -> tuple[Scene, str, str]:

@@ -51,12 +51,12 @@ Output the box of the shared object in image {n}.
 """,
     """
 Exactly one object turns up in every picture. Where is it in the {n}th image?
-What keeps turning up? Frame it in picture {n}.
-Everything else comes and goes; one item stays throughout. Spot it in the {nth} image.
-recurring item, picture {n}
-Pinpoint in image {n} whatever all of them hold.
-Which item is never absent from this series? Outline it in image {n}.
-Help me with the item that every single picture repeats: frame it in the {nth} image.
+Which thing do all of them show? Mark it in picture {n}.
+The other things change; one is always there. Box it in the {nth} image.
+common to all, picture {n}
+Point in image {n} to what every one of them has.
+Which object comes back each time? Show it in image {n}.
+Help me with the thing that all pictures share: where is it in the {nth} image?
 """,
 )
 
@@ -103,19 +103,19 @@ Could you show me where the tracked object is in frame {n}?
 The objects move. The one in the red box: where is it in image {n}?
 Things move from frame to frame. Find the marked one in the {nth} frame.
 The first frame marks an object. Track it and box it in frame {n}.
-The red box in the first frame({box}) marks an object. Track it to the {nth} frame.
+The red box in the first frame({box}) marks an object. Track it and find it in the {nth} frame.
 These are frames of a video. Track the object in the red box to frame {n}.
 Give me the box of the tracked object in the {nth} frame.
 Output the bounding box of the tracked object in frame {n}.
 """,
     """
 Follow the object in the red frame({box}) of the first image. Where is it in the {n}th image?
-Keep your eye on what the red box holds; whereabouts is it in frame {n}?
-Chase the outlined thing through the sequence and frame it in image {n}.
-Where did the red-framed item wander? Spot it in the {nth} frame.
-pursue the boxed item up to frame {n}
-It starts at {box} and travels. Pinpoint it in the {nth} image.
-Stay with the highlighted object until frame {n}, then outline it.
+Keep an eye on the object in the red box. Where is it in frame {n}?
+Go after the marked object and box it in frame {n}.
+Where did the object of the red box go? Mark it in the {nth} frame.
+follow the red box, frame {n}
+It starts at {box} and moves. Find it in the {nth} image.
+Stay with the tracked object to frame {n}, then point to it.
 """,
 )
 
@@ -166,19 +166,19 @@ Output the bounding box of the same object in the {nth} image.
 """,
     """
 One scene, several cameras. The first image frames an object({box}). Box it in the {n}th image.
-From this other angle, which is the framed item? Outline it in image {n}.
-Recognise the red-framed item from elsewhere: frame it in the {nth} image.
-framed item, picture {n}
-Whatever the viewpoint, pinpoint the framed item in the {nth} image.
-Seen afresh in picture {n}, whereabouts is the framed item?
-Help me spot the boxed item within the {nth} picture.
+From this other side, which is the marked object? Show it in image {n}.
+Seen by another camera, where is the object of the red box in the {nth} image?
+marked object again, picture {n}
+Whatever the view, point to the marked object in the {nth} image.
+The view is new in picture {n}. Where is the same object now?
+Help me find the marked thing in the {nth} picture.
 """,
 )
 
 REGION = (
     """
-Where does the {nth} cut-out come from?
-Where is the {nth} cut-out from?
+Where in the source image does the {nth} cut-out come from?
+From where in the source image is the {nth} cut-out?
 Where in the first image is the {nth} cut-out?
 Where in the source image is cut-out {n}?
 Where was piece {n} cut from the source image?
@@ -187,32 +187,32 @@ Which part of the source image is cut-out {n}?
 Which area of the first image does the {nth} piece show?
 the {nth} cut-out in the source image
 cut-out {n} in the source image
-region {n}
-piece {n}
+region {n}, source image
+piece {n}, source image
 piece {n}, where in the source image?
 the place of piece {n} in the source image
 Find the {nth} cut-out in the source image.
 Find piece {n} in the source image.
 Find region {n} in the first image.
-Find where the {nth} piece was cut from.
+Find where in the source image the {nth} piece was cut from.
 Locate the {nth} cut-out in the source image.
 Locate region {n} in the first image.
 Locate piece {n} in the source image.
 Point to the {nth} cut-out in the source image.
 Mark the {nth} piece in the source image.
 Mark where region {n} is in the first image.
-Show me where cut-out {n} comes from.
+Show me where in the source image cut-out {n} comes from.
 Show me the {nth} region in the source image.
 Box cut-out {n} in the source image.
 Box the place in the first image that the {nth} piece shows.
 Draw a box around the {nth} region in the source image.
 Put piece {n} back: where in the source image does it go?
-Put the {nth} cut-out back in its place.
+Put the {nth} cut-out back in its place in the source image.
 Match the {nth} cut-out with its place in the source image.
 Please find the {nth} piece in the source image.
 Please locate cut-out {n} in the first image.
 Can you find the {nth} region in the source image?
-Could you show me where piece {n} belongs?
+Could you show me where piece {n} belongs in the source image?
 The first image is the source; what follows is cut from it. Where is cut-out {n}?
 A source image, then what was cut from it. Where in the source image is the {nth} piece?
 The source image comes first, then its regions. Box the {nth} region in the source image.
@@ -222,12 +222,12 @@ Output the bounding box of region {n} in the source image.
 """,
     """
 Cut-outs follow a source image. From where in the source image was the {n}th cut-out taken?
-Where has fragment {n} been snipped from? Frame it in the source image.
-Like a jigsaw: which spot of the source image does fragment {n} fill?
-origin of fragment {n}
-Zoom back out: pinpoint detail {n} within the source image.
-Whereabouts in the source image was close-up {n} taken?
-Outline in the source image what the {nth} close-up portrays.
+From which place in the source image was region {n} cut?
+Like a puzzle: which spot of the source image does piece {n} fill?
+cut-out {n}, back in the source image
+Look back at the source image and mark piece {n}.
+In the source image, which area is the same as the {nth} cut-out?
+Box in the source image what the {nth} region shows.
 """,
 )
 
@@ -277,11 +277,11 @@ Output the bounding box of the {one} in the image that shows it.
 """,
     """
 One of these pictures contains it: {a}. Box it there.
-Leaf through these pictures and pinpoint the {one}.
-Somewhere among these hides {a}. Frame it.
-I am looking for the {one}; whichever picture contains it, outline it there.
-Help me spot the {one} within this bunch.
-whereabouts of the {one}, whichever picture
-From this album pick out the {one}.
+Go through these pictures and point to the {one}.
+Somewhere in these images is {a}. Mark it.
+I am looking for the {one}; box it in the picture that has it.
+Help me find the {one} in these pictures.
+{one}, in one picture
+Not every image has the {one}. Show me where it is.
 """,
 )

@@ -55,13 +55,13 @@ Give me the boxes of all {many}.
 Output the bounding box of every {one} in {these}.
 """,
     """
-Leave out no {one}: box whatever is in {these} of that kind.
-I count {many}. Point out each and every one.
+Leave out no {one}: box all that {these} show of it.
+Count the {many} and point to every one of them.
 However many {many} there are, if any, mark them.
-Round up the {many}.
-Pinpoint the {many} throughout {these}.
-Would you kindly frame any {one} you come across?
-the complete collection of {many}
+Go through {these} for {many}.
+Show each and every {one} in {these}.
+Would you please box any {one} that you see?
+the {many}, all of them
 """,
 )
 
@@ -120,10 +120,10 @@ Output the bounding box of the {one} in {these}.
 Can you point out the {one} for me?
 Someone says there is {a} here. Mark the spot.
 I am looking for the {one}; box it if you see it.
-Pinpoint the {one} within {these}.
-Would you kindly frame the {one}, supposing it exists?
+Is the {one} anywhere in {these}?
+Would you please box the {one}, if there is one?
 Help me spot the {one}.
-whereabouts of the {one}
+any {one} in {these}?
 """,
 )
 
@@ -175,12 +175,12 @@ Output the bounding box of each object that does not fit in.
 """,
     """
 Spot whatever breaks the rule that the others keep in {these}.
-Box the misfits among all that there is in {these}.
-misfits
-Who are the strangers here? Frame them.
-Pinpoint whatever is unlike the majority.
-Single out the exceptions in {these}.
-I notice a rule, and exceptions to it: outline the exceptions.
+Box the misfits in {these}: what does not fit.
+not like the rest
+Who does not belong here? Mark them.
+Point to whatever is not as most things are.
+Pick the odd ones out of all that there is in {these}.
+Most things keep to a rule; box those that do not.
 """,
 )
 
@@ -213,8 +213,8 @@ Most objects in {these} share a {attribute}. Find those that have another.
 """,
     """
 By {attribute}, something breaks the rule that the others keep in {these}. Box it.
-Judge by {attribute}: frame the misfits.
-As to {attribute}, single out the exceptions in {these}.
-deviants by {attribute}
+Look at the {attribute}: box what does not fit.
+As to {attribute}, which objects in {these} are not like the rest?
+another {attribute} than most
 """,
 )

@@ -54,9 +54,9 @@ Can you point out the {one} for me?
 I am looking for the {one}; box it.
 Mark the spot with the {one}.
 Help me spot the {one}.
-whereabouts of the {one}
-Would you kindly frame the {one}?
-Pinpoint the {one}.
+position of the {one}
+Would you please box the {one}?
+There: the {one}. Where exactly?
 """,
 )
 
@@ -107,9 +107,9 @@ Can you point out {instruction} for me?
 I am looking for {instruction}; box it.
 Mark the spot with {instruction}.
 Help me spot {instruction}.
-whereabouts of {instruction}
-Pinpoint {instruction}.
-Would you kindly frame {instruction}?
+position of {instruction}
+Look, {instruction}! Where?
+Would you please box {instruction}?
 """,
 )
 
@@ -153,34 +153,35 @@ Give me the box of {instruction} in the third frame.
 Output the bounding box of {instruction} in image 3.
 """,
     """
-Watch closely and frame {instruction} in the third image.
+Watch closely and mark {instruction} in the third image.
 Can you point out {instruction} in the third frame for me?
-I am looking for {instruction}; outline it in the third picture.
-Pause at the third frame: pinpoint {instruction}.
-Help me spot {instruction} in image 3.
-footage, third image: {instruction}
-Stop the clip at frame 3 and mark the spot with {instruction}.
+I am looking for {instruction}; box it in the third picture.
+Stop at the third frame and point to {instruction}.
+Help me find {instruction} in image 3.
+video, third image: {instruction}
+Go to frame 3 and mark the spot with {instruction}.
 """,
 )
 
-# Beside the first ones of `single_image.USES`: (in training too, in the unseen split alone).
+# (Beside those of `single_image.USES` in training; in place of theirs in the unseen split: said with training's words,
+# since no model that only saw this world can know what a squirrel climbs.)
 MORE_USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "house": (("a building to live in", "something with a roof and walls"), ("a dwelling",)),
-    "tree": (("a tall plant", "a plant with leaves and a trunk"), ("what a squirrel climbs",)),
-    "mug": (("something to drink from", "what you hold to drink your coffee"), ("a vessel for cocoa",)),
+    "house": (("a building to live in", "something with a roof and walls"), ("a building with a roof", "where a family keeps warm")),
+    "tree": (("a tall plant", "a plant with leaves and a trunk"), ("a plant that birds live in", "what grows leaves in a garden")),
+    "mug": (("something to drink from", "what you hold to drink your coffee"), ("what you would drink tea from", "something for your coffee")),
     "mushroom": (("something that grows in the forest and has a cap", "what you may pick in the forest and eat"),
-                 ("what pops up overnight in a damp meadow",)),
+                 ("what grows in the forest when it rains", "something from the forest floor with a cap")),
     "umbrella": (("what you hold over your head in the rain", "something to carry against the rain"),
-                 ("shelter that folds up",)),
+                 ("what you open to keep dry", "something you hold when it rains")),
     "pan": (("what you put on the stove to fry something", "something to fry fish in"),
-            ("what an omelette is made in",)),
-    "lamp": (("what you switch on in the evening", "something that makes light"), ("what brightens a desk",)),
-    "car": (("something to drive in", "what drives on a road"), ("what is parked in a garage",)),
-    "table": (("what you sit at to eat", "something to put plates on"), ("what a carpenter gives four legs",)),
+            ("a tool to fry an egg with", "what you put on the stove for pancakes")),
+    "lamp": (("what you switch on in the evening", "something that makes light"), ("what you switch on at night", "something that gives light when it is dark")),
+    "car": (("something to drive in", "what drives on a road"), ("something with wheels to drive to work", "what you drive on the road")),
+    "table": (("what you sit at to eat", "something to put plates on"), ("furniture to put the plates on", "where you sit to eat dinner")),
     "bucket": (("something to carry a lot of water in", "what you fill with water to wash the floor"),
-               ("what is lowered into a well",)),
-    "key": (("something to open a door with", "what you put in a lock"), ("what hangs on a janitor's ring",)),
-    "lock": (("something to keep a door shut", "what a key opens"), ("what a burglar must break",)),
+               ("what you carry a lot of water in", "something to wash the floor with water from")),
+    "key": (("something to open a door with", "what you put in a lock"), ("what turns in a door to open it", "something that a lock needs")),
+    "lock": (("something to keep a door shut", "what a key opens"), ("what thieves cannot open without the key", "something that keeps a door shut")),
 }  # fmt: skip
 
 ODD_ONE = (
@@ -195,8 +196,8 @@ the object that does not fit by {word}
 """,
     """
 the object whose {word} no other object shares, while the others share one
-the loner as to {word}
-whatever refuses the {word} that the crowd has
+the only one with this {word}
+what is not like the rest in {word}
 """,
 )
 
@@ -213,8 +214,8 @@ what does not stay in its place
 """,
         """
 whatever does not stay where it was
-the restless one
-what wanders about
+what does not keep its place
+the only one that goes somewhere
 """,
     ),
     "direction": (
@@ -228,8 +229,8 @@ the only thing going {way}
 """,
         """
 what is travelling {way}
-whatever drifts {way}
-the traveller heading {way}
+the only one to move {way}
+whatever goes {way}
 """,
     ),
     "recolour": (
@@ -243,8 +244,8 @@ the only object whose colour changes
 """,
         """
 what will not keep its paint
-the one that gets repainted
-whatever swaps its hue
+the one whose colour is new
+what takes another colour
 """,
     ),
 }

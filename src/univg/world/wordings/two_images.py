@@ -56,12 +56,12 @@ Output the coordinates of the difference between these images.
 """,
     """
 One thing is not the same in these two pictures. Where is it?
-Something is off between these two. Box it.
-Play spot-the-difference with this pair.
+Something is different here. Box it.
+One of two pictures was changed. Where?
 What does not match between both images?
-hunt down the mismatch
-Which spot tells these twins apart?
-I cannot see what was altered here; can you mark it?
+find the change between the two pictures
+Which spot is not the same?
+I cannot see the difference; can you mark it?
 """,
 )
 
@@ -113,12 +113,12 @@ Give me the bounding box of the real difference in image 2.
 """,
     """
 The camera moved, and one thing really changed. Locate it in the second image.
-Forget the camera angle: what truly differs in picture 2?
-Seen from elsewhere, the second image holds one genuine change. Frame it.
-Which change in the second picture is not the photographer's doing?
-genuine change, picture 2
-Discount the shifted perspective and pinpoint what is altered in image 2.
-Viewpoints differ; so does one thing. Spot it in the second picture.
+Forget the camera: what is really different in picture 2?
+Seen from another side, one thing in the second image is really different. Mark it.
+Which change in the second picture is not due to the camera?
+real change, picture 2
+Leave the viewpoint aside and mark the difference in image 2.
+The views differ, and so does one object. Show it in the second picture.
 """,
 )
 
@@ -128,7 +128,7 @@ Where is the object of the first image in the second image?
 Where is it in the second image?
 Where is this object in image 2?
 Where in the second image is it?
-Where in image 2 do you see the object of image 1?
+Which object of image 2 is in image 1 too?
 Which object in the second image is the one of the first image?
 Which one in image 2 is it?
 Which thing in the second picture is this?
@@ -164,20 +164,20 @@ Can you find it in the second image?
 Could you find the object of image 1 in image 2?
 Do you see it in the second image? Box it.
 The first image shows an object. Find it in the second image.
-The first picture shows what to look for. Where is it in the second picture?
+The first picture shows what to look for. Box it in the second picture.
 Image 1 shows one thing. Box the same thing in image 2.
 Look at the first image, then box its object in the second image.
 Give me the box of this object in the second image.
-Output the bounding box in image 2 of what image 1 shows.
+Image 1 shows it. Output its bounding box in image 2.
 """,
     """
 Spot the object of image-1 again: box it in image-2.
-Seen the first picture? Pick that item out in the second one.
-Whereabouts in image 2 is the item from image 1?
-Frame in the second image what the opening picture portrays.
-item from picture 1, within picture 2
-Recover the thing portrayed at first: outline it in the second image.
-Hunt for it in image 2.
+This is the first picture. Mark its object in the second picture.
+In image 2, where is the thing from image 1?
+Select it in the second image: it is what the first picture shows.
+thing of picture 1, in picture 2
+Look for this one again: box it in the second image.
+Where does the first picture's object come back in image 2?
 """,
 )
 
@@ -189,7 +189,7 @@ Which one in the second image has the same {attribute}?
 What in the second image has the same {attribute} as the object of the first?
 the object in image 2 with the same {attribute}
 same {attribute}, second image
-the thing in the second image with the {attribute} of the first one
+the thing with the same {attribute} in the second image
 Where in the second image is an object of the same {attribute} as in the first image?
 Find the object in the second image that has the same {attribute} as the one in the first.
 Find what has the same {attribute} in image 2.
@@ -200,14 +200,14 @@ Show me the object of the same {attribute} in the second image.
 Box the object in the second image that has the same {attribute} as the object in the first.
 Please find the object in image 2 with the same {attribute} as in image 1.
 Can you find the object of the same {attribute} in the second image?
-One object in the second image has the same {attribute} as the object in the first image. Box it.
+One object has the same {attribute} as the object in the first image. Box it in the second image.
 Look at the {attribute} of the object in image 1 and find that {attribute} in image 2.
 """,
     """
-Only one thing in Image-2 agrees in {attribute} with what Image-1 shows. Ground it.
-Judge by {attribute} alone: what in the second picture goes along with the first?
-matching {attribute}, picture 2
-Frame the item in image 2 that shares its {attribute} with image 1.
+Only one thing in Image-2 agrees in {attribute} with what Image-1 shows. Show it in Image-2.
+Look at the {attribute} alone: what in the second picture is the same?
+the same {attribute} again, picture 2
+Which object of the first image shares its {attribute} with one in image 2? Mark that one in image 2.
 """,
 )
 
@@ -220,7 +220,7 @@ What is new in the second image?
 What is in the second image but not in the first?
 the new object in the second image
 new object, image 2
-the thing in image 2 that image 1 does not have
+the one more thing in image 2
 Where is the new object in the second image?
 Find the new object in the second image.
 Find what is in image 2 but not in image 1.
@@ -236,9 +236,9 @@ One object is only in the second image. Where is it?
 """,
     """
 Something has joined the objects of Image-1. What is new in Image-2?
-Who is the newcomer in picture 2?
-newcomer, second picture
-Frame the item in image 2 for which image 1 holds no twin.
+Which thing came in only with picture 2?
+the one more object, second picture
+Mark the object in image 2 that was not there in image 1.
 """,
 )
 
@@ -248,7 +248,7 @@ Which object in the second image goes together with the one in the first image?
 Which thing in image 2 goes with the thing in image 1?
 Which one in the second image goes with it?
 What in the second image belongs with the object of the first?
-the object in image 2 that goes with image 1
+the object that goes with it, in image 2
 goes together, second image
 what belongs to it in the second image
 Where in the second image is what goes with the object of the first?
@@ -264,10 +264,10 @@ Can you find the object in the second image that goes with it?
 The object in the first image goes together with one in the second image. Box it in the second image.
 """,
     """
-Image-1 shows one half of a pair. Which object in Image-2 completes it?
-Who in picture 2 is a fitting companion for what picture 1 portrays?
-companion, second picture
-Pair up the two pictures: frame the fitting item in image 2.
+Image-1 shows one half of a pair. Find what goes with it in Image-2.
+Which thing in picture 2 would you use together with it?
+belongs together, second picture
+Put the two pictures together: mark what goes with it in image 2.
 """,
 )
 
@@ -287,7 +287,7 @@ same part, image 2
 the part in image 2 that does the same as the one in the red box
 Find the corresponding part in the second image.
 Find the part with the same function in image 2.
-Find the part of the second object that does the same job as the marked one in the first image.
+The marked part of the first object has a job. Find what does it in the second image.
 Find what has the same use in the second image.
 Locate the corresponding part in image 2.
 Locate the part in the second image with the same function as the marked part.
@@ -304,7 +304,7 @@ Please find the part in the second image that does the same as the marked part.
 Please box the corresponding part in image 2.
 Can you find the part with the same function in the second image?
 Could you show me the corresponding part in image 2?
-A part is marked in the first image. Find the part with the same function in the second image.
+A part is marked. Find its like in the second image, the part with the same function.
 The red box marks a part. Which part in image 2 does the same job?
 The two objects have a part with the same function. Box it in the second image.
 Look at the part in the red box. Where is its like in the second image?
@@ -314,11 +314,11 @@ Output the bounding box in image 2 of the part with the same function.
 """,
     """
 Which area of the second image does the same job as the one framed in the first image?
-What plays that role in picture 2?
-Which bit of the second item serves the same purpose? Frame it in image 2.
-counterpart, second picture
-Find the counterpart of the framed bit in image 2.
-By purpose, not by looks: pinpoint the matching piece in the second image.
-Its equivalent in the second picture, please.
+What does that job in picture 2?
+Which part of the second object has the same use? Mark it in image 2.
+corresponding part, second picture
+Find in image 2 the part that works like the marked one.
+By its use, not by its looks: point to the same part in the second image.
+Show the same function in the second picture, please.
 """,
 )
