@@ -163,26 +163,58 @@ Go to frame 3 and mark the spot with {instruction}.
 """,
 )
 
-# (Beside those of `single_image.USES` in training; in place of theirs in the unseen split: said with training's words,
-# since no model that only saw this world can know what a squirrel climbs.)
+# In training beside those of `single_image.USES`, in the unseen split in place of theirs: what it asks for is said in
+# words of training, since no model that only saw this world can know what sizzles on a stove.
 MORE_USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "house": (("a building to live in", "something with a roof and walls"), ("a building with a roof", "where a family keeps warm")),
-    "tree": (("a tall plant", "a plant with leaves and a trunk"), ("a plant that birds live in", "what grows leaves in a garden")),
-    "mug": (("something to drink from", "what you hold to drink your coffee"), ("what you would drink tea from", "something for your coffee")),
-    "mushroom": (("something that grows in the forest and has a cap", "what you may pick in the forest and eat"),
-                 ("what grows in the forest when it rains", "something from the forest floor with a cap")),
-    "umbrella": (("what you hold over your head in the rain", "something to carry against the rain"),
-                 ("what you open to keep dry", "something you hold when it rains")),
-    "pan": (("what you put on the stove to fry something", "something to fry fish in"),
-            ("a tool to fry an egg with", "what you put on the stove for pancakes")),
-    "lamp": (("what you switch on in the evening", "something that makes light"), ("what you switch on at night", "something that gives light when it is dark")),
-    "car": (("something to drive in", "what drives on a road"), ("something with wheels to drive to work", "what you drive on the road")),
-    "table": (("what you sit at to eat", "something to put plates on"), ("furniture to put the plates on", "where you sit to eat dinner")),
-    "bucket": (("something to carry a lot of water in", "what you fill with water to wash the floor"),
-               ("what you carry a lot of water in", "something to wash the floor with water from")),
-    "key": (("something to open a door with", "what you put in a lock"), ("what turns in a door to open it", "something that a lock needs")),
-    "lock": (("something to keep a door shut", "what a key opens"), ("what thieves cannot open without the key", "something that keeps a door shut")),
-}  # fmt: skip
+    "house": (
+        ("a building to live in", "something with a roof and walls"),
+        ("a building with a roof", "where a family keeps warm"),
+    ),
+    "tree": (
+        ("a tall plant", "a plant with leaves and a trunk"),
+        ("a plant that birds live in", "what grows leaves in a garden"),
+    ),
+    "mug": (
+        ("something to drink from", "what you hold to drink your coffee"),
+        ("what you would drink tea from", "something for your coffee"),
+    ),
+    "mushroom": (
+        ("something that grows in the forest and has a cap", "what you may pick in the forest and eat"),
+        ("what grows in the forest when it rains", "something from the forest floor with a cap"),
+    ),
+    "umbrella": (
+        ("what you hold over your head in the rain", "something to carry against the rain"),
+        ("what you open to keep dry", "something you hold when it rains"),
+    ),
+    "pan": (
+        ("what you put on the stove to fry something", "something to fry fish in"),
+        ("a tool to fry an egg with", "what you put on the stove for pancakes"),
+    ),
+    "lamp": (
+        ("what you switch on in the evening", "something that makes light"),
+        ("what you switch on at night", "something that gives light when it is dark"),
+    ),
+    "car": (
+        ("something to drive in", "what drives on a road"),
+        ("something with wheels to drive to work", "what you drive on the road"),
+    ),
+    "table": (
+        ("what you sit at to eat", "something to put plates on"),
+        ("furniture to put the plates on", "where you sit to eat dinner"),
+    ),
+    "bucket": (
+        ("something to carry a lot of water in", "what you fill with water to wash the floor"),
+        ("what you carry a lot of water in", "something to wash the floor with water from"),
+    ),
+    "key": (
+        ("something to open a door with", "what you put in a lock"),
+        ("what turns in a door to open it", "something that a lock needs"),
+    ),
+    "lock": (
+        ("something to keep a door shut", "what a key opens"),
+        ("what thieves cannot open without the key", "something that keeps a door shut"),
+    ),
+}
 
 ODD_ONE = (
     """

@@ -174,7 +174,7 @@ Image 1 shows it. Output its bounding box in image 2.
 Spot the object of image-1 again: box it in image-2.
 This is the first picture. Mark its object in the second picture.
 In image 2, where is the thing from image 1?
-Select it in the second image: it is what the first picture shows.
+The first picture shows what to select in the second image.
 thing of picture 1, in picture 2
 Look for this one again: box it in the second image.
 Where does the first picture's object come back in image 2?
@@ -264,7 +264,7 @@ Can you find the object in the second image that goes with it?
 The object in the first image goes together with one in the second image. Box it in the second image.
 """,
     """
-Image-1 shows one half of a pair. Find what goes with it in Image-2.
+Image-1 shows one half of a pair. Find the other half in Image-2.
 Which thing in picture 2 would you use together with it?
 belongs together, second picture
 Put the two pictures together: mark what goes with it in image 2.
