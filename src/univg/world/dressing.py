@@ -15,6 +15,7 @@ from univg.world.looks import FINISHES, RGB, Look, contrast, draw_palette, shade
 from univg.world.painting import CLEAR, MARK
 from univg.world.scene import Background, Crop, Scene, Studio
 from univg.world.wider import WideStudio
+from univg.world.wordings.names import names_solid_or_ring
 
 Shots: TypeAlias = tuple[Scene | Crop, ...]
 ONE_LOOK = frozenset({"diff", "view_diff", "object_tracking", "multi_view", "video", "region"})
@@ -33,7 +34,7 @@ def dress(shots: Shots, studio: WideStudio, family: str, query: str, most: int) 
     scenes = [shot for shot in shots if isinstance(shot, Scene)]
     shared = family in ONE_LOOK or rng.random() < 0.5
     one_ground = family in ONE_LOOK or (shared and rng.random() < 0.5)
-    may_hollow = " ring" not in query and not any(
+    may_hollow = not names_solid_or_ring(query) and not any(
         t.identity.shape == "ring" for s in scenes for t in s.things
     )
     look = draw_look(rng, studio.longest, may_hollow, PLAIN[studio.simple])

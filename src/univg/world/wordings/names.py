@@ -6,6 +6,7 @@ and answers keep that first word.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
@@ -126,6 +127,11 @@ def name_one(rng: Random, target: Thing, things: Sequence[Thing]) -> str:
         return name_things(rng, usual).one
     fitting = [one for one in _describe(me) if not any(one.matches(other) for other in others)]
     return name_things(rng, rng.choice(fitting or [usual])).one
+
+
+def names_solid_or_ring(query: str) -> bool:
+    """Tell whether a query names rings, or circles by a word that has them filled: drawn in lines they look alike."""
+    return any(re.search(rf"\b{word}s?\b", query) for word in ("ring", *SHAPES["ring"], *SHAPES["circle"]))
 
 
 def _describe(me: Identity) -> list[Description]:

@@ -174,7 +174,7 @@ Image 1 shows it. Output its bounding box in image 2.
 Spot the object of image-1 again: box it in image-2.
 This is the first picture. Mark its object in the second picture.
 In image 2, where is the thing from image 1?
-The first picture shows what to select in the second image.
+As the first picture shows it, select it in the second image.
 thing of picture 1, in picture 2
 Look for this one again: box it in the second image.
 Where does the first picture's object come back in image 2?
