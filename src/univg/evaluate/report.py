@@ -39,6 +39,7 @@ from univg.report.tables import (
     build_scores_table,
     render_markdown,
 )
+from univg.report.wordings import build_wordings_table
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ def _build_section(
             summaries[run.label] = summarise(rows, METRICS + LEGACY if legacy else METRICS)
             tables.append(build_scores_table(summaries[run.label], run.label, shown, notes))
             notes = []
+            worded = build_wordings_table(rows, run.label)
+            tables += [worded] if worded else []
         if sets:
             title, everything = f"{run.label}: answers that are sets", intervals is None
             tables.append(build_sets_table(sets, title, find_task_precisions(sets), everything, notes))

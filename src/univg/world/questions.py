@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 from PIL import Image
 
 from univg.grounding.boxes import Box, SizeWH
+from univg.grounding.prompts import PUBLISHED_WORDING
 from univg.grounding.samples import GroundingSample
 from univg.world.drawn import DRAWN, DRAWN_FAMILIES, DrawnQuestion, Page, compose_drawn
 from univg.world.dressing import dress
@@ -31,7 +32,7 @@ from univg.world.scene import (
     place_name,
 )
 from univg.world.wider import WideStudio, draw_size
-from univg.world.wordings.choosing import NOT_PUBLISHED, PUBLISHED, choose_wording, write_as_typed
+from univg.world.wordings.choosing import NOT_PUBLISHED, choose_wording, write_as_typed
 
 Size: TypeAlias = int | tuple[int, int]
 """The longer side of pictures in pixels: one for all, or the least and the greatest."""
@@ -343,7 +344,7 @@ def ask(
     if studio.version == 1:
         return studio.rng.choice(first["unseen" if studio.split == "unseen" else "seen"]).format(**values)
     wording, published = choose_wording(studio.words, name, first["seen"], studio.split)
-    studio.wording = PUBLISHED if published and name not in NOT_PUBLISHED else wording
+    studio.wording = PUBLISHED_WORDING if published and name not in NOT_PUBLISHED else wording
     text = wording.format(**values)
     return text if published else write_as_typed(studio.words, text)
 

@@ -8,8 +8,6 @@ from random import Random
 
 from univg.world.wordings import many_images, sets, single, two_images
 
-PUBLISHED = "published"
-"""Stands in a sample for the benchmark's own wording; every other wording stands there as it is, to be filled in."""
 PUBLISHED_SHARE = 0.25
 """How often training and test ask as the benchmark does: more often than in any other one wording."""
 NOT_PUBLISHED = frozenset({"referring", "find_all", "absent", "odd_one_out", "odd_one_out, told"})
