@@ -21,13 +21,13 @@ PAGE = Path(__file__).with_name("wordings.md")
 PUBLISHED: dict[str, Mapping[str, tuple[str, ...]]] = MANY | ACROSS | SINGLE | SETS
 HEAD = f"""# How the world asks
 
-Every wording of the world's second version, by family. `python docs/make_wordings.py` writes this page from the tables in
-`src/univg/world/wordings`.
+Every wording of the world's second version, by family. `python docs/make_wordings.py` writes this page from the tables
+in `src/univg/world/wordings`.
 
-- Training and test ask in a family's first wordings (where a benchmark has the family: that benchmark's own) one time in
-  {round(1 / PUBLISHED_SHARE)}, and else in one of the others. `unseen` asks in those under that name and in no other.
-- Words in braces are filled in: `{{one}}` and `{{many}}` by a name as below, `{{a}}` by the same with its article, `{{n}}`
-  and `{{nth}}` by the image as a number and as a word, `{{box}}` by coordinates, `{{these}}` by "this image", "these
+- Training and test ask in a family's first wordings (where a benchmark has the family: that benchmark's own) one time
+  in {round(1 / PUBLISHED_SHARE)}, and else in one of the others. `unseen` asks in those under that name and in no other.
+- Words in braces are filled in: `{{one}}` and `{{many}}` by a name as below, `{{a}}` by the same with its article,
+  `{{n}}` and `{{nth}}` by the image as a number and as a word, `{{box}}` by coordinates, `{{these}}` by "this image", "these
   pictures" and the like.
 - At times the first letter is small or the last point is missing, as people type.
 """
@@ -64,7 +64,11 @@ def make_page() -> str:
         ("of all", names.EXTREMES),
         ("beside another thing", names.RELATIONS),
     ):
-        parts.append(f"- {title}: " + "; ".join(f"{word}: {', '.join(table[word])}" for word in table) + ".")
+        parts.append(
+            f"- {title}: "
+            + "; ".join(f"{word}: {', '.join(table[word])}" for word in table).replace("{}", "…")
+            + "."
+        )
     parts.append(f"- whatever its shape: {', '.join(names.THING_WORDS)}.")
     return "\n".join(parts) + "\n"
 

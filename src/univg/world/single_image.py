@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 
+from univg.grounding.boxes import Box
 from univg.grounding.prompts import ZERO_SHOT_IMAGE, ZERO_SHOT_VIDEO
 from univg.world.descriptions import RELATIONS, Description
 from univg.world.questions import Question, a, ask, capital, family, listing, refer, shown, shuffled
@@ -86,12 +88,14 @@ def referring(studio: Studio) -> Question:
 
 
 def _tell_twins(studio: Studio, scene: Scene) -> tuple[Thing, str, str, str]:
-    """Return which of the pair is asked for, its phrase, why it fits, and what a person may call it."""
+    """Return which of the pair is asked for, its phrase, why it fits, and a name for it."""
     one, two = (scene.box(t) for t in scene.things[:2])
     axis = studio.rng.randrange(2)
     gap = (one[axis] + one[axis + 2]) / 2 - (two[axis] + two[axis + 2]) / 2
     if abs(gap) < 0.18:
         raise Unplaceable
+    if studio.version > 1 and (one[axis] < two[axis]) != (one[axis + 2] < two[axis + 2]):
+        raise Unplaceable  # the larger of the two is on both sides of the other
     me = scene.things[0].identity
     # Nothing but the pair may carry the name that the phrase uses.
     if any((t.identity.shape, t.identity.colour) == (me.shape, me.colour) for t in scene.things[2:]):
@@ -113,7 +117,8 @@ def _relate(studio: Studio, scene: Scene, target: Thing) -> tuple[str, str, str]
         for named, shape, relation in product((one, Description(one.shape)), (me.shape, None), RELATIONS):
             described = Description(shape, relation=relation, anchor=named)
             with suppress(Unplaceable):
-                if described.find(scene) == [target]:
+                beside = _is_beside(scene.box(target), scene.box(anchor), relation)
+                if beside and described.find(scene) == [target]:
                     found.append(described)
     if not found:
         raise Unplaceable
@@ -122,28 +127,26 @@ def _relate(studio: Studio, scene: Scene, target: Thing) -> tuple[str, str, str]
     return str(described), why, name_things(studio.words, described).one
 
 
+def _is_beside(one: Box, other: Box, relation: str) -> bool:
+    """Tell whether both edges of a box stand so to those of another, not its middle alone."""
+    if relation in ("larger than", "smaller than"):
+        return True
+    axis = 0 if relation in ("left of", "right of") else 1
+    way = -1 if relation in ("left of", "above") else 1
+    return all(way * (one[at] - other[at]) > 0 for at in (axis, axis + 2))
+
+
 def _extreme(studio: Studio, scene: Scene, target: Thing) -> tuple[str, str, str]:
-    """Return the phrase for a target that is the most of something, why it fits, and what a person may say. From the
-    second version on it may be the most of its shape alone: "largest circle"."""
+    """Return the phrase for a target that is the most of something, why it fits, and a name for it. From the second
+    version on it may be the most of its shape alone: "largest circle"."""
     alike = [thing for thing in scene.things if thing.identity.shape == target.identity.shape]
     of_shape = studio.version > 1 and len(alike) > 1 and studio.chance(0.5)
-    boxes = {t: scene.box(t) for t in (alike if of_shape else scene.things)}
-    mine = boxes[target]
-    rest = [b for t, b in boxes.items() if t is not target]
+    mine = scene.box(target)
+    rest = [scene.box(t) for t in (alike if of_shape else scene.things) if t is not target]
     if not rest:
         raise Unplaceable
-    centre = ((mine[0] + mine[2]) / 2, (mine[1] + mine[3]) / 2)
-    centres = [((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) for b in rest]
-    sides = {t: max(b[2] - b[0], b[3] - b[1]) for t, b in boxes.items()}
-    claims = {
-        "leftmost": all(c[0] - centre[0] > 0.1 for c in centres),
-        "rightmost": all(centre[0] - c[0] > 0.1 for c in centres),
-        "topmost": all(c[1] - centre[1] > 0.1 for c in centres),
-        "lowest": all(centre[1] - c[1] > 0.1 for c in centres),
-        "largest": all(sides[target] > 1.25 * s for t, s in sides.items() if t is not target),
-        "smallest": all(1.25 * sides[target] < s for t, s in sides.items() if t is not target),
-    }
-    true = [word for word, holds in claims.items() if holds]
+    strict = studio.version > 1
+    true = _list_extremes(mine, rest, scene.aspect if strict else 1.0, strict)
     if not true:
         raise Unplaceable
     # The last true one: sizes are rarer than sides, so they are said when they hold.
@@ -151,6 +154,39 @@ def _extreme(studio: Studio, scene: Scene, target: Thing) -> tuple[str, str, str
     among = f"The {true[-1]} of {f'the {described.plural}' if of_shape else 'them'} is the {target}."
     named = place(studio.words, true[-1], name_things(studio.words, described).one)
     return f"{true[-1]} {described}", among, named
+
+
+def _list_extremes(mine: Box, rest: Sequence[Box], aspect: float, strict: bool) -> list[str]:
+    """List what a box is the most of, clearly: by its middle and its longer side.
+
+    `strict`: also by its near edge and its area, since a large thing's middle and edge may tell different tales.
+    """
+
+    def leads(axis: int, way: int) -> bool:
+        middle = mine[axis] + mine[axis + 2]
+        edge = axis if way < 0 else axis + 2
+        return all(
+            way * (middle - box[axis] - box[axis + 2]) > 0.2
+            and (not strict or way * (mine[edge] - box[edge]) > 0)
+            for box in rest
+        )
+
+    def sides(box: Box) -> tuple[float, float]:
+        width, height = (box[2] - box[0]) * aspect, box[3] - box[1]
+        return max(width, height), width * height if strict else 1.0
+
+    side, area = sides(mine)
+    measured = [sides(box) for box in rest]
+    least = 1.25 if strict else 0.0
+    claims = {
+        "leftmost": leads(0, -1),
+        "rightmost": leads(0, 1),
+        "topmost": leads(1, -1),
+        "lowest": leads(1, 1),
+        "largest": all(side > 1.25 * other and area > least * size for other, size in measured),
+        "smallest": all(1.25 * side < other and least * area < size for other, size in measured),
+    }
+    return [word for word, holds in claims.items() if holds]
 
 
 @family("implicit", images=(1, 1), in_mig_bench=False)

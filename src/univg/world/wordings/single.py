@@ -228,7 +228,7 @@ the object that does not fit by {word}
 """,
     """
 the object whose {word} no other object shares, while the others share one
-the only one with this {word}
+the only one with another {word}
 what is not like the rest in {word}
 """,
 )
