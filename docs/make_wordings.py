@@ -25,10 +25,10 @@ Every wording of the world's second version, by family. `python docs/make_wordin
 in `src/univg/world/wordings`.
 
 - Training and test ask in a family's first wordings (where a benchmark has the family: that benchmark's own) one time
-  in {round(1 / PUBLISHED_SHARE)}, and else in one of the others. `unseen` asks in those under that name and in no other.
+  in {round(1 / PUBLISHED_SHARE)}, and else in one of the others. `unseen` asks in those under that name, and no others.
 - Words in braces are filled in: `{{one}}` and `{{many}}` by a name as below, `{{a}}` by the same with its article,
-  `{{n}}` and `{{nth}}` by the image as a number and as a word, `{{box}}` by coordinates, `{{these}}` by "this image", "these
-  pictures" and the like.
+  `{{n}}` and `{{nth}}` by the image as a number and as a word, `{{box}}` by coordinates, `{{these}}` by "this image",
+  "these pictures" and the like.
 - At times the first letter is small or the last point is missing, as people type.
 """
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import ImageChops
 
 from univg.grounding.mentions import decide_image
-from univg.grounding.prompts import render_response
+from univg.grounding.prompts import PUBLISHED_WORDING, render_response
 from univg.grounding.reading import Asked, read
 from univg.grounding.scoring import score
 from univg.world import FAMILIES, SPLITS, VERSIONS, Scene, make_sample
@@ -208,7 +208,10 @@ def test_mig_bench_wordings_are_its_own() -> None:
     for name, family in FAMILIES.items():
         if family.in_mig_bench and name != "reasoning":  # whose questions are all different there
             for index in range(20):
-                assert shape_of(make_sample(name, "train", 0, index).sample.query) in real[name]
+                assert shape_of(make_sample(name, "train", 0, index, version=1).sample.query) in real[name]
+                sample = make_sample(name, "train", 0, index).sample
+                published = sample.extra["wording"] == PUBLISHED_WORDING
+                assert (shape_of(sample.query) in real[name]) == published
 
 
 def shape_of(question: str) -> str:
