@@ -34,7 +34,7 @@ from univg.world import (
 from univg.world.questions import ORDINALS
 from univg.world.scene import Identity, Thing, place_name
 from univg.world.shapes import SHAPES
-from univg.world.wordings import names
+from univg.world.wordings import names as words_for
 from univg.world.writing import write_world
 
 EVERY = pytest.mark.parametrize("name", list(SET_FAMILIES))
@@ -93,8 +93,14 @@ def find(asked: Mapping[str, Any], scene: Scene) -> list[Thing]:
 
 def say(word: str) -> tuple[str, ...]:
     """All that people say for a word of a description."""
-    tables = (names.SHAPES, names.COLOURS, names.PATTERNS, names.WITH_PATTERN, names.RELATIONS)
-    return (word, *(form for table in tables for form in table.get(word, ())))
+    kinds = (
+        words_for.SHAPES,
+        words_for.COLOURS,
+        words_for.PATTERNS,
+        words_for.WITH_PATTERN,
+        words_for.RELATIONS,
+    )
+    return (word, *(form for kind in kinds for form in kind.get(word, ())))
 
 
 @pytest.mark.parametrize("name", ["find_all", "absent"])

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import Any
 
-from univg.grounding.prompts import PUBLISHED_WORDING
 from univg.report.statistics import MACRO, Estimate, group_by_task, wilson_interval
 from univg.report.tables import Table, format_percent, format_points
 
 
-def build_wordings_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table | None:
+def build_wordings_table(rows: Sequence[Mapping[str, Any]], title: str, first: str) -> Table | None:
     """Set Acc@0.5 of other wordings beside that of the published one, by task; None where no task was asked in both.
+
+    Rows tell their `wording`; `first` is what it is called where it is the published one.
 
     Intervals are Wilson's, of differences Newcombe's (Statistics in Medicine 17, 1998, method 10); of the mean over
     tasks those of the tasks, added as squares.
@@ -20,9 +21,7 @@ def build_wordings_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table
     lines: list[tuple[str, ...]] = []
     differences: list[Estimate] = []
     for task, group in group_by_task([row for row in rows if "wording" in row]).items():
-        parts = [
-            [row for row in group if (row["wording"] == PUBLISHED_WORDING) == kind] for kind in (True, False)
-        ]
+        parts = [[row for row in group if (row["wording"] == first) == kind] for kind in (True, False)]
         if not all(parts):
             continue
         published, own = (_estimate(part) for part in parts)
@@ -44,7 +43,7 @@ def subtract(one: Estimate, other: Estimate) -> Estimate:
 
     >>> difference = subtract(Estimate(56 / 70, 0.6918, 0.8771), Estimate(48 / 80, 0.4904, 0.7004))
     >>> [round(value, 3) for value in (difference.value, difference.low, difference.high)]
-    [0.2, 0.053, 0.334]
+    [0.2, 0.052, 0.334]
     """
     value = one.value - other.value
     low = value - sqrt((one.value - one.low) ** 2 + (other.high - other.value) ** 2)
