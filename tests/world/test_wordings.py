@@ -28,8 +28,9 @@ from univg.world import (
     single_image,
 )
 from univg.world.descriptions import Description
+from univg.world.identity import COLOURS, PATTERNS, Identity
 from univg.world.questions import ask, number
-from univg.world.scene import COLOURS, PATTERNS, Identity, Studio, Thing
+from univg.world.scene import Studio, Thing
 from univg.world.shapes import SHAPES
 from univg.world.wordings import names
 from univg.world.wordings.choosing import FILM, NOT_PUBLISHED, ODD_ONE, OWN

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from random import Random
 
 from univg.world.descriptions import Description
-from univg.world.scene import Identity, Thing
+from univg.world.identity import Identity
+from univg.world.scene import Thing
 
 SHAPES: dict[str, tuple[str, ...]] = {
     "circle": ("disc",),
