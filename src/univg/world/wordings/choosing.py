@@ -64,7 +64,7 @@ FILM = {kind: read_lines(block) for kind, block in single.FILM.items()}
 def choose_wording(rng: Random, name: str, published: Sequence[str], split: str) -> tuple[str, bool]:
     """Draw a wording to be filled in, and tell whether it is one of those `published`.
 
-    The unseen split asks in words that training never uses, `drawn` in any.
+    The unseen split asks in wordings that training never uses.
     """
     own = OWN[name]
     if split != "unseen" and rng.random() < PUBLISHED_SHARE:
@@ -74,8 +74,6 @@ def choose_wording(rng: Random, name: str, published: Sequence[str], split: str)
 
 def choose_phrase(rng: Random, phrases: Wordings, split: str) -> str:
     """Draw one of the phrases that the split may use."""
-    if split == "drawn":
-        return rng.choice(phrases.seen + phrases.unseen)
     return rng.choice(phrases.unseen if split == "unseen" else phrases.seen)
 
 
