@@ -149,6 +149,8 @@ def _describe(me: Identity) -> list[Description]:
 def place(rng: Random, word: str, name: str) -> str:
     """Put a name to its side or extreme: 'left' and 'red star' make 'red star on the left'."""
     forms = SIDES.get(word) or EXTREMES[word]
+    if re.search(r" (?:in|that|with|without) ", name):  # more behind a name would be hard to follow
+        forms = tuple(form for form in forms if form.endswith("{}"))
     return _draw_first(rng, forms).format(name)
 
 
