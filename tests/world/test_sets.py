@@ -320,7 +320,7 @@ def digest(version: int) -> str:
 
 PINNED = {
     1: "59895af5043ce4346831819faaee7a7f47376409893bcd0f3043499c5011b225",
-    2: "8b60defdf6c33ff6bc35d4e9f2ffc78e7e7e5fdcd415500cf4c962a25b9e98e6",
+    2: "3f06ed167d297c10cbc1a56ce6f8b3eb5b81da5facbefb704d00d75a1ef08d3c",
 }
 
 
