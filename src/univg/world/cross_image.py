@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from univg.world.identity import Identity
 from univg.world.multi_image import FIND
 from univg.world.questions import Question, a, ask, family, name_all, shown, shuffled
-from univg.world.scene import Identity, Scene, Studio, Thing, Unplaceable, bounds, place_name
+from univg.world.scene import Scene, Studio, Thing, Unplaceable, bounds, place_name
 from univg.world.shapes import COMPOSITES, SHAPES, SIMPLE_SHAPES
 
 WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from univg.grounding.boxes import Box
+from univg.world.identity import Identity
 from univg.world.questions import (
     ORDINALS,
-    Crop,
     Question,
     a,
     ask,
@@ -25,7 +25,7 @@ from univg.world.questions import (
     shown,
     shuffled,
 )
-from univg.world.scene import Camera, Identity, Scene, Studio, Thing, Unplaceable, bounds, overlap, place_name
+from univg.world.scene import Camera, Crop, Scene, Studio, Thing, Unplaceable, bounds, overlap, place_name
 from univg.world.wordings.names import name_one
 
 FIND = " Find it and locate it in the second image. "

@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 
 from univg.grounding.boxes import Box
 from univg.world.descriptions import RELATIONS, Description, sort_across
+from univg.world.identity import PATTERNS, Identity
 from univg.world.questions import ORDINALS, SetQuestion, a, ask, capital, family, listing, shown, shuffled
-from univg.world.scene import PATTERNS, Identity, Scene, Studio, Thing, Unplaceable, place_name
+from univg.world.scene import Scene, Studio, Thing, Unplaceable, place_name
 from univg.world.shapes import SIMPLE_SHAPES
 from univg.world.wordings.names import Name, name_things
 

@@ -10,8 +10,9 @@ from itertools import product
 from univg.grounding.boxes import Box
 from univg.grounding.prompts import ZERO_SHOT_IMAGE, ZERO_SHOT_VIDEO
 from univg.world.descriptions import RELATIONS, Description
+from univg.world.identity import Identity
 from univg.world.questions import Question, a, ask, capital, family, listing, refer, shown, shuffled
-from univg.world.scene import Identity, Scene, Studio, Thing, Unplaceable, bounds, overlap, place_name
+from univg.world.scene import Scene, Studio, Thing, Unplaceable, bounds, overlap, place_name
 from univg.world.shapes import COMPOSITES, SIMPLE_SHAPES
 from univg.world.wordings.choosing import FILM, ODD_ONE, Wordings, choose_phrase
 from univg.world.wordings.names import name_one, name_things, place
