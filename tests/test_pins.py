@@ -146,7 +146,7 @@ def _names(*modules: Any) -> Any:
 
 def drawn(family: str, split: str, seed: int, index: int, difficulty: float, size: int) -> tuple[Any, Any]:
     """A sample of the world and its images."""
-    made = world().make_sample(family, split, seed, index, difficulty, size)
+    made = world().make_sample(family, split, seed, index, difficulty, size, version=1)
     return made.sample, made.images
 
 
@@ -535,8 +535,8 @@ def evaluation_fingerprints(folder: Path) -> Pin:
     ev = evaluating()
     data, images = own_file(folder)
     benchmarks = {
-        "world": ev.open_world("world", 1, size_px=64),
-        "world_unseen": ev.open_world("world_unseen", 1, 4, 0.9, 32, ["diff", "region"]),
+        "world": ev.open_world("world_v1", 1, size_px=64),
+        "world_unseen": ev.open_world("world_v1_unseen", 1, 4, 0.9, 32, ["diff", "region"]),
         "file": ev.open_file("univg", data, images),
     }
     found: Pin = {
@@ -672,8 +672,8 @@ def construction_keys(folder: Path) -> Pin:
     make, found = constructing(), {}
     data, root = own_file(folder)
     own = make.of_samples("own", list(core().read_jsonl(data)), root)
-    drawn_data = make.of_world(4, "train", 5, ("diff", "region"), 0.25, 48)
-    for name, one in (("own", own), ("world", drawn_data), ("all", make.of_world(2, size=28))):
+    drawn_data = make.of_world(4, "train", 5, ("diff", "region"), 0.25, 48, 1)
+    for name, one in (("own", own), ("world", drawn_data), ("all", make.of_world(2, size=28, version=1))):
         found[f"data {name}"] = [one.digest, one.total, one.about]
     prompts = make.Prompts.load()
     world_items = list(drawn_data.items())
@@ -707,7 +707,7 @@ def lines_of(path: Path, *dropped: str) -> list[dict[str, Any]]:
 def construction_runs(folder: Path) -> Pin:
     """Two whole runs: what is sent, paid, judged and kept."""
     make, found = constructing(), {}
-    data = make.of_world(4, "train", 5, ("diff", "region"), 0.25, 48)
+    data = make.of_world(4, "train", 5, ("diff", "region"), 0.25, 48, 1)
     with served(teach) as server:
         every = teachers(server.url)
         for name, judge, plan in (
@@ -785,6 +785,14 @@ STUDIES = {"study": "study", "study-quick": None, "study-thoughts": "thoughts"}
 DIGEST = "0123456789abcdef"
 
 
+def _aside_from_the_world(dump: Any) -> Any:
+    """A config's values without the version and the sizes of the world: kept rows are of the first one."""
+    if isinstance(dump, dict):
+        names = [name for name in dump if name not in ("world_version", "image_px")]
+        return {name: _aside_from_the_world(dump[name]) for name in names}
+    return [_aside_from_the_world(one) for one in dump] if isinstance(dump, list) else dump
+
+
 @pin
 def study_rows(folder: Path) -> Pin:
     """Names and fingerprints of every arm and seed, from a start of digest `DIGEST`; and those of the rows kept.
@@ -803,11 +811,11 @@ def study_rows(folder: Path) -> Pin:
                 found[f"{preset}: {file}"] = names.fingerprint(config, arm, seed, DIGEST)
         if kept is None:
             continue
-        asked = config.model_dump(mode="json", exclude={"seeds", "arms"})
+        asked = _aside_from_the_world(config.model_dump(mode="json", exclude={"seeds", "arms"}))
         for row in names.read_rows(ROWS / kept):
             file = names.row_path(Path(), row["arm"], row["seed"]).name
             told = type(config).model_validate(row["config"])  # keys that came later have their defaults
-            same = told.model_dump(mode="json", exclude={"seeds", "arms"}) == asked
+            same = _aside_from_the_world(told.model_dump(mode="json", exclude={"seeds", "arms"})) == asked
             found[f"{preset}: kept {file}"] = [row["fingerprint"], same]
     return found
 
@@ -881,7 +889,7 @@ def _rows(config: Any, teach: bool, count: int = 50) -> Pin:
 def stage_order(folder: Path) -> Pin:
     """The first rows of a stage: of the world, and of a mixture with a file, with a bound on tokens."""
     names = configs()
-    alone = names.SftConfig(data=(names.DataSource(image_px=56),), seed=3)
+    alone = names.SftConfig(data=(names.DataSource(image_px=56, world_version=1),), seed=3)
     found = {f"world: {name}": value for name, value in _rows(alone, True).items()}
     samples = []
     for index in range(7):
@@ -893,7 +901,7 @@ def stage_order(folder: Path) -> Pin:
     core().write_jsonl(folder / "samples.jsonl", samples)
     source = {"reader": "univg", "path": str(folder / "samples.jsonl"), "images": str(folder)}
     sources = (
-        names.DataSource(image_px=56, families={"region": 1.0, "diff": 3.0}, seed=2),
+        names.DataSource(image_px=56, families={"region": 1.0, "diff": 3.0}, seed=2, world_version=1),
         names.DataSource(**source, weight=2.0, prompt_style="direct"),
     )
     mixture = names.GrpoConfig(data=sources, seed=4, max_tokens=176, max_completion_tokens=64)
@@ -906,7 +914,9 @@ def pretraining_order(folder: Path) -> Pin:
     """What base training draws at some steps."""
     names, found = configs(), {}
     for preset in ("tiny-base", "tiny-words", "tiny-think"):
-        config = names.load_config(names.PretrainConfig, preset, ["batch=8", "image_px=56"])
+        config = names.load_config(
+            names.PretrainConfig, preset, ["batch=8", "image_px=56", "world_version=1"]
+        )
         for step in (0, 1, sum(phase.steps for phase in config.phases) - 1):
             pairs = training().draw_samples(config, step)
             told = [

@@ -109,7 +109,7 @@ def test_a_missing_image_is_in_the_exit_code(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--benchmark", "nope"], "no benchmark 'nope': choose from world, world_unseen, mig_bench"),
+        (["--benchmark", "nope"], "no benchmark 'nope': choose from world, world_unseen, world_drawn"),
         (["--benchmark", "lisa_val"], "the benchmark is a published file: lisa_val: give --data FILE"),
         (["--benchmark", "mig_bench", "--data", "x"], "give --images ROOT"),
         (["--benchmark", "mig_bench", "--data", "x.json", "--images", "."], "x.json"),

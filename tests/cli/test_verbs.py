@@ -183,7 +183,7 @@ def test_the_list_of_verbs_says_what_each_says(verb: str) -> None:
         (["ground", "--sampels", "2"], "Unknown option: --sampels. Did you mean --samples?"),
         (
             ["world", "--split", "x"],
-            'Invalid value "x" for --split. Choose from: "train", "test", "unseen": see ',
+            'Invalid value "x" for --split. Choose from: "train", "test", "unseen", "drawn": see ',
         ),
         (
             ["world", "--out"],

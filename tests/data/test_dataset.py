@@ -90,7 +90,7 @@ def test_the_world_is_drawn_by_number_whatever_its_size() -> None:
 def test_the_world_has_no_end() -> None:
     data = Dataset("world", ENDLESS, lambda k: WorldItem.of(make_sample("diff", index=k, size=28)))
     assert next(islice(data.items(), 2, None)).key == data.item(2).key
-    assert data.item(10**12).sample.source == f"world#train-diff-0-{10**12}"
+    assert data.item(10**12).sample.source == f"world#v2-train-diff-0-{10**12}"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

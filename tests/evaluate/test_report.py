@@ -64,7 +64,7 @@ def test_what_a_report_holds(folders: list[Path]) -> None:
     [section] = sections
     titles = [table.title for table in section.tables if not re.search("sets|nothing there", table.title)]
     assert titles == [
-        *("alpha", "beta"),
+        *("alpha", "alpha: Acc@0.5 by wording", "beta", "beta: Acc@0.5 by wording"),
         *("alpha, scored as the reference code does", "beta, scored as the reference code does"),
         "beta minus alpha",
     ]

@@ -120,7 +120,7 @@ WRONG = {
     "sft data.0.families=[]": "data.0.families: names no task family",
     "sft data.0.difficulty=0.5": "data.0.difficulty: write two numbers between 0 and 1, such as [0.0, 0.7]",
     "sft data.0.difficulty=[0.7,0.2]": "data.0.difficulty: write two numbers with 0 <= first <= second <= 1",
-    "sft data.0.image_px=100000": "data.0.image_px: Input should be less than or equal to 4096",
+    "sft data.0.image_px=100000": "data.0.image_px: write pixels from 28 to 4096",
     # weights and rewards
     "grpo weighting=expp": "weighting 'expp': choose from exp, log, none, power (did you mean 'exp'?)",
     "grpo weighting=theirs.text_weight": "fails for a mean IoU of 0.0: could not convert string to float: 'much': take",

@@ -75,7 +75,13 @@ def open_data(config: ConstructConfig) -> Dataset:
     if config.data == WORLD:
         difficulty = DEFAULT_DIFFICULTY if config.difficulty is None else config.difficulty
         return Dataset.from_world(
-            config.n or WORLD_N, config.split, config.seed, config.task, difficulty, config.size
+            config.n or WORLD_N,
+            config.split,
+            config.seed,
+            config.task,
+            difficulty,
+            config.size,
+            config.world_version,
         )
     file, book, samples, found = Path(config.data), FaultBook(), [], set()
     opened = PublishedFile.open(file, config.format, config.images)

@@ -26,7 +26,16 @@ from univg.files import canonical, digest_file
 from univg.grounding.boxes import SizeWH
 from univg.grounding.samples import GroundingSample
 from univg.pictures.images import ImageFault, open_picture
-from univg.world import DEFAULT_DIFFICULTY, Split, WorldSample, list_families, make_sample
+from univg.world import (
+    DEFAULT_DIFFICULTY,
+    WORLD_VERSION,
+    Size,
+    Split,
+    WorldSample,
+    list_families,
+    make_sample,
+    settle_size,
+)
 
 __all__ = ["ENDLESS", "Dataset", "FileItem", "Item", "WorldItem", "digest_parts", "reopen_pictures"]
 
@@ -171,21 +180,24 @@ class Dataset:
         seed: int = 0,
         families: Sequence[str] = (),
         difficulty: float = DEFAULT_DIFFICULTY,
-        size: int = 120,
+        size: Size | None = None,
+        version: int = WORLD_VERSION,
     ) -> Dataset:
-        """Make a data set of the procedural world: `families` (default: all of one box; "sets": all of sets) in turn,
-        images of `size` pixels on the longer side. Sample k does not depend on `n`. Its digest is that of these
-        arguments and of the first sample.
+        """Make a data set of the procedural world: `families` (default: all of one box; "sets": all of sets) in
+        turn, images of `size` pixels on the longer side (see `make_sample`). Sample k does not depend on `n`. Its
+        digest is that of these arguments and of the first sample.
 
         >>> [item.sample.task for item in Dataset.from_world(3, families=["diff", "region"]).items()]
         ['diff', 'region', 'diff']
         """
-        names = list_families(families)
-        settings = {"split": split, "seed": seed, "difficulty": difficulty}
+        names, size = list_families(families, split), settle_size(size, version)
+        settings: dict[str, Any] = {"split": split, "seed": seed, "difficulty": difficulty}
+        if version > 1:  # results kept of the first world know no versions
+            settings["version"] = version
 
         def item(k: int) -> Item:
             index, turn = divmod(k, len(names))
-            return WorldItem.of(make_sample(names[turn], split, seed, index, difficulty, size))
+            return WorldItem.of(make_sample(names[turn], split, seed, index, difficulty, size, version))
 
         def content() -> Iterator[str]:
             yield canonical({**settings, "families": list(families), "size": size, "n": n})
@@ -228,7 +240,12 @@ def reopen_pictures(row: Mapping[str, Any], origin: Mapping[str, Any]) -> list[I
         root = ImageRoot(origin.get("images", "."), origin.get("data"))
         return [open_picture(root.path(name)).image for name in row["images"]]
     index = int(row["source"].rpartition("-")[2])
-    settings = (origin["difficulty"], origin["size_px"])
+    size = origin["size_px"]
+    settings = (
+        origin["difficulty"],
+        size if isinstance(size, int) else tuple(size),
+        origin.get("version", 1),
+    )
     return list(make_sample(row["task"], origin["split"], origin["seed"], index, *settings).draw())
 
 

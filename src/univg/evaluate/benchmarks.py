@@ -1,6 +1,7 @@
 """What is evaluated: benchmarks by name, each a data set.
 
-`world` and `world_unseen` are drawn on the fly; every other benchmark is a published file that a reader of
+`world` and `world_unseen` are drawn on the fly, as are the first world's `world_v1` and `world_v1_unseen`, and
+`world_drawn`, whose pictures other programs draw; every other benchmark is a published file that a reader of
 `univg.data.readers` turns into samples, and a folder of images.
 """
 
@@ -17,7 +18,19 @@ from univg.data.fetching import SETS
 from univg.data.readers import READERS, ImageRoot, RecordFault, detect
 from univg.errors import UnivgError, offer, one_line
 from univg.files import canonical, check_exists
-from univg.world import ALL_FAMILIES, DEFAULT_DIFFICULTY, FAMILIES, Split, list_families, make_sample
+from univg.world import (
+    ALL_FAMILIES,
+    DEFAULT_DIFFICULTY,
+    DRAWN,
+    DRAWN_FAMILIES,
+    SIZES,
+    Size,
+    Split,
+    list_families,
+    list_programs,
+    make_sample,
+    settle_size,
+)
 
 __all__ = [
     "FORMATS",
@@ -32,8 +45,14 @@ __all__ = [
     "open_world",
 ]
 
-WORLDS: Mapping[str, Split] = {"world": "test", "world_unseen": "unseen"}
-WORLD_PX = 120
+WORLDS: Mapping[str, tuple[Split, int]] = {
+    "world": ("test", 2),
+    "world_unseen": ("unseen", 2),
+    "world_drawn": ("drawn", 2),
+    "world_v1": ("test", 1),
+    "world_v1_unseen": ("unseen", 1),
+}
+"""The split and the version of the world that each name stands for."""
 WORLD_N = 50
 
 FORMATS: Mapping[str, tuple[str, ...]] = {
@@ -60,27 +79,33 @@ def open_world(
     n: int = WORLD_N,
     seed: int = 0,
     difficulty: float = DEFAULT_DIFFICULTY,
-    size_px: int = WORLD_PX,
+    size_px: Size | None = None,
     tasks: Sequence[str] = (),
 ) -> Dataset:
-    """Open `n` samples of each family of the world's test or unseen part; images of `size_px` on the longer side.
+    """Open `n` samples of each family of the world's test, unseen or drawn part; images of `size_px` on the longer side
+    (default: `SIZES`, of version 1 120).
 
     `tasks`: the families (default: all of one box; "sets": all of sets). The first samples do not depend on `n`.
     Raises UnivgError for a name or task that the world lacks.
     """
     if name not in WORLDS:
         raise UnivgError(f"no world {name!r}", remedy=offer(name, WORLDS))
-    split, families = WORLDS[name], choose_tasks(list_families(tasks), list(ALL_FAMILIES))
+    split, version = WORLDS[name]
+    size_px = settle_size(SIZES if size_px is None and version > 1 else size_px, version)
+    known = DRAWN_FAMILIES if split == DRAWN else ALL_FAMILIES
+    families = choose_tasks(list_families(tasks, split), list(known))
 
     def content() -> Iterator[str | bytes]:
         """Return the settings, and one sample a family: words or pixels drawn otherwise are other data."""
         yield canonical({"split": split, "seed": seed, "difficulty": difficulty, "size_px": size_px})
-        for family in dict.fromkeys((*FAMILIES, *families)):
-            made = make_sample(family, split, seed, 0, difficulty, size_px)
+        if split == DRAWN:
+            yield canonical(list(list_programs()))
+        for family in dict.fromkeys((*list_families(split=split), *families)):
+            made = make_sample(family, split, seed, 0, difficulty, size_px, version)
             yield made.sample.key
             yield from (image.tobytes() for image in made.images)
 
-    data = Dataset.from_world(n * len(families), split, seed, families, difficulty, size_px)
+    data = Dataset.from_world(n * len(families), split, seed, families, difficulty, size_px, version)
     return replace(data, name=name, content=content)
 
 

@@ -20,7 +20,7 @@ class BenchmarkConfig(Config):
     section: ClassVar[str] = "Data"
 
     benchmark: str = Field(
-        description="mig_bench, lisa_val, …, or world, world_unseen (drawn here, no files needed)."
+        description="mig_bench, lisa_val, …, or world, world_unseen, world_v1, … (drawn here, no files needed)."
     )
     data: Path | None = Field(default=None, description="The published file.")
     images: Path | None = Field(default=None, description="The folder of its images.")
@@ -30,7 +30,12 @@ class BenchmarkConfig(Config):
     task: tuple[str, ...] = Field(default=(), description="Only this task; repeat for several.")
     seed: int = Field(default=0, ge=0, description="Of the world's samples.")
     difficulty: float | None = Field(default=None, ge=0, le=1, description="Of the world's samples.")
-    size: int = Field(default=120, ge=28, le=4096, description="Longer side of the world's images, pixels.")
+    size: int | None = Field(
+        default=None,
+        ge=28,
+        le=4096,
+        description="Longer side of the world's images, pixels (default: 60 to 1000; of version 1 120).",
+    )
 
 
 class ResponseConfig(Config):

@@ -20,6 +20,7 @@ from univg.evaluate.runs import Run
 from univg.evaluate.sets import calibrate_rows, find_task_precisions, is_set, list_truths, split_rows
 from univg.files import write_whole
 from univg.grounding.boxes import Box, is_degenerate
+from univg.grounding.prompts import PUBLISHED_WORDING
 from univg.pictures.pages import data_url, render_page
 from univg.report.calibration import Calibration
 from univg.report.plots import draw_ious, draw_reliability
@@ -39,6 +40,7 @@ from univg.report.tables import (
     build_scores_table,
     render_markdown,
 )
+from univg.report.wordings import build_wordings_table
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ def _build_section(
             summaries[run.label] = summarise(rows, METRICS + LEGACY if legacy else METRICS)
             tables.append(build_scores_table(summaries[run.label], run.label, shown, notes))
             notes = []
+            worded = build_wordings_table(single, run.label, PUBLISHED_WORDING)
+            tables += [worded] if worded else []
         if sets:
             title, everything = f"{run.label}: answers that are sets", intervals is None
             tables.append(build_sets_table(sets, title, find_task_precisions(sets), everything, notes))

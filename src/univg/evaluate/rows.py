@@ -63,6 +63,8 @@ def make_row(sample: GroundingSample, answer: Answer, style: PromptStyle, frame:
     }
     if "protocol" in sample.extra:  # what the benchmark's published metric needs beside the boxes
         row["protocol"] = sample.extra["protocol"]
+    if "wording" in sample.extra:  # which of the ways to ask the world chose
+        row["wording"] = sample.extra["wording"]
     if any(placed.image_index != reading.image_index for placed in reading.boxes):
         row["box_images"] = [placed.image_index for placed in reading.boxes]
     if len(answer.texts) > 1:

@@ -23,7 +23,8 @@ from univg.models.keys import read_key
 from univg.models.pixels import PixelBudget
 from univg.models.server import KEY_VARIABLE, Patience
 from univg.models.tokens import choose_longest
-from univg.world import DEFAULT_DIFFICULTY
+from univg.world import DEFAULT_DIFFICULTY, DRAWN
+from univg.world.drawn import tell_missing
 
 if TYPE_CHECKING:
     from univg.evaluate.config import BenchmarkConfig, EvaluateConfig, ModelConfig, ResponseConfig
@@ -89,6 +90,8 @@ def evaluate_benchmark(
     sets = any(case.sample.complete for case in benchmark.items())
     decoding = choose_decoding(config, sets)
     if config.images is not None and (missing := check_images(benchmark, config.images)):
+        on_note(missing)
+    if config.benchmark in WORLDS and WORLDS[config.benchmark][0] == DRAWN and (missing := tell_missing()):
         on_note(missing)
     engine = find_engine(config)
     if sets:

@@ -69,6 +69,10 @@ ZERO_SHOT_VIDEO = (
     " the bounding box in the third image according to the instruction: {instruction}."
 )
 
+PUBLISHED_WORDING = "published"
+"""Names a question's wording that is its benchmark's own, in the world's samples (`extra["wording"]`) and their rows.
+Every other wording is named by itself, before it is filled in."""
+
 
 def render_prompt(query: str, style: PromptStyle = "think") -> str:
     """Return the text of one request. The query is stripped, so exactly one space joins it to the paper's wording.

@@ -47,8 +47,8 @@ class StudyConfig(Config):
         default=None, description="If given, CoT-SFT on several sources of thoughts is compared instead."
     )
     samples: int = Field(default=50, gt=0, description="Evaluated, of each family and split.")
-    splits: tuple[Literal["world", "world_unseen"], ...] = Field(
-        default=("world", "world_unseen"), description="The worlds evaluated."
+    splits: tuple[Literal["world", "world_unseen", "world_drawn", "world_v1", "world_v1_unseen"], ...] = (
+        Field(default=("world", "world_unseen"), description="The worlds evaluated.")
     )
     families: tuple[str, ...] = Field(
         default=(

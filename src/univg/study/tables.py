@@ -21,7 +21,13 @@ from univg.study.rows import ARMS, CLAIMS, ArmRow
 
 __all__ = ["average_accuracy", "build_study_tables", "format_over_seeds", "write_pictures"]
 
-_TITLES = {"world": "test worlds", "world_unseen": "unseen combinations"}
+_TITLES = {
+    "world": "test worlds",
+    "world_unseen": "unseen combinations",
+    "world_drawn": "drawn by other programs",
+    "world_v1": "test worlds of version 1",
+    "world_v1_unseen": "unseen combinations of version 1",
+}
 _COLOURS = {"none": "#495057", "exp": "#1f6feb", "power": "#2b8a3e", "log": "#d9480f"}
 _LEVELS = (("easy", "#2b8a3e"), ("medium", "#e67700"), ("hard", "#c92a2a"))
 

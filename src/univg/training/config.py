@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from univg.config import Config, fault_at
 from univg.grounding.prompts import PromptStyle
 from univg.models.temperature import GREEDY_BELOW
-from univg.training.sources import DataSource, Validation
+from univg.training.sources import IMAGE_PX, DataSource, ImagePx, Validation, check_sizes
 from univg.training.trainer_rules import check_keys, check_together
 
 __all__ = [
@@ -307,7 +307,8 @@ class PretrainConfig(Config):
     )
     batch: int = Field(default=48, gt=0, description="Samples a step.")
     micro_batch: int = Field(default=16, gt=0, description="Of them at once.")
-    image_px: int = Field(default=120, ge=32, description="The images' longer side.")
+    image_px: ImagePx = Field(default=None, description=IMAGE_PX)
+    world_version: Literal[1, 2] = Field(default=2, description="The world's; 1 is the first one.")
     text: dict[str, int] = Field(
         default={}, description="Changes to the text model's configuration, e.g. {hidden_size: 256}."
     )
@@ -344,3 +345,8 @@ class PretrainConfig(Config):
     card_samples: int = Field(
         default=100, ge=0, description="Of each family, for the model card; 0: none is written."
     )
+
+    @model_validator(mode="after")
+    def _sizes_in_order(self) -> Self:
+        check_sizes(self.image_px, self.world_version)
+        return self

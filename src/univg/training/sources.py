@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
 from univg.config import Config, fault_at
 from univg.grounding.prompts import PromptStyle
 
-__all__ = ["DataSource", "SampleSource", "Validation"]
+__all__ = ["IMAGE_PX", "DataSource", "ImagePx", "SampleSource", "Validation", "check_sizes"]
+
+
+ImagePx: TypeAlias = int | tuple[int, int] | None
+IMAGE_PX = (
+    "Of the world: the images' longer side, or in version 2 the least and the greatest, [60, 240]; none: 120 in "
+    "version 1, 60 to 240 in version 2."
+)
 
 
 class SampleSource(Config):
@@ -36,7 +43,8 @@ class SampleSource(Config):
     difficulty: tuple[float, float] = Field(
         default=(0.0, 0.7), description="Of the world: drawn evenly between the two."
     )
-    image_px: int = Field(default=120, ge=28, le=4096, description="Of the world: the images' longer side.")
+    image_px: ImagePx = Field(default=None, description=IMAGE_PX)
+    world_version: Literal[1, 2] = Field(default=2, description="Of the world: 1 is the first one.")
 
     @field_validator("families", mode="before")
     @classmethod
@@ -50,6 +58,11 @@ class SampleSource(Config):
         if are_numbers and not (all(share >= 0 for share in shares) and sum(shares) > 0):
             raise ValueError("shares are not negative, and one is above zero")
         return value
+
+    @model_validator(mode="after")
+    def _sizes_in_order(self) -> Self:
+        check_sizes(self.image_px, self.world_version)
+        return self
 
     @field_validator("difficulty", mode="before")
     @classmethod
@@ -129,3 +142,14 @@ class Validation(SampleSource):
             why = "of what? give share (such as 0.1 of data), or path and images of a file, or reader=world"
             raise fault_at((), why, None)
         return self
+
+
+def check_sizes(image_px: ImagePx, version: int) -> None:
+    """Raise for sizes out of bounds or order, and for two of them in a world that has pictures of one size."""
+    sides = image_px if isinstance(image_px, tuple) else () if image_px is None else (image_px,)
+    if any(not 28 <= side <= 4096 for side in sides):
+        raise fault_at(("image_px",), "write pixels from 28 to 4096", image_px)
+    if isinstance(image_px, tuple) and version == 1:
+        raise fault_at(("image_px",), "pictures of version 1 have one size: give one number", image_px)
+    if isinstance(image_px, tuple) and image_px[0] > image_px[1]:
+        raise fault_at(("image_px",), "write the least and the greatest, such as [60, 240]", image_px)

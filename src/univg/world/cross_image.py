@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from univg.world.identity import Identity
 from univg.world.multi_image import FIND
 from univg.world.questions import Question, a, ask, family, name_all, shown, shuffled
-from univg.world.scene import Identity, Scene, Studio, Thing, Unplaceable, bounds, place_name
+from univg.world.scene import Scene, Studio, Thing, Unplaceable, bounds, place_name
 from univg.world.shapes import COMPOSITES, SHAPES, SIMPLE_SHAPES
 
 WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "reasoning, same": {
+        "seen": ("Which object of Image-2 has the same {attribute} as the object in Image-1?" + FIND,),
+        "unseen": (
+            "Only one thing in Image-2 agrees in {attribute} with what Image-1 shows. Ground it." + FIND,
+        ),
+    },
+    "reasoning, missing": {
+        "seen": ("Which object in Image-2 is missing in Image-1?" + FIND,),
+        "unseen": ("Something has joined the objects of Image-1. What is new in Image-2?" + FIND,),
+    },
+    "reasoning, partner": {
+        "seen": ("Which object in Image-2 goes together with the object in Image-1?" + FIND,),
+        "unseen": ("Image-1 shows one half of a pair. Which object in Image-2 completes it?" + FIND,),
+    },
     "correspondence": {
         "seen": (
             "You are now presented with two objects. For the area marked by the red bounding box in the first image, "
@@ -28,18 +43,19 @@ def reasoning(studio: Studio) -> Question:
     """The first image sets a condition, the second holds the one thing that meets it."""
     kind = studio.rng.choice(("same colour", "same shape", "same pattern", "missing", "partner"))
     compose = {"missing": _missing, "partner": _partner}.get(kind, _same)
-    first, second, target, seen, unseen, why = compose(studio, kind)
+    first, second, target, why = compose(studio, kind)
     second = shuffled(studio, second)
     box = second.box(target)
     thought = (
         f"The first image shows {name_all(first)}. {why} The second image shows {shown(second)}. "
         f"That is the {target}, at the {place_name(box)}."
     )
-    query = (unseen if studio.split == "unseen" else seen) + FIND
+    asked = kind if kind in ("missing", "partner") else "same"
+    query = ask(studio, WORDINGS, f"reasoning, {asked}", attribute=kind.split()[-1])
     return Question((first, second), query, box, 1, thought, {"kind": kind})
 
 
-Composed = tuple[Scene, Scene, Thing, str, str, str]
+Composed = tuple[Scene, Scene, Thing, str]
 
 
 def _same(studio: Studio, kind: str) -> Composed:
@@ -63,16 +79,8 @@ def _same(studio: Studio, kind: str) -> Composed:
         others.append(other)
     first = Scene((Thing(key, 0.5, 0.5, studio.rng.uniform(0.22, 0.36)),), studio.background())
     second = studio.scene([target_identity, *others])
-    seen = f"Which object of Image-2 has the same {attribute} as the object in Image-1?"
-    unseen = f"Only one thing in Image-2 agrees in {attribute} with what Image-1 shows. Ground it."
-    return (
-        first,
-        second,
-        second.things[0],
-        seen,
-        unseen,
-        f"I need another {value} object." if attribute != "shape" else f"I need another {value}.",
-    )
+    wanted = f"another {value} object" if attribute != "shape" else f"another {value}"
+    return first, second, second.things[0], f"I need {wanted}."
 
 
 def _missing(studio: Studio, kind: str) -> Composed:
@@ -80,9 +88,7 @@ def _missing(studio: Studio, kind: str) -> Composed:
     shared = studio.distractors(target_identity, max(1, studio.count(2, 3) - 1))
     first = studio.scene(shared)
     second = studio.scene([target_identity, *shared])
-    seen = "Which object in Image-2 is missing in Image-1?"
-    unseen = "Something has joined the objects of Image-1. What is new in Image-2?"
-    return first, second, second.things[0], seen, unseen, "I look for what is not there."
+    return first, second, second.things[0], "I look for what is not there."
 
 
 def _partner(studio: Studio, kind: str) -> Composed:
@@ -107,9 +113,7 @@ def _partner(studio: Studio, kind: str) -> Composed:
         )
     first = Scene((Thing(key, 0.5, 0.5, studio.rng.uniform(0.24, 0.36)),), studio.background())
     second = studio.scene([target_identity, *others])
-    seen = "Which object in Image-2 goes together with the object in Image-1?"
-    unseen = "Image-1 shows one half of a pair. Which object in Image-2 completes it?"
-    return first, second, second.things[0], seen, unseen, why
+    return first, second, second.things[0], why
 
 
 JOBS = {

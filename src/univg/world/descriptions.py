@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from univg.grounding.boxes import Box
-from univg.world.scene import Identity, Scene, Thing, Unplaceable
+from univg.world.identity import Identity
+from univg.world.scene import Scene, Thing, Unplaceable
 
 RelationWord: TypeAlias = Literal["left of", "right of", "above", "below", "larger than", "smaller than"]
 RELATIONS: tuple[RelationWord, ...] = ("left of", "right of", "above", "below", "larger than", "smaller than")

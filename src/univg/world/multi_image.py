@@ -1,7 +1,8 @@
 """MIG-Bench's families in which a thing is found again: in another picture, another frame, another view.
 
 In that benchmark's own wording and with its image counts. Wordings under "seen" are the benchmark's; those under
-"unseen" say the same otherwise and appear in the `unseen` split alone.
+"unseen" say the same otherwise and appear in the `unseen` split of the world's first version alone. The second version
+has many more, in `univg.world.wordings`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from univg.grounding.boxes import Box
+from univg.world.identity import Identity
 from univg.world.questions import (
     ORDINALS,
-    Crop,
     Question,
     a,
     ask,
@@ -19,11 +20,13 @@ from univg.world.questions import (
     capital,
     family,
     name_all,
+    number,
     refer,
     shown,
     shuffled,
 )
-from univg.world.scene import Camera, Identity, Scene, Studio, Thing, Unplaceable, bounds, overlap, place_name
+from univg.world.scene import Camera, Crop, Scene, Studio, Thing, Unplaceable, bounds, overlap, place_name
+from univg.world.wordings.names import name_one
 
 FIND = " Find it and locate it in the second image. "
 WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -195,7 +198,7 @@ def common_object(studio: Studio) -> Question:
         )
     )
     return Question(
-        tuple(shots), ask(studio, WORDINGS, "common_object", n=where + 1), box, where, thought, {}
+        tuple(shots), ask(studio, WORDINGS, "common_object", **number(where)), box, where, thought, {}
     )
 
 
@@ -236,12 +239,13 @@ def group_grounding(studio: Studio) -> Question:
     phrase = refer(target, [t for s in shots for t in s.things])
     box = shots[where].box(target)
     ref = f"<|object_ref_start|>{a(phrase)}<|object_ref_end|>"
+    named = name_one(studio.words, target, [t for s in shots for t in s.things])
     views = " ".join(f"The {ORDINALS[i]} image shows {name_all(s)}." for i, s in enumerate(shots))
     only = f"{capital(a(phrase))} is only in the {ORDINALS[where]} image."
     thought = f"{views} {only} It is at the {place_name(box)} there."
     return Question(
         tuple(shots),
-        ask(studio, WORDINGS, "group_grounding", ref=ref),
+        ask(studio, WORDINGS, "group_grounding", ref=ref, one=named, a=a(named)),
         box,
         where,
         thought,
@@ -258,7 +262,8 @@ def object_tracking(studio: Studio) -> Question:
     frames = 6
     target_identity = studio.identity(target=True)
     stage = studio.scene(
-        [target_identity, *studio.distractors(target_identity, studio.count(2, 2) - 1)], aspect=1.0
+        [target_identity, *studio.distractors(target_identity, studio.count(2, 2) - 1)],
+        aspect=studio.film_aspect(),
     )
     steps = []
     for _ in stage.things:
@@ -285,7 +290,7 @@ def object_tracking(studio: Studio) -> Question:
         + (f"In the {ORDINALS[where // 2]} image it is at the {place_name(middle)}. " if where >= 2 else "")
         + f"In the {ORDINALS[where]} image it is at the {place_name(box)}."
     )
-    query = ask(studio, WORDINGS, "object_tracking", box=box_text(start), n=where + 1)
+    query = ask(studio, WORDINGS, "object_tracking", box=box_text(start), **number(where))
     return Question(tuple(shots), query, box, where, thought, {})
 
 
@@ -309,7 +314,7 @@ def multi_view(studio: Studio) -> Question:
         f"The marked object in the first image is {a(target)} at the {place_name(start)}. "
         f"The {ORDINALS[where]} image shows {shown(shots[where])}. The {target} is at the {place_name(box)} there."
     )
-    query = ask(studio, WORDINGS, "multi_view", box=box_text(start), n=where + 1)
+    query = ask(studio, WORDINGS, "multi_view", box=box_text(start), **number(where))
     return Question(tuple(shots), query, box, where, thought, {})
 
 
@@ -340,7 +345,7 @@ def region(studio: Studio) -> Question:
         f"In the source image the {thing} is at the {place_name(box)}."
     )
     shots: tuple[Scene | Crop, ...] = (scene, *(Crop(0, r) for r in regions))
-    return Question(shots, ask(studio, WORDINGS, "region", n=which + 1), box, 0, thought, {})
+    return Question(shots, ask(studio, WORDINGS, "region", **number(which)), box, 0, thought, {})
 
 
 def _around(studio: Studio, box: Box) -> Box:

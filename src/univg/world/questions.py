@@ -10,27 +10,42 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from PIL import Image
 
 from univg.grounding.boxes import Box, SizeWH
+from univg.grounding.prompts import PUBLISHED_WORDING
 from univg.grounding.samples import GroundingSample
+from univg.world.drawn import DRAWN, DRAWN_FAMILIES, DrawnQuestion, Page, compose_drawn
+from univg.world.dressing import dress
 from univg.world.render import render, size_for
-from univg.world.scene import Scene, Split, Studio, Thing, Unplaceable, place_name
+from univg.world.scene import (
+    WORLD_VERSION,
+    Crop,
+    Scene,
+    Split,
+    Studio,
+    Thing,
+    Unplaceable,
+    name_version,
+    place_name,
+)
+from univg.world.wider import WideStudio, draw_size
+from univg.world.wordings.choosing import NOT_PUBLISHED, choose_wording, write_as_typed
 
+Size: TypeAlias = int | tuple[int, int]
+"""The longer side of pictures in pixels: one for all, or the least and the greatest."""
+FIRST_PX = 120
+"""Of the first world's pictures."""
+SIZES = (60, 1000)
+"""Of the second's where they are looked at and measured on: what people draw."""
+TRAINED_SIZES = (60, 240)
+"""Of the second's elsewhere, in training above all: a small model sees larger pictures shrunk to about this."""
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 DEFAULT_DIFFICULTY = 0.5
 SOURCE = "world#"
 """How the source of a world's sample begins, wherever it was stored in between."""
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A region of another image of the same question, shown as an image of its own."""
-
-    of: int
-    box: Box
 
 
 @dataclass(frozen=True)
@@ -91,24 +106,28 @@ def family(
     return register
 
 
-def list_families(wanted: Sequence[str] = ()) -> tuple[str, ...]:
+def list_families(wanted: Sequence[str] = (), split: str = "test") -> tuple[str, ...]:
     """Return the names of the families `wanted`: those of one box if none is named; "sets" are all of sets.
 
-    Names that do not exist stay: `make_sample` refuses them, and whoever knows where they were written.
+    Names that do not exist stay: `make_sample` refuses them, and whoever knows where they were written. Of the split
+    `drawn`, which has some of the families, a group of them stands for those.
 
     >>> list_families(["diff", "sets"])
     ('diff', 'find_all', 'absent', 'odd_one_out')
     """
     named = [each for name in wanted for each in (SET_FAMILIES if name == SETS else (name,))]
+    if split == DRAWN and not set(wanted) - {SETS}:
+        return tuple(name for name in named or FAMILIES if name in DRAWN_FAMILIES)
     return tuple(named) or tuple(FAMILIES)
 
 
 @dataclass(frozen=True)
 class WorldSample:
-    """A sample, and what its pictures show: the scenes to draw, the longer side of each `size` pixels."""
+    """A sample, and what its pictures show: the scenes to draw, the longer side of each `size` pixels, where a scene's
+    look says nothing else; or the pages that other programs draw."""
 
     sample: GroundingSample
-    shots: tuple[Scene | Crop, ...]
+    shots: tuple[Scene | Crop | Page, ...]
     size: int
 
     @cached_property
@@ -119,7 +138,12 @@ class WorldSample:
     def draw(self) -> tuple[Image.Image, ...]:
         """Draw the pictures without keeping them: tens of thousands of scenes are small, their pictures are not."""
         pictures: list[Image.Image | None] = [
-            render(shot, self.size) if isinstance(shot, Scene) else None for shot in self.shots
+            render(shot, self.size)
+            if isinstance(shot, Scene)
+            else shot.draw()
+            if isinstance(shot, Page)
+            else None
+            for shot in self.shots
         ]
         for i, shot in enumerate(self.shots):
             if isinstance(shot, Crop):
@@ -132,7 +156,12 @@ class WorldSample:
     def sizes_wh(self) -> list[SizeWH]:
         """Width and height of each picture in pixels; nothing is drawn for it."""
         sizes = [
-            size_for(shot.aspect, self.size) if isinstance(shot, Scene) else (0, 0) for shot in self.shots
+            size_for(shot.aspect, shot.look.longest if shot.look else self.size)
+            if isinstance(shot, Scene)
+            else shot.size_wh
+            if isinstance(shot, Page)
+            else (0, 0)
+            for shot in self.shots
         ]
         for i, shot in enumerate(self.shots):
             if isinstance(shot, Crop):
@@ -147,28 +176,40 @@ def make_sample(
     seed: int = 0,
     index: int = 0,
     difficulty: float = DEFAULT_DIFFICULTY,
-    size: int = 120,
+    size: Size | None = None,
+    version: int = WORLD_VERSION,
 ) -> WorldSample:
     """Draw sample `index` of a family: the same arguments give the same pixels and text on every machine.
 
     `difficulty` 0–1 sets the number and likeness of distractors, object size, overlap and viewpoint change;
-    `size` is the longer side of each image in pixels. Errors: `ValueError` naming the known families or splits.
+    `size` is the longer side of each image in pixels, or in version 2 the least and the greatest; without it, 120 in
+    version 1 and `TRAINED_SIZES` in version 2. Errors: `ValueError` naming the known families, splits or versions.
     """
     known = ALL_FAMILIES.get(family_name)
     if known is None:
         raise ValueError(f"task family {family_name!r}: choose from {', '.join(ALL_FAMILIES)}")
-    studio = Studio(split, seed, index, family_name, difficulty)
+    given = settle_size(size, version)
+    if split == DRAWN:
+        return _draw_elsewhere(family_name, seed, index, difficulty, given, version)
+    studio, longest = _open_studio(split, seed, index, family_name, difficulty, version, given)
     for _ in range(2000):
         try:
             question = known.compose(studio)
         except Unplaceable:
             continue
         break
-    else:
+    else:  # pragma: no cover - a family whose demands cannot be met
         raise RuntimeError(
             f"task family {family_name!r}: no layout found in 2000 draws; report this seed: {seed}"
         )
+    shots = question.shots
+    if isinstance(studio, WideStudio):
+        shots = dress(
+            shots, studio, family_name, question.query, given if isinstance(given, int) else given[1]
+        )
     name = f"{split}-{family_name}-{seed}-{index}"
+    if version > 1:
+        name = f"{name_version(version)}-{name}"
     sample = GroundingSample(
         images=tuple(f"images/{name}-{i + 1}.png" for i in range(len(question.shots))),
         query=question.query,
@@ -176,14 +217,63 @@ def make_sample(
         **_answer(question),
         thought=question.thought,
         source=f"{SOURCE}{name}",
-        extra={"difficulty": round(difficulty, 6), **question.extra},
+        extra={"difficulty": round(difficulty, 6), **_note_wording(studio), **question.extra},
     )
-    return WorldSample(sample, question.shots, size)
+    return WorldSample(sample, shots, longest)
 
 
-def _answer(question: Question | SetQuestion) -> dict[str, Any]:
+def _draw_elsewhere(
+    family: str, seed: int, index: int, difficulty: float, size: Size, version: int
+) -> WorldSample:
+    """Make a sample of the split that other programs draw."""
+    if version == 1:
+        raise ValueError(f"the split {DRAWN} is newer than world version 1: leave the version out")
+    asked = compose_drawn(family, seed, index, difficulty, size)
+    name = f"{name_version(version)}-{DRAWN}-{family}-{seed}-{index}"
+    sample = GroundingSample(
+        images=tuple(f"images/{name}-{i + 1}.png" for i in range(len(asked.shots))),
+        query=asked.query,
+        task=family,
+        **_answer(asked),
+        source=f"{SOURCE}{name}",
+        extra={"difficulty": round(difficulty, 6), **asked.extra},
+    )
+    return WorldSample(sample, asked.shots, max(asked.shots[0].size_wh))
+
+
+def settle_size(size: Size | None, version: int = WORLD_VERSION) -> Size:
+    """Return the longer side that pictures of a version have, one number or a range. Raises ValueError."""
+    if size is None:
+        return FIRST_PX if version == 1 else TRAINED_SIZES
+    if isinstance(size, int):
+        return size
+    if version == 1 or not 0 < size[0] <= size[1]:
+        raise ValueError(f"size {size}: give one number, or in version 2 the least and the greatest")
+    return size
+
+
+def _open_studio(
+    split: Split, seed: int, index: int, family: str, difficulty: float, version: int, size: Size
+) -> tuple[Studio, int]:
+    """Return the studio of a sample, and the longer side of its pictures in pixels."""
+    if version == 1:
+        assert isinstance(size, int)
+        return Studio(split, seed, index, family, difficulty, version), size
+    studio = WideStudio(split, seed, index, family, difficulty, version)
+    studio.longest = draw_size(studio.rng, size)
+    return studio, studio.longest
+
+
+def _note_wording(studio: Studio) -> dict[str, str]:
+    return {"wording": studio.wording} if studio.wording else {}
+
+
+def _answer(question: Question | SetQuestion | DrawnQuestion) -> dict[str, Any]:
     if isinstance(question, Question):
         return {"boxes": (question.box,), "target_image": question.target}
+    if isinstance(question, DrawnQuestion) and not question.is_set:
+        ((target, box),) = question.targets
+        return {"boxes": (box,), "target_image": target}
     on, boxes = tuple(image for image, _ in question.targets), tuple(box for _, box in question.targets)
     return {"boxes": boxes, "box_images": on, "complete": True}
 
@@ -193,14 +283,15 @@ def stream(
     seed: int = 0,
     families: Sequence[str] | None = None,
     difficulty: float = DEFAULT_DIFFICULTY,
-    size: int = 120,
+    size: Size | None = None,
+    version: int = WORLD_VERSION,
 ) -> Iterator[WorldSample]:
     """Yield samples without end, the families in turn (default: all of one box; "sets": all of sets)."""
-    names = list_families(families or ())
+    names = list_families(families or (), split)
     index = 0
     while True:
         for name in names:
-            yield make_sample(name, split, seed, index, difficulty, size)
+            yield make_sample(name, split, seed, index, difficulty, size, version)
         index += 1
 
 
@@ -243,10 +334,24 @@ def name_all(scene: Scene) -> str:
 def ask(
     studio: Studio, wordings: Mapping[str, Mapping[str, Sequence[str]]], name: str, **values: object
 ) -> str:
-    """Choose a wording of the family `name`, of those that the studio's split may show."""
-    return studio.rng.choice(wordings[name]["unseen" if studio.split == "unseen" else "seen"]).format(
-        **values
-    )
+    """Word the question of the family `name`, as the studio's split may ask it.
+
+    `values` fill the wording in. Of the first version all wordings are in `wordings`, there under "seen" and "unseen";
+    later ones keep those under "seen" as the published ones, and have the tables of `univg.world.wordings` beside them.
+    The studio keeps which wording it was, for the sample's `extra`.
+    """
+    first = wordings[name]
+    if studio.version == 1:
+        return studio.rng.choice(first["unseen" if studio.split == "unseen" else "seen"]).format(**values)
+    wording, published = choose_wording(studio.words, name, first["seen"], studio.split)
+    studio.wording = PUBLISHED_WORDING if published and name not in NOT_PUBLISHED else wording
+    text = wording.format(**values)
+    return text if published else write_as_typed(studio.words, text)
+
+
+def number(place: int) -> dict[str, object]:
+    """Return what wordings call the image at a place from 0: `n`, from 1, and `nth`, 'third'."""
+    return {"n": place + 1, "nth": ORDINALS[place]}
 
 
 def shuffled(studio: Studio, scene: Scene) -> Scene:

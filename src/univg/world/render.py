@@ -8,7 +8,9 @@ import random
 from PIL import Image, ImageDraw
 
 from univg.grounding.boxes import Box
-from univg.world.scene import COLOURS, Background, Outline, Scene, Thing
+from univg.world.identity import COLOURS
+from univg.world.painting import paint
+from univg.world.scene import Background, Outline, Scene, Thing
 
 OVERSAMPLE = 2
 MARK = (255, 0, 0)
@@ -23,10 +25,12 @@ def size_for(aspect: float, longest: int) -> tuple[int, int]:
 
 
 def render(scene: Scene, longest: int = 120) -> Image.Image:
-    """Draw the scene as an RGB image whose longer side has `longest` pixels.
+    """Draw the scene as an RGB image whose longer side has `longest` pixels, or as many as its look says.
 
     The picture's content is the same at every size: pattern cells and mark widths are parts of the side.
     """
+    if scene.look is not None:
+        return paint(scene, size_for(scene.aspect, scene.look.longest))
     width, height = size_for(scene.aspect, longest)
     big = (width * OVERSAMPLE, height * OVERSAMPLE)
     canvas = _ground(scene.background, big)

@@ -15,43 +15,16 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from univg.grounding.boxes import Box
+from univg.world.identity import COLOUR_NAMES, PATTERNS, Identity
+from univg.world.looks import Look
 from univg.world.shapes import COMPOSITES, SHAPES, SIMPLE_SHAPES, Part, Polygon
 
-Split = Literal["train", "test", "unseen"]
+WORLD_VERSION = 2
+"""The world that is drawn where no version is named. 1 is the first one, kept to the last pixel and word."""
+VERSIONS = (1, 2)
+Split = Literal["train", "test", "unseen", "drawn"]
 SPLITS: tuple[Split, ...] = ("train", "test", "unseen")
-
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (214, 32, 36),
-    "green": (36, 150, 48),
-    "blue": (32, 70, 214),
-    "yellow": (246, 220, 40),
-    "purple": (138, 40, 168),
-    "orange": (246, 134, 22),
-    "cyan": (40, 205, 214),
-    "black": (22, 22, 24),
-    "white": (250, 250, 250),
-}
-PATTERNS = ("plain", "striped", "dotted", "checked")
-_COLOUR_NAMES = tuple(COLOURS)
-_SHAPE_NAMES = tuple(SHAPES)
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What a thing is, wherever it stands and however it is seen."""
-
-    shape: str
-    colour: str
-    pattern: str = "plain"
-
-    def __str__(self) -> str:
-        pattern = "" if self.pattern == "plain" else f"{self.pattern} "
-        return f"{self.colour} {pattern}{self.shape}"
-
-    @property
-    def held_out(self) -> bool:
-        """Whether this is one of the pairs of colour and shape (one in nine) that only the `unseen` split may show."""
-        return (_COLOUR_NAMES.index(self.colour) + 2 * _SHAPE_NAMES.index(self.shape)) % 9 == 0
+"""What our own renderer draws; `drawn` is what other programs do (`univg.world.drawn`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +78,17 @@ class Background:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What one image shows. `marks` are boxes painted on it in red, as the benchmark's first images have."""
+    """What one image shows. `marks` are boxes painted on it in red, as the benchmark's first images have.
+
+    `look`: how it is painted; without one, as the first version of the world was.
+    """
 
     things: tuple[Thing, ...]
     background: Background
     camera: Camera = STRAIGHT
     aspect: float = 1.0
     marks: tuple[Box, ...] = ()
+    look: Look | None = None
     _seen: dict[Thing, tuple[Outline, ...]] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
@@ -127,8 +104,22 @@ class Scene:
         """Return the exact box of a thing (or of one named part), unit coordinates, clipped to the image."""
         return clipped(bounds([o for o in self.outlines(thing) if part is None or o.part.name == part]))
 
+    def in_look(self, background: Background, look: Look) -> Scene:
+        """Return the scene on another ground, painted in another way: things and boxes are what they were."""
+        other = replace(self, background=background, look=look)
+        other._seen.update(self._seen)
+        return other
+
     def marked(self, *boxes: Box) -> Scene:
         return replace(self, marks=tuple(boxes))
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A region of another image of the same question, shown as an image of its own."""
+
+    of: int
+    box: Box
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +185,15 @@ def place_name(box: Box) -> str:
     return (*names, ("lower left", "bottom", "lower right"))[row][column]
 
 
+def name_version(version: int, prefix: str = "v") -> str:
+    """Return what tells a version in a name: nothing for the first, whose names are older than versions.
+
+    >>> name_version(1), name_version(2, "-v")
+    ('', '-v2')
+    """
+    return "" if version == 1 else f"{prefix}{version}"
+
+
 class Unplaceable(Exception):
     """Report that the numbers drawn leave no room for the things wanted; the caller draws again."""
 
@@ -205,22 +205,39 @@ class Studio:
     tone is ≡ 0 (mod 4) in test, 1 in unseen, 2 or 3 in train. So no image of one split is an image of another.
     """
 
-    def __init__(self, split: Split, seed: int, index: int, family: str, difficulty: float) -> None:
+    simple_share, plain_share = 0.8, 0.7
+
+    def __init__(
+        self,
+        split: Split,
+        seed: int,
+        index: int,
+        family: str,
+        difficulty: float,
+        version: int = 1,
+    ) -> None:
+        if version not in VERSIONS:
+            raise ValueError(f"world version {version!r}: choose from {', '.join(map(str, VERSIONS))}")
         if split not in SPLITS:
             raise ValueError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
         if not 0.0 <= difficulty <= 1.0:
             raise ValueError(f"difficulty {difficulty}: give a number from 0 to 1")
-        digest = hashlib.sha256(f"{split}/{family}/{seed}/{index}/{difficulty:.6f}".encode()).digest()
+        drawn = f"{split}/{family}/{seed}/{index}/{difficulty:.6f}{name_version(version, '/v')}"
+        digest = hashlib.sha256(drawn.encode()).digest()
         self.rng = random.Random(int.from_bytes(digest[:16], "big"))
+        # Words have a stream of their own, so that the scenes stay what they are when wordings are added.
+        self.words = random.Random(int.from_bytes(digest[16:], "big"))
+        self.wording: str | None = None
         self.split = split
+        self.version = version
         self.difficulty = difficulty
 
     def chance(self, probability: float) -> bool:
         return self.rng.random() < probability
 
-    def count(self, least: int = 2, more: float = 4.0) -> int:
-        """Draw how many things a scene holds: `least` to `least + more * difficulty`."""
-        return least + self.rng.randint(0, round(more * self.difficulty))
+    def count(self, least: int | None = None, more: float = 4.0) -> int:
+        """Draw how many things a scene holds: `least` (two) to `least + more * difficulty`."""
+        return (2 if least is None else least) + self.rng.randint(0, round(more * self.difficulty))
 
     def identity(
         self,
@@ -232,16 +249,16 @@ class Studio:
         """Draw a new identity. `like` shares one or two attributes with another (a distractor), `target` in the
         unseen split is always a held-out pair."""
         rng = self.rng
-        pool = shapes or (SIMPLE_SHAPES if rng.random() < 0.8 else COMPOSITES)
+        pool = shapes or (SIMPLE_SHAPES if rng.random() < self.simple_share else COMPOSITES)
         taken = set(exclude)
         for _ in range(400):
             drawn = Identity(
                 rng.choice(pool),
-                rng.choice(_COLOUR_NAMES),
-                "plain" if rng.random() < 0.7 else rng.choice(PATTERNS[1:]),
+                rng.choice(COLOUR_NAMES),
+                "plain" if rng.random() < self.plain_share else rng.choice(PATTERNS[1:]),
             )
             if like is not None:
-                kept = rng.randrange(3)
+                kept = rng.randrange(3 if self.plain_share < 0.9 else 2)
                 if kept != 0 and (shapes is None or like.shape in shapes):
                     drawn = replace(drawn, shape=like.shape)
                 if kept != 1:
@@ -277,6 +294,10 @@ class Studio:
 
     def aspect(self) -> float:
         return self.rng.choice((1.0, 1.0, 1.0, 1.5, 2 / 3))
+
+    def film_aspect(self) -> float:
+        """Draw the aspect of a scene that moves before a camera that does not."""
+        return 1.0
 
     def extent(self, size: str | None = None) -> float:
         """Draw half the height of a thing: small 0.075–0.11, medium 0.12–0.13, large 0.15–0.2; free: what the

@@ -12,9 +12,11 @@ from typing import Any, TypeAlias
 
 from univg.grounding.boxes import Box
 from univg.world.descriptions import RELATIONS, Description, sort_across
+from univg.world.identity import PATTERNS, Identity
 from univg.world.questions import ORDINALS, SetQuestion, a, ask, capital, family, listing, shown, shuffled
-from univg.world.scene import PATTERNS, Identity, Scene, Studio, Thing, Unplaceable, place_name
+from univg.world.scene import Scene, Studio, Thing, Unplaceable, place_name
 from univg.world.shapes import SIMPLE_SHAPES
+from univg.world.wordings.names import Name, name_things
 
 NUMBERS = ("none", "one", "two", "three", "four")
 MOST_THINGS = 5
@@ -90,7 +92,8 @@ def find_all(studio: Studio) -> SetQuestion:
         (f"{views} I need every {described}. {told}", f"I look for every {described}. {views} {told}")
     )
     extra = {"kind": described.kind, "asked": _write(described)}
-    query = _ask(studio, "find_all", n, one=described, many=described.plural)
+    named = _name(studio, described)
+    query = _ask(studio, "find_all", n, one=named.one, many=named.many)
     return SetQuestion(scenes, query, _box_all(found, scenes), thought, extra)
 
 
@@ -212,7 +215,8 @@ def absent(studio: Studio) -> SetQuestion:
         (f"{views} I need {a(described)}. {told}", f"I look for {a(described)}. {views} {told}")
     )
     extra = {"kind": "there" if found else "not there", "asked": _write(described)}
-    query = _ask(studio, "absent", n, one=described, a=a(described))
+    named = _name(studio, described).one
+    query = _ask(studio, "absent", n, one=named, a=a(named))
     return SetQuestion(scenes, query, _box_all(found, scenes), thought, extra)
 
 
@@ -303,7 +307,14 @@ def _draw_misfits(studio: Studio, attribute: str, n_odd: int, n_things: int) -> 
 
 
 def _ask(studio: Studio, name: str, n: int, **values: object) -> str:
-    return ask(studio, WORDINGS, name, these="this image" if n == 1 else "these images", **values)
+    word = "picture" if studio.version > 1 and studio.words.random() < 0.3 else "image"
+    return ask(studio, WORDINGS, name, these=f"this {word}" if n == 1 else f"these {word}s", **values)
+
+
+def _name(studio: Studio, described: Description) -> Name:
+    if studio.version == 1:
+        return Name(str(described), described.plural)
+    return name_things(studio.words, described)
 
 
 def _box_all(found: Sequence[Found], scenes: Sequence[Scene]) -> tuple[tuple[int, Box], ...]:

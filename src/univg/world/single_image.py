@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 
+from univg.grounding.boxes import Box
 from univg.grounding.prompts import ZERO_SHOT_IMAGE, ZERO_SHOT_VIDEO
-from univg.world.questions import Question, a, capital, family, listing, refer, shown, shuffled
-from univg.world.scene import Identity, Scene, Studio, Thing, Unplaceable, bounds, overlap, place_name
+from univg.world.descriptions import RELATIONS, Description
+from univg.world.identity import Identity
+from univg.world.questions import Question, a, ask, capital, family, listing, refer, shown, shuffled
+from univg.world.scene import Scene, Studio, Thing, Unplaceable, bounds, overlap, place_name
 from univg.world.shapes import COMPOSITES, SIMPLE_SHAPES
+from univg.world.wordings.choosing import FILM, ODD_ONE, Wordings, choose_phrase
+from univg.world.wordings.names import name_one, name_things, place
+from univg.world.wordings.single import MORE_USES
 
-REFER = {
-    "seen": (
-        "Locate the {}.",
-        "Find the {}.",
-        "Where is the {}?",
-        "Give the bounding box of the {}.",
-        "The {}.",
-    ),
-    "unseen": (
-        "Can you point out the {} for me?",
-        "I am looking for the {}; box it.",
-        "Mark the spot with the {}.",
-    ),
+WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "referring": {
+        "seen": (
+            "Locate the {one}.",
+            "Find the {one}.",
+            "Where is the {one}?",
+            "Give the bounding box of the {one}.",
+            "The {one}.",
+        ),
+        "unseen": (
+            "Can you point out the {one} for me?",
+            "I am looking for the {one}; box it.",
+            "Mark the spot with the {one}.",
+        ),
+    },
+    "implicit": {"seen": (ZERO_SHOT_IMAGE,), "unseen": (ZERO_SHOT_IMAGE,)},
+    "video": {"seen": (ZERO_SHOT_VIDEO,), "unseen": (ZERO_SHOT_VIDEO,)},
 }
 
-# What a thing is for: (as training asks, as only the unseen split asks).
+# What a thing is for: (as training asks, as only the unseen split asks). The second version has `MORE_USES` too.
 USES: dict[str, tuple[tuple[str, ...], str]] = {
     "house": (("a place where a family could live", "what keeps a whole family warm in winter"), "someone's home"),
     "tree": (("what has a trunk and grows leaves", "something birds build their nests in"), "a living plant with bark"),
@@ -43,23 +56,28 @@ USES: dict[str, tuple[tuple[str, ...], str]] = {
 
 @family("referring", images=(1, 1), in_mig_bench=False)
 def referring(studio: Studio) -> Question:
-    """One image, one description: by attributes, by place among twins, or by an extreme."""
-    kind = studio.rng.choices(("attributes", "twins", "extreme"), (6, 2, 2))[0]
+    """One image, one description: by attributes, by place among twins, by an extreme, or (from the second version on)
+    by how it stands to another thing."""
+    kinds = {"attributes": 6, "twins": 2, "extreme": 2, "relation": 2 if studio.version > 1 else 0}
+    kind = studio.rng.choices(tuple(kinds), tuple(kinds.values()))[0]
     target_identity = studio.identity(target=True)
     n = studio.count()
     if kind == "twins":
         others = studio.distractors(target_identity, max(0, n - 2))
         scene = studio.scene([target_identity, target_identity, *others])
-        target, phrase, why = _tell_twins(studio, scene)
+        target, phrase, why, named = _tell_twins(studio, scene)
     else:
         scene = studio.scene([target_identity, *studio.distractors(target_identity, n - 1)])
         target = scene.things[0]
         phrase = refer(target, scene.things)
         why = f"Only one of them is {a(phrase)}."
+        named = name_one(studio.words, target, scene.things)
         if kind == "extreme":
-            phrase, why = _extreme(scene, target)
+            phrase, why, named = _extreme(studio, scene, target)
+        elif kind == "relation":
+            phrase, why, named = _relate(studio, scene, target)
     scene = shuffled(studio, scene)
-    query = studio.rng.choice(REFER["unseen" if studio.split == "unseen" else "seen"]).format(phrase)
+    query = ask(studio, WORDINGS, "referring", one=named if studio.version > 1 else phrase)
     box = scene.box(target)
     thought = studio.rng.choice(
         (
@@ -70,12 +88,15 @@ def referring(studio: Studio) -> Question:
     return Question((scene,), query, box, 0, thought, {"kind": kind})
 
 
-def _tell_twins(studio: Studio, scene: Scene) -> tuple[Thing, str, str]:
+def _tell_twins(studio: Studio, scene: Scene) -> tuple[Thing, str, str, str]:
+    """Return which of the pair is asked for, its phrase, why it fits, and a name for it."""
     one, two = (scene.box(t) for t in scene.things[:2])
     axis = studio.rng.randrange(2)
     gap = (one[axis] + one[axis + 2]) / 2 - (two[axis] + two[axis + 2]) / 2
     if abs(gap) < 0.18:
         raise Unplaceable
+    if studio.version > 1 and (one[axis] < two[axis]) != (one[axis + 2] < two[axis + 2]):
+        raise Unplaceable  # the larger of the two is on both sides of the other
     me = scene.things[0].identity
     # Nothing but the pair may carry the name that the phrase uses.
     if any((t.identity.shape, t.identity.colour) == (me.shape, me.colour) for t in scene.things[2:]):
@@ -84,29 +105,89 @@ def _tell_twins(studio: Studio, scene: Scene) -> tuple[Thing, str, str]:
     side = studio.rng.randrange(2)
     words = (("left", "right"), ("upper", "lower"))[axis]
     target = scene.things[0] if (gap < 0) == (side == 0) else scene.things[1]
-    return target, f"{words[side]} {name}", f"There are two, and the {words[side]} one is asked for."
+    why = f"There are two, and the {words[side]} one is asked for."
+    named = place(studio.words, words[side], name_things(studio.words, Description.of(me)).one)
+    return target, f"{words[side]} {name}", why, named
 
 
-def _extreme(scene: Scene, target: Thing) -> tuple[str, str]:
-    boxes = {t: scene.box(t) for t in scene.things}
-    mine = boxes[target]
-    rest = [b for t, b in boxes.items() if t is not target]
-    centre = ((mine[0] + mine[2]) / 2, (mine[1] + mine[3]) / 2)
-    centres = [((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) for b in rest]
-    sides = {t: max(b[2] - b[0], b[3] - b[1]) for t, b in boxes.items()}
-    claims = {
-        "leftmost": all(c[0] - centre[0] > 0.1 for c in centres),
-        "rightmost": all(centre[0] - c[0] > 0.1 for c in centres),
-        "topmost": all(c[1] - centre[1] > 0.1 for c in centres),
-        "lowest": all(centre[1] - c[1] > 0.1 for c in centres),
-        "largest": all(sides[target] > 1.25 * s for t, s in sides.items() if t is not target),
-        "smallest": all(1.25 * sides[target] < s for t, s in sides.items() if t is not target),
-    }
-    true = [word for word, holds in claims.items() if holds]
+def _relate(studio: Studio, scene: Scene, target: Thing) -> tuple[str, str, str]:
+    """Return the phrase for a target by how it alone stands to another thing, why it fits, and a name for it."""
+    me, found = target.identity, []
+    for anchor in (thing for thing in scene.things if thing is not target):
+        one = Description.of(anchor.identity)
+        for named, shape, relation in product((one, Description(one.shape)), (me.shape, None), RELATIONS):
+            described = Description(shape, relation=relation, anchor=named)
+            with suppress(Unplaceable):
+                beside = _is_beside(scene.box(target), scene.box(anchor), relation)
+                if beside and described.find(scene) == [target]:
+                    found.append(described)
+    if not found:
+        raise Unplaceable
+    described = studio.rng.choice(found)
+    why = f"Only the {target} is {described.relation} the {described.anchor}."
+    return str(described), why, name_things(studio.words, described).one
+
+
+def _is_beside(one: Box, other: Box, relation: str) -> bool:
+    """Tell whether both edges of a box stand so to those of another, not its middle alone."""
+    if relation in ("larger than", "smaller than"):
+        return True
+    axis = 0 if relation in ("left of", "right of") else 1
+    way = -1 if relation in ("left of", "above") else 1
+    return all(way * (one[at] - other[at]) > 0 for at in (axis, axis + 2))
+
+
+def _extreme(studio: Studio, scene: Scene, target: Thing) -> tuple[str, str, str]:
+    """Return the phrase for a target that is the most of something, why it fits, and a name for it. From the second
+    version on it may be the most of its shape alone: "largest circle"."""
+    alike = [thing for thing in scene.things if thing.identity.shape == target.identity.shape]
+    of_shape = studio.version > 1 and len(alike) > 1 and studio.chance(0.5)
+    mine = scene.box(target)
+    rest = [scene.box(t) for t in (alike if of_shape else scene.things) if t is not target]
+    if not rest:
+        raise Unplaceable
+    strict = studio.version > 1
+    true = _list_extremes(mine, rest, scene.aspect if strict else 1.0, strict)
     if not true:
         raise Unplaceable
     # The last true one: sizes are rarer than sides, so they are said when they hold.
-    return f"{true[-1]} object", f"The {true[-1]} of them is the {target}."
+    described = Description(target.identity.shape if of_shape else None)
+    among = f"The {true[-1]} of {f'the {described.plural}' if of_shape else 'them'} is the {target}."
+    named = place(studio.words, true[-1], name_things(studio.words, described).one)
+    return f"{true[-1]} {described}", among, named
+
+
+def _list_extremes(mine: Box, rest: Sequence[Box], aspect: float, strict: bool) -> list[str]:
+    """List what a box is the most of, clearly: by its middle and its longer side.
+
+    `strict`: also by its near edge and its area, since a large thing's middle and edge may tell different tales.
+    """
+
+    def leads(axis: int, way: int) -> bool:
+        middle = mine[axis] + mine[axis + 2]
+        edge = axis if way < 0 else axis + 2
+        return all(
+            way * (middle - box[axis] - box[axis + 2]) > 0.2
+            and (not strict or way * (mine[edge] - box[edge]) > 0)
+            for box in rest
+        )
+
+    def sides(box: Box) -> tuple[float, float]:
+        width, height = (box[2] - box[0]) * aspect, box[3] - box[1]
+        return max(width, height), width * height if strict else 1.0
+
+    side, area = sides(mine)
+    measured = [sides(box) for box in rest]
+    least = 1.25 if strict else 0.0
+    claims = {
+        "leftmost": leads(0, -1),
+        "rightmost": leads(0, 1),
+        "topmost": leads(1, -1),
+        "lowest": leads(1, 1),
+        "largest": all(side > 1.25 * other and area > least * size for other, size in measured),
+        "smallest": all(1.25 * side < other and least * area < size for other, size in measured),
+    }
+    return [word for word, holds in claims.items() if holds]
 
 
 @family("implicit", images=(1, 1), in_mig_bench=False)
@@ -120,8 +201,7 @@ def implicit(studio: Studio) -> Question:
             pool = [s for s in COMPOSITES if s != identity.shape] if studio.chance(0.6) else SIMPLE_SHAPES
             others.append(studio.identity([identity, *others], shapes=pool))
         scene = studio.scene([identity, *others])
-        seen, unseen = USES[identity.shape]
-        instruction = unseen if studio.split == "unseen" else studio.rng.choice(seen)
+        instruction = _choose_use(studio, identity.shape)
         why = f"That fits the {identity.shape}"
     else:
         scene, instruction, why = _odd_one(studio)
@@ -133,7 +213,16 @@ def implicit(studio: Studio) -> Question:
         f"The image shows {shown(scene)}. I need {instruction}. {why}: the {name} at the {place_name(box)}."
     )
     extra = {"kind": "use" if use else "odd one", "instruction": instruction}
-    return Question((scene,), ZERO_SHOT_IMAGE.format(instruction=instruction), box, 0, thought, extra)
+    query = ask(studio, WORDINGS, "implicit", instruction=instruction)
+    return Question((scene,), query, box, 0, thought, extra)
+
+
+def _choose_use(studio: Studio, shape: str) -> str:
+    seen, unseen = USES[shape]
+    if studio.version == 1:
+        return unseen if studio.split == "unseen" else studio.rng.choice(seen)
+    more_seen, more_unseen = MORE_USES[shape]
+    return choose_phrase(studio.words, Wordings(seen + more_seen, more_unseen), studio.split)
 
 
 def _odd_one(studio: Studio) -> tuple[Scene, str, str]:
@@ -156,10 +245,9 @@ def _odd_one(studio: Studio) -> tuple[Scene, str, str]:
     if len(rest) < n - 1 or same or len({r.shape if by_colour else r.colour for r in rest}) < 2:
         raise Unplaceable
     word = "colour" if by_colour else "shape"
-    wording = {
-        True: f"the odd one out by {word}",
-        False: f"the object whose {word} no other object shares, while the others share one",
-    }[studio.split != "unseen"]
+    first = ODD_ONE.unseen if studio.split == "unseen" else ODD_ONE.seen
+    chosen = first[0] if studio.version == 1 else choose_phrase(studio.words, ODD_ONE, studio.split)
+    wording = chosen.format(word=word)
     shared = f"are {common.colour}" if by_colour else f"are of the shape {common.shape}"
     return studio.scene([target, *rest]), wording, f"All others {shared}, and one is not"
 
@@ -171,7 +259,7 @@ def video(studio: Studio) -> Question:
     kind = studio.rng.choice(("mover", "direction", "recolour"))
     first = studio.identity(target=True)
     cast = [first, *studio.distractors(first, studio.count(2, 2) - 1)]
-    stage = studio.scene(cast, aspect=1.0)
+    stage = studio.scene(cast, aspect=studio.film_aspect())
     hero, rest = stage.things[0], stage.things[1:]
     turn = studio.rng.randint(1, 2)
     changed = studio.identity(cast, shapes=[first.shape])
@@ -192,13 +280,15 @@ def video(studio: Studio) -> Question:
         shots.append(replace(stage, things=(*others, actor)))
         _check_frame(shots[-1])
     box = shots[2].box(shots[2].things[-1])
-    instruction, why = _film_words(kind, way, first, changed, turn, studio.split == "unseen")
+    instruction = _choose_film(studio, kind).format(way=way)
+    why = _tell_film(kind, way, first, changed, turn)
     names = listing([a(t) for t in shots[0].things])
     thought = (
         f"The first frame shows {names}. {capital(why)}. In the third frame it is at the {place_name(box)}."
     )
     extra = {"kind": kind, "instruction": instruction}
-    return Question(tuple(shots), ZERO_SHOT_VIDEO.format(instruction=instruction), box, 2, thought, extra)
+    query = ask(studio, WORDINGS, "video", instruction=instruction)
+    return Question(tuple(shots), query, box, 2, thought, extra)
 
 
 def _path(studio: Studio, frames: int) -> tuple[tuple[tuple[float, float], ...], str]:
@@ -218,19 +308,18 @@ def _check_frame(scene: Scene) -> None:
         raise Unplaceable
 
 
-def _film_words(
-    kind: str, way: str, first: Identity, changed: Identity, turn: int, unseen: bool
-) -> tuple[str, str]:
+def _choose_film(studio: Studio, kind: str) -> str:
+    """Choose what the film's question calls its object; the first version knew one phrase, and one for `unseen`."""
+    if studio.version == 1:
+        return (FILM[kind].unseen if studio.split == "unseen" else FILM[kind].seen)[0]
+    return choose_phrase(studio.words, FILM[kind], studio.split)
+
+
+def _tell_film(kind: str, way: str, first: Identity, changed: Identity, turn: int) -> str:
+    """Say what happens in the film."""
     if kind == "mover":
-        words = (
-            "whatever does not stay where it was"
-            if unseen
-            else "the object that moves while the others stay still"
-        )
-        return words, f"the {first} moves {way} and the others stay still"
+        return f"the {first} moves {way} and the others stay still"
     if kind == "direction":
-        words = f"what is travelling {way}" if unseen else f"the object that moves {way}"
-        return words, f"the {first} moves {way} and the others go the other way"
-    words = "what will not keep its paint" if unseen else "the object that changes its colour"
+        return f"the {first} moves {way} and the others go the other way"
     when = ("second", "third")[turn - 1]
-    return words, f"the {first} becomes {changed.colour} in the {when} frame"
+    return f"the {first} becomes {changed.colour} in the {when} frame"

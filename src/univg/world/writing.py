@@ -29,9 +29,15 @@ from univg.terminal import progress
 from univg.world import (
     ALL_FAMILIES,
     DEFAULT_DIFFICULTY,
+    DRAWN,
+    DRAWN_FAMILIES,
     FAMILIES,
     FAMILY_NAMES,
+    SETS,
+    SIZES,
     SOURCE,
+    WORLD_VERSION,
+    Size,
     Split,
     WorldSample,
     stream,
@@ -39,8 +45,9 @@ from univg.world import (
 
 __all__ = ["write_world"]
 
+FIRST_WRITTEN_PX = 448
 SAMPLES, SHEET = "samples.jsonl", "contact-sheet.png"
-_IMAGE = re.compile(rf"images/(train|test|unseen)-({'|'.join(ALL_FAMILIES)})-\d+-\d+-\d+\.png")
+_IMAGE = re.compile(rf"images/(v\d+-)?(train|test|unseen|drawn)-({'|'.join(ALL_FAMILIES)})-\d+-\d+-\d+\.png")
 
 
 def write_world(
@@ -49,19 +56,25 @@ def write_world(
     split: Split = "train",
     seed: int = 0,
     families: Sequence[str] = (),
-    size: int = 448,
+    size: Size | None = None,
     difficulty: float = DEFAULT_DIFFICULTY,
+    version: int = WORLD_VERSION,
 ) -> int:
     """Write `n` samples under `out`, the families (default: all of one box) in turn; return how many were written.
 
+    `size`: the images' longer side, one number or the least and the greatest (default: `SIZES`; of version 1 448).
     What an earlier run wrote there is replaced. Raises UnivgError for an unknown family, a folder that cannot be
     written, or one that holds anything else.
     """
-    unknown = sorted(set(families) - set(FAMILY_NAMES))
+    known = (*DRAWN_FAMILIES, SETS) if split == DRAWN else FAMILY_NAMES
+    unknown = sorted(set(families) - set(known))
     if unknown:
-        raise UnivgError("no such task family", f"--family {unknown[0]}", offer(unknown[0], FAMILY_NAMES))
+        raise UnivgError("no such task family", f"--family {unknown[0]}", offer(unknown[0], known))
+    if split == DRAWN and version == 1:
+        raise UnivgError(f"the split {DRAWN} is newer than version 1", remedy="leave out --world-version")
     check_writable(out)
-    samples = islice(stream(split, seed, families, difficulty, size), n)
+    size = size or (FIRST_WRITTEN_PX if version == 1 else SIZES)
+    samples = islice(stream(split, seed, families, difficulty, size, version), n)
     cells: list[SheetCell] = []
     try:
         _clear(out)

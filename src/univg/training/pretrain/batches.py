@@ -91,7 +91,8 @@ def draw_samples(config: PretrainConfig, step: int) -> list[tuple[WorldSample, s
     for i, (name, style) in enumerate(picks):
         difficulty = round(rng.uniform(*phase.difficulty), 3)
         index = step * config.batch + i
-        drawn.append((make_sample(name, "train", config.seed, index, difficulty, config.image_px), style))
+        how = (difficulty, config.image_px, config.world_version)
+        drawn.append((make_sample(name, "train", config.seed, index, *how), style))
     return drawn
 
 

@@ -19,24 +19,35 @@ from univg.report.markdown import table
 from univg.report.statistics import wilson_interval
 from univg.training.config import PretrainConfig
 from univg.training.pretrain.batches import draw_samples
-from univg.world import FAMILIES, Split, make_sample
+from univg.training.sources import ImagePx
+from univg.world import FAMILIES, WORLD_VERSION, Split, make_sample, settle_size
 
 DIGEST_STEPS = 4
 
 
 def score_held_out(
-    loaded: Loaded, style: PromptStyle, n: int, image_px: int, split: Split = "test"
+    loaded: Loaded,
+    style: PromptStyle,
+    n: int,
+    image_px: ImagePx,
+    split: Split = "test",
+    version: int = WORLD_VERSION,
 ) -> dict[str, list[tuple[Score, Reading]]]:
     """Score greedy answers to `n` samples of every family of a split, at the world's default difficulty."""
     results = {}
     for name in FAMILIES:
-        drawn = [make_sample(name, split, 0, index, size=image_px) for index in range(n)]
+        drawn = [make_sample(name, split, 0, index, size=image_px, version=version) for index in range(n)]
         chats = [Chat.ask(d.images, d.sample.query, style) for d in drawn]
         answers = generate(loaded, chats, max_new_tokens=256 if style == "think" else 24, batch_size=32)
         asked = [Asked(len(d.images), d.sample.query, style) for d in drawn]
         readings = [read(answer.text, what) for what, (answer,) in zip(asked, answers, strict=True)]
         results[name] = [(score(d.sample, each), each) for d, each in zip(drawn, readings, strict=True)]
     return results
+
+
+def _tell_size(config: PretrainConfig) -> str:
+    size = settle_size(config.image_px, config.world_version)
+    return f"{size} pixels" if isinstance(size, int) else f"{size[0]} to {size[1]} pixels"
 
 
 def digest_data(config: PretrainConfig) -> str:
@@ -77,8 +88,8 @@ Grounder.from_pretrained("path/of/this/folder").ground(["a.png", "b.png"], "…"
 
 ## Scores
 
-Acc@0.5 on the world's test split (images of {config.image_px} pixels, difficulty 0.5): seed 0,
-{n} samples a family, greedy, 95 % intervals (Wilson).
+Acc@0.5 on the world's test split (version {config.world_version}, images of {_tell_size(config)}, difficulty 0.5):
+seed 0, {n} samples a family, greedy, 95 % intervals (Wilson).
 No image or sample of that split was trained on.
 
 {_tabulate(scores)}

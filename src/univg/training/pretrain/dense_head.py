@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from univg.grounding.boxes import Box
-from univg.world.scene import COLOURS, Scene
+from univg.world.identity import COLOURS
+from univg.world.scene import Scene
 from univg.world.shapes import SHAPES
 
 NOTHING = -1

@@ -113,7 +113,9 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False, console: C
     if config.card_samples:
         console.print(f"measuring {config.card_samples} held-out samples a family for the model card")
         loaded = load(out)
-        scores = score_held_out(loaded, config.prompt_style, config.card_samples, config.image_px)
+        scores = score_held_out(
+            loaded, config.prompt_style, config.card_samples, config.image_px, version=config.world_version
+        )
         write_pretrain_card(out, config, loaded, scores)
     return out
 
@@ -335,7 +337,9 @@ def _score_on_the_way(training: Run) -> dict[str, float]:
     # Decoding pads on the left, which needs the mask that the training attention does without.
     model.set_attn_implementation("sdpa")
     try:
-        scores = score_held_out(loaded, config.prompt_style, config.eval_samples, config.image_px)
+        scores = score_held_out(
+            loaded, config.prompt_style, config.eval_samples, config.image_px, version=config.world_version
+        )
     finally:
         model.set_attn_implementation(ATTENTION)
         model.train()

@@ -162,7 +162,8 @@ def _draw_item(settings: SampleSource, seed: int, shares: dict[str, float], k: i
     rng = random.Random(f"{seed}/{k}")
     family = rng.choices(list(shares), list(shares.values()))[0]
     difficulty = round(rng.uniform(*settings.difficulty), 3)
-    return WorldItem.of(make_sample(family, settings.split, seed, k, difficulty, settings.image_px))
+    size, version = settings.image_px, settings.world_version
+    return WorldItem.of(make_sample(family, settings.split, seed, k, difficulty, size, version))
 
 
 def _list_content(item: Callable[[int], Item], n: int) -> Iterator[str | bytes]:

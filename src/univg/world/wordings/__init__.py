@@ -1,0 +1,1 @@
+"""How people ask, for each family of the world's second version: wordings, names of things, and how one is chosen."""
