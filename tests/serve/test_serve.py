@@ -207,7 +207,7 @@ def test_models_health_metrics(client: Any, server: SimpleNamespace) -> None:
 def test_an_evaluation_over_the_server_equals_one_in_process(
     server: SimpleNamespace, grounder: Grounder
 ) -> None:
-    cases = list(open_world("world", 1, tasks=("diff", "referring", "correspondence")).items())
+    cases = list(open_world("world_v1", 1, tasks=("diff", "referring", "correspondence")).items())
     engines = (OpenAIEngine(f"{server.url}/v1", concurrency=4), LocalEngine(grounder.loaded))
     found = []
     for engine in engines:

@@ -33,7 +33,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = [
         text
         for i in range(20)
-        for sample in [make_sample("referring", "train", 0, i, size=32).sample]
+        for sample in [make_sample("referring", "train", 0, i, size=32, version=1).sample]
         for text in (sample.query, sample.thought or "")
     ]
     model, processor = build_tiny(0, texts, PixelBudget(20 * 20, 60 * 60), SHAPE)
@@ -51,7 +51,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "images").mkdir()
     stage1, stage2, samples = [], [], []
     for i in range(8):
-        made = make_sample(("referring", "diff", "region")[i % 3], "train", 0, i, size=60)
+        made = make_sample(("referring", "diff", "region")[i % 3], "train", 0, i, size=60, version=1)
         sample = made.sample
         for name, image in zip(sample.images, made.images, strict=True):
             image.save(folder / name)
@@ -77,7 +77,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sets")
     samples = []
     for i in range(9):
-        made = [make_sample("referring", "train", 0, 2 * i + k, size=60) for k in range(2)]
+        made = [make_sample("referring", "train", 0, 2 * i + k, size=60, version=1) for k in range(2)]
         names = tuple(f"{i}-{k}.png" for k in range(2))
         for name, one in zip(names, made, strict=True):
             one.images[0].save(folder / name)

@@ -20,7 +20,7 @@ class BenchmarkConfig(Config):
     section: ClassVar[str] = "Data"
 
     benchmark: str = Field(
-        description="mig_bench, lisa_val, …, or world, world_unseen, world_v1, … (drawn here, no files needed)."
+        description="mig_bench, lisa_val, …, or world, world_unseen, world_drawn, … (drawn here, no files needed)."
     )
     data: Path | None = Field(default=None, description="The published file.")
     images: Path | None = Field(default=None, description="The folder of its images.")

@@ -225,11 +225,13 @@ def _evaluate_arm(config: StudyConfig, model: str, out: Path) -> dict[str, Any]:
     from univg.evaluate.runner import evaluate
     from univg.evaluate.runs import OtherRun
     from univg.models.answering import Decoding
+    from univg.world import DRAWN_FAMILIES
 
     ious: dict[str, dict[str, list[float]]] = {}
     faults: dict[str, float] = {}
     for split in config.splits:
-        benchmark = open_world(split, config.samples, tasks=config.families)
+        families = [name for name in config.families if split != "world_drawn" or name in DRAWN_FAMILIES]
+        benchmark = open_world(split, config.samples, tasks=families)
         engine = load_local(model, split)
         decoding = Decoding(1, 0.0, config.max_new_tokens, 0)
         folder = out / split
@@ -238,7 +240,7 @@ def _evaluate_arm(config: StudyConfig, model: str, out: Path) -> dict[str, Any]:
         except OtherRun:  # rows of an earlier training of this arm
             shutil.rmtree(folder)
             outcome = evaluate(benchmark, engine, folder, decoding)
-        of_family: dict[str, list[float]] = {family: [] for family in config.families}
+        of_family: dict[str, list[float]] = {family: [] for family in families}
         for case in benchmark.items():
             of_family[case.sample.task].append(round(outcome.rows[case.key]["iou"], 4))
         ious[split] = of_family

@@ -24,23 +24,10 @@ TEXTURED: tuple[GroundKind, ...] = (
     "dots",
     "checks",
 )
-WORDS = (
-    "A",
-    "B",
-    "C",
-    "7",
-    "12",
-    "Fig. 2",
-    "page 3",
-    "draft",
-    "note",
-    "x = 4",
-    "hello",
-    "sample",
-    "no. 5",
-    "3 cm",
-)
-WORDS += ("home", "Monday", "?", "1984", "north", "step 1")
+WORDS: tuple[str, ...] = (
+    "A", "B", "C", "7", "12", "Fig. 2", "page 3", "draft", "note", "x = 4", "hello", "sample",
+    "no. 5", "3 cm", "home", "Monday", "?", "1984", "north", "step 1",
+)  # fmt: skip
 
 
 def list_tones(background: Background) -> tuple[RGB, ...]:

@@ -197,7 +197,7 @@ def test_the_rate_warms_up_stays_and_falls(step: int, rate: float) -> None:
 
 
 def test_dense_targets_say_which_thing_a_token_covers() -> None:
-    shot = make_sample("referring", "train", 0, 1, difficulty=0.0).shots[0]
+    shot = make_sample("referring", "train", 0, 1, difficulty=0.0, version=1).shots[0]
     assert isinstance(shot, Scene)
     targets = make_dense_targets(shot, 6, 6)
     for thing in shot.things:

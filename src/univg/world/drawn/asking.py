@@ -62,7 +62,7 @@ class Desk:
         area = (0.0, 0.0, float(size[0]), float(size[1]))
         if name == "matplotlib" and min(size) >= 200 and rng.random() < 0.5:  # with axes
             area = (0.12 * size[0], 0.12 * size[1], 0.95 * size[0], 0.9 * size[1])
-        return Page(name, size, ground, rng.choice(maker.palettes), area, seed=rng.getrandbits(31))  # type: ignore[arg-type]
+        return Page(name, size, ground, rng.choice(maker.palettes), area, seed=rng.getrandbits(31))
 
     def draw(
         self, page: Page, n: int, without: Sequence[tuple[str, str]] = (), shapes: Sequence[str] = ()
@@ -225,11 +225,11 @@ def _find_all(desk: Desk) -> DrawnQuestion:
     ]
     page = desk.fill(page, [(shape, colour), *more, *others])
     boxes = page.boxes()
-    fits = {
-        "shape": lambda item: item.shape == shape,
-        "colour": lambda item: item.colour == colour,
-        "name": lambda item: (item.shape, item.colour) == (shape, colour),
-    }[kind]
+
+    def fits(item: Item) -> bool:
+        same = {"shape": item.shape == shape, "colour": item.colour == colour}
+        return same[kind] if kind in same else all(same.values())
+
     many = _plural(shape)
     phrase = {"shape": many, "colour": f"{colour} shapes", "name": f"{colour} {many}"}[kind]
     found = sorted(

@@ -25,7 +25,7 @@ from univg.world.looks import RGB
 ALL_SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "heart")
 TITLES = ("Shapes", "My drawing", "Figure 1", "Exercise 3", "Test picture", "A", "page 1")
 CSS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "black", "white")
-CSS_COLOURS: dict[str, RGB] = {name: ImageColor.getrgb(name)[:3] for name in CSS}  # type: ignore[misc]
+CSS_COLOURS: dict[str, RGB] = {name: ImageColor.getrgb(name)[:3] for name in CSS}
 TABLEAU = CSS_COLOURS | {
     "red": (214, 39, 40), "green": (44, 160, 44), "blue": (31, 119, 180), "purple": (148, 103, 189),
     "orange": (255, 127, 14), "cyan": (23, 190, 207),
@@ -198,7 +198,7 @@ def _make_patches(page: Page) -> list[Any]:
 
     height = page.size_wh[1]
     edge = "black" if sum(page.ground) > 300 else "white"
-    made = []
+    made: list[Any] = []
     for item in page.items:
         at, r = (item.x, height - item.y), item.reach
         own = tuple(value / 255 for value in page.palette[item.colour])
@@ -243,8 +243,9 @@ def _draw_matplotlib(page: Page) -> Image.Image:
     from matplotlib.figure import Figure
 
     (width, height), rng = page.size_wh, random.Random(page.seed)
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=[v / 255 for v in page.ground])
-    canvas = FigureCanvasAgg(figure)
+    red, green, blue = (value / 255 for value in page.ground)
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=(red, green, blue))
+    canvas: Any = FigureCanvasAgg(figure)
     left, top, right, bottom = page.area
     place = (left / width, 1 - bottom / height, (right - left) / width, (bottom - top) / height)
     axes = figure.add_axes(place, facecolor="none")
