@@ -2,8 +2,8 @@
 
 transformers 5 saves `config.json` nested, with `rope_parameters`, and the tokenizer's marks as `extra_special_tokens`.
 transformers 4 takes the rotary embedding from `rope_theta` and `rope_scaling` and refuses such a list of marks; SGLang
-reads keys of the published file itself (`vision_config.in_chans`). The published layout is read by all of them, transformers
-5 included.
+reads keys of the published file itself (`vision_config.in_chans`). The published layout is read by all of them,
+transformers 5 included.
 """
 
 from __future__ import annotations

@@ -91,7 +91,8 @@ def rotary_sections(head_dim: int) -> list[int]:
     """Return how a head's pairs of dimensions are divided between time, height and width: Qwen2-VL's `mrope_section`.
 
     Sections take falling frequencies, width the lowest. Time needs few pairs (one image has one moment), height enough
-    for a dozen rows; width gets the rest, since its slow end is also where a thing is found by its looks at any distance.
+    for a dozen rows; width gets the rest, since its slow end is also where a thing is found by its looks at any
+    distance.
 
     >>> rotary_sections(64)
     [4, 6, 22]

@@ -1,7 +1,8 @@
 """Answer a list of questions greedily by an engine that is not univg's, and print the texts as JSON.
 
-Run by test_engines.py in an environment that has the engine and needs no univg: `python answer.py ENGINE CHECKPOINT JOBS`, where
-JOBS is a JSON file of `{"images": [paths], "text": question, "tokens": limit}`. Ends with code 5 where the engine is not installed.
+Run by test_engines.py in an environment that has the engine and needs no univg: `python answer.py ENGINE CHECKPOINT
+JOBS`, where JOBS is a JSON file of `{"images": [paths], "text": question, "tokens": limit}`. Ends with code 5 where the
+engine is not installed.
 """
 
 from __future__ import annotations
