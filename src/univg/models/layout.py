@@ -15,11 +15,31 @@ from typing import Any
 from univg.files import write_whole
 from univg.models import checkpoint
 
-__all__ = ["publish_layout"]
+__all__ = ["find_rotary_fault", "publish_layout"]
 
 TOKENIZER_FILE = "tokenizer_config.json"
 VISION_THETA = 10000.0
-"""The vision tower's rotary base, which the published layout does not state."""
+"""The vision tower's rotary base, which the published layout does not state: vLLM and SGLang know no other."""
+SECTIONS = 3
+"""Of a rotary embedding: time, height, width."""
+
+
+def find_rotary_fault(folder: Path) -> str | None:
+    """Return what vLLM and SGLang would compute wrongly of a checkpoint's rotary embeddings, or fail at; else None.
+
+    Reads `config.json` alone. Errors: UnivgError for a file that is no JSON.
+    """
+    settings = checkpoint.read_json(folder / checkpoint.CONFIG_FILE)
+    text, vision = settings.get("text_config") or settings, settings.get("vision_config") or {}
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    turned = (vision.get("rope_parameters") or {}).get("rope_theta", VISION_THETA)
+    if len(rope.get("mrope_section", ())) > SECTIONS:
+        return f"its rotary embedding has more than {SECTIONS} sections"
+    if turned != VISION_THETA:
+        return (
+            f"its vision tower's rotary base is {turned:g}, and {VISION_THETA:g} is taken for granted there"
+        )
+    return None
 
 
 def publish_layout(folder: str | Path) -> None:
@@ -52,7 +72,7 @@ def _flatten(config: dict[str, Any]) -> dict[str, Any]:
     if config.get("model_type") != "qwen2_vl" or not isinstance(text, dict) or not isinstance(vision, dict):
         return config
     rope, turned = text.get("rope_parameters") or {}, vision.get("rope_parameters") or {}
-    stock = rope.get("rope_type") == "default" and len(rope.get("mrope_section", ())) == 3
+    stock = rope.get("rope_type") == "default" and len(rope.get("mrope_section", ())) == SECTIONS
     if not stock or turned.get("rope_theta", VISION_THETA) != VISION_THETA:
         return config  # what the published layout cannot say
     # `model_type` and `dtype` are the whole model's; for kinds of layers transformers 4 has other names.
