@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, Qwen2VLConfig
+from transformers import AutoModelForImageTextToText, AutoTokenizer, Qwen2VLConfig
 
 from univg.models import checkpoint
 from univg.models.generation.generate import Chat, encode, generate
@@ -215,3 +215,12 @@ def test_plain_transformers_answers_as_univg(saved: Path, tmp_path: Path) -> Non
         theirs = model.eval()(**inputs).logits[0, -1]
         ours = loaded.model(**inputs).logits[0, -1]
     assert torch.allclose(theirs, ours, atol=1e-4) and ours.std() > 0.1
+
+
+@pytest.mark.parametrize("kind", ["image", "image_url"])
+def test_the_template_takes_pictures_as_clients_name_them(kind: str, saved: Path) -> None:
+    """OpenAI's name too, which servers hand on to a template that they do not know."""
+    tokenizer = AutoTokenizer.from_pretrained(saved)
+    content = [{"type": kind, kind: "a.png"}, {"type": "text", "text": "Where?"}]
+    text = tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+    assert text.count("<|vision_start|><|image_pad|><|vision_end|>Where?<|im_end|>") == 1
