@@ -16,6 +16,7 @@ import pytest
 from univg.cli import main as cli
 from univg.models.checkpoint import Source, locate
 from univg.models.pixels import PixelBudget
+from univg.models.tiny import PIXEL_BUDGET
 from univg.serve.config import ServeConfig, name_model
 from univg.serve.vllm import build_command
 
@@ -80,6 +81,31 @@ def test_an_adapter_is_to_be_merged_for_vllm(tmp_path: Path, capsys: pytest.Capt
     assert "merge" in refused(capsys, "--engine", "vllm", "--model", str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("text", "vision", "said"),
+    [
+        ({"mrope_section": [2, 3, 3] * 3}, {}, "its rotary embedding has more than 3 sections"),
+        (
+            {"mrope_section": [4, 6, 22]},
+            {"rope_theta": 100.0},
+            "its vision tower's rotary base is 100, and 10000 is",
+        ),
+    ],
+)
+def test_what_vllm_would_read_wrongly_is_refused(
+    text: dict[str, object],
+    vision: dict[str, object],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nested = {"text_config": {"rope_parameters": text}, "vision_config": {"rope_parameters": vision}}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_vl", **nested}))
+    monkeypatch.setattr(shutil, "which", lambda *arguments, **settings: "/bin/true")
+    assert said in refused(capsys, "--engine", "vllm", "--model", str(tmp_path))
+
+
 def started(tmp_path: Path, *arguments: str, key: str = "") -> tuple[list[str], dict[str, str]]:
     """What a program named `vllm` is started with: arguments and environment."""
     bin_folder = tmp_path / "bin"
@@ -102,19 +128,21 @@ def options(argv: list[str]) -> dict[str, str]:
 @pytest.mark.skipif(
     shutil.which("vllm", path=str(Path(sys.executable).parent)) is not None, reason="vLLM itself is installed"
 )
-def test_vllm_is_started_with_the_checkpoints_settings(tmp_path: Path) -> None:
-    argv, environment = started(
-        tmp_path, "--port", "8123", "--max-images", "6", "--", "--tensor-parallel-size", "2", key="the-key"
-    )
+def test_vllm_is_started_with_the_checkpoints_settings(tmp_path: Path, tiny: str) -> None:
+    asked = ["--model", tiny, "--port", "8123", "--max-images", "6", "--", "--tensor-parallel-size", "2"]
+    argv, environment = started(tmp_path, *asked, key="the-key")
     given = options(argv)
-    assert argv[:2] == ["serve", str(EMBEDDED)] and argv[-2:] == ["--tensor-parallel-size", "2"]
+    assert argv[:2] == ["serve", tiny] and argv[-2:] == ["--tensor-parallel-size", "2"]
     assert (given["--host"], given["--port"], given["--served-model-name"]) == (
         "127.0.0.1",
         "8123",
-        "embedded",
+        name_model(tiny),
     )
     assert json.loads(given["--limit-mm-per-prompt"]) == {"image": 6, "video": 0}
-    assert json.loads(given["--mm-processor-kwargs"]) == {"min_pixels": 3600, "max_pixels": 14400}
+    assert json.loads(given["--mm-processor-kwargs"]) == {
+        "min_pixels": PIXEL_BUDGET.min_pixels,
+        "max_pixels": PIXEL_BUDGET.max_pixels,
+    }
     assert given["--generation-config"] == "vllm"
     assert json.loads(given["--override-generation-config"]) == {"temperature": 0.0}
     assert given["--allowed-media-domains"] == "nowhere.invalid"

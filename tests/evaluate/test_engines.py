@@ -84,7 +84,7 @@ def test_a_checkpoint_is_known_by_its_content(tiny_folder: Path, tmp_path: Path)
 
 def test_the_fingerprint_names_what_decides(engine: LocalEngine) -> None:
     stated = engine.fingerprint()
-    assert stated["pixels"] == {"min_pixels": 3600, "max_pixels": 14400}
+    assert stated["pixels"] == {"min_pixels": 140**2, "max_pixels": 196**2}
     assert stated["prompt"]["style"] == "think" and stated["prompt"]["wording"].startswith(
         "{query} First output"
     )

@@ -156,7 +156,7 @@ def test_questions_with_sizes_go_longest_first_and_others_in_their_order(
     answerer = LocalAnswerer(tiny)
     assert answerer.in_order(questions) == questions
     groups = [
-        replace(one, group="ab"[at % 2], sizes_wh=lambda at=at: [(60 + 20 * at, 100)])
+        replace(one, group="ab"[at % 2], sizes_wh=lambda at=at: [(100, 100)] * (at + 1))
         for at, one in enumerate(questions)
     ]
     assert [one.key for one in answerer.in_order(groups)] == ["4", "2", "0", "3", "1"]

@@ -140,8 +140,8 @@ FAULTS: list[tuple[Callable[[Path], Any], str, str]] = [
         "again",
     ),
     (
-        lambda folder: edit_json(folder / "preprocessor_config.json", patch_size=14),
-        "multiples of 28",
+        lambda folder: edit_json(folder / "preprocessor_config.json", patch_size=10),
+        "multiples of 20",
         "restore",
     ),
     (

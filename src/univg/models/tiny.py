@@ -2,7 +2,9 @@
 
 Nothing here is a mock: `Qwen2VLForConditionalGeneration` with a small configuration, a byte-level tokenizer
 with Qwen2-VL's special tokens and pre-tokenisation (every digit its own token), its chat format, its image
-processor. Saved in the standard layout, so nothing downstream knows that it is tiny.
+processor. Saved in the standard layout, so nothing downstream knows that it is tiny: what other programs take for
+granted of a Qwen2-VL (three rotary sections, the vision tower's rotary base, patches of 14 pixels merged by twos,
+heads of 64 and 80) is as they take it.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import GenerationConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX, Qwen2Tokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from univg.grounding.prompts import PromptStyle
+from univg.models.layout import publish_layout
 from univg.models.loading import write_conventions
 from univg.models.pixels import PixelBudget
 from univg.models.processor import CHAT_TEMPLATE, GroundingProcessor
@@ -40,8 +43,11 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-PATCH_SIZE = 10  # 36 tokens for an image of 120 × 120 pixels
-PIXEL_BUDGET = PixelBudget(min_pixels=60 * 60, max_pixels=120 * 120)
+PATCH_SIZE = 14  # Qwen2-VL's own, which SGLang and qwen-vl-utils assume; a token is 28 × 28 pixels
+PIXEL_BUDGET = PixelBudget(min_pixels=140 * 140, max_pixels=196 * 196)
+"""25 to 49 tokens an image. Small pictures are enlarged, so that a thing's share of its picture decides how many
+tokens it covers."""
+ROPE_THETA = 500.0
 
 
 def build_tokenizer(corpus: Iterable[str] = (), vocab_size: int = 1024) -> Qwen2Tokenizer:
@@ -81,34 +87,50 @@ def build_tokenizer(corpus: Iterable[str] = (), vocab_size: int = 1024) -> Qwen2
     return tokenizer
 
 
-def tiny_config(tokenizer: Qwen2Tokenizer, text: Mapping[str, Any] | None = None) -> Qwen2VLConfig:
-    """Return Qwen2-VL's configuration at 4.5 M parameters. `text` replaces settings of the text model (width, layers…).
+def rotary_sections(head_dim: int) -> list[int]:
+    """Return how a head's pairs of dimensions are divided between time, height and width: Qwen2-VL's `mrope_section`.
 
-    Time, height and width each get high, middle and low rotary frequencies (sections in threes, repeated; Qwen2-VL
-    has one section each). With one section each and few dimensions a head, columns would either not turn at all
-    over six columns (large base) or leave no slow frequency for finding a thing by what it looks like (small base).
+    Sections take falling frequencies, width the lowest. Time needs few pairs (one image has one moment), height enough
+    for a dozen rows; width gets the rest, since its slow end is also where a thing is found by its looks at any
+    distance.
+
+    >>> rotary_sections(64)
+    [4, 6, 22]
+    """
+    pairs = head_dim // 2
+    time, height = max(1, pairs // 8), max(1, 3 * pairs // 16)
+    return [time, height, pairs - time - height]
+
+
+def tiny_config(tokenizer: Qwen2Tokenizer, text: Mapping[str, Any] | None = None) -> Qwen2VLConfig:
+    """Return Qwen2-VL's configuration at 7 M parameters. `text` replaces settings of the text model (width, layers…).
+
+    The text's rotary base is low (Qwen2-VL has 1,000,000): an image is seven tokens wide, and over seven columns the
+    frequencies of a large base hardly turn.
     """
     settings = {
         "vocab_size": -(-len(tokenizer) // 16) * 16,
-        "hidden_size": 192,
-        "intermediate_size": 640,
+        "hidden_size": 256,
+        "intermediate_size": 768,
         "num_hidden_layers": 6,
         "num_attention_heads": 4,
-        "num_key_value_heads": 4,
+        "num_key_value_heads": 2,
         "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-6,  # the vision tower's as well, where a server gives both the text's
         "tie_word_embeddings": True,
         "bos_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [2, 3, 3] * 3},
     } | dict(text or {})
+    sections = rotary_sections(settings["hidden_size"] // settings["num_attention_heads"])
+    rope = {"rope_type": "default", "rope_theta": ROPE_THETA, "mrope_section": sections}
+    settings = {"rope_parameters": rope, "max_window_layers": settings["num_hidden_layers"]} | settings
     vision = {
         "depth": 4,
-        "embed_dim": 128,
+        "embed_dim": 160,
         "hidden_size": settings["hidden_size"],
-        "num_heads": 4,
+        "num_heads": 2,
         "patch_size": PATCH_SIZE,
-        "rope_parameters": {"rope_type": "axial", "rope_theta": 100.0},
     }
     ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     return Qwen2VLConfig(
@@ -140,8 +162,16 @@ def build_tiny(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2VLForConditionalGeneration(tiny_config(tokenizer, text))
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    # As Qwen2-VL's own: greedy for a server that takes its defaults from here, and would draw at temperature 1.
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.pad_token_id,
+        eos_token_id=[tokenizer.eos_token_id, tokenizer.pad_token_id],
+        pad_token_id=tokenizer.pad_token_id,
+        do_sample=True,
+        temperature=0.01,
+        top_k=1,
+        top_p=0.001,
+    )
     return model.eval(), processor
 
 
@@ -157,4 +187,5 @@ def save_tiny(
     """
     model.save_pretrained(folder, safe_serialization=True)
     processor.save_pretrained(folder)
+    publish_layout(folder)
     write_conventions(folder, prompt_style, processor.pixel_budget)

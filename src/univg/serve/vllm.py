@@ -25,6 +25,7 @@ _MEDIA_DOMAINS = "--allowed-media-domains"
 def start_vllm(config: ServeConfig, api_key: str | None) -> None:
     """Let vLLM take this process's place. Raises UnivgError for what keeps it from starting."""
     from univg.models import checkpoint
+    from univg.models.layout import find_rotary_fault
     from univg.models.loading import read_conventions
 
     source = checkpoint.locate(config.model)
@@ -33,7 +34,10 @@ def start_vllm(config: ServeConfig, api_key: str | None) -> None:
     _, budget = read_conventions(source.folder)
     if config.max_pixels is not None:
         budget = budget.up_to(config.max_pixels)
-    command = build_command(_find_vllm(), config, source, budget)
+    program = _find_vllm()
+    if (fault := find_rotary_fault(source.folder)) is not None:
+        raise UnivgError(f"vLLM cannot run {config.model}: {fault}", "--engine vllm", "leave --engine out")
+    command = build_command(program, config, source, budget)
     # A key among the arguments could be read by every user of the machine. Redirects lead out of the allowed domains.
     environment = {"VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0", **os.environ}
     if api_key is not None:

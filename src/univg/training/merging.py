@@ -10,6 +10,7 @@ import torch
 from univg.errors import UnivgError
 from univg.models import checkpoint
 from univg.models.generation.generate import Chat, generate
+from univg.models.layout import publish_layout
 from univg.models.loading import CONVENTIONS_FILE, Loaded, load, read_conventions, write_conventions
 from univg.report.cards import write_card
 from univg.training.run.checkpoints import writing
@@ -50,6 +51,7 @@ def merge(adapter: str | Path, out: Path, base: str | Path | None = None, dtype:
         merged.save_pretrained(out)
         loaded.processor.save_pretrained(out)
         write_conventions(out, style, budget)
+        publish_layout(out)
         write_card(
             out,
             f"# {out.name}\n\n`{started_from}` with the LoRA adapter `{adapter}` merged into it by `univg merge`: a "

@@ -22,7 +22,7 @@ from trl.trainer import grpo_trainer
 
 from univg.grounding.prompts import render_chat, render_response
 from univg.models.loading import Loaded, load
-from univg.models.tiny import build_tiny, save_tiny
+from univg.models.tiny import PATCH_SIZE, build_tiny, save_tiny
 from univg.training.grpo.arguments import paper_arguments
 from univg.training.grpo.trainer import GroundingGRPOTrainer
 from univg.world import make_sample
@@ -51,12 +51,12 @@ OTHER_TEXT = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [4, 4, 4]},
 }
 VISION = {"depth": 3, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "out_hidden_size": 48}
-VISION |= {"patch_size": 10, "spatial_merge_size": 2, "temporal_patch_size": 2}
+VISION |= {"patch_size": PATCH_SIZE, "spatial_merge_size": 2, "temporal_patch_size": 2}
 OTHER_FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "qwen2_5_vl": (
         Qwen2_5_VLConfig,
         Qwen2_5_VLForConditionalGeneration,
-        {"window_size": 40, "fullatt_block_indexes": [1]},
+        {"window_size": 4 * PATCH_SIZE, "fullatt_block_indexes": [1]},
     ),
     "qwen3_vl": (
         Qwen3VLConfig,

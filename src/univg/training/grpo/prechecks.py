@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from univg.errors import UnivgError
 from univg.models import checkpoint
+from univg.models.layout import find_rotary_fault
 from univg.training.config import GrpoConfig
 from univg.training.grpo.difficulty import check_weighting
 from univg.training.grpo.plan import BatchPlan, batch_plan
@@ -15,9 +16,6 @@ from univg.training.grpo.rewards import Reward, RolloutReader, find_rewards, try
 from univg.training.run.prechecks import check_stage, count_processes
 
 __all__ = ["check_engine", "check_grpo"]
-
-MOST_SECTIONS = 3
-"""Of a rotary embedding: vLLM's kernel takes no more."""
 
 TRIED = 2
 """Samples of the world on which rewards are tried: two show whether a reward gives one value each."""
@@ -53,15 +51,9 @@ def check_engine(mode: str, start: str, lora_in_bf16: bool) -> None:
         )
     folder = checkpoint.locate(start).folder
     folder = checkpoint.base_of(folder).folder if checkpoint.is_adapter(folder) else folder
-    settings = checkpoint.read_json(folder / checkpoint.CONFIG_FILE)
-    text = settings.get("text_config") or settings
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    if len(rope.get("mrope_section", ())) > MOST_SECTIONS:
-        raise UnivgError(
-            f"vLLM cannot run {start}: its rotary embedding has more than {MOST_SECTIONS} sections",
-            place,
-            "use vllm=off",
-        )
+    fault = find_rotary_fault(folder)
+    if fault is not None:
+        raise UnivgError(f"vLLM cannot run {start}: {fault}", place, "use vllm=off")
 
 
 def _try_on_world(config: GrpoConfig, rewards: Sequence[Reward]) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from transformers import Trainer
 
 from univg.models import checkpoint
+from univg.models.layout import publish_layout
 from univg.models.loading import Loaded, plain_model, write_conventions
 from univg.terminal import is_first_process
 from univg.training.config import StageConfig
@@ -57,6 +58,7 @@ def write_model(
         loaded.processor.save_pretrained(staged)
         write_conventions(staged, config.prompt_style, loaded.pixel_budget)
         mend_settings(staged, config.model, "bfloat16" if as_bf16 else None)
+        publish_layout(staged)
         write_stage_card(staged, out.name, config, facts, out / LOG, best)
         for file in staged.iterdir():
             file.chmod(0o644)  # safetensors makes files that only their owner reads; a checkpoint is shared

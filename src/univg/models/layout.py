@@ -1,0 +1,101 @@
+"""Write the settings of a saved Qwen2-VL as Qwen published its own, so that every program that reads those reads it.
+
+transformers 5 saves `config.json` nested, with `rope_parameters`, and the tokenizer's marks as `extra_special_tokens`.
+transformers 4 takes the rotary embedding from `rope_theta` and `rope_scaling` and refuses such a list of marks; SGLang
+reads keys of the published file itself (`vision_config.in_chans`). The published layout is read by all of them,
+transformers 5 included.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from univg.files import write_whole
+from univg.models import checkpoint
+
+__all__ = ["find_rotary_fault", "publish_layout"]
+
+TOKENIZER_FILE = "tokenizer_config.json"
+VISION_THETA = 10000.0
+"""The vision tower's rotary base, which the published layout does not state: vLLM and SGLang know no other."""
+SECTIONS = 3
+"""Of a rotary embedding: time, height, width."""
+
+
+def find_rotary_fault(folder: Path) -> str | None:
+    """Return what vLLM and SGLang would compute wrongly of a checkpoint's rotary embeddings, or fail at; else None.
+
+    Reads `config.json` alone. Errors: UnivgError for a file that is no JSON.
+    """
+    settings = checkpoint.read_json(folder / checkpoint.CONFIG_FILE)
+    text, vision = settings.get("text_config") or settings, settings.get("vision_config") or {}
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    turned = (vision.get("rope_parameters") or {}).get("rope_theta", VISION_THETA)
+    if len(rope.get("mrope_section", ())) > SECTIONS:
+        return f"its rotary embedding has more than {SECTIONS} sections"
+    if turned != VISION_THETA:
+        return (
+            f"its vision tower's rotary base is {turned:g}, and {VISION_THETA:g} is taken for granted there"
+        )
+    return None
+
+
+def publish_layout(folder: str | Path) -> None:
+    """Rewrite `config.json` and `tokenizer_config.json` in `folder`, which transformers has saved, in Qwen's layout.
+
+    What is no Qwen2-VL, or is in that layout already, stays as it is. Errors: UnivgError for a file that is no JSON.
+    """
+    for name, change in ((checkpoint.CONFIG_FILE, _flatten), (TOKENIZER_FILE, _name_marks)):
+        path = Path(folder) / name
+        if path.is_file():
+            settings = checkpoint.read_json(path)
+            if (changed := change(settings)) != settings:
+                write_whole(path, json.dumps(changed, indent=2, sort_keys=True) + "\n")
+
+
+def _flatten(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the text model's settings beside the whole model's.
+
+    >>> rope = {"rope_type": "default", "rope_theta": 500.0, "mrope_section": [4, 6, 22]}
+    >>> text = {"model_type": "qwen2_vl_text", "hidden_size": 256, "rope_parameters": rope}
+    >>> vision = {"model_type": "qwen2_vl_vision", "in_channels": 3, "patch_size": 14}
+    >>> nested = {"model_type": "qwen2_vl", "dtype": "bfloat16", "text_config": text, "vision_config": vision}
+    >>> flat = _flatten(nested)
+    >>> flat["hidden_size"], flat["rope_theta"], flat["rope_scaling"], flat["torch_dtype"]
+    (256, 500.0, {'type': 'mrope', 'mrope_section': [4, 6, 22]}, 'bfloat16')
+    >>> flat["vision_config"]["in_chans"], flat["vision_config"]["spatial_patch_size"]
+    (3, 14)
+    """
+    text, vision = config.get("text_config"), config.get("vision_config")
+    if config.get("model_type") != "qwen2_vl" or not isinstance(text, dict) or not isinstance(vision, dict):
+        return config
+    rope, turned = text.get("rope_parameters") or {}, vision.get("rope_parameters") or {}
+    stock = rope.get("rope_type") == "default" and len(rope.get("mrope_section", ())) == SECTIONS
+    if not stock or turned.get("rope_theta", VISION_THETA) != VISION_THETA:
+        return config  # what the published layout cannot say
+    # `model_type` and `dtype` are the whole model's; for kinds of layers transformers 4 has other names.
+    own = {key: value for key, value in text.items() if key not in ("rope_parameters", "layer_types")}
+    flat = {**own, **{key: value for key, value in config.items() if key != "text_config"}}
+    flat["rope_theta"] = rope["rope_theta"]
+    flat["rope_scaling"] = {"type": "mrope", "mrope_section": rope["mrope_section"]}
+    if "dtype" in flat:
+        flat["torch_dtype"] = flat["dtype"]
+    own = {key: value for key, value in vision.items() if key not in ("rope_parameters", "model_type")}
+    older = {"in_chans": own["in_channels"], "spatial_patch_size": own["patch_size"]}
+    flat["vision_config"] = {**own, **older}
+    return flat
+
+
+def _name_marks(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """Return a tokenizer's settings with its marks under the name that all versions of transformers read.
+
+    >>> _name_marks({"extra_special_tokens": ["<|im_end|>"], "eos_token": "<|im_end|>"})
+    {'eos_token': '<|im_end|>', 'additional_special_tokens': ['<|im_end|>']}
+    """
+    marks = tokenizer.get("extra_special_tokens")
+    if not isinstance(marks, list):
+        return tokenizer
+    rest = {key: value for key, value in tokenizer.items() if key != "extra_special_tokens"}
+    return rest | {"additional_special_tokens": marks}

@@ -1,0 +1,77 @@
+"""Answer a list of questions greedily by an engine that is not univg's, and print the texts as JSON.
+
+Run by test_engines.py in an environment that has the engine and needs no univg: `python answer.py ENGINE CHECKPOINT
+JOBS`, where JOBS is a JSON file of `{"images": [paths], "text": question, "tokens": limit}`. Ends with code 5 where the
+engine is not installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+LONGEST = 2048
+"""Tokens of a prompt and its answer."""
+
+
+def answer_by_transformers(checkpoint: str, jobs: list[dict[str, Any]]) -> list[str]:
+    """With nothing but transformers' own classes: processor (it needs torchvision), model, `generate`."""
+    import torch
+    from PIL import Image
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    texts = []
+    for job in jobs:
+        images = [Image.open(path).convert("RGB") for path in job["images"]]
+        prompt = processor.apply_chat_template(_chat(job), tokenize=False, add_generation_prompt=True)
+        inputs = processor(text=[prompt], images=images, return_tensors="pt")
+        with torch.no_grad():
+            tokens = model.generate(**inputs, do_sample=False, max_new_tokens=job["tokens"])
+        answer = tokens[0, inputs["input_ids"].shape[1] :]
+        texts.append(processor.tokenizer.decode(answer, skip_special_tokens=True))
+    return texts
+
+
+def answer_by_vllm(checkpoint: str, jobs: list[dict[str, Any]]) -> list[str]:
+    """Through vLLM's chat, with the checkpoint's own template, processor and sampling defaults."""
+    from PIL import Image
+    from vllm import LLM
+
+    most = max(len(job["images"]) for job in jobs)
+    engine = LLM(
+        checkpoint,
+        dtype="float32",
+        enforce_eager=True,
+        max_model_len=LONGEST,
+        limit_mm_per_prompt={"image": most, "video": 0},
+    )
+    settings = [engine.get_default_sampling_params() for _ in jobs]
+    for setting, job in zip(settings, jobs, strict=True):
+        setting.max_tokens = job["tokens"]
+    chats = [_chat(job) for job in jobs]
+    for chat, job in zip(chats, jobs, strict=True):
+        for part, path in zip(chat[0]["content"], job["images"], strict=False):
+            part |= {"type": "image_pil", "image_pil": Image.open(path).convert("RGB")}
+    return [reply.outputs[0].text for reply in engine.chat(chats, settings, use_tqdm=False)]
+
+
+def _chat(job: dict[str, Any]) -> list[dict[str, Any]]:
+    images = [{"type": "image"} for _ in job["images"]]
+    return [{"role": "user", "content": [*images, {"type": "text", "text": job["text"]}]}]
+
+
+ENGINES = {"transformers": answer_by_transformers, "vllm": answer_by_vllm}
+NEEDS = {"transformers": "torchvision", "vllm": "vllm"}
+
+if __name__ == "__main__":
+    name, folder, path = sys.argv[1:]
+    if importlib.util.find_spec(NEEDS[name]) is None:
+        print(f"{NEEDS[name]} is not installed", file=sys.stderr)
+        sys.exit(5)
+    answered = ENGINES[name](folder, json.loads(Path(path).read_text(encoding="utf-8")))
+    print(json.dumps(answered))
