@@ -18,7 +18,7 @@ from transformers import Qwen2VLForConditionalGeneration
 from univg.models.processor import GroundingProcessor
 from univg.training.config import PretrainConfig
 from univg.training.pretrain.batches import Clock, MicroBatch, phase_at
-from univg.training.pretrain.packed import encode_packed, take
+from univg.training.pretrain.packed import encode_packed, norm_last, take
 
 __all__ = ["Run", "rate_at", "read_numbers", "update"]
 
@@ -97,8 +97,10 @@ def _compute_losses(training: Run, part: MicroBatch) -> tuple[Tensor, Tensor, di
     """Return the summed weighted token loss, the heads' loss, and terms to watch, the mean loss of box digits too."""
     config, heads = training.config, training.head
     with torch.autocast(training.device.type, dtype=torch.bfloat16, enabled=training.bf16):
-        hidden = encode_packed(training.model, part)
-        logits = training.model.lm_head(take(hidden[-1], part.answered_at_A)).float()
+        dtype = torch.bfloat16 if training.bf16 else torch.float32
+        hidden = encode_packed(training.model, part, dtype)
+        last = norm_last(training.model, take(hidden[-1], part.answered_at_A), dtype)
+        logits = training.model.lm_head(last).float()
     token_loss = functional.cross_entropy(logits, part.answers_A, reduction="none")
     dense, terms = heads["dense"](take(hidden[config.dense_layer], part.image_at_M), part.dense)
     pointed = heads["box"](take(hidden[config.box_layer], part.box_at_K), part.box_K4)

@@ -2,7 +2,8 @@
 
 All tokens of a micro-batch stand one after the other, and so do all patches; only attention sets them side by side.
 Where everything stands is worked out where the rows are made (:mod:`.batches`), so that nothing here waits for a
-device to tell how long something is.
+device to tell how long something is. It computes what the model's own `forward` does, with its own weights, in fewer
+and larger steps: projections of the same input are one product, and norms and rotations know their own gradients.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, Qwen2VLForConditionalGeneration
+from transformers import Qwen2VLForConditionalGeneration
 
 from univg.training.run.batches import PixelTable
 from univg.training.run.cpu_layers import PatchLinear
@@ -21,10 +22,7 @@ from univg.training.run.cpu_layers import PatchLinear
 if TYPE_CHECKING:
     from univg.training.pretrain.batches import MicroBatch
 
-__all__ = ["PACKED", "Packing", "encode_packed", "prepare_packed", "take"]
-
-PACKED = "univg_packed"
-"""The name of the attention that a model is set to for :func:`encode_packed`."""
+__all__ = ["ByteEmbedding", "Packing", "encode_packed", "norm_last", "take"]
 
 
 @dataclass(frozen=True)
@@ -40,18 +38,17 @@ class Packing:
     places_N: Tensor | None = None
     mask_R11L: Tensor | None = None
 
-    def spread(self, packed_1HND: Tensor) -> Tensor:
-        """Return (rows, heads, longest, head's width) of (1, heads, N, head's width)."""
-        flat_NHD = packed_1HND[0].transpose(0, 1)
+    def spread(self, packed_NHD: Tensor) -> Tensor:
+        """Return (rows, heads, longest, head's width)."""
         if self.places_N is not None:
-            wide = flat_NHD.new_zeros(self.rows * self.longest, *flat_NHD.shape[1:])
-            flat_NHD = wide.index_copy(0, self.places_N, flat_NHD)
-        return flat_NHD.unflatten(0, (self.rows, self.longest)).transpose(1, 2)
+            wide = packed_NHD.new_zeros(self.rows * self.longest, *packed_NHD.shape[1:])
+            packed_NHD = wide.index_copy(0, self.places_N, packed_NHD)
+        return packed_NHD.unflatten(0, (self.rows, self.longest)).transpose(1, 2)
 
     def gather(self, spread_RHLD: Tensor) -> Tensor:
-        """Return (1, N, heads, head's width) of (rows, heads, longest, head's width)."""
-        flat = spread_RHLD.transpose(1, 2).flatten(0, 1)
-        return (flat if self.places_N is None else take(flat, self.places_N))[None]
+        """Return (N, heads × head's width)."""
+        flat = spread_RHLD.transpose(1, 2).flatten(2).flatten(0, 1)
+        return flat if self.places_N is None else take(flat, self.places_N)
 
 
 def take(flat: Tensor, places: Tensor) -> Tensor:
@@ -73,33 +70,128 @@ class _Take(torch.autograd.Function):
         return grad.new_zeros(context.shape).index_copy_(0, places_N, grad), None
 
 
+class _RmsNorm(torch.autograd.Function):
+    """Qwen2-VL's norm of float32 (tokens, width), the result in another type."""
+
+    @staticmethod
+    def forward(context: Any, hidden: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+        root = torch.linalg.vector_norm(hidden, dim=1, keepdim=True)
+        scale = root.square_().div_(hidden.shape[1]).add_(eps).rsqrt_()
+        normed = hidden * scale
+        context.save_for_backward(normed, scale, weight)
+        return (normed * weight).to(dtype)
+
+    @staticmethod
+    def backward(context: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        normed, scale, weight = context.saved_tensors
+        grad = grad.float()
+        product = grad * normed
+        along = (product @ weight)[:, None].div_(-normed.shape[1])
+        inward = (grad * weight).addcmul_(normed, along).mul_(scale)
+        return inward, product.sum(0), None, None
+
+
+class _Rotate(torch.autograd.Function):
+    """Rotate (tokens, heads, width) by each token's own angles, the first half of the width with the second."""
+
+    @staticmethod
+    def forward(context: Any, heads_NHD: Tensor, cos_N1h: Tensor, sin_N1h: Tensor) -> Tensor:
+        context.save_for_backward(cos_N1h, sin_N1h)
+        context.dtype = heads_NHD.dtype
+        return _rotate(heads_NHD, cos_N1h, sin_N1h, 1)
+
+    @staticmethod
+    def backward(context: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _rotate(grad, *context.saved_tensors, -1).to(context.dtype), None, None
+
+
+def _rotate(heads_NHD: Tensor, cos_N1h: Tensor, sin_N1h: Tensor, direction: int) -> Tensor:
+    heads = heads_NHD.float()
+    rotated = torch.empty_like(heads)
+    one, other = heads.chunk(2, dim=-1)
+    first, second = rotated.chunk(2, dim=-1)
+    torch.mul(one, cos_N1h, out=first).addcmul_(other, sin_N1h, value=-direction)
+    torch.mul(other, cos_N1h, out=second).addcmul_(one, sin_N1h, value=direction)
+    return rotated
+
+
+class _Turn:
+    """The rotations of all tokens, the same in each layer."""
+
+    def __init__(self, cos_ND: Tensor, sin_ND: Tensor) -> None:
+        half = cos_ND.shape[-1] // 2
+        self.angles = cos_ND[:, None, :half].float(), sin_ND[:, None, :half].float()
+
+
 def _attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    packing: Packing,
-    scaling: float,
-    **settings: Any,
-) -> tuple[Tensor, None]:
-    """Attend within each row; on CPUs in float32, whose backward pass takes half the time of bfloat16's."""
-    dtype = torch.float32 if query.device.type == "cpu" else value.dtype
-    with torch.autocast(query.device.type, enabled=False):
+    projected_NX: Tensor, heads: int, kv_heads: int, turn: _Turn, packing: Packing, causal: bool
+) -> Tensor:
+    """Attend within each row: queries, keys and values of all heads in, (N, heads × head's width) out.
+
+    On CPUs in float32, whose backward pass takes half the time of bfloat16's.
+    """
+    dtype = torch.float32 if projected_NX.device.type == "cpu" else projected_NX.dtype
+    turned, values = projected_NX.unflatten(1, (heads + 2 * kv_heads, -1)).split(
+        [heads + kv_heads, kv_heads], 1
+    )
+    rotated: Any = _Rotate.apply(turned, *turn.angles)
+    spread = packing.spread(torch.cat([rotated.to(dtype), values.to(dtype)], 1))
+    with torch.autocast(projected_NX.device.type, enabled=False):
         out = functional.scaled_dot_product_attention(
-            *(packing.spread(each.to(dtype)) for each in (query, key, value)),
+            *spread.split([heads, kv_heads, kv_heads], 1),
             attn_mask=packing.mask_R11L,
-            is_causal=bool(getattr(module, "is_causal", False)),
-            scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
+            is_causal=causal,
+            enable_gqa=heads != kv_heads,
         )
-    return packing.gather(out).to(value.dtype), None
+    return packing.gather(out).to(projected_NX.dtype)
 
 
-AttentionInterface.register(PACKED, _attend)
+def _project(hidden: Tensor, *maps: Any) -> Tensor:
+    """Apply linear maps of one input at once."""
+    if len(maps) == 1:
+        return functional.linear(hidden, maps[0].weight, maps[0].bias)
+    biases = [each.bias for each in maps if each.bias is not None]
+    return functional.linear(
+        hidden, torch.cat([each.weight for each in maps]), torch.cat(biases) if biases else None
+    )
 
 
-class _ByteEmbedding(nn.Module):
+def _look(block: Any, hidden_PW: Tensor, dtype: torch.dtype, turn: _Turn, packing: Packing) -> Tensor:
+    """Run a block of the vision tower."""
+    seen, heads = _layer_norm(block.norm1, hidden_PW).to(dtype), block.attn.num_heads
+    attended = _attend(_project(seen, block.attn.qkv), heads, heads, turn, packing, causal=False)
+    hidden_PW = hidden_PW + _project(attended, block.attn.proj)
+    seen = _layer_norm(block.norm2, hidden_PW).to(dtype)
+    return hidden_PW + _project(block.mlp.act(_project(seen, block.mlp.fc1)), block.mlp.fc2)
+
+
+def _layer_norm(norm: Any, hidden: Tensor) -> Tensor:
+    return functional.layer_norm(hidden, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def _decode(layer: Any, hidden_NW: Tensor, dtype: torch.dtype, turn: _Turn, packing: Packing) -> Tensor:
+    """Run a layer of the text model."""
+    attention, mlp = layer.self_attn, layer.mlp
+    projected = _project(
+        _rms_norm(layer.input_layernorm, hidden_NW, dtype),
+        attention.q_proj,
+        attention.k_proj,
+        attention.v_proj,
+    )
+    heads = attention.num_heads, attention.num_key_value_heads
+    attended = _attend(projected, *heads, turn, packing, causal=True)
+    hidden_NW = hidden_NW + _project(attended, attention.o_proj)
+    seen = _rms_norm(layer.post_attention_layernorm, hidden_NW, dtype)
+    gate, up = _project(seen, mlp.gate_proj, mlp.up_proj).chunk(2, dim=1)
+    return hidden_NW + _project(mlp.act_fn(gate) * up, mlp.down_proj)
+
+
+def _rms_norm(norm: Any, hidden: Tensor, dtype: torch.dtype) -> Tensor:
+    normed: Tensor = _RmsNorm.apply(hidden, norm.weight, norm.variance_epsilon, dtype)
+    return normed
+
+
+class ByteEmbedding(nn.Module):
     """Embed patches as the model does, given as bytes too: of a still picture, once for all times it is shown.
 
     What the processor does to a byte is linear, so the weights take it over. The bytes less 128 are exact in bfloat16.
@@ -115,39 +207,36 @@ class _ByteEmbedding(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         if patches.dtype != torch.uint8:
-            return self.proj(patches.to(self.proj.weight.dtype))
+            embedded: Tensor = self.proj(patches.to(self.proj.weight.dtype))
+            return embedded
         weight_ECP = self.proj.weight.sum(2).flatten(2)
         bias_E = (weight_ECP * self.middle_C1).sum((1, 2))
         return functional.linear(patches.float() - 128, (weight_ECP * self.scale_C1).flatten(1), bias_E)
 
 
-def prepare_packed(model: Qwen2VLForConditionalGeneration, pixels: PixelTable) -> None:
-    """Make a model ready for :func:`encode_packed`; on pictures and texts as usual it computes what it did."""
-    model.model.visual.patch_embed = _ByteEmbedding(model.model.visual.patch_embed, pixels)
-    model.set_attn_implementation(PACKED)
+def encode_packed(
+    model: Qwen2VLForConditionalGeneration, part: MicroBatch, dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
+    """Return the hidden states (N, width) before the first and after each layer, none of them normed.
 
-
-def encode_packed(model: Qwen2VLForConditionalGeneration, part: MicroBatch) -> tuple[Tensor, ...]:
-    """Return the hidden states (N, width) before the first and after each layer, the last one normed."""
+    `dtype` is what matrix products are computed in, within an autocast to it. The model's patch embedding is to be a
+    :class:`ByteEmbedding`.
+    """
+    visual: Any = model.model.visual
     text: Any = model.model.language_model
-    patches = part.patches_PF
-    seen = model.model.visual(
-        patches,
-        grid_thw=None,
-        position_ids=part.patch_positions_P2,
-        cu_seqlens=torch.tensor(
-            [0, len(patches)], dtype=torch.int32
-        ),  # of all: `packing` says which belong together
-        packing=part.images,
-    ).pooler_output
-    embedded = text.embed_tokens(part.ids_N)
-    embedded = embedded.index_copy(0, part.image_at_M, seen.to(embedded.dtype))
-    outputs = text(
-        inputs_embeds=embedded[None],
-        position_ids=part.positions_3N[:, None],
-        attention_mask={"full_attention": None, "sliding_attention": None},  # none, and so none is made
-        use_cache=False,
-        output_hidden_states=True,
-        packing=part.rows,
-    )
-    return tuple(hidden[0] for hidden in (*outputs.hidden_states[:-1], outputs.last_hidden_state))
+    hidden = visual.patch_embed(part.patches_PF).float()
+    turn = _Turn(*visual.rotary_pos_emb(hidden, part.patch_positions_P2))
+    for block in visual.blocks:
+        hidden = _look(block, hidden, dtype, turn, part.images)
+    seen = visual.merger(hidden)
+    hidden = text.embed_tokens(part.ids_N).index_copy(0, part.image_at_M, seen.float())
+    cos, sin = text.rotary_emb(hidden, part.positions_3N[:, None])
+    turn, states = _Turn(cos[0], sin[0]), [hidden]
+    for layer in text.layers:
+        states.append(_decode(layer, states[-1], dtype, turn, part.rows))
+    return states
+
+
+def norm_last(model: Qwen2VLForConditionalGeneration, hidden: Tensor, dtype: torch.dtype) -> Tensor:
+    """Norm tokens' last hidden states (N, width) as the head takes them."""
+    return _rms_norm(model.model.language_model.norm, hidden, dtype)

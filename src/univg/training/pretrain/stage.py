@@ -41,7 +41,7 @@ from univg.training.pretrain.batches import (
 from univg.training.pretrain.card import score_held_out, write_pretrain_card
 from univg.training.pretrain.dense_head import BoxHead, DenseHead
 from univg.training.pretrain.learning import Run, rate_at, read_numbers, update
-from univg.training.pretrain.packed import PACKED, prepare_packed
+from univg.training.pretrain.packed import ByteEmbedding
 from univg.training.run.batches import PixelTable, load_steps
 from univg.training.run.checkpoints import check_same_config
 from univg.training.run.log import LOG, Pace, append_rows, drop_rows_after
@@ -115,7 +115,7 @@ def _prepare(config: PretrainConfig) -> Run:
     model.train()
     width = int(model.lm_head.in_features)
     head = nn.ModuleDict({"dense": DenseHead(width), "box": BoxHead(width)})
-    prepare_packed(model, PixelTable(processor))
+    model.model.visual.patch_embed = ByteEmbedding(model.model.visual.patch_embed, PixelTable(processor))
     model.to(device)
     head.to(device)
     torch.backends.cuda.enable_cudnn_sdp(False)  # the other kernels take a mask of images of many sizes
@@ -300,12 +300,7 @@ def _score_on_the_way(training: Run) -> dict[str, float]:
     config, model = training.config, training.model
     loaded = Loaded(model, training.processor, MODEL_FAMILIES["qwen2_vl"], config.prompt_style, "in training")
     model.eval()
-    # Decoding pads on the left, which needs the mask that the training attention does without.
-    model.set_attn_implementation("sdpa")
-    try:
-        scores = score_held_out(loaded, config.prompt_style, config.eval_samples, config.image_px)
-    finally:
-        model.set_attn_implementation(PACKED)
-        model.train()
+    scores = score_held_out(loaded, config.prompt_style, config.eval_samples, config.image_px)
+    model.train()
     shares = {name: round(sum(s.hit_50 for s, _ in found) / len(found), 3) for name, found in scores.items()}
     return shares | {"mean": round(sum(shares.values()) / len(shares), 3)}
