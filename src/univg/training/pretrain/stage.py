@@ -13,7 +13,9 @@ import pickle
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +161,10 @@ def _train(training: Run, out: Path, console: Console) -> None:
     config, steps, clock = training.config, training.steps, training.clock
     drawn = WorldSteps(config, training.processor, clock)
     batches = load_steps(drawn, training.step, steps, config.workers)
-    if training.device.type == "cuda":
-        batches = made_ahead(batches, _pin)
     teller = Teller(training, out, console)
-    with progress(console, times=False, note=True) as teller.bar:
+    with progress(console, times=False, note=True) as teller.bar, ExitStack() as stack:
+        if config.workers:
+            batches = stack.enter_context(closing(made_ahead(batches, partial(_pin, training.device))))
         for place, batch in batches:
             if clock.place(training.step) >= steps:
                 break
@@ -183,9 +185,9 @@ def _train(training: Run, out: Path, console: Console) -> None:
     _save_state(training, out / STATE)
 
 
-def _pin(step: tuple[int, list[MicroBatch]]) -> tuple[int, list[MicroBatch]]:
+def _pin(device: torch.device, step: tuple[int, list[MicroBatch]]) -> tuple[int, list[MicroBatch]]:
     place, batch = step
-    return place, [part.pin() for part in batch]
+    return place, [part.pin() for part in batch] if device.type == "cuda" else batch
 
 
 class Teller:

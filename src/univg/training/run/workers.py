@@ -8,7 +8,7 @@ import queue
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from univg.errors import UnivgError
 __all__ = ["be_a_worker", "made_ahead", "naming_dead_workers"]
 
 _LOOK_S = 1.0
+_END_S = 20.0
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -67,7 +68,7 @@ def naming_dead_workers() -> Iterator[None]:
         ) from error
 
 
-def made_ahead(items: Iterable[A], prepare: Callable[[A], B], ahead: int = 2) -> Iterator[B]:
+def made_ahead(items: Iterable[A], prepare: Callable[[A], B], ahead: int = 2) -> Generator[B, None, None]:
     """Yield `prepare(item)` of each item, fetched and prepared by a thread, up to `ahead` before they are asked for.
 
     What the thread raises is raised here. It ends with the last item, or when this iterator is closed.
@@ -92,7 +93,8 @@ def made_ahead(items: Iterable[A], prepare: Callable[[A], B], ahead: int = 2) ->
             except queue.Full:
                 continue
 
-    threading.Thread(target=fill, daemon=True).start()
+    thread = threading.Thread(target=fill, daemon=True)
+    thread.start()
     try:
         while True:
             is_item, value = ready.get()
@@ -104,3 +106,4 @@ def made_ahead(items: Iterable[A], prepare: Callable[[A], B], ahead: int = 2) ->
                 raise value
     finally:
         closed.set()
+        thread.join(_END_S)
