@@ -197,6 +197,47 @@ def test_the_rate_warms_up_stays_and_falls(step: int, rate: float) -> None:
     assert rate_at(config, step, 100) == pytest.approx(rate)
 
 
+def test_a_run_with_a_time_limit_goes_through_its_phases_in_that_time(
+    small: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    truly = stage.update
+
+    def update(*arguments: Any) -> Any:
+        now[0] += 10.0  # so one minute takes six steps
+        return truly(*arguments)
+
+    monkeypatch.setattr(stage, "update", update)
+    long = [phase.model_copy(update={"steps": 500}) for phase in small.phases]
+    limited = small.model_copy(
+        update={
+            "phases": tuple(long),
+            "max_minutes": 1.0,
+            "warmup": 0,
+            "decay": 1.0,
+            "eval_every": 0,
+            "card_samples": 0,
+        }
+    )
+    pretrain(limited, tmp_path, console=QUIET)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["phase"] for row in rows] == ["one"] * 3 + ["two"] * 3
+    assert [row["rate"] for row in rows] == pytest.approx([1 - i / 6 for i in range(6)], abs=0.002)
+    assert (tmp_path / WEIGHTS).exists()
+    (tmp_path / WEIGHTS).unlink()
+    pretrain(limited, tmp_path, resume=True, console=QUIET)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 6, "its time was up"
+    assert (tmp_path / WEIGHTS).exists()
+
+
+def test_workers_draw_what_the_run_itself_would(
+    small: PretrainConfig, finished: Path, tmp_path: Path
+) -> None:
+    pretrain(small.model_copy(update={"workers": 1, "card_samples": 0}), tmp_path, console=QUIET)
+    assert same_weights(finished, tmp_path)
+
+
 def test_dense_targets_say_which_thing_a_token_covers() -> None:
     shot = make_sample("referring", "train", 0, 1, difficulty=0.0).shots[0]
     assert isinstance(shot, Scene)
