@@ -305,6 +305,11 @@ class PretrainConfig(Config):
         default=(Phase(name="dense", steps=1000, mixture={"referring/describe": 1.0}),),
         description="Stretches of training, one after the other.",
     )
+    max_minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="A limit of time: the phases then are shares of it, if the machine is too slow for their steps.",
+    )
     batch: int = Field(default=48, gt=0, description="Samples a step.")
     micro_batch: int = Field(default=16, gt=0, description="Of them at once.")
     image_px: ImagePx = Field(default=None, description=IMAGE_PX)

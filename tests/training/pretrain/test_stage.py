@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,9 +30,8 @@ from univg.training.pretrain.batches import (
     render_dialogue,
     spell_out,
 )
-from univg.training.pretrain.dense_head import NOTHING, make_dense_targets
+from univg.training.pretrain.dense_head import NOTHING, join_targets, make_dense_targets
 from univg.training.pretrain.stage import pretrain, rate_at
-from univg.training.run.batches import IGNORED
 from univg.world import FAMILIES, Scene, make_sample
 
 SMALL = PretrainConfig(
@@ -94,7 +94,7 @@ def test_without_a_start_the_model_is_made_as_the_config_says(tmp_path: Path) ->
 def test_a_run_interrupted_and_resumed_ends_with_the_same_weights(
     small: PretrainConfig, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    truly = stage._update
+    truly = stage.update
 
     def update(*arguments: Any, **settings: Any) -> Any:
         if (tmp_path / "state.pt").exists():
@@ -102,7 +102,7 @@ def test_a_run_interrupted_and_resumed_ends_with_the_same_weights(
         return truly(*arguments, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "_update", update)
+        patch.setattr(stage, "update", update)
         with pytest.raises(KeyboardInterrupt):
             pretrain(small, tmp_path, console=QUIET)
     pretrain(small, tmp_path, resume=True, console=QUIET)
@@ -164,11 +164,12 @@ def test_only_the_response_is_learnt_and_it_is_the_response() -> None:
     expected = sorted(render_dialogue(*pair)[1] + "<|im_end|>" for pair in drawn)
     learnt = []
     for part in Collator(processor).split(drawn, 5):
-        for labels, weights in zip(part.labels_BT, part.weights_BT, strict=True):
-            learnt.append(processor.tokenizer.decode(labels[labels != IGNORED]))
-            assert torch.equal(weights > 0, labels != IGNORED)
-        image_tokens = int((part.inputs["mm_token_type_ids"] == 1).sum())
-        assert image_tokens == len(part.dense.known_N)
+        assert torch.equal(part.ids_N[part.answered_at_A + 1], part.answers_A)
+        learnt += re.findall(r".*?<\|im_end\|>", processor.tokenizer.decode(part.answers_A), re.DOTALL)
+        assert part.weight == pytest.approx(float(part.weights_A.sum()))
+        image_tokens = part.ids_N == processor.image_token_id
+        assert image_tokens.nonzero()[:, 0].tolist() == part.image_at_M.tolist()
+        assert len(part.image_at_M) == len(part.dense.place_N2)
     assert sorted(learnt) == expected
 
 
@@ -196,17 +197,59 @@ def test_the_rate_warms_up_stays_and_falls(step: int, rate: float) -> None:
     assert rate_at(config, step, 100) == pytest.approx(rate)
 
 
+def test_a_run_with_a_time_limit_goes_through_its_phases_in_that_time(
+    small: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    truly = stage.update
+
+    def update(*arguments: Any) -> Any:
+        now[0] += 10.0  # so one minute takes six steps
+        return truly(*arguments)
+
+    monkeypatch.setattr(stage, "update", update)
+    long = [phase.model_copy(update={"steps": 500}) for phase in small.phases]
+    limited = small.model_copy(
+        update={
+            "phases": tuple(long),
+            "max_minutes": 1.0,
+            "warmup": 0,
+            "decay": 1.0,
+            "eval_every": 0,
+            "card_samples": 0,
+        }
+    )
+    pretrain(limited, tmp_path, console=QUIET)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["phase"] for row in rows] == ["one"] * 3 + ["two"] * 3
+    assert [row["rate"] for row in rows] == pytest.approx([1 - i / 6 for i in range(6)], abs=0.002)
+    assert (tmp_path / WEIGHTS).exists()
+    (tmp_path / WEIGHTS).unlink()
+    pretrain(limited, tmp_path, resume=True, console=QUIET)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 6, "its time was up"
+    assert (tmp_path / WEIGHTS).exists()
+
+
+def test_workers_draw_what_the_run_itself_would(
+    small: PretrainConfig, finished: Path, tmp_path: Path
+) -> None:
+    pretrain(small.model_copy(update={"workers": 1, "card_samples": 0}), tmp_path, console=QUIET)
+    assert same_weights(finished, tmp_path)
+
+
 def test_dense_targets_say_which_thing_a_token_covers() -> None:
     shot = make_sample("referring", "train", 0, 1, difficulty=0.0, version=1).shots[0]
     assert isinstance(shot, Scene)
-    targets = make_dense_targets(shot, 6, 6)
+    targets = join_targets([make_dense_targets(shot, 6, 6)])
     for thing in shot.things:
         x1, y1, x2, y2 = shot.box(thing)
         column, row = int((x1 + x2) / 2 * 6), int((y1 + y2) / 2 * 6)
         assert targets.box_N4[row * 6 + column].tolist() == pytest.approx([x1, y1, x2, y2])
     empty = targets.colour_N == NOTHING
     assert empty.any() and bool(targets.box_N4[empty].isnan().all())
-    assert not make_dense_targets(None, 2, 3).known_N.any()
+    assert targets.on_at.tolist() == (~empty).nonzero()[:, 0].tolist()
+    assert not len(join_targets([make_dense_targets(None, 2, 3)]).known_at)
 
 
 def test_a_layer_the_model_lacks_is_named_before_training(small: PretrainConfig, tmp_path: Path) -> None:

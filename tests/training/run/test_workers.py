@@ -7,6 +7,8 @@ import select
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from univg.models.loading import load
 from univg.models.processor import PixelBudget
 from univg.training.config import DataSource, GrpoConfig, SftConfig
 from univg.training.run.batches import PixelTable, encode_row, load_steps
-from univg.training.run.workers import naming_dead_workers
+from univg.training.run.workers import made_ahead, naming_dead_workers
 
 LONGEST_WAIT_S = 60
 
@@ -127,3 +129,24 @@ def test_pictures_travel_as_bytes_and_are_to_the_bit_what_the_processor_makes(
     assert seen.keys() == {"pixel_values", "image_grid_thw"}
     assert torch.equal(seen["pixel_values"], made["pixel_values"])
     assert row["bytes"].nbytes * 8 == seen["pixel_values"].nbytes
+
+
+def test_items_are_made_ahead_in_order_and_what_goes_wrong_is_told() -> None:
+    def numbers() -> Iterator[int]:
+        yield from range(5)
+        raise OSError("no more")
+
+    made = made_ahead(numbers(), lambda number: number * 10)
+    assert [next(made) for _ in range(5)] == [0, 10, 20, 30, 40]
+    with pytest.raises(OSError, match="no more"):
+        next(made)
+    assert list(made_ahead(range(3), str)) == ["0", "1", "2"]
+
+
+def test_making_ahead_ends_when_nobody_asks_any_more() -> None:
+    before, asked = threading.active_count(), []
+    made = made_ahead(iter(int, 1), asked.append, ahead=2)
+    next(made)
+    made.close()
+    assert threading.active_count() == before
+    assert len(asked) <= 5, "no more than it was to be ahead"

@@ -1,18 +1,22 @@
 """Draw the procedural world as training batches: on the fly, in workers, the same for the same step.
 
-Batch `step` depends on the config and the step alone, so that a resumed run sees what an uninterrupted one does.
+Batch `step` depends on the config and the step alone, so that a resumed run sees what an uninterrupted one does;
+in a run with a time limit it depends on the time as well.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
-from accelerate.utils import send_to_device  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -20,8 +24,9 @@ from univg.errors import UnivgError
 from univg.grounding.prompts import PromptStyle, choose_style, render_answer, render_chat, render_response
 from univg.models.processor import GroundingProcessor
 from univg.training.config import Phase, PretrainConfig
-from univg.training.pretrain.dense_head import DenseTargets, make_dense_targets
-from univg.training.run.batches import IGNORED, encode_row, join_inputs, pad_right, split_by_length
+from univg.training.pretrain.dense_head import DenseTargets, join_targets, make_dense_targets
+from univg.training.pretrain.packed import Packing
+from univg.training.pretrain.rows import EncodedRow, RowEncoder
 from univg.world import ALL_FAMILIES, FAMILIES, FAMILY_NAMES, WorldSample, list_families, make_sample
 from univg.world.questions import a
 from univg.world.scene import Scene, place_name
@@ -31,25 +36,71 @@ DESCRIBE = "Describe every object in the images with its place and bounding box.
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows to learn from, padded on the right.
+    """Rows to learn from, one after the other, as :func:`univg.training.pretrain.packed.encode_packed` takes them.
 
-    `labels_BT` is IGNORED outside responses; `weights_BT` says how much a label counts.
+    `answered_at_A` are the tokens that are followed by one of an answer, `answers_A` what follows, `weights_A` how much
+    that counts. The tokens of images are those at `image_at_M`, in the order of `dense`.
     """
 
-    inputs: dict[str, Tensor]
-    labels_BT: Tensor
-    weights_BT: Tensor
+    ids_N: Tensor
+    positions_3N: Tensor
+    rows: Packing
+    image_at_M: Tensor
+    patches_PF: Tensor  # bytes: colours × pixels
+    patch_positions_P2: Tensor  # row and column
+    images: Packing
+    answered_at_A: Tensor
+    answers_A: Tensor
+    weights_A: Tensor
+    in_box_A: Tensor  # 1.0 where a digit follows, else 0.0
     dense: DenseTargets
-    box_places_N2: Tensor  # (row, column) of the token before each box of the responses
-    box_N4: Tensor  # those boxes, unit
+    box_at_K: Tensor  # the token before each box of the answers
+    box_K4: Tensor  # those boxes, unit
+    weight: float  # of all answers
+    samples: int
 
     def to(self, device: torch.device) -> MicroBatch:
-        """Return the batch on another device."""
-        fields: dict[str, Any] = send_to_device(
-            {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, device
-        )
-        dense = send_to_device(vars(self.dense), device)
-        return MicroBatch(**{**fields, "dense": DenseTargets(**dense)})
+        """Return the batch on another device; from pinned memory without waiting for it."""
+        return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin(self) -> MicroBatch:
+        """Return the batch in memory from which a GPU reads without waiting."""
+        return _map_tensors(self, Tensor.pin_memory)
+
+
+def _map_tensors(record: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return a dataclass with `change` done to its tensors, and to those of the dataclasses in it."""
+    changed = {}
+    for each in dataclasses.fields(record):
+        value = getattr(record, each.name)
+        if isinstance(value, Tensor):
+            changed[each.name] = change(value)
+        elif dataclasses.is_dataclass(value):
+            changed[each.name] = _map_tensors(value, change)
+    return dataclasses.replace(record, **changed)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where in its schedule a run is: at its step or, with a time limit, at the same share of it as of the time.
+
+    `began`: when the run would have begun had it never been stopped (`time.monotonic`, equal in all processes of a
+    machine).
+    """
+
+    steps: int
+    limit_s: float | None = None
+    began: float = 0.0
+
+    def place(self, step: int) -> int:
+        """Return the step of the schedule, from 0; `steps` when it is over."""
+        if self.limit_s is None:
+            return step
+        return min(self.steps, max(step, int((time.monotonic() - self.began) / self.limit_s * self.steps)))
+
+    def left_s(self) -> float | None:
+        """Return the seconds left of the limit; None without one."""
+        return None if self.limit_s is None else max(0.0, self.limit_s - (time.monotonic() - self.began))
 
 
 def phase_at(config: PretrainConfig, step: int) -> Phase:
@@ -81,9 +132,11 @@ def spell_out(phase: Phase) -> dict[tuple[str, str], float]:
     return out
 
 
-def draw_samples(config: PretrainConfig, step: int) -> list[tuple[WorldSample, str]]:
-    """Draw the (sample, style) pairs of one step."""
-    phase = phase_at(config, step)
+def draw_samples(
+    config: PretrainConfig, step: int, place: int | None = None
+) -> list[tuple[WorldSample, str]]:
+    """Draw the (sample, style) pairs of one step, of the mixture at `place` in the schedule (none: at the step)."""
+    phase = phase_at(config, step if place is None else place)
     mixture = spell_out(phase)
     rng = random.Random(f"{config.seed}/{step}")
     picks = rng.choices(list(mixture), list(mixture.values()), k=config.batch)
@@ -126,66 +179,87 @@ def describe(world_sample: WorldSample) -> str:
 
 
 class Collator:
-    """Join (sample, style) pairs to micro-batches, through the one preprocessing path."""
+    """Join (sample, style) pairs to micro-batches."""
 
     def __init__(self, processor: GroundingProcessor, box_weight: float = 1.0) -> None:
-        self.processor, self.box_weight = processor, box_weight
-        digits = [processor.tokenizer.convert_tokens_to_ids(str(digit)) for digit in range(10)]
-        self.digits = {token: digit for digit, token in enumerate(digits)}
+        self.encoder, self.box_weight = RowEncoder(processor), box_weight
+        tokenizer = processor.tokenizer
+        self.digits = np.array([tokenizer.convert_tokens_to_ids(str(digit)) for digit in range(10)])
 
     def split(self, drawn: Sequence[tuple[WorldSample, str]], micro_batch: int) -> list[MicroBatch]:
-        """Return micro-batches of rows of like length."""
-        rows = [self._encode(*pair) for pair in drawn]
-        return [self._join(part) for part in split_by_length(rows, micro_batch)]
+        """Return micro-batches of rows of like length: what attention spends on padding is little then."""
+        chats = [render_dialogue(*pair) for pair in drawn]
+        rows = self.encoder.encode(
+            [made.images for made, _ in drawn],
+            [chat[0]["content"][-1]["text"] for chat, _ in chats],
+            [response for _, response in chats],
+        )
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        parts = [order[i : i + micro_batch] for i in range(0, len(order), micro_batch)]
+        return [self._join([rows[i] for i in part], [drawn[i][0] for i in part]) for part in parts]
 
-    def _encode(self, world_sample: WorldSample, style: str) -> dict[str, Any]:
-        chat, response = render_dialogue(world_sample, style)
-        prompt = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        row = encode_row(self.processor, world_sample.images, prompt, response)
-        answer = [label for label in row["labels"] if label != IGNORED]
-        asked = len(row["ids"]) - len(answer)
+    def _join(self, rows: Sequence[EncodedRow], made: Sequence[WorldSample]) -> MicroBatch:
+        merge = self.encoder.merge
+        starts = np.cumsum([0, *(len(row) for row in rows)])
+        grids = [grid for row in rows for grid in row.grids]
+        shots = [shot if isinstance(shot, Scene) else None for each in made for shot in each.shots]
         dense = [
-            make_dense_targets(shot if isinstance(shot, Scene) else None, int(h) // 2, int(w) // 2)
-            for shot, (_, h, w) in zip(world_sample.shots, row["grids"], strict=True)
+            make_dense_targets(s, h // merge, w // merge) for s, (h, w) in zip(shots, grids, strict=True)
         ]
-        return {
-            **row,
-            # Where the answer's own box begins: digits before it (none in our thoughts) would not be its box.
-            "weights": [0.0] * asked + [self.box_weight if token in self.digits else 1.0 for token in answer],
-            "dense": DenseTargets.join(dense),
-            "boxes": [(asked + at - 1, box) for at, box in self._find_boxes(answer)],
-        }
-
-    def _find_boxes(self, answer: Sequence[int]) -> list[tuple[int, tuple[float, ...]]]:
-        """Return (index of its first digit, the box in unit coordinates) for every box in an answer's tokens."""
-        numbers: list[tuple[int, int]] = []
-        for at, token in enumerate(answer):
-            digit = self.digits.get(token)
-            if digit is None:
-                continue
-            if at and answer[at - 1] in self.digits:
-                numbers[-1] = (numbers[-1][0], numbers[-1][1] * 10 + digit)
-            else:
-                numbers.append((at, digit))
-        fours = [numbers[i : i + 4] for i in range(0, len(numbers) - 3, 4)]
-        return [(four[0][0], tuple(value / 1000 for _, value in four)) for four in fours]
-
-    def _join(self, rows: Sequence[Mapping[str, Any]]) -> MicroBatch:
+        answered = [np.arange(end - row.answer, end) for row, end in zip(rows, starts[1:], strict=True)]
+        ids, answered_at = np.concatenate([row.ids_T for row in rows]), np.concatenate(answered) - 1
+        answers = ids[answered_at + 1]
+        in_box = np.isin(answers, self.digits).astype(np.float32)
+        weights = 1 + (self.box_weight - 1) * in_box
+        boxes = [(start + at, box) for row, start in zip(rows, starts, strict=False) for at, box in row.boxes]
         return MicroBatch(
-            join_inputs(rows, self.processor.tokenizer.pad_token_id),
-            pad_right(rows, "labels", IGNORED),
-            pad_right(rows, "weights", 0.0, torch.float),
-            DenseTargets.join([row["dense"] for row in rows]),
-            torch.tensor([(i, at) for i, row in enumerate(rows) for at, _ in row["boxes"]], dtype=torch.long),
-            torch.tensor([box for row in rows for _, box in row["boxes"]], dtype=torch.float),
+            torch.from_numpy(ids),
+            torch.from_numpy(np.concatenate([row.positions_3T for row in rows], axis=1)),
+            _pack([len(row) for row in rows]),
+            torch.from_numpy(
+                np.concatenate([row.image_at + at for row, at in zip(rows, starts, strict=False)])
+            ),
+            torch.from_numpy(np.concatenate([row.patches_PF for row in rows])),
+            torch.from_numpy(np.concatenate([place_patches(*grid, merge) for grid in grids])),
+            _pack([h * w for h, w in grids], masked=True),
+            torch.from_numpy(answered_at),
+            torch.from_numpy(answers),
+            torch.from_numpy(weights.astype(np.float32)),
+            torch.from_numpy(in_box),
+            join_targets(dense),
+            torch.tensor([at for at, _ in boxes], dtype=torch.long),
+            torch.tensor([box for _, box in boxes], dtype=torch.float).view(-1, 4),
+            float(weights.sum()),
+            len(rows),
         )
 
 
-class WorldSteps(Dataset[list[MicroBatch]]):
-    """Step number -> its micro-batches."""
+def _pack(lengths: Sequence[int], masked: bool = False) -> Packing:
+    """Say how pieces of these lengths stand side by side."""
+    longest = max(lengths)
+    if min(lengths) == longest:
+        return Packing(len(lengths), longest)
+    longest = -(-longest // 16) * 16  # masked attention on GPUs wants a multiple of 16
+    real = np.arange(longest) < np.array(lengths)[:, None]
+    mask = torch.from_numpy(real)[:, None, None] if masked else None
+    return Packing(len(lengths), longest, torch.from_numpy(np.flatnonzero(real)), mask)
 
-    def __init__(self, config: PretrainConfig, processor: GroundingProcessor) -> None:
-        self.config, self.collator = config, Collator(processor, config.box_weight)
 
-    def __getitem__(self, step: int) -> list[MicroBatch]:
-        return self.collator.split(draw_samples(self.config, step), self.config.micro_batch)
+@lru_cache(maxsize=1024)
+def place_patches(rows: int, columns: int, merge: int) -> NDArray[np.int64]:
+    """Return row and column of each patch of an image, (patches, 2), those that are merged one after the other."""
+    places = np.indices((rows, columns)).reshape(2, rows // merge, merge, columns // merge, merge)
+    return np.ascontiguousarray(places.transpose(1, 3, 2, 4, 0).reshape(-1, 2))
+
+
+class WorldSteps(Dataset[tuple[int, list[MicroBatch]]]):
+    """Step number -> its place in the schedule and its micro-batches."""
+
+    def __init__(self, config: PretrainConfig, processor: GroundingProcessor, clock: Clock) -> None:
+        self.config, self.clock = config, clock
+        self.collator = Collator(processor, config.box_weight)
+
+    def __getitem__(self, step: int) -> tuple[int, list[MicroBatch]]:
+        place = self.clock.place(step)
+        drawn = draw_samples(self.config, step, place)
+        return place, self.collator.split(drawn, self.config.micro_batch)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from torch.utils.data import get_worker_info
 
 from univg.errors import UnivgError
 
-__all__ = ["be_a_worker", "naming_dead_workers"]
+__all__ = ["be_a_worker", "made_ahead", "naming_dead_workers"]
 
 _LOOK_S = 1.0
+_END_S = 20.0
+
+A = TypeVar("A")
+B = TypeVar("B")
 _told = threading.Event()
 
 
@@ -60,3 +66,44 @@ def naming_dead_workers() -> Iterator[None]:
             f"a data worker (process {pid}) {what.replace('is killed by signal: ', 'was killed by signal ')}",
             remedy="if memory ran out, --resume with fewer workers; workers=0 shows an error of its own",
         ) from error
+
+
+def made_ahead(items: Iterable[A], prepare: Callable[[A], B], ahead: int = 2) -> Generator[B, None, None]:
+    """Yield `prepare(item)` of each item, fetched and prepared by a thread, up to `ahead` before they are asked for.
+
+    What the thread raises is raised here. It ends with the last item, or when this iterator is closed.
+    """
+    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(ahead)
+    closed = threading.Event()
+
+    def fill() -> None:
+        try:
+            for item in items:
+                put(True, prepare(item))
+                if closed.is_set():
+                    return
+            put(False, None)
+        except BaseException as error:  # noqa: BLE001 — whatever it is, the run's own thread must hear of it
+            put(False, error)
+
+    def put(is_item: bool, value: Any) -> None:
+        while not closed.is_set():
+            try:
+                return ready.put((is_item, value), timeout=_LOOK_S)
+            except queue.Full:
+                continue
+
+    thread = threading.Thread(target=fill, daemon=True)
+    thread.start()
+    try:
+        while True:
+            is_item, value = ready.get()
+            if is_item:
+                yield value
+            elif value is None:
+                return
+            else:
+                raise value
+    finally:
+        closed.set()
+        thread.join(_END_S)
