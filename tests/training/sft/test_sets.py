@@ -43,7 +43,9 @@ def config(start: Path, *sources: DataSource, **settings: Any) -> SftConfig:
 
 def test_each_source_is_taught_in_its_own_style(start: Path, sets: Path) -> None:
     """One box as ever, a set with all its boxes, and an empty one by its word."""
-    mixed = config(start, source(sets), DataSource(image_px=60, world_version=1, families=("referring", "diff")))
+    mixed = config(
+        start, source(sets), DataSource(image_px=60, world_version=1, families=("referring", "diff"))
+    )
     rows = StageRows(mixed, load(start).processor, 40)
     seen = Counter()
     for row in (rows[i] for i in range(40)):
