@@ -176,19 +176,15 @@ def answer(engine: str, asked: Asked) -> list[str]:
     given = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ, "PYTHONPATH": ""}
     written = asked.jobs.with_name(f"{engine}.json")
     command = [PYTHON, str(ANSWER), engine, str(asked.folder), str(asked.jobs), str(written)]
-    running = subprocess.Popen(
-        command,
-        env=given,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    log = asked.jobs.with_name(f"{engine}.log")  # a pipe would stay open as long as vLLM's own processes live
+    with log.open("w") as out:
+        running = subprocess.Popen(command, env=given, stdout=out, stderr=out, start_new_session=True)
     try:
-        printed, _ = running.communicate(timeout=900)
+        running.wait(timeout=900)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(running.pid, signal.SIGKILL)  # vLLM's own processes
+    printed = log.read_text(errors="replace")
     if running.returncode == 5:
         pytest.skip(f"{PYTHON}: {printed.strip()}; name an environment that has it in UNIVG_VLLM")
     assert running.returncode == 0, printed[-3000:]
