@@ -6,8 +6,10 @@ CPUs will do) and torchvision; without it the tests' own is asked, and they are 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -171,13 +173,22 @@ def _plain(text: str) -> str:
 
 def answer(engine: str, asked: Asked) -> list[str]:
     """Return another engine's answers; skips the test where it is not installed."""
-    given = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "PYTHONPATH": ""}
-    command = [PYTHON, str(ANSWER), engine, str(asked.folder), str(asked.jobs)]
-    done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=900)
-    if done.returncode == 5:
-        pytest.skip(f"{PYTHON}: {done.stderr.strip()}; name an environment that has it in UNIVG_VLLM")
-    assert done.returncode == 0, done.stderr[-3000:]
-    texts: list[str] = json.loads(done.stdout.splitlines()[-1])
+    given = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ, "PYTHONPATH": ""}
+    written = asked.jobs.with_name(f"{engine}.json")
+    command = [PYTHON, str(ANSWER), engine, str(asked.folder), str(asked.jobs), str(written)]
+    log = asked.jobs.with_name(f"{engine}.log")  # a pipe would stay open as long as vLLM's own processes live
+    with log.open("w") as out:
+        running = subprocess.Popen(command, env=given, stdout=out, stderr=out, start_new_session=True)
+    try:
+        running.wait(timeout=900)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)  # vLLM's own processes
+    printed = log.read_text(errors="replace")
+    if running.returncode == 5:
+        pytest.skip(f"{PYTHON}: {printed.strip()}; name an environment that has it in UNIVG_VLLM")
+    assert running.returncode == 0, printed[-3000:]
+    texts: list[str] = json.loads(written.read_text(encoding="utf-8"))
     return texts
 
 

@@ -1,14 +1,15 @@
-"""Answer a list of questions greedily by an engine that is not univg's, and print the texts as JSON.
+"""Answer a list of questions greedily by an engine that is not univg's, and write the texts as JSON.
 
 Run by test_engines.py in an environment that has the engine and needs no univg: `python answer.py ENGINE CHECKPOINT
-JOBS`, where JOBS is a JSON file of `{"images": [paths], "text": question, "tokens": limit}`. Ends with code 5 where the
-engine is not installed.
+JOBS TEXTS`, where JOBS is a JSON file of `{"images": [paths], "text": question, "tokens": limit}` and TEXTS is written.
+Ends with code 5 where the engine is not installed.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,10 @@ ENGINES = {"transformers": answer_by_transformers, "vllm": answer_by_vllm}
 NEEDS = {"transformers": "torchvision", "vllm": "vllm"}
 
 if __name__ == "__main__":
-    name, folder, path = sys.argv[1:]
+    name, folder, asked, written = sys.argv[1:]
     if importlib.util.find_spec(NEEDS[name]) is None:
         print(f"{NEEDS[name]} is not installed", file=sys.stderr)
         sys.exit(5)
-    answered = ENGINES[name](folder, json.loads(Path(path).read_text(encoding="utf-8")))
-    print(json.dumps(answered))
+    answered = ENGINES[name](folder, json.loads(Path(asked).read_text(encoding="utf-8")))
+    Path(written).write_text(json.dumps(answered), encoding="utf-8")
+    os._exit(0)  # vLLM's processes may take minutes to let this one go
