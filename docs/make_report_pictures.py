@@ -2,7 +2,7 @@
 
     python docs/make_report_pictures.py [--runs DIR] [--n 20]
 
-Evaluates the embedded model on the world's two test parts (a second call with the same runs only draws), writes the
+Evaluates the embedded model on the world and on other programs' drawings (a second call with the same runs only draws), writes the
 report, and takes screenshots of its page in Chromium, which must be installed. They show the head of each
 benchmark's section, and a few cards of its gallery.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 from PIL import Image
 
 PICTURES = Path(__file__).parent / "pictures"
-BENCHMARKS = ("world", "world_unseen")
+BENCHMARKS = ("world", "world_drawn")
 SCREEN_WH = (1180, 1500)
 LIMIT_BYTES = 400_000
 
