@@ -2,9 +2,9 @@
 
     python docs/make_report_pictures.py [--runs DIR] [--n 20]
 
-Evaluates the embedded model on the world and on other programs' drawings (a second call with the same runs only draws), writes the
-report, and takes screenshots of its page in Chromium, which must be installed. They show the head of each
-benchmark's section, and a few cards of its gallery.
+Evaluates the embedded model on the world and on other programs' drawings (a second call with the same runs only
+draws), writes the report, and takes screenshots of its page in Chromium, which must be installed. They show the head
+of each benchmark's section, and a few cards of its gallery.
 """
 
 from __future__ import annotations
