@@ -1,8 +1,8 @@
 """Run `univg demo`: the bundled examples, one of each task family, grounded, judged and drawn.
 
 They are samples of the procedural world's test split, which no checkpoint was trained on, taken as they fell: of each
-family the first that `univg world --split test --seed 2026 --size 200` draws; of `find_all` the first with three boxes on two
-images, of `absent` the first in which nothing fits.
+family the first that `univg world --split test --seed 2026 --size 200` draws; of `find_all` the first with three boxes
+on two images, of `absent` the first in which nothing fits.
 """
 
 from __future__ import annotations
