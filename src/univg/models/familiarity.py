@@ -23,11 +23,13 @@ PHOTO_MODEL = "GD-ML/UniVG-R1"
 _ADVICE = (
     f"For photographs, add --model {PHOTO_MODEL} (7 billion parameters, a 17 GB download; best on a GPU)"
 )
-EMBEDDED_NOTE = f"the embedded model knows drawn shapes only: univg's own procedural world, and plain drawings like it. {_ADVICE}"
+EMBEDDED_NOTE = (
+    f"the embedded model knows drawn shapes only: univg's own procedural world, and plain drawings. {_ADVICE}"
+)
 
-# A drawing has few colours, a photograph many, noise and JPEG apart. Below this share were none of 238 plain drawings, 22 of
-# 674 of the world's (which has noise and grounds like photographs'), and 590 of 620 photographs, but 2 of the same in grey
-# (benchmarks/familiarity.py).
+# A drawing has few colours, a photograph many, noise and JPEG apart. Below this share were none of 238 plain drawings,
+# 22 of 674 pictures of the world (which has noise and grounds like photographs'), and 590 of 620 photographs, but 2 of
+# the same in grey (benchmarks/familiarity.py).
 _COLOURS, DRAWN_SHARE, _SIDE_PX, _NOISE_BITS = 16, 0.6, 256, 3
 
 
