@@ -1,9 +1,9 @@
-"""Measure by which share of pixels the embedded model's drawings are told from photographs.
+"""Measure by which share of pixels drawings are told from photographs.
 
     python benchmarks/familiarity.py FOLDER_OF_PHOTOGRAPHS …
 
-Printed for the world's pictures (as they are, saved as JPEG, enlarged) and for each folder: the share of pixels that a
-picture's 32 most frequent colours cover, least to most, and how many would be noted as strange.
+Printed for each split of the world (`drawn`: by other programs; without cairosvg by two) and each folder: the share of
+pixels that a picture's 16 most frequent colours cover, least to most, and how many would be noted as strange.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from PIL import Image
 
 from univg.models.familiarity import DRAWN_SHARE, drawn_share
 from univg.pictures.images import open_picture
-from univg.world import stream
+from univg.world import SIZES, TRAINED_SIZES, stream
 from univg.world.scene import Split
 
 
-def draw(n: int) -> Iterator[Image.Image]:
-    """Yield pictures of every split, small and large, easy and hard."""
-    for split in get_args(Split):
-        for size, difficulty in ((120, 1.0), (448, 0.3)):
-            for made in islice(stream(split, 11, difficulty=difficulty, size=size), n):
-                yield from made.images
+def draw(split: Split, n: int) -> Iterator[Image.Image]:
+    """Yield a split's pictures, small and large, easy and hard."""
+    for size, difficulty in ((TRAINED_SIZES, 1.0), (SIZES, 0.3)):
+        for made in islice(stream(split, 11, difficulty=difficulty, size=size), n):
+            yield from made.images
 
 
 def save(image: Image.Image, quality: int = 90) -> Image.Image:
@@ -53,17 +52,19 @@ def show(name: str, images: Iterable[Image.Image]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="*", type=Path)
-    parser.add_argument("--n", type=int, default=200, help="samples of the world for each split and size")
+    parser.add_argument("--n", type=int, default=65, help="samples of each split and size")
     arguments = parser.parse_args()
     print(
         f"{'pictures':34} {'n':>6} {'least':>6} {'1 %':>6} {'median':>6} {'99 %':>6} {'most':>6} {'noted':>6}"
     )
-    show("world", draw(arguments.n))
-    show("world saved as JPEG, quality 90", map(save, draw(arguments.n // 7)))
-    show("world enlarged twice (bicubic)", map(enlarge, draw(arguments.n // 7)))
+    for split in get_args(Split):
+        show(split, draw(split, arguments.n))
+    show("drawn, saved as JPEG, quality 90", map(save, draw("drawn", arguments.n // 4)))
+    show("drawn, enlarged twice (bicubic)", map(enlarge, draw("drawn", arguments.n // 4)))
     for folder in arguments.folders:
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
         show(folder.name, (open_picture(path).image for path in files))
+        show(f"{folder.name}, in grey", (open_picture(path).image.convert("L") for path in files))
 
 
 if __name__ == "__main__":

@@ -904,7 +904,7 @@ def stage_order(folder: Path) -> Pin:
         names.DataSource(image_px=56, families={"region": 1.0, "diff": 3.0}, seed=2, world_version=1),
         names.DataSource(**source, weight=2.0, prompt_style="direct"),
     )
-    mixture = names.GrpoConfig(data=sources, seed=4, max_tokens=176, max_completion_tokens=64)
+    mixture = names.GrpoConfig(data=sources, seed=4, max_tokens=320, max_completion_tokens=64)
     found |= {f"mixture: {name}": value for name, value in _rows(mixture, False).items()}
     return found
 
@@ -965,7 +965,7 @@ def chats() -> list[Any]:
 @pin
 def embedded_texts(folder: Path) -> Pin:
     """What the embedded model writes, greedily and drawn, in float32."""
-    loaded = embedded("embedded")
+    loaded = embedded("embedded-think")
     greedy = models().generate(loaded, chats(), max_new_tokens=200)
     many = models().generate(loaded, chats()[:2], max_new_tokens=48, temperature=1.0, n=2, seed=11)
     found: Pin = {
@@ -985,7 +985,7 @@ def log_probabilities(folder: Path) -> Pin:
     import torch
     from trl.trainer.utils import add_fused_lm_head
 
-    loaded = models().load("embedded", device="cpu", dtype="float32")
+    loaded = models().load("embedded-think", device="cpu", dtype="float32")
     sample, images = asked_of_world()[1]
     chat = models().Chat.ask(images, sample.query)
     processor = loaded.processor

@@ -42,9 +42,10 @@ def test_examples_are_scored(sample: GroundingSample, grounding: Grounding, expe
 
 def test_a_cell_shows_all_boxes_of_a_set() -> None:
     images, box, marked, lines = _make_cell(EVERY, IMAGES, found((1, LOW), (0, LEFT)), 1.0)
-    assert box is None and marked == {0, 1} and lines[0] == "referring · soft-F1 1.00"
+    assert box is None and marked == {0, 1} and lines[0] == "right · referring · soft-F1 1.00"
     assert all(drawn.tobytes() != image.tobytes() for drawn, image in zip(images, IMAGES, strict=True))
     images, _, marked, lines = _make_cell(NONE, IMAGES, found(says_none=True), 1.0)
     assert marked == set() and lines[-1] == "Nothing of the kind."
     assert [drawn.tobytes() for drawn in images] == [image.tobytes() for image in IMAGES]
-    assert _make_cell(ONE, IMAGES, found((0, LEFT)), 1.0)[1:3] == (LEFT, 0)
+    images, box, image, lines = _make_cell(ONE, IMAGES, found((0, LEFT)), 0.49)
+    assert (box, image, lines[0]) == (LEFT, 0, "wrong · referring · IoU 0.49")

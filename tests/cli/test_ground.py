@@ -361,17 +361,17 @@ def test_the_embedded_model_says_what_it_knows(
 ) -> None:
     truly = Grounder.from_pretrained
     monkeypatch.setattr(Grounder, "from_pretrained", lambda name: truly(tiny if name == "embedded" else name))
-    strange = "image 2 does not look like univg's procedural world"
+    strange = "image 2 does not look like a drawing of simple shapes"
     answering(replace(FOUND, notes=(strange,)))
     assert cli.main(["ground", "a.png", "b.jpg", "-q", "x"]) == 0
     assert f"Answer\n  note: {strange}\n  image 2 of 2" in capsys.readouterr().out
     assert cli.main(["ground", "a.png", "b.jpg", "-q", "x", "--json"]) == 0
     told = capsys.readouterr()
     assert json.loads(told.out)["notes"] == [strange]
-    assert "knows only univg's own procedural world" in told.err
+    assert "knows drawn shapes only: univg's own procedural world" in told.err
     assert "--model GD-ML/UniVG-R1" in told.err
     assert json.loads(told.out)["boxes"]
-    Image.effect_noise((100, 80), 60).save("b.jpg")
+    Image.merge("RGB", [Image.effect_noise((100, 80), 60) for _ in "rgb"]).save("b.jpg", quality=95)
     assert cli.main(["ground", "a.png", "b.jpg", "-q", "x"]) == 0
     assert capsys.readouterr().err == "", "the answer says more"
 

@@ -42,13 +42,15 @@ def test_the_answer_is_the_grounders(grounder: Grounder) -> None:
 
 
 def test_what_there_is_to_note_stands_above_the_box(grounder: Grounder, tmp_path: Path) -> None:
-    frames = [Image.effect_noise((60, 60), 40 + step) for step in range(3)]
+    frames = [
+        Image.merge("RGB", [Image.effect_noise((60, 60), 60 + step) for _ in "rgb"]) for step in range(3)
+    ]
     frames[0].save(tmp_path / "grain.gif", save_all=True, append_images=frames[1:])
     *_, box = answer(grounder, [str(tmp_path / "grain.gif")], "Where is the circle?")
     assert box.startswith("note: image 1 (grain.gif): animated, first"), (
         "its name, not its place on this machine"
     )
-    assert box.splitlines()[1].startswith("note: image 1 does not look like univg's procedural world")
+    assert box.splitlines()[1].startswith("note: image 1 does not look like a drawing of simple shapes")
     assert "which image" not in box, "there is only one"
 
 

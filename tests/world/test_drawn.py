@@ -19,9 +19,9 @@ from univg.evaluate.benchmarks import open_world
 from univg.grounding.samples import read_jsonl
 from univg.training.sources import DataSource
 from univg.world import DRAWN_FAMILIES, SET_FAMILIES, SPLITS, make_sample
-from univg.world.drawn import PROGRAMS, Page, list_programs, tell_missing
+from univg.world.drawn import PROGRAMS, Page, draw_page, list_programs, tell_missing
 from univg.world.drawn.pages import Fill, Item
-from univg.world.drawn.programs import CSS_COLOURS, INSTALL
+from univg.world.drawn.programs import CSS_COLOURS, INSTALL, measure_page
 
 FILLS: tuple[Fill, ...] = ("filled", "edged", "hollow")
 
@@ -40,11 +40,13 @@ def test_a_box_is_the_extent_of_what_the_program_draws(program: str) -> None:
         for fill, reach in zip(FILLS, (9, 30, 55), strict=True):
             item = Item(shape, "red", 100, 81, reach, fill)
             page = Page(program, (200, 160), (255, 255, 255), CSS_COLOURS, (0, 0, 200.0, 160.0), (item,), 1)
-            bands = ImageChops.difference(page.draw(), replace(page, items=()).draw()).split()
+            bands = ImageChops.difference(draw_page(page), draw_page(replace(page, items=()))).split()
             changed = ImageChops.lighter(ImageChops.lighter(*bands[:2]), bands[2])
             found = changed.point([0] * 70 + [255] * 186).getbbox()
             assert found is not None
-            exact = [side * length for side, length in zip(page.boxes()[0], (200, 160) * 2, strict=True)]
+            exact = [
+                side * length for side, length in zip(measure_page(page)[0], (200, 160) * 2, strict=True)
+            ]
             assert max(abs(a - b) for a, b in zip(found, exact, strict=True)) <= 1.01, (shape, fill)
 
 
@@ -55,7 +57,7 @@ def test_every_sample_is_whole(family: str) -> None:
         assert (
             len(pages) == len(sample.images) and sample.query and sample.complete == (family in SET_FAMILIES)
         )
-        boxes = [page.boxes() for page in pages]
+        boxes = [measure_page(page) for page in pages]
         for image, box in sample.targets:
             assert box in boxes[image]
         for page in pages:
@@ -66,7 +68,7 @@ def test_a_name_fits_one_thing_and_a_set_all_that_fit() -> None:
     for index in range(60):
         sample, (page,) = pages_of("referring", index)
         (_, box), *_ = sample.targets
-        target = page.items[page.boxes().index(box)]
+        target = page.items[measure_page(page).index(box)]
         others = [item for item in page.items if item is not target]
         kind = sample.extra["kind"]
         if kind in ("name", "shape", "colour"):
@@ -78,7 +80,7 @@ def test_a_name_fits_one_thing_and_a_set_all_that_fit() -> None:
             sample.extra["kind"]
         ]
         fitting = [
-            box for item, box in zip(page.items, page.boxes(), strict=True) if key(item) in sample.query
+            box for item, box in zip(page.items, measure_page(page), strict=True) if key(item) in sample.query
         ]
         assert sorted(fitting) == sorted(box for _, box in sample.targets)
         sample, (page,) = pages_of("absent", index)
@@ -94,7 +96,7 @@ def test_relations_and_extremes_hold_clearly() -> None:
     for index in range(160):
         sample, (page,) = pages_of("referring", index)
         ((_, box),) = sample.targets
-        rest = [other for other in page.boxes() if other != box]
+        rest = [other for other in measure_page(page) if other != box]
         kind, query = sample.extra["kind"], sample.query
         seen.add(kind)
         if kind == "side" and "leftmost" in query:
@@ -157,4 +159,4 @@ def test_without_cairosvg_the_others_draw_and_it_is_said() -> None:
         "svg", (50, 50), (255, 255, 255), CSS_COLOURS, (0, 0, 50.0, 50.0), (Item("circle", "red", 25, 25, 9),)
     )
     with pytest.raises(UnivgError, match=r"univg\[drawn\]"):
-        page.draw()
+        draw_page(page)

@@ -16,9 +16,7 @@ from univg.evaluate.benchmarks import WORLD_N, WORLDS, check_images, find_format
 from univg.evaluate.engines import Engine, OpenAIEngine, load_local
 from univg.evaluate.rows import Row, add_legacy, make_row
 from univg.evaluate.runs import Shard, claim, open_rows, read_rows, read_state, write_state
-from univg.grounding.prompts import style_of_sets
 from univg.models.answering import Answer, Decoding, Refusal
-from univg.models.familiarity import note_untaught
 from univg.models.keys import read_key
 from univg.models.pixels import PixelBudget
 from univg.models.server import KEY_VARIABLE, Patience
@@ -94,9 +92,6 @@ def evaluate_benchmark(
     if config.benchmark in WORLDS and WORLDS[config.benchmark][0] == DRAWN and (missing := tell_missing()):
         on_note(missing)
     engine = find_engine(config)
-    if sets:
-        for note in note_untaught(engine.name, style_of_sets(engine.style)):
-            on_note(note)
     return evaluate(benchmark, engine, out, decoding, shard=shard, legacy=legacy, on_progress=on_progress)
 
 

@@ -28,7 +28,7 @@ from univg.grounding.coordinates import Frame
 from univg.grounding.mentions import ImageRule
 from univg.grounding.prompts import SETS, PromptStyle, style_of_sets
 from univg.grounding.reading import Asked, Fault, PlacedBox, read
-from univg.models.familiarity import note_strange_images, note_untaught
+from univg.models.familiarity import note_strange_images
 from univg.models.loading import Loaded, load
 from univg.models.tokens import choose_longest
 from univg.pictures.images import Picture, as_picture, open_picture
@@ -196,7 +196,6 @@ class Grounder:
             notes=(
                 *(f"{picture.path}: {note}" for picture in pictures for note in picture.notes),
                 *note_strange_images(self.loaded.name, [picture.image for picture in pictures]),
-                *note_untaught(self.loaded.name, style),
             ),
             says_none=reading.says_none,
             style=style,

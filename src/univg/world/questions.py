@@ -17,7 +17,7 @@ from PIL import Image
 from univg.grounding.boxes import Box, SizeWH
 from univg.grounding.prompts import PUBLISHED_WORDING
 from univg.grounding.samples import GroundingSample
-from univg.world.drawn import DRAWN, DRAWN_FAMILIES, DrawnQuestion, Page, compose_drawn
+from univg.world.drawn import DRAWN, DRAWN_FAMILIES, DrawnQuestion, Page, compose_drawn, draw_page
 from univg.world.dressing import dress
 from univg.world.render import render, size_for
 from univg.world.scene import (
@@ -140,7 +140,7 @@ class WorldSample:
         pictures: list[Image.Image | None] = [
             render(shot, self.size)
             if isinstance(shot, Scene)
-            else shot.draw()
+            else draw_page(shot)
             if isinstance(shot, Page)
             else None
             for shot in self.shots

@@ -52,7 +52,7 @@ ImageTargets = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]
 
 def join_targets(parts: Sequence[ImageTargets]) -> DenseTargets:
     """Join the targets of a batch's images."""
-    place, box, colour, shape = (np.concatenate([part[i] for part in parts]) for i in range(4))  # type: ignore[misc]
+    place, box, colour, shape = (np.concatenate([part[i] for part in parts]) for i in range(4))
     known = np.repeat([part[4] for part in parts], [len(part[0]) for part in parts])
     fields = place, box, colour, shape, np.flatnonzero(known), np.flatnonzero(colour != NOTHING)
     return DenseTargets(*map(torch.from_numpy, fields))
@@ -69,7 +69,7 @@ def make_dense_targets(scene: Scene | None, rows: int, columns: int) -> ImageTar
     things = scene.things
     boxes_K4 = np.array([scene.box(thing) for thing in things], np.float32)
     low, high = boxes_K4[:, None, :2], boxes_K4[:, None, 2:]
-    inside_KN = ((place_N2 >= low) & (place_N2 <= high)).all(2)
+    inside_KN = np.all((place_N2 >= low) & (place_N2 <= high), axis=2)
     for k in np.flatnonzero(~inside_KN.any(1)):  # smaller than a token: the one whose centre is nearest
         middle = (boxes_K4[k, :2] + boxes_K4[k, 2:]) / 2
         inside_KN[k, np.abs(place_N2 - middle).sum(1).argmin()] = True

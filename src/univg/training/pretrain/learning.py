@@ -82,7 +82,7 @@ def update(training: Run, batch: Sequence[MicroBatch]) -> dict[str, Tensor]:
     for part in batch:
         loss, dense, terms = _compute_losses(training, part.to(training.device))
         share = len(part.dense.known_at) / max(1, total_tokens)
-        (loss / total_weight + config.dense_weight * share * dense).backward()  # type: ignore[no-untyped-call]
+        (loss / total_weight + config.dense_weight * share * dense).backward()
         terms = {name: term * share for name, term in terms.items()}
         terms |= {"loss": loss.detach() / total_weight}
         for name, term in terms.items():

@@ -53,7 +53,7 @@ class Packing:
 
 def take(flat: Tensor, places: Tensor) -> Tensor:
     """Return the entries of `flat` at `places`, none of which may occur twice: the gradient is copied, not added up."""
-    taken: Tensor = _Take.apply(flat, places)
+    taken: Tensor = _Take.apply(flat, places)  # type: ignore[no-untyped-call]
     return taken
 
 
@@ -102,7 +102,8 @@ class _Rotate(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _rotate(grad, *context.saved_tensors, -1).to(context.dtype), None, None
+        cos_N1h, sin_N1h = context.saved_tensors
+        return _rotate(grad, cos_N1h, sin_N1h, -1).to(context.dtype), None, None
 
 
 def _rotate(heads_NHD: Tensor, cos_N1h: Tensor, sin_N1h: Tensor, direction: int) -> Tensor:
@@ -134,11 +135,14 @@ def _attend(
     turned, values = projected_NX.unflatten(1, (heads + 2 * kv_heads, -1)).split(
         [heads + kv_heads, kv_heads], 1
     )
-    rotated: Any = _Rotate.apply(turned, *turn.angles)
+    rotated: Any = _Rotate.apply(turned, *turn.angles)  # type: ignore[no-untyped-call]
     spread = packing.spread(torch.cat([rotated.to(dtype), values.to(dtype)], 1))
     with torch.autocast(projected_NX.device.type, enabled=False):
+        queries, keys, values = spread.split([heads, kv_heads, kv_heads], 1)
         out = functional.scaled_dot_product_attention(
-            *spread.split([heads, kv_heads, kv_heads], 1),
+            queries,
+            keys,
+            values,
             attn_mask=packing.mask_R11L,
             is_causal=causal,
             enable_gqa=heads != kv_heads,
@@ -187,7 +191,7 @@ def _decode(layer: Any, hidden_NW: Tensor, dtype: torch.dtype, turn: _Turn, pack
 
 
 def _rms_norm(norm: Any, hidden: Tensor, dtype: torch.dtype) -> Tensor:
-    normed: Tensor = _RmsNorm.apply(hidden, norm.weight, norm.variance_epsilon, dtype)
+    normed: Tensor = _RmsNorm.apply(hidden, norm.weight, norm.variance_epsilon, dtype)  # type: ignore[no-untyped-call]
     return normed
 
 
@@ -197,6 +201,9 @@ class ByteEmbedding(nn.Module):
     What the processor does to a byte is linear, so the weights take it over. The bytes less 128 are exact in bfloat16.
     The weight keeps its name and shape, so checkpoints do not change.
     """
+
+    scale_C1: Tensor
+    middle_C1: Tensor
 
     def __init__(self, embedding: Any, pixels: PixelTable) -> None:
         super().__init__()

@@ -100,9 +100,11 @@ class RowEncoder:
             positions_3T[1:, start : start + h * w] += _grid(h, w)
         ids_T = np.repeat(ids, counts)
         asked = len(ids_T) - len(said.ids) - 1
+        found = [(said.char_to_token(box.start(1)), box.groups()) for box in _BOX.finditer(answer)]
         boxes = tuple(
-            (asked + said.char_to_token(found.start(1)) - 1, tuple(int(v) / 1000 for v in found.groups()))
-            for found in _BOX.finditer(answer)
+            (asked + first - 1, tuple(int(value) / 1000 for value in values))
+            for first, values in found
+            if first is not None  # which no digit is
         )
         return EncodedRow(
             ids_T,

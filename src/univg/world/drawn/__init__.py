@@ -2,7 +2,7 @@
 
 from univg.world.drawn.asking import DRAWN, DRAWN_FAMILIES, DrawnQuestion, compose_drawn
 from univg.world.drawn.pages import Page
-from univg.world.drawn.programs import INSTALL, PROGRAMS, list_programs, tell_missing
+from univg.world.drawn.programs import INSTALL, PROGRAMS, draw_page, list_programs, tell_missing
 
 __all__ = [
     "DRAWN",
@@ -12,6 +12,7 @@ __all__ = [
     "DrawnQuestion",
     "Page",
     "compose_drawn",
+    "draw_page",
     "list_programs",
     "tell_missing",
 ]

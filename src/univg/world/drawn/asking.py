@@ -15,7 +15,7 @@ from PIL import ImageColor
 
 from univg.grounding.boxes import Box
 from univg.world.drawn.pages import PAGES, Item, NoRoom, Page, lay_out, list_visible
-from univg.world.drawn.programs import ALL_SHAPES, PROGRAMS, list_programs
+from univg.world.drawn.programs import ALL_SHAPES, PROGRAMS, list_programs, measure_page
 from univg.world.drawn.words import ALL, IF_ANY, ONE, WORDS
 
 DRAWN = "drawn"
@@ -121,7 +121,7 @@ def _referring(desk: Desk) -> DrawnQuestion:
             2:
         ]
     page = desk.fill(page, wanted)
-    boxes = page.boxes()
+    boxes = measure_page(page)
     options = _DESCRIBE[kind](page.items, boxes, page)
     if not options:
         raise NoRoom
@@ -224,7 +224,7 @@ def _find_all(desk: Desk) -> DrawnQuestion:
         for _ in range(n - 1)
     ]
     page = desk.fill(page, [(shape, colour), *more, *others])
-    boxes = page.boxes()
+    boxes = measure_page(page)
 
     def fits(item: Item) -> bool:
         same = {"shape": item.shape == shape, "colour": item.colour == colour}
@@ -251,7 +251,7 @@ def _absent(desk: Desk) -> DrawnQuestion:
     there = desk.rng.random() < 0.5
     others = [pair for pair in [desk.rng.choice(near), *others[1:]] if pair != asked]
     page = desk.fill(page, [*([asked] if there else []), *others])
-    targets = ((0, page.boxes()[0]),) if there else ()
+    targets = ((0, measure_page(page)[0]),) if there else ()
     query = desk.rng.choice(IF_ANY).format(f"{colour} {shape}")
     return DrawnQuestion((page,), _article(query), targets, True, {"there": there})
 
@@ -275,7 +275,7 @@ def _diff(desk: Desk) -> DrawnQuestion:
         )
     else:
         before = replace(after, items=rest)
-    box = after.boxes()[which]
+    box = measure_page(after)[which]
     shots, where = ((after, before), 0) if kind == "vanishes" else ((before, after), 1)
     words = WORDS["diff"] + (WORDS["only"][:2] if kind == "appears" else ())
     return DrawnQuestion(shots, desk.rng.choice(words), ((where, box),), extra={"kind": kind})
@@ -288,7 +288,7 @@ def _reasoning(desk: Desk) -> DrawnQuestion:
     wanted = desk.draw(page, desk.count(2))
     first, second = desk.fill(page, wanted[1:]), desk.fill(other, wanted)
     query = desk.rng.choice(WORDS["only"])
-    return DrawnQuestion((first, second), query, ((1, second.boxes()[0]),), extra={"kind": "missing"})
+    return DrawnQuestion((first, second), query, ((1, measure_page(second)[0]),), extra={"kind": "missing"})
 
 
 def _common_object(desk: Desk) -> DrawnQuestion:
@@ -308,7 +308,7 @@ def _common_object(desk: Desk) -> DrawnQuestion:
         shots.append(desk.fill(page, [common, *others]))
     where = desk.rng.randrange(n)
     query = desk.rng.choice(WORDS["common_object"]).format(n={2: "both", 3: "all three"}[n], k=where + 1)
-    return DrawnQuestion(tuple(shots), query, ((where, shots[where].boxes()[0]),))
+    return DrawnQuestion(tuple(shots), query, ((where, measure_page(shots[where])[0]),))
 
 
 def _group_grounding(desk: Desk) -> DrawnQuestion:
@@ -320,7 +320,7 @@ def _group_grounding(desk: Desk) -> DrawnQuestion:
         others = desk.draw(page, desk.count(1), asked)
         shots.append(desk.fill(page, [*asked, *others] if i == where else others))
     query = desk.rng.choice(WORDS["group_grounding"]).format(x=f"{asked[0][1]} {asked[0][0]}")
-    return DrawnQuestion(tuple(shots), _article(query), ((where, shots[where].boxes()[0]),))
+    return DrawnQuestion(tuple(shots), _article(query), ((where, measure_page(shots[where])[0]),))
 
 
 def _refer_grounding(desk: Desk) -> DrawnQuestion:
@@ -333,7 +333,7 @@ def _refer_grounding(desk: Desk) -> DrawnQuestion:
     second = desk.fill(page, [thing, *desk.draw(page, desk.count(1), [thing])])
     first = desk.fill(alone, [thing])
     return DrawnQuestion(
-        (first, second), desk.rng.choice(WORDS["refer_grounding"]), ((1, second.boxes()[0]),)
+        (first, second), desk.rng.choice(WORDS["refer_grounding"]), ((1, measure_page(second)[0]),)
     )
 
 

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from PIL import Image
-
 from univg.grounding.boxes import Box, SizeWH
 from univg.world.looks import RGB, contrast
 
@@ -48,23 +46,6 @@ class Page:
     area: Box
     items: tuple[Item, ...] = ()
     seed: int = 0
-
-    def boxes(self) -> list[Box]:
-        """Return each item's exact box in unit coordinates, from the program's own geometry."""
-        from univg.world.drawn.programs import PROGRAMS
-
-        width, height = self.size_wh
-        boxes = []
-        for x1, y1, x2, y2 in PROGRAMS[self.program].measure(self):
-            box = (x1 / width, y1 / height, x2 / width, y2 / height)
-            boxes.append(tuple(round(min(1.0, max(0.0, value)), 6) for value in box))
-        return boxes  # type: ignore[return-value]
-
-    def draw(self) -> Image.Image:
-        """Have the program draw the page. Raises UnivgError where it is not installed."""
-        from univg.world.drawn.programs import PROGRAMS
-
-        return PROGRAMS[self.program].draw(self)
 
 
 LINES = ("red", "green", "blue", "purple", "orange")

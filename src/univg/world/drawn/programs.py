@@ -365,3 +365,18 @@ PROGRAMS: dict[str, Program] = {
     ),
 }
 """The programs by name."""
+
+
+def measure_page(page: Page) -> list[Box]:
+    """Return each item's exact box in unit coordinates, from the geometry of the program that draws the page."""
+    width, height = page.size_wh
+    boxes = []
+    for x1, y1, x2, y2 in PROGRAMS[page.program].measure(page):
+        box = (x1 / width, y1 / height, x2 / width, y2 / height)
+        boxes.append(tuple(round(min(1.0, max(0.0, value)), 6) for value in box))
+    return boxes  # type: ignore[return-value]
+
+
+def draw_page(page: Page) -> Image.Image:
+    """Have its program draw the page. Raises UnivgError where it is not installed."""
+    return PROGRAMS[page.program].draw(page)
