@@ -199,7 +199,7 @@ def test_nothing_is_written_into_the_package(
 
     monkeypatch.chdir(EXAMPLES / "images")
     before = sorted(os.listdir())
-    assert cli.main(["ground", "test-referring-2026-0-1.png", "-q", "x"]) == 2
+    assert cli.main(["ground", "v2-test-referring-2026-0-1.png", "-q", "x"]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and "a folder of the univg package itself: univg-out" in told
     assert sorted(os.listdir()) == before
