@@ -187,7 +187,7 @@ def test_the_lowest_temperatures_are_greedy(client: Any) -> None:
 def test_models_health_metrics(client: Any, server: SimpleNamespace) -> None:
     [card] = client.models.list().data
     assert client.models.retrieve("embedded") == card and card.id == "embedded"
-    stated = {"family": "qwen2_vl", "frame": "permille", "prompt_style": "think", "factor": 20}
+    stated = {"family": "qwen2_vl", "frame": "permille", "prompt_style": "think", "factor": 28}
     assert stated.items() <= card.univg.items()
     status, body = get(f"{server.url}/health")
     assert status == 200 and json.loads(body) == {
