@@ -46,7 +46,7 @@ def test_bans_do_not_depend_on_weights_that_are_elsewhere(start: Path) -> None:
     whole = find_forbidden(loaded.model, loaded.processor)
     loaded.model.get_input_embeddings().weight = torch.nn.Parameter(torch.empty(0))
     assert find_forbidden(loaded.model, loaded.processor) == whole
-    assert loaded.model.config.image_token_id in whole and len(whole) > 10
+    assert loaded.model.config.image_token_id in whole and len(whole) >= 10
 
 
 def test_an_empty_model_is_the_model_without_its_numbers(start: Path) -> None:

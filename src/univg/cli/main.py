@@ -27,7 +27,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 # list of all of them comes at once; what it says here is the first paragraph of its own help.
 VERBS = {
     "ground": "Answer a question about images: a thought, and a box drawn on the right image; with --all every one.",
-    "demo": "Ground the bundled examples and draw the answers.",
+    "demo": "Ground the bundled examples, draw the answers, and tell which are right and how many.",
     "world": "Write samples of the procedural world: samples.jsonl, images, and a contact sheet to check by eye.",
     "pretrain": "Train a model from scratch on the procedural world.",
     "sft": "Stage 1: fine-tune a checkpoint on samples with thoughts.",

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -199,7 +200,7 @@ def test_an_engine_that_has_packed_its_weights_away_is_refused(start: Path) -> N
     ("settings", "said"),
     [
         (["vllm=colocate", "model={start}", "lora={{r: 4}}", "bf16=true"], "use bf16=false or vllm=off"),
-        (["vllm=server", "model=embedded"], "vLLM cannot run embedded: its rotary embedding"),
+        (["vllm=server", "model={nine}"], "nine: its rotary embedding has more than 3 sections"),
     ],
 )
 def test_what_vllm_cannot_do_is_said(
@@ -213,7 +214,11 @@ def test_what_vllm_cannot_do_is_said(
     find = importlib.util.find_spec
     spec = importlib.util.spec_from_loader("vllm", loader=None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec if name == "vllm" else find(name))
-    asked = [each.format(start=start) for each in settings]
+    nine = shutil.copytree(start, tmp_path / "nine")
+    config = json.loads((nine / "config.json").read_text())
+    config["rope_scaling"]["mrope_section"] = [2, 3, 3] * 3
+    (nine / "config.json").write_text(json.dumps(config))
+    asked = [each.format(start=start, nine=nine) for each in settings]
     assert main(["grpo", "--config", "tiny-grpo", "--out", str(tmp_path / "run"), *asked]) == 2
     assert said in capsys.readouterr().err
 
