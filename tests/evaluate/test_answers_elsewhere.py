@@ -113,7 +113,7 @@ WRITTEN: dict[str, Any] = {
 
 def match_all(path: Path, samples: Sequence[GroundingSample] = SAMPLES) -> tuple[list[str], list[str], str]:
     faults: list[RecordFault] = []
-    found, how = match_predictions(path, samples, faults.append)
+    found, (how, *_) = match_predictions(path, samples, faults.append)
     wrong = [one.names["source"] for one in found if one.text != say(SAMPLES.index(one.sample))]  # type: ignore[arg-type]
     assert not wrong
     return [one.names["source"] for one in found], [fault.kind for fault in faults], how

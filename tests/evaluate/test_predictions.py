@@ -10,7 +10,7 @@ import pytest
 
 from univg.data.formats.faults import RecordFault
 from univg.errors import UnivgError
-from univg.evaluate.hints import describe_style, explain_legacy, suggest_scale
+from univg.evaluate.hints import describe_style, explain_legacy, pair_boxes, suggest_scale
 from univg.evaluate.predictions import find_scale, read_predictions, score_predictions, write_scores
 
 
@@ -197,6 +197,20 @@ def test_pixels_on_one_side_are_told(size: tuple[int, int]) -> None:
         for x1, y1, x2, y2 in truths
     ]
     assert f"by about {wide / 1000:.2f} in x and {high / 1000:.2f} in y" in suggest_scale(rows, truths)
+    sets = [
+        {
+            "complete": True,
+            "box_images": [1, 1],
+            "truth_images": [1, 1],
+            "boxes_unit": [row["boxes_unit"][0] for row in rows[at : at + 2]][::-1],
+            "truths_unit": truths[at : at + 2],
+        }
+        for at in range(0, 10, 2)
+    ]
+    pairs = pair_boxes(sets)
+    assert f"by about {wide / 1000:.2f} in x" in suggest_scale(
+        [row for row, _ in pairs], [box for _, box in pairs]
+    )
     elsewhere = [{"boxes_unit": [[y1, x1, y2, x2]], "iou": 0.0} for x1, y1, x2, y2 in truths]
     assert suggest_scale(elsewhere, [*truths[5:], *truths[:5]]) == ""
 

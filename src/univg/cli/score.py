@@ -102,8 +102,8 @@ def _read(
                 raise UnivgError(f"--{name} is about a file of samples", "univg score", "name it with --data")
         return read_predictions(source, book.add), [], []
     samples, told, whole = _read_samples(command, command.data)
-    predictions, how = match_predictions(source, samples, book.add, whole)
-    return predictions, samples, [f"Answers matched with {command.data} {how}.", *told]
+    predictions, (how, *notes) = match_predictions(source, samples, book.add, whole)
+    return predictions, samples, [f"Answers matched with {command.data} {how}.", *told, *notes]
 
 
 def _read_samples(command: ScoreCommand, data: Path) -> tuple[list[GroundingSample], list[str], bool]:
@@ -132,7 +132,7 @@ def _read_samples(command: ScoreCommand, data: Path) -> tuple[list[GroundingSamp
 def _list_hints(
     predictions: list[Prediction], rows: list[Row], scale: Scale, style: PromptStyle
 ) -> list[str]:
-    from univg.evaluate.hints import count_unnamed, describe_style, suggest_scale
+    from univg.evaluate.hints import count_unnamed, describe_style, pair_boxes, suggest_scale
     from univg.grounding.reading import Asked, read
 
     size = 1.0 if scale == "unit" else 1000.0
@@ -142,7 +142,10 @@ def _list_hints(
     truths = [
         (x1 / size, y1 / size, x2 / size, y2 / size) for x1, y1, x2, y2 in (box for _, box in single if box)
     ]
-    scaled = suggest_scale([row for row, _ in single], truths)
+    of_sets = pair_boxes(rows)
+    scaled = suggest_scale(
+        [*(row for row, _ in single), *(row for row, _ in of_sets)], [*truths, *(box for _, box in of_sets)]
+    )
     unnamed = count_unnamed(
         read(one.text, Asked.of(one.sample, style))
         for one in predictions

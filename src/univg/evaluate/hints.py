@@ -12,7 +12,7 @@ from univg.grounding.legacy import legacy_mig_bench_box
 from univg.grounding.prompts import THINKING, PromptStyle
 from univg.grounding.reading import Asked, Reading, read
 
-__all__ = ["count_unnamed", "describe_style", "explain_legacy", "suggest_scale"]
+__all__ = ["count_unnamed", "describe_style", "explain_legacy", "pair_boxes", "suggest_scale"]
 
 _FEW = 0.05
 """The share of responses that a hint is about at least."""
@@ -78,6 +78,24 @@ def suggest_scale(rows: Sequence[Mapping[str, Any]], truths_unit: Sequence[Box])
         f"scaled, by about {x:.2f} in x and {y:.2f} in y: one of the two is in pixels. Give both 0–1000 of the image's "
         "width and height; truth in pixels may also come as the samples' own file, with --data and --images."
     )
+
+
+def pair_boxes(rows: Iterable[Mapping[str, Any]]) -> list[tuple[dict[str, Any], Box]]:
+    """Pair the boxes of sets with the truth's for :func:`suggest_scale`, where there are as many on the same images.
+
+    In the order of images and places: a scale does not change it.
+    """
+    pairs = []
+    for row in rows:
+        if not row.get("complete"):
+            continue
+        found = sorted(zip(row["box_images"], map(tuple, row["boxes_unit"]), strict=True))
+        on = [image or 0 for image in row["truth_images"]]  # none is named where there is one
+        truths = sorted(zip(on, map(tuple, row["truths_unit"]), strict=True))
+        if [image for image, _ in found] == [image for image, _ in truths]:
+            for (_, box), (_, truth) in zip(found, truths, strict=True):
+                pairs.append(({"boxes_unit": [box], "iou": iou(box, truth)}, truth))
+    return pairs
 
 
 def _fit(box: Box, truth: Box, axis: int) -> float:

@@ -7,7 +7,6 @@ for another count's.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from univg.errors import UnivgError
 from univg.evaluate.answers import Given
 from univg.grounding.samples import GroundingSample
 
-__all__ = ["Match", "match", "number_images"]
+__all__ = ["Match", "count_shared", "match", "split_path"]
 
 ID_FIELDS = (
     *("custom_id", "id", "key", "source", "question_id", "sample_id", "uid", "doc_id", "index", "idx", "qid"),
@@ -108,49 +107,22 @@ def _list_paths(images: Any) -> list[str]:
 
 def _name_images(paths: Iterable[str]) -> tuple[str, ...]:
     """Return the images' last names: other programs have them elsewhere."""
-    return tuple(_split(path)[-1] for path in paths)
+    return tuple(split_path(path)[-1] for path in paths)
 
 
-def _split(path: str) -> list[str]:
+def split_path(path: str) -> list[str]:
     return path.replace("\\", "/").split("/")
 
 
-def _count_shared(first: Sequence[str], second: Sequence[str]) -> int:
+def count_shared(first: Sequence[str], second: Sequence[str]) -> int:
     """Count the folders and names, from the end, that the paths of two lists share."""
     count = 0
     for a, b in zip(first, second, strict=True):
-        for one, other in zip(reversed(_split(a)), reversed(_split(b)), strict=False):
+        for one, other in zip(reversed(split_path(a)), reversed(split_path(b)), strict=False):
             if one != other:
                 break
             count += 1
     return count
-
-
-_FILE = re.compile(r'"(?:image|img|image_?(?:name|file|path)|file_?name)"(\s*:\s*)"([^"\n]{1,500}\.\w{2,5})"')
-"""The name of a picture's file under a key; "image": "the second one" is none."""
-
-
-def number_images(text: str, images: Sequence[str]) -> str:
-    """Return an answer with the names of files beside its boxes as the numbers of `images`, from 0.
-
-    Meant is the picture of that name, of several the one whose folders it shares as well; a name that is none's, or
-    several', gets a number that no picture has, which reading tells (`unknown_image`).
-
-    >>> number_images('{"bbox_2d": [1, 2, 3, 4], "image": "b.png"}', ["in/a.png", "in/b.png"])
-    '{"bbox_2d": [1, 2, 3, 4], "image_index": 1}'
-    """
-
-    def number(found: re.Match[str]) -> str:
-        try:
-            name = json.loads(f'"{found[2]}"')
-        except ValueError:  # a backslash as it stands
-            name = found[2]
-        shared = [_count_shared([name], [image]) for image in images]
-        most = max(shared)
-        index = shared.index(most) if most and shared.count(most) == 1 else len(images)
-        return f'"image_index"{found[1]}{index}'
-
-    return _FILE.sub(number, text)
 
 
 _Table = Mapping[str, int]
@@ -236,7 +208,7 @@ def _match_by_question(
         longest = max((len(asked[n]) for n in fitting), default=0)
         fitting = [n for n in fitting if len(asked[n]) == longest]
         if len(fitting) > 1:  # pictures of one name in several folders
-            shared = {n: _count_shared(row.paths, samples[n].images) for n in fitting}
+            shared = {n: count_shared(row.paths, samples[n].images) for n in fitting}
             fitting = [n for n in fitting if shared[n] == max(shared.values())]
         alone = of_question.get(row.question, [])
         fitting = fitting or (alone if len(alone) == 1 and not row.images else [])

@@ -15,9 +15,10 @@ from typing import Any, Literal, NoReturn, TypeAlias
 
 from univg.data.formats.faults import OnFault, RecordFault, Unusable, name_fault, report
 from univg.errors import UnivgError
-from univg.evaluate.answers import find_truth, read_given
+from univg.evaluate.answers import Given, find_truth, read_given
 from univg.evaluate.hints import explain_legacy
-from univg.evaluate.matching import match, number_images
+from univg.evaluate.image_names import counts_from_zero, number_images
+from univg.evaluate.matching import match
 from univg.evaluate.rows import Row, reward_columns, score_columns
 from univg.evaluate.sets import is_set, split_rows
 from univg.files import write_whole
@@ -99,8 +100,8 @@ def _refuse(path: Path, faults: Sequence[RecordFault]) -> NoReturn:
 
 def match_predictions(
     path: Path, samples: Sequence[GroundingSample], on_fault: OnFault, whole: bool = True
-) -> tuple[list[Prediction], str]:
-    """Read answers to `samples`; return those whose sample was found, and in words how.
+) -> tuple[list[Prediction], list[str]]:
+    """Read answers to `samples`; return those whose sample was found, and in words how and what of images was read.
 
     Answers to no sample, and second ones to a sample (the first counts), go to `on_fault`, as what is no answer does.
     `whole`: see `univg.evaluate.matching.match`, which also says what is raised.
@@ -115,6 +116,7 @@ def match_predictions(
     found = match(given, samples, path, whole)
     predictions: list[Prediction] = []
     seen: dict[int, str] = {}
+    images = _ImageReader(given, found.numbers, samples)
     for one, number in zip(given, found.numbers, strict=True):
         record = f"{path}, {one.place}"
         names = {field: one.row[field] for field in ("id", "custom_id") if field in one.row}
@@ -130,9 +132,43 @@ def match_predictions(
             sample = samples[number]
             names |= {"source": sample.source, "task": sample.task}
             truth = sample.boxes[0] if sample.boxes else None
-            text = number_images(one.text, sample.images) if sample.complete else one.text
-            predictions.append(Prediction(text, truth, sample.task, names, sample))
-    return predictions, found.how
+            predictions.append(Prediction(images.read(one, sample), truth, sample.task, names, sample))
+    return predictions, [found.how, *images.tell()]
+
+
+class _ImageReader:
+    """Put the number of its image beside each box of a set, whatever the file says instead."""
+
+    def __init__(
+        self, given: Sequence[Given], numbers: Sequence[int | None], samples: Sequence[GroundingSample]
+    ) -> None:
+        pairs = [
+            (one.text, len(samples[number].images))
+            for one, number in zip(given, numbers, strict=True)
+            if number is not None and samples[number].complete
+        ]
+        self.from_zero = counts_from_zero([text for text, _ in pairs], [count for _, count in pairs])
+        self.unknown: list[str] = []
+
+    def read(self, one: Given, sample: GroundingSample) -> str:
+        if not sample.complete:
+            return one.text
+
+        def tell(why: str) -> None:
+            self.unknown.append(f"{one.place}: {why}")
+
+        return number_images(one.text, sample.images, self.from_zero, tell)
+
+    def tell(self) -> list[str]:
+        notes = []
+        if self.from_zero:
+            notes.append(
+                "NOTE: the answers say `image` 0, so all of them are read as counting images from 0."
+            )
+        if self.unknown:
+            rest = f" (and {len(self.unknown) - 1} more)" if len(self.unknown) > 1 else ""
+            notes.append(f"NOTE: a box is on no image of its question; {self.unknown[0]}{rest}.")
+        return notes
 
 
 def find_scale(answers: Iterable[Box]) -> Scale:
@@ -195,7 +231,7 @@ def build_tables(
         tables.append(build_scores_table(summarise(single), title, ("hit_50",), told))
         told = []
     if sets:
-        tables.append(build_sets_table(sets, f"{title}: answers that are sets", {}, False, told))
+        tables.append(build_sets_table(sets, f"{title}: answers that are sets", None, False, told))
         tables.append(build_refusals_table(sets, f"{title}: nothing there, and how many", False))
     judged = [
         row | {"legacy_hit_50": row["legacy_mig_iou"] >= 0.5, "legacy_iou": row["legacy_mig_iou"]}

@@ -19,14 +19,15 @@ SET_CHANGES: Mapping[str, str] = {"iou": "soft-F1", "f1_50": "F1@0.5", "count_ri
 def build_sets_table(
     rows: ScoredRows,
     title: str,
-    precisions: Mapping[str, tuple[float, float]],
+    precisions: Mapping[str, tuple[float, float]] | None,
     intervals: bool = True,
     notes: Sequence[str] = (),
 ) -> Table:
     """Set tasks against what their boxes are worth, in percent; the soft-F1 always with its interval, the others if
     `intervals`.
 
-    `precisions`: AP and AP at IoU 0.5 by the name of a line, which needs a confidence of each box; empty without.
+    `precisions`: AP and AP at IoU 0.5 by the name of a line, which needs a confidence of each box; empty without, and
+    None where there can be none.
     """
     summary = summarise(rows, _METRICS)
     placed = [row for row in rows if row["images_right"] is not None]
@@ -45,7 +46,7 @@ def build_sets_table(
     headings = ("task", "n", *named, "faults", "truncated", "format ok")
     faults = ", ".join(f"{name} {format_rate(share)}" for name, share in summary.lines[-1].faults.items())
     told = [f"Faults by kind, of all responses: {faults}."] if faults else []
-    if not precisions:
+    if precisions is not None and not precisions:
         told.append("AP needs several responses a question (--samples): their agreement is the confidence.")
     return Table(title, headings, tuple(cells), frozenset(strong), (*told, *notes))
 
