@@ -88,10 +88,10 @@ def draw_ious(ious: Mapping[str, Sequence[float]], name: str = "IoU") -> bytes:
     spread.set(xlabel=name, ylabel="share of samples, %", xlim=(0, 1), title=f"{name} histogram")
     above.set(
         xlabel=f"{name} threshold",
-        ylabel="accuracy, %",
+        ylabel="accuracy, %" if name == "IoU" else "share of samples at or above, %",
         xlim=(0, 1),
         ylim=(0, 100),
-        title="Accuracy by threshold",
+        title="Accuracy by threshold" if name == "IoU" else f"{name} at or above a threshold",
     )
     for threshold in (0.3, 0.5, 0.7):
         above.axvline(threshold, color="#adb5bd", linewidth=0.8, zorder=0)
