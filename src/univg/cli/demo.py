@@ -74,7 +74,8 @@ def demonstrate(command: DemoCommand) -> None:
                 table.add_row(sample.task, f"{overlap:.2f}", _judge(overlap), str(path))
                 cells.append(_make_cell(sample, images, grounding, overlap))
         share = f"{right} of {len(samples)} right"
-        title = f"{command.model} on the bundled examples: its answer pink, the truth green (red frames belong to the questions); {share}"
+        colours = "its answer pink, the truth green (red frames belong to the questions)"
+        title = f"{command.model} on the bundled examples: {colours}; {share}"
         sheet = save_picture(draw_contact_sheet(cells, title, columns=3, mark="answer")[0], out / "all.png")
     except OSError as error:
         raise unwritable(out, error) from error
