@@ -17,7 +17,10 @@ _NUMBER = re.compile(r'"(image|img)"(\s*:\s*)(\d{1,3})(?=\s*[,}])')
 
 
 def number_images(
-    text: str, images: Sequence[str], from_zero: bool = False, on_unknown: Callable[[str], None] = print
+    text: str,
+    images: Sequence[str],
+    from_zero: bool = False,
+    on_unknown: Callable[[str], None] = lambda why: None,
 ) -> str:
     """Return an answer with the names of files beside its boxes as the numbers of `images`, from 0.
 
