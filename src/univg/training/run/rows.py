@@ -21,7 +21,7 @@ from univg.grounding.boxes import SizeWH
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import PromptStyle, render_answer, render_chat
 from univg.grounding.samples import GroundingSample
-from univg.models.pixels import PixelBudget
+from univg.models.pixels import PixelBudget, is_resizable
 from univg.models.processor import GroundingProcessor
 from univg.models.tokens import count_prompt, image_tokens
 from univg.pictures.images import ImageFault
@@ -165,11 +165,14 @@ class StageRows:
             return row, ""
         why = f"{found} tokens, max_tokens={self.config.max_tokens}"
         room = self.config.max_tokens - found + image_tokens(seen_wh, factor)
-        cap = self._find_budget(images, budget, room)
-        if cap is None:
+        cap = self._find_budget([image.size for image in images], budget, room)
+        sizes = [] if cap is None else [cap.resized(image.size, factor) for image in images]
+        # The processor resizes them again: not at all, but for what its least pixels or the longest shape change.
+        if not sizes or not all(map(is_resizable, sizes)) or self._count_tokens(sizes, budget) > room:
             return None, why
         smaller = tuple(
-            image.resize(cap.resized(image.size, factor), Image.Resampling.BICUBIC) for image in images
+            image.resize(size_wh, Image.Resampling.BICUBIC)
+            for image, size_wh in zip(images, sizes, strict=True)
         )
         response = self._write_response(sample, style, smaller) if self.teach else None
         return Row(sample, smaller, style, response), why
@@ -184,22 +187,20 @@ class StageRows:
         sizes = [self.seen_wh(image) for image in images] if self.frame == "pixel" else ()
         return render_answer(sample, style, find_place(sample), sizes)
 
-    def _count_tokens(self, images: Sequence[Image.Image], budget: PixelBudget) -> int:
+    def _count_tokens(self, sizes: Sequence[SizeWH], budget: PixelBudget) -> int:
         factor = self.processor.factor
-        return image_tokens((budget.resized(image.size, factor) for image in images), factor)
+        return image_tokens((budget.resized(size_wh, factor) for size_wh in sizes), factor)
 
-    def _find_budget(
-        self, images: Sequence[Image.Image], budget: PixelBudget, room: int
-    ) -> PixelBudget | None:
-        """Find the largest budget (to a token's area) with which `images` take at most `room` tokens."""
+    def _find_budget(self, sizes: Sequence[SizeWH], budget: PixelBudget, room: int) -> PixelBudget | None:
+        """Find the largest budget (to a token's area) with which images of these sizes take at most `room` tokens."""
         area = self.processor.factor**2
         low, high = budget.min_pixels // area, budget.max_pixels // area
-        if room <= 0 or self._count_tokens(images, PixelBudget(budget.min_pixels, budget.min_pixels)) > room:
+        if room <= 0 or self._count_tokens(sizes, PixelBudget(budget.min_pixels, budget.min_pixels)) > room:
             return None
         while low < high:
             middle = (low + high + 1) // 2
             wider = PixelBudget(budget.min_pixels, max(budget.min_pixels, middle * area))
-            low, high = (middle, high) if self._count_tokens(images, wider) <= room else (low, middle - 1)
+            low, high = (middle, high) if self._count_tokens(sizes, wider) <= room else (low, middle - 1)
         return PixelBudget(budget.min_pixels, max(budget.min_pixels, low * area))
 
 
