@@ -17,7 +17,7 @@ from PIL import Image
 
 from univg.data.dataset import ENDLESS, digest_parts
 from univg.errors import UnivgError
-from univg.grounding.boxes import SizeWH
+from univg.grounding.boxes import SizeWH, is_degenerate
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import PromptStyle, render_answer, render_chat
 from univg.grounding.samples import GroundingSample
@@ -30,7 +30,7 @@ from univg.training.run.dropped import Dropped
 from univg.training.run.log import LEFT_OUT_MARK
 from univg.training.run.mirroring import mirror
 from univg.training.run.sources import Source, choose_prompt_style, open_sources
-from univg.training.run.written import find_place
+from univg.training.run.written import as_written, find_place
 from univg.training.sources import SampleSource
 
 __all__ = ["Row", "StageRows", "count_steps", "data_digest", "render_prompt_text"]
@@ -58,9 +58,10 @@ class Row:
 class StageRows:
     """`total` rows of the mixture that `config` describes; `rows[i]` is a :class:`Row` and always the same.
 
-    `teach`: rows carry the response to be learnt (SFT), in the `frame` that the model's family writes. A prompt over
-    the token budget has its pictures shrunk; if that is not enough, or a picture cannot be opened, the next sample of
-    the source takes its place, and the row's notes say so. `sources`: the config's, where they are open already.
+    `teach`: rows carry the response to be learnt (SFT), in the `frame` that the model's family writes; pixels are those
+    of the pictures as the model sees them, after all shrinking. A prompt over the token budget has its pictures shrunk;
+    if that is not enough, or a picture cannot be opened, the next sample of the source takes its place, and the row's
+    notes say so. `sources`: the config's, where they are open already.
     Raises UnivgError.
     """
 
@@ -154,7 +155,7 @@ class StageRows:
         response = self._write_response(sample, style, images) if self.teach else None
         row = Row(sample, tuple(images), style, response)
         if self.config.max_tokens is None:
-            return row, ""
+            return self._check_boxes(row, "")
         tokenizer, factor = self.processor.tokenizer, self.processor.factor
         budget = self.processor.pixel_budget
         after = self.config.max_completion_tokens if isinstance(self.config, GrpoConfig) else 0
@@ -162,7 +163,7 @@ class StageRows:
         seen_wh = [self.seen_wh(image) for image in images]
         found = count_prompt(tokenizer, render_prompt_text(self.processor, row), seen_wh, factor) + after
         if found <= self.config.max_tokens:
-            return row, ""
+            return self._check_boxes(row, "")
         why = f"{found} tokens, max_tokens={self.config.max_tokens}"
         room = self.config.max_tokens - found + image_tokens(seen_wh, factor)
         cap = self._find_budget([image.size for image in images], budget, room)
@@ -175,7 +176,19 @@ class StageRows:
             for image, size_wh in zip(images, sizes, strict=True)
         )
         response = self._write_response(sample, style, smaller) if self.teach else None
-        return Row(sample, smaller, style, response), why
+        return self._check_boxes(Row(sample, smaller, style, response), why)
+
+    def _check_boxes(self, row: Row, why: str) -> tuple[Row | None, str]:
+        """Return a row and `why` its pictures were shrunk, or None and the reason where the model is to write whole
+        pixels and one of its boxes has no area in them. (Thousandths do not depend on the picture: files are checked
+        for them when they are read.)"""
+        if self.frame == "pixel":
+            sizes = [self.seen_wh(image) for image in row.images]
+            written = as_written(row.sample, sizes).boxes
+            if any(map(is_degenerate, written if row.sample.complete else written[:1])):
+                seen = ", ".join(f"{width}x{height}" for width, height in sizes)
+                return None, f"a box has no area in whole pixels of what the model sees ({seen})"
+        return row, why
 
     def seen_wh(self, image: Image.Image) -> SizeWH:
         """Return the size at which the model sees a picture."""
