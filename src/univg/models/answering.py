@@ -322,7 +322,9 @@ class ServerAnswerer:
             why = f"it spells {mark}, which the server may take for a mark of the chat: leave it out"
             return Refusal(question.key, "prompt", why)
         try:
-            pictures = [as_seen(image, self.budget, self.factor, self.served) for image in question.pictures()]
+            pictures = [
+                as_seen(image, self.budget, self.factor, self.served) for image in question.pictures()
+            ]
         except ImageFault as fault:
             return Refusal(question.key, "image", str(fault))
         seen_wh = tuple(size_wh for _, size_wh in pictures)

@@ -84,7 +84,11 @@ def _flatten(config: dict[str, Any]) -> dict[str, Any]:
     >>> flat["vision_config"]["in_chans"], flat["vision_config"]["spatial_patch_size"]
     (3, 14)
     """
-    text, vision, rope = config["text_config"], config["vision_config"], config["text_config"]["rope_parameters"]
+    text, vision, rope = (
+        config["text_config"],
+        config["vision_config"],
+        config["text_config"]["rope_parameters"],
+    )
     # `model_type` and `dtype` are the whole model's; for kinds of layers transformers 4 has other names.
     own = {key: value for key, value in text.items() if key not in ("rope_parameters", "layer_types")}
     flat = {**own, **{key: value for key, value in config.items() if key != "text_config"}}

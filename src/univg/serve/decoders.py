@@ -146,7 +146,7 @@ def work(most_bytes: int) -> None:
 
 
 def _find_size(job: _Job, size_wh: SizeWH) -> SizeWH:
-    """Return the size at which an image is kept. Raises ApiError where that is its own, for its shape, and too large."""
+    """Return the size at which an image is kept. Raises ApiError where that is its own, and too large."""
     kept_wh = job.budget.prepared(size_wh, job.factor)
     if kept_wh[0] * kept_wh[1] > max(_KEPT, 2 * job.budget.max_pixels):
         message = f"an image of {size_wh[0]}x{size_wh[1]} is too long for its size: shrink or crop it"
