@@ -111,7 +111,10 @@ class GroundingProcessor(Qwen2VLProcessor):
         """Read a checkpoint's processor from a folder or the hub, whichever class wrote it."""
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(name, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **kwargs)
-        return cls(image_processor, tokenizer, chat_template=tokenizer.chat_template or CHAT_TEMPLATE)
+        # A processor's own template knows images; a tokenizer's may be one of texts alone (Qwen2.5-VL's is).
+        stated, _ = cls.get_processor_dict(str(name), **kwargs)
+        template = stated.get("chat_template") or tokenizer.chat_template or CHAT_TEMPLATE
+        return cls(image_processor, tokenizer, chat_template=template)
 
     def save_pretrained(
         self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any
