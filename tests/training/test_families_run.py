@@ -146,8 +146,7 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     with serving(load(folder / "sft")) as served:
         remote = ["--engine", "openai", "--url", f"{served.url}/v1"]
         run("evaluate", *asked, *remote, "--out", str(folder / "asked-served"))
-        narrower = ["--max-pixels", "6272", "--out", str(folder / "asked-narrow")]
-        run("evaluate", *asked, *remote, *narrower)
+        run("evaluate", *asked, *remote, "--max-pixels", "65536", "--out", str(folder / "asked-wide"))
     return Ran(name, folder, samples)
 
 
@@ -174,12 +173,10 @@ def test_rewards_are_read_where_stage_one_taught(ran: Ran) -> None:
         assert row["iou"] > 0.9 and row["format"] > 0.9, stage
 
 
-def test_a_client_that_sends_smaller_pictures_reads_boxes_at_the_servers_size(ran: Ran) -> None:
-    """The model says what it learnt by heart; where pixels are meant, boxes move with the size that it saw."""
-    rows = ran.rows("asked-narrow")
-    assert all(row["fault"] in (None, "out_of_range", "clipped") for row in rows.values()) or rows
-    if MODEL_FAMILIES[ran.name].frame == "permille":
-        assert all(row["iou"] > 0.93 for row in rows.values())
+def test_a_client_that_sends_larger_pictures_reads_boxes_at_the_servers_size(ran: Ran) -> None:
+    """The server makes them smaller. Resized twice, a picture may come out one factor wider or narrower than once."""
+    for row in ran.rows("asked-wide").values():
+        assert row["iou"] > 0.75, row["source"]
 
 
 def test_ground_and_the_page_answer_in_pixels_of_the_picture(
