@@ -23,6 +23,7 @@ from univg.models.answering import (
     Question,
     Refusal,
     ServerAnswerer,
+    read_budget,
 )
 from univg.models.checkpoint import weights_digest
 from univg.models.conventions import REPOSITORIES, guess_style
@@ -138,12 +139,11 @@ class OpenAIEngine(_AnswererEngine):
         self.style: PromptStyle = settle_style(style or recorded or guessed, self._family)
         self.notes = tuple(filter(None, [_note_style("" if recorded else note, style)]))
         self.frame: Frame = self._family.frame
-        if budget is None and {"min_pixels", "max_pixels"} <= set(stated):
-            budget = PixelBudget(int(stated["min_pixels"]), int(stated["max_pixels"]))
+        served = read_budget(stated)
         stock = not recorded and guessed == self._family.native
-        self._budget = budget or (self._family.stock_budget if stock else PixelBudget())
+        self._budget = budget or served or (self._family.stock_budget if stock else PixelBudget())
         factor = int(stated.get("factor") or self._family.factor)
-        super().__init__(ServerAnswerer(server, name, self._budget, factor, concurrency))
+        super().__init__(ServerAnswerer(server, name, self._budget, factor, concurrency, served=served))
 
     def fingerprint(self) -> dict[str, Any]:
         return {

@@ -27,6 +27,7 @@ class ModelFamily:
     `frame` is what they write: "permille" is integers 0-1000 of the image's width and height, "pixel" is
     pixels of the image *after* the processor's resize. `architecture` is the class in transformers. `factor`:
     images are resized to multiples of this; a checkpoint's own patches say the same, a server's name does not.
+    `processor` and `image_processor` are the classes that its published files name.
     `native`: how stock models of the family are asked. `stock_min_pixels`: the least of an image in their files.
     """
 
@@ -34,6 +35,8 @@ class ModelFamily:
     frame: Frame
     architecture: str
     factor: int = 28
+    processor: str = "Qwen2VLProcessor"
+    image_processor: str = "Qwen2VLImageProcessor"
     native: PromptStyle = "json"
     stock_min_pixels: int = 3136
 
@@ -50,9 +53,17 @@ class ModelFamily:
 
 MODEL_FAMILIES: Mapping[str, ModelFamily] = {
     "qwen2_vl": ModelFamily("qwen2_vl", "permille", "Qwen2VLForConditionalGeneration", native="marks"),
-    "qwen2_5_vl": ModelFamily("qwen2_5_vl", "pixel", "Qwen2_5_VLForConditionalGeneration"),
+    "qwen2_5_vl": ModelFamily(
+        "qwen2_5_vl", "pixel", "Qwen2_5_VLForConditionalGeneration", processor="Qwen2_5_VLProcessor"
+    ),
     "qwen3_vl": ModelFamily(
-        "qwen3_vl", "permille", "Qwen3VLForConditionalGeneration", factor=32, stock_min_pixels=65536
+        "qwen3_vl",
+        "permille",
+        "Qwen3VLForConditionalGeneration",
+        factor=32,
+        processor="Qwen3VLProcessor",
+        image_processor="Qwen2VLImageProcessorFast",
+        stock_min_pixels=65536,
     ),
 }
 

@@ -127,7 +127,7 @@ def load(
     weights = checkpoint.weight_files(source)
     torch_device, torch_dtype = _placement(source.folder, device, dtype)
     found = find_conventions(source, family, adapter)
-    processor = _read_processor(source.folder)
+    processor = _read_processor(source.folder, family)
     processor.set_pixel_budget(pixel_budget or found.pixel_budget)
     quick = sum(file.stat().st_size for file in weights) < _QUICK_BYTES
     if empty:
@@ -196,7 +196,7 @@ def _reading(folder: Path, what: str) -> Iterator[None]:
         raise UnivgError(cause, folder, COPY_AGAIN) from error
 
 
-def _read_processor(folder: Path) -> GroundingProcessor:
+def _read_processor(folder: Path, family: ModelFamily) -> GroundingProcessor:
     # Without these files transformers would make up an image processor and an empty tokenizer.
     for one_of in (("preprocessor_config.json", "processor_config.json"), ("tokenizer.json", "vocab.json")):
         if not any((folder / name).is_file() for name in one_of):
@@ -204,7 +204,9 @@ def _read_processor(folder: Path) -> GroundingProcessor:
     with _reading(folder, "the tokenizer or image processor"):
         from univg.models.processor import GroundingProcessor
 
-        return GroundingProcessor.from_pretrained(folder)
+        processor = GroundingProcessor.from_pretrained(folder)
+        processor.published_as = family.processor, family.image_processor
+        return processor
 
 
 def _read_model(folder: Path, family: ModelFamily, dtype: torch.dtype) -> PreTrainedModel:
