@@ -13,7 +13,7 @@ from univg.data.dataset import Dataset, Item
 from univg.data.readers import RecordFault
 from univg.errors import UnivgError
 from univg.evaluate.benchmarks import WORLD_N, WORLDS, check_images, find_formats, open_file, open_world
-from univg.evaluate.engines import Engine, OpenAIEngine, load_local
+from univg.evaluate.engines import Engine, LocalEngine, OpenAIEngine, load_local
 from univg.evaluate.pairs import check_same_samples
 from univg.evaluate.rows import Row, add_legacy, make_row
 from univg.evaluate.runs import Shard, claim, open_rows, read_rows, read_runs, read_state, write_state
@@ -98,6 +98,8 @@ def evaluate_benchmark(
     if config.benchmark in WORLDS and WORLDS[config.benchmark][0] == DRAWN and (missing := tell_missing()):
         on_note(missing)
     engine = find_engine(config)
+    for note in engine.notes:
+        on_note(note)
     return evaluate(benchmark, engine, out, decoding, shard=shard, legacy=legacy, on_progress=on_progress)
 
 
@@ -129,7 +131,7 @@ def open_benchmark(config: BenchmarkConfig) -> Dataset:
     return open_file(name, data, images, config.n, config.task)
 
 
-def find_engine(config: EvaluateConfig) -> Engine:
+def find_engine(config: EvaluateConfig) -> LocalEngine | OpenAIEngine:
     """Load the model that `config` names, or reach its server. Of several local processes, each takes its GPU."""
     if config.engine == "openai":
         return _reach_server(config)
@@ -149,7 +151,7 @@ def find_engine(config: EvaluateConfig) -> Engine:
     )
 
 
-def _reach_server(config: ModelConfig) -> Engine:
+def _reach_server(config: ModelConfig) -> OpenAIEngine:
     most = config.max_pixels
     return OpenAIEngine(
         str(config.url),

@@ -41,6 +41,8 @@ def load_start(config: StageConfig) -> Loaded:
     loaded = load(
         config.model, dtype=dtype, device="cpu", pixel_budget=budget or None, empty=_is_sent_weights()
     )
+    if budget is None and loaded.style_note:  # no record: a stock model's own budget is one for answering
+        loaded.processor.set_pixel_budget(PixelBudget())
     loaded.model.config.use_cache = False
     loaded.model.requires_grad_(True)  # of an adapter merged into its base, the base is frozen
     if not torch.cuda.is_available():
