@@ -25,6 +25,7 @@ from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import PromptStyle
 from univg.models import checkpoint
 from univg.models.checkpoint import COPY_AGAIN, EMBEDDED
+from univg.models.layout import save_under_published_names
 from univg.terminal import notes, waiting
 
 if TYPE_CHECKING:
@@ -275,6 +276,7 @@ def _read_model(folder: Path, family: ModelFamily, dtype: torch.dtype) -> PreTra
     if absent:
         cause = f"{len(absent)} of the model's weights are missing or of another shape ({absent[0]})"
         raise UnivgError(cause, folder, COPY_AGAIN)
+    save_under_published_names(model)
     return model
 
 
