@@ -13,12 +13,21 @@ from launching import KINDS, RUNS, Launcher, list_weights, read_log
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
+from families import save_family
 from univg.models.loading import load
 from univg.training.grpo.rollouts import find_forbidden
 
 MATRIX = [(kind, what) for kind in KINDS if kind != "one" for what in RUNS]
 SAME = ("loss", "grad_norm", "kl", "iou", "reward", "entropy", "completions/mean_length")
-Ran = Callable[[str, str], Path]
+# Published names, vocabulary and processor; windows of attention, DeepStack.
+FAMILY_MATRIX = [
+    ("qwen2_vl", "zero2", "sft"),
+    ("qwen2_5_vl", "fsdp2", "grpo"),
+    ("qwen2_5_vl", "zero3", "sft"),
+    ("qwen3_vl", "fsdp2", "grpo"),
+    ("qwen3_vl", "zero3", "sft"),
+]
+Ran = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +44,15 @@ def launcher() -> Iterator[Launcher]:
 
 @pytest.fixture(scope="module")
 def ran(launcher: Launcher, start: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """Return the folder of a run by its launcher and what it trains; each is run once."""
+    """Return a run's folder by its launcher, what it trains, and the family if it is not ours; each is run once."""
     folder = tmp_path_factory.mktemp("runs")
 
-    def find(kind: str, what: str) -> Path:
-        out = folder / f"{kind}-{what}"
+    def find(kind: str, what: str, family: str = "") -> Path:
+        begin, out = folder / f"{family}-start" if family else start, folder / f"{family}-{kind}-{what}"
+        if family and not begin.exists():
+            save_family(begin, family, pixels=(32 * 32, 64 * 64))
         if not out.exists():
-            launcher.run(kind, [*RUNS[what], f"model={start}"], out)
+            launcher.run(kind, [*RUNS[what], f"model={begin}"], out)
         return out
 
     return find
@@ -71,7 +82,22 @@ def test_an_empty_model_is_the_model_without_its_numbers(start: Path) -> None:
 @pytest.mark.parametrize(("kind", "what"), MATRIX)
 def test_two_processes_learn_what_one_does(kind: str, what: str, ran: Ran) -> None:
     """The start model has learnt nothing: every token has its chance, image tokens too, were they not banned."""
-    alone, together = ran("one", what), ran(kind, what)
+    _compare(ran("one", what), ran(kind, what))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "kind", "what"), FAMILY_MATRIX)
+def test_each_family_learns_divided_and_keeps_its_published_names(
+    family: str, kind: str, what: str, ran: Ran
+) -> None:
+    alone, together = ran("one", what, family), ran(kind, what, family)
+    _compare(alone, together)
+    published = list_weights(alone.parent / f"{family}-start")
+    for folder in (alone, together, together / "checkpoint-1"):
+        assert list_weights(folder) == published, folder
+
+
+def _compare(alone: Path, together: Path) -> None:
     one, two = read_log(alone), read_log(together)
     assert len(one) == len(two) == 2
     for step, (each, other) in enumerate(zip(one, two, strict=True)):
@@ -127,3 +153,53 @@ def test_a_sharded_run_goes_on_from_a_checkpoint_that_holds_the_weights_once(
     assert not list(whole.rglob("pytorch_model_fsdp*"))
     assert {*list_weights(whole), *list_weights(whole / "checkpoint-1")} == {*list_weights(ran("one", "sft"))}
     assert load(whole / "checkpoint-1", device="cpu").prompt_style == "think"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["zero3", "fsdp2"])
+def test_a_divided_run_is_scored_while_it_learns_as_one_process_is(
+    kind: str, ran: Ran, launcher: Launcher, tmp_path: Path
+) -> None:
+    """Each process gathers all weights and answers its share of the questions; then it learns on as before."""
+    run = [*RUNS["sft"], "model=embedded-think", "validation.reader=world", "validation.n=6"]
+    run += ["validation.every=1", "validation.keep_best=false", "validation.max_new_tokens=96"]
+    for each in ("one", kind):
+        launcher.run(each, run, tmp_path / each)
+    one, two = (read_log(tmp_path / each) for each in ("one", kind))
+    scored = [row for row in one if "validation/iou" in row]
+    assert [row["step"] for row in scored] == [0, 1, 2] and scored[0]["validation/iou"] > 0.3
+    for row, other in zip(one, two, strict=True):
+        for name in {"validation/iou", "validation/acc_50", "validation/format", "loss"} & set(row):
+            assert other[name] == pytest.approx(row[name], abs=2e-3), (row["step"], name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "before", "after", "processes"),
+    [
+        ("sft", "ddp", "one", 1),
+        ("grpo", "one", "ddp", 2),
+        ("grpo-lora", "ddp", "one", 1),
+        ("sft", "fsdp2", "fsdp2", 4),
+        ("sft-lora", "fsdp2", "fsdp2", 4),
+    ],
+)
+def test_a_run_goes_on_in_another_number_of_processes(
+    what: str,
+    before: str,
+    after: str,
+    processes: int,
+    start: Path,
+    ran: Ran,
+    launcher: Launcher,
+    tmp_path: Path,
+) -> None:
+    whole, killed = ran(before, what), tmp_path / "killed"
+    shutil.copytree(whole, killed)  # as it was after its first checkpoint
+    shutil.rmtree(killed / "checkpoint-2")
+    (file,) = (path.name for path in whole.glob("*.safetensors"))
+    (killed / file).unlink()
+    run = [*RUNS[what], f"model={start}", "--resume"]
+    told = launcher.run(after, [*run, *(["micro_batch=1"] if processes == 4 else [])], killed, processes)
+    assert f"process(es), not {processes}: the samples are the same" in told and "resuming from" in told
+    _compare(ran("one", what), killed)

@@ -286,8 +286,8 @@ def writing(what: str, out: Path) -> Iterator[None]:
         if not isinstance(error, (OSError, SafetensorError)):
             if any(sign in text for sign in _CUT_SHORT):
                 text = "the file was cut short"
-            elif "write" not in text.lower() and "No space left" not in text:
-                raise
+            elif "gloo" in text or ("write" not in text.lower() and "No space left" not in text):
+                raise  # gloo: another process has gone
         free = shutil.disk_usage(out).free / 1e9
         raise UnivgError(
             f"{what} cannot be written ({text}; {free:.1f} GB free)", out, f"make room; {say_kept(out)}"

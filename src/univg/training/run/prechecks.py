@@ -39,10 +39,10 @@ def check_stage(config: StageConfig, resume: bool = False) -> None:
 
 
 def _check_validation(config: StageConfig, wanted: Validation) -> None:
-    if divides_weights(config):
+    if wanted.keep_best and divides_weights(config):
         raise UnivgError(
-            "validation: each process answers by itself, and here the weights are divided between processes",
-            remedy="leave it out, and score checkpoints with univg evaluate",
+            "validation.keep_best: the best step's weights cannot be put back where they are divided between processes",
+            remedy="set validation.keep_best=false: the finished model is the last step's, and each checkpoint a model",
         )
     if wanted.share is None:
         _check_source("validation", wanted)
