@@ -30,6 +30,7 @@ from univg.models.conventions import (
     write_conventions,
 )
 from univg.models.families import MODEL_FAMILIES, ModelFamily
+from univg.models.layout import save_under_published_names
 from univg.terminal import notes, waiting
 
 if TYPE_CHECKING:
@@ -226,6 +227,7 @@ def _read_model(folder: Path, family: ModelFamily, dtype: torch.dtype) -> PreTra
     if absent:
         cause = f"{len(absent)} of the model's weights are missing or of another shape ({absent[0]})"
         raise UnivgError(cause, folder, COPY_AGAIN)
+    save_under_published_names(model)
     return model
 
 

@@ -93,9 +93,6 @@ def save_weights(trainer: Trainer, folder: Path, as_bf16: bool, adapter: bool) -
     if not trainer.args.should_save:
         return
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
-    for tied, source in getattr(model, "all_tied_weights_keys", {}).items():
-        if tied in weights and source in weights:
-            del weights[tied]  # gathered twice; whoever loads the model ties them again
     if as_bf16:
         for name, weight in weights.items():
             weights[name] = weight.to(torch.bfloat16)

@@ -6,7 +6,6 @@ Called by the command before it imports a stage, and by the stages themselves fo
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -15,15 +14,11 @@ from univg.files import check_exists
 from univg.models import checkpoint
 from univg.models.loading import MODEL_FAMILIES
 from univg.training.config import LANGUAGE_LINEAR, LoraSettings, StageConfig, Validation
+from univg.training.run.launch import check_launch, count_processes, divides_weights
 from univg.training.sources import SampleSource
 from univg.training.trainer_keys import OPTIMIZERS, REPORTERS
 
-__all__ = ["check_launch", "check_layers", "check_stage", "count_processes", "divides_weights"]
-
-
-def count_processes() -> int:
-    """Return how many processes train together (as `accelerate launch` and `torchrun` say)."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+__all__ = ["check_layers", "check_stage"]
 
 
 def check_stage(config: StageConfig, resume: bool = False) -> None:
@@ -43,35 +38,11 @@ def check_stage(config: StageConfig, resume: bool = False) -> None:
     _check_model(config)
 
 
-def check_launch() -> None:
-    """Raise UnivgError where `accelerate launch` was asked for several processes and started one, as it does on CPUs:
-    it then says where processes are to meet, but not how many there are."""
-    started = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
-    if (
-        started
-        and not {"WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"} & os.environ.keys()
-    ):
-        raise UnivgError(
-            "accelerate launch was asked for several processes and started one",
-            remedy="on CPUs use torchrun --nproc-per-node N -m univg …; if one is meant, unset MASTER_ADDR",
-        )
-
-
-def divides_weights(config: StageConfig) -> bool:
-    """Tell whether each process holds only a part of the weights."""
-    asked = os.environ.get
-    return bool(
-        config.trainer.get("fsdp")
-        or config.trainer.get("deepspeed")
-        or (asked("ACCELERATE_USE_FSDP") == "true" or asked("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3")
-    )
-
-
 def _check_validation(config: StageConfig, wanted: Validation) -> None:
-    if divides_weights(config):
+    if wanted.keep_best and divides_weights(config):
         raise UnivgError(
-            "validation: each process answers by itself, and here the weights are divided between processes",
-            remedy="leave it out, and score checkpoints with univg evaluate",
+            "validation.keep_best: the best step's weights cannot be put back where they are divided between processes",
+            remedy="set validation.keep_best=false: the finished model is the last step's, and each checkpoint a model",
         )
     if wanted.share is None:
         _check_source("validation", wanted)

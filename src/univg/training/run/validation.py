@@ -32,6 +32,7 @@ from univg.terminal import is_first_process
 from univg.training.config import StageConfig, Validation
 from univg.training.run.checkpoints import writing
 from univg.training.run.cpu_layers import ATTENTION
+from univg.training.run.gathering import holding_whole_weights
 from univg.training.run.held_out import HeldOut
 from univg.training.run.log import RunLog, read_rows
 from univg.training.run.sources import choose_prompt_style
@@ -291,7 +292,8 @@ def _answering(trainer: Any) -> Iterator[None]:
     if attention == ATTENTION:
         plain.set_attn_implementation("sdpa")
     try:
-        yield
+        with holding_whole_weights(trainer):
+            yield
     finally:
         if attention == ATTENTION:
             plain.set_attn_implementation(ATTENTION)

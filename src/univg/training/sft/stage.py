@@ -39,9 +39,9 @@ from univg.training.run.checkpoints import Checkpoints, load_whole_model
 from univg.training.run.cpu_layers import ATTENTION
 from univg.training.run.finished import write_model
 from univg.training.run.held_out import open_data
+from univg.training.run.launch import count_processes
 from univg.training.run.log import RunLog, log_left_out, sum_up_left_out
 from univg.training.run.muon import MuonAndAdamW
-from univg.training.run.prechecks import count_processes
 from univg.training.run.precision import describe_precision
 from univg.training.run.push import take_push
 from univg.training.run.quiet import silence_libraries
