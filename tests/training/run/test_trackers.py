@@ -26,19 +26,19 @@ from univg.training.config import DataSource, GrpoConfig, SftConfig, Validation
 from univg.training.run.prechecks import check_stage
 
 DEADLY = """
-import os
+import os, signal
 
 def reward(completions, trainer_state, **columns):
-    '''Kill the run in its fourth step: the third is logged, the last checkpoint is of the second.'''
-    if trainer_state.global_step == 3 and "DIE" in os.environ:
-        os._exit(9)
+    '''Stop the run in its fourth step: the third is logged, the last checkpoint is of the second.'''
+    if trainer_state is not None and trainer_state.global_step == 3 and "DIE" in os.environ:
+        os.kill(os.getpid(), signal.SIGINT)
     return [sum(c.isalpha() for c in each[0]["content"]) / 10 for each in completions]
 """
 
 
 @dataclass(frozen=True)
 class Reported:
-    """A run that was killed and went on: its folder, its log, and Trackio's folder."""
+    """A run that was stopped and went on: its folder, its log, and Trackio's folder."""
 
     out: Path
     rows: list[dict[str, Any]]
@@ -91,11 +91,14 @@ def reported(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Reported:
     elsewhere = f"http://127.0.0.1:{listening.getsockname()[1]}"
     env = {"WANDB_MODE": "offline", "WANDB_BASE_URL": elsewhere, "HF_ENDPOINT": elsewhere}
     command = ("grpo", "--config", str(folder / "grpo.yaml"), "--out", str(out))
-    killed = run(folder, *command, DIE="1", **env)
-    assert killed.returncode == 9, killed.stderr
+    stopped = run(folder, *command, DIE="1", **env)
+    assert stopped.returncode == 130 and "stopped at step 3" in stopped.stderr, stopped.stderr
     ended = run(folder, *command, "--resume", **env)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == f"model: {out}\n", "what trackers say does not stand among results"
+    said = [
+        line for line in ended.stdout.splitlines() if "WANDB offline" not in line
+    ]  # of transformers' import
+    assert said == [f"model: {out}"], "what trackers say does not stand among results"
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     listening.setblocking(False)
     with listening, pytest.raises(BlockingIOError):  # nobody has called

@@ -155,7 +155,8 @@ class Trackio(TrackioCallback):
 class Trackers:
     """All that a run is reported to, in its first process; in the others, and without `report_to`, nothing.
 
-    What they were told of steps up to `told`, before the run was interrupted, is not told again.
+    What they were told of steps up to `told`, before the run was interrupted, is not told again. TensorBoard is told
+    again, as its readers pass over what was there.
     """
 
     def __init__(self, trackers: Sequence[Any] = (), told: int = -1) -> None:
