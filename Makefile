@@ -70,7 +70,7 @@ $(DEV): pyproject.toml constraints.txt | $(MADE)
 	@touch $(CORE) $@
 
 $(NIGHTLY): $(DEV)
-	$(PIP) --editable '.[dev,deepspeed]'
+	$(PIP) --editable '.[dev,deepspeed,trackers]'
 	@touch $(CORE) $(DEV) $@
 
 $(CLIENTS)/.made: tests/serve/clients/requirements.txt

@@ -9,10 +9,11 @@ import importlib.util
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from univg.errors import UnivgError, suggest
+from univg.errors import UnivgError, one_line, suggest
 from univg.files import check_exists
 from univg.models import checkpoint
 from univg.models.loading import MODEL_FAMILIES
+from univg.terminal import is_first_process
 from univg.training.config import LANGUAGE_LINEAR, LoraSettings, StageConfig, Validation
 from univg.training.run.launch import check_launch, count_processes, divides_weights
 from univg.training.sources import SampleSource
@@ -87,6 +88,8 @@ def _check_passed(config: StageConfig, resume: bool) -> None:
         packages = REPORTERS.get(name, ())
         if packages and not any(map(_is_installed, packages)):
             _refuse_missing(f"trainer.report_to: {name}", packages[0])
+        if name == "wandb" and is_first_process():
+            _check_login()
     optimizer = given.get("optim", "")
     if OPTIMIZERS.get(optimizer) and not _is_installed(OPTIMIZERS[optimizer]):
         _refuse_missing(f"trainer.optim: {optimizer}", OPTIMIZERS[optimizer])
@@ -110,6 +113,24 @@ def _check_passed(config: StageConfig, resume: bool) -> None:
         raise UnivgError(
             "trainer.sync_ref_model: checkpoints do not hold the synchronised reference",
             remedy="a run with it cannot be resumed: start anew with another --out",
+        )
+
+
+def _check_login() -> None:
+    """Raise UnivgError where Weights & Biases would ask for a key, which nobody may be there to type."""
+    import wandb  # type: ignore[import-not-found, unused-ignore]
+
+    if wandb.setup().settings.mode in ("offline", "dryrun", "disabled"):
+        return
+    try:
+        known, why = wandb.login(prompt=False), "nobody is logged in"
+    except wandb.errors.Error as error:
+        known, why = False, one_line(str(error))
+    if not known:
+        raise UnivgError(
+            f"trainer.report_to: wandb: {why}",
+            remedy="log in with wandb login (or WANDB_API_KEY), or set WANDB_MODE=offline and send the run later with "
+            "wandb sync",
         )
 
 

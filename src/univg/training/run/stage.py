@@ -303,6 +303,8 @@ def train(
     Return what the `validator` found; the trainer's model is then that of the best step, if that is wanted.
     """
     trainer.remove_callback(PrinterCallback)
+    if log.trackers is not None:
+        log.trackers.follow(trainer)
     trainer.add_callback(log)
     if validator is not None:
         trainer.add_callback(validator)
