@@ -63,7 +63,11 @@ def make_samples(turned: bool = False) -> list[GroundingSample]:
         one(three, "Locate every red one.", None, **sets, **everywhere),
         one(three[:2], "Locate every dog.", None, **sets),
     ]
-    return [*samples, one(["turned.jpg", "small.png"], "Where is it in the first image?", 0)] if turned else samples
+    return (
+        [*samples, one(["turned.jpg", "small.png"], "Where is it in the first image?", 0)]
+        if turned
+        else samples
+    )
 
 
 @dataclass
@@ -100,7 +104,9 @@ def python_of(environment: str) -> str:
     """The Python of a neighbour's environment; the test is skipped where it was not made."""
     path = ENVIRONMENTS / environment / "bin" / "python"
     if not path.exists():
-        pytest.skip(f"{path} is not there: `make neighbours` makes it, or name its folder in UNIVG_NEIGHBOURS")
+        pytest.skip(
+            f"{path} is not there: `make neighbours` makes it, or name its folder in UNIVG_NEIGHBOURS"
+        )
     return str(path)
 
 
@@ -109,7 +115,13 @@ def ask(environment: str, script: str, *arguments: object, **variables: str) -> 
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ran = subprocess.run(
         [python_of(environment), str(INSIDE / script), *map(str, arguments)],
-        env={**kept, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled", **variables},
+        env={
+            **kept,
+            "HF_HUB_OFFLINE": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "WANDB_MODE": "disabled",
+            **variables,
+        },
         capture_output=True,
         text=True,
     )
@@ -121,18 +133,13 @@ def ask(environment: str, script: str, *arguments: object, **variables: str) -> 
 # --- what must have come of a row ---
 
 
-def check_pictures(found: dict[str, Any], names: Sequence[str], factor: int, stored: Sequence[str] = ()) -> None:
-    """Hold the pictures that a neighbour's model would see to those of the sample: number, tokens, and what is where.
-
-    `stored`: pictures of which it is known that they are seen lying on their side.
-    """
+def check_pictures(found: dict[str, Any], names: Sequence[str], factor: int) -> None:
+    """Hold the pictures that a neighbour's model would see to those of the sample: number, tokens, and what is where."""
     assert len(found["pictures"]) == len(names)
     for name, seen in zip(names, found["pictures"], strict=True):
         width, height = seen["size"]
         assert width % factor == height % factor == 0
         (wide, tall), (x1, y1, x2, y2), _ = PICTURES[name]
-        if name in stored:  # turned by a quarter against the clock, as `export_parsers.draw` stores it
-            (wide, tall), (x1, y1, x2, y2) = (tall, wide), (y1, 1 - x2, y2, 1 - x1)
         assert width / height == pytest.approx(wide / tall, rel=0.2)
         wanted = [x1 * width, y1 * height, x2 * width, y2 * height]
         assert seen["red"] == pytest.approx(wanted, abs=2.5), name

@@ -25,17 +25,21 @@ from univg.grounding.prompts import choose_style, render_answer
 
 pytestmark = pytest.mark.slow
 
+ENVIRONMENT = "lmms_eval"  # TRL's newest goes with it, and torch is most of an environment
 
-@pytest.mark.parametrize(("family", "style", "factor"), [("qwen2_vl", "direct", 28), ("qwen3_vl", "think", 32)])
+
+@pytest.mark.parametrize(
+    ("family", "style", "factor"), [("qwen2_vl", "direct", 28), ("qwen3_vl", "think", 32)]
+)
 def test_its_trainers_see_the_pictures_and_the_boxes_of_each_row(
     family: str, style: Any, factor: int, tmp_path: Path
 ) -> None:
-    python_of("trl")
+    python_of(ENVIRONMENT)
     draw_pictures(tmp_path / "pictures")
     shelf = Shelf(tmp_path, make_samples(turned=True))
     file = shelf.convert("trl", "tasks.jsonl", "--style", style)
     model = save_family(tmp_path / "model", family, pixels=BUDGET)
-    found = ask("trl", "in_trl.py", model, file, shelf.pictures, tmp_path)
+    found = ask(ENVIRONMENT, "in_trl.py", model, file, shelf.pictures, tmp_path)
     sft, grpo = found["sft"], found["grpo"]
     for row, sample in zip(sft["rows"], shelf.samples, strict=True):
         check_pictures(row, sample.images, factor)
@@ -51,4 +55,3 @@ def test_its_trainers_see_the_pictures_and_the_boxes_of_each_row(
         check_taught(row["solution"], sample, "direct", "permille", [])
     for losses in (sft["losses"], grpo["losses"]):
         assert len(losses) == 3 and all(map(math.isfinite, losses))
-

@@ -43,7 +43,9 @@ def put_together(pixels: Any, grids: Any, image_processor: Any) -> list[Any]:
     for frames, rows, columns in [[int(one) for one in grid] for grid in grids]:
         count = frames * rows * columns
         # [rows/merge, columns/merge, merge, merge, channel, time, y, x]: the merged ones lie together
-        cut = patches[start : start + count].reshape(rows // merge, columns // merge, merge, merge, 3, -1, size, size)
+        cut = patches[start : start + count].reshape(
+            rows // merge, columns // merge, merge, merge, 3, -1, size, size
+        )
         whole = cut[:, :, :, :, :, 0].transpose(0, 2, 5, 1, 3, 6, 4).reshape(rows * size, columns * size, 3)
         pictures.append(whole * std + mean)
         start += count
@@ -56,7 +58,11 @@ def _find_red(picture: Any) -> dict[str, Any]:
     import numpy as np
 
     rows, columns = np.nonzero(picture[:, :, 0] - picture[:, :, 1] > 0.5)
-    box = [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1] if len(rows) else None
+    box = (
+        [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
+        if len(rows)
+        else None
+    )
     return {"size": [picture.shape[1], picture.shape[0]], "red": box}
 
 
