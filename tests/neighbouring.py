@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from export_parsers import draw
 
+from export_parsers import draw
 from univg.grounding.boxes import Box, SizeWH, clip_unit
 from univg.grounding.prompts import choose_style, render_prompt
 from univg.grounding.reading import Asked, Frame, read
@@ -134,7 +134,7 @@ def ask(environment: str, script: str, *arguments: object, **variables: str) -> 
 
 
 def check_pictures(found: dict[str, Any], names: Sequence[str], factor: int) -> None:
-    """Hold the pictures that a neighbour's model would see to those of the sample: number, tokens, and what is where."""
+    """Hold the pictures that a neighbour's model would see to a sample's: number, tokens, and what is where."""
     assert len(found["pictures"]) == len(names)
     for name, seen in zip(names, found["pictures"], strict=True):
         width, height = seen["size"]

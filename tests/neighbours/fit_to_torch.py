@@ -1,4 +1,4 @@
-"""Let torchvision and torchaudio load where their compiled parts were built for another torch: `python fit_to_torch.py`.
+"""Let torchvision and torchaudio load where their compiled parts were built for another torch.
 
 Where PyTorch comes as a build for processors and these only as builds for GPUs, their libraries cannot load, and
 importing them fails. No neighbour needs a library of theirs for pictures. What works is left alone.

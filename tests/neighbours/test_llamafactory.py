@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from families import save_family
 from neighbouring import (
     BUDGET,
@@ -20,7 +21,6 @@ from neighbouring import (
     make_samples,
     python_of,
 )
-
 from univg.grounding.prompts import choose_style, render_answer
 
 pytestmark = pytest.mark.slow

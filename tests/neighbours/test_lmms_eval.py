@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from neighbouring import REPO, python_of
 
+from neighbouring import REPO, python_of
 from univg.evaluate import lmms_tasks
 from univg.files import ASSETS
 from univg.world import stream
@@ -61,12 +61,11 @@ def test_its_results_are_ours_for_the_same_answers(tmp_path: Path) -> None:
         *("--output_path", str(tmp_path / "out"), "--gen_kwargs", "max_new_tokens=160"),
     ]
     variables = {
-        **{"UNIVG_MIG_BENCH_DATA": str(data), "UNIVG_MIG_BENCH_IMAGES": str(tmp_path / "MIG-Bench")},
-        **{
-            "PYTHONPATH": str(REPO / "src"),
-            "HF_DATASETS_CACHE": str(tmp_path / "cache"),
-            "HF_HUB_OFFLINE": "1",
-        },
+        "UNIVG_MIG_BENCH_DATA": str(data),
+        "UNIVG_MIG_BENCH_IMAGES": str(tmp_path / "MIG-Bench"),
+        "PYTHONPATH": str(REPO / "src"),
+        "HF_DATASETS_CACHE": str(tmp_path / "cache"),
+        "HF_HUB_OFFLINE": "1",
     }
     ran = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-6000:]

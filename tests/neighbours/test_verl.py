@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from families import save_family
 from neighbouring import (
     BUDGET,

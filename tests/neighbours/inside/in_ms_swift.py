@@ -1,6 +1,6 @@
 """Let ms-swift read its own kind of file, tell what its template makes of each row, and train on it.
 
-`python in_ms_swift.py MODEL TYPE FILE STEPS OUT`, with MAX_PIXELS, MIN_PIXELS and ROOT_IMAGE_DIR as ms-swift knows them.
+`python in_ms_swift.py MODEL TYPE FILE STEPS OUT`; MAX_PIXELS, MIN_PIXELS and ROOT_IMAGE_DIR are ms-swift's own.
 """
 
 from __future__ import annotations
@@ -36,12 +36,29 @@ def train(model: str, model_type: str, file: str, steps: int, out: str) -> list[
     from swift import sft_main
 
     arguments = {
-        **{"model": model, "model_type": model_type, "template": model_type, "dataset": file},
-        **{"tuner_type": "full", "torch_dtype": "float32", "max_steps": steps, "logging_steps": 1},
-        **{"output_dir": out, "add_version": "false", "report_to": "none", "split_dataset_ratio": 0},
-        **{"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "learning_rate": 1e-3},
-        **{"use_cpu": "true", "bf16": "false", "dataset_num_proc": 1, "dataloader_num_workers": 0},
-        **{"attn_impl": "sdpa", "gradient_checkpointing": "false", "save_strategy": "no", "max_length": 4096},
+        "model": model,
+        "model_type": model_type,
+        "template": model_type,
+        "dataset": file,
+        "tuner_type": "full",
+        "torch_dtype": "float32",
+        "max_steps": steps,
+        "logging_steps": 1,
+        "output_dir": out,
+        "add_version": "false",
+        "report_to": "none",
+        "split_dataset_ratio": 0,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": 1e-3,
+        "use_cpu": "true",
+        "bf16": "false",
+        "dataset_num_proc": 1,
+        "dataloader_num_workers": 0,
+        "attn_impl": "sdpa",
+        "gradient_checkpointing": "false",
+        "save_strategy": "no",
+        "max_length": 4096,
     }
     sft_main([text for name, value in arguments.items() for text in (f"--{name}", str(value))])
     lines = [json.loads(line) for line in (Path(out) / "logging.jsonl").read_text().splitlines()]

@@ -1,6 +1,6 @@
 """Let verl's data loader read its own kind of file, and tell what its rollouts and rewards would be given.
 
-`python in_verl.py MODEL FILE CACHE`. The pictures go through the class's own `process_vision_info`, as in its agent loop.
+`python in_verl.py MODEL FILE CACHE`. Pictures go through the class's own `process_vision_info`, as in its agent loop.
 """
 
 from __future__ import annotations
