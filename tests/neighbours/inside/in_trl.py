@@ -72,7 +72,7 @@ def train_grpo(model: str, data: Any, processor: Any, out: str) -> dict[str, Any
             grids = made["image_grid_thw"][: len(inputs[0]["images"])].tolist()
             patches = made["pixel_values"][: sum(map(math.prod, grids))]
             tokens = made["prompt_ids"][0][made["prompt_mask"][0].bool()].tolist()
-            asked.append({"key": inputs[0]["univg"], **describe(tokens, [], patches, grids, processor)})
+            asked.append(describe(tokens, [], patches, grids, processor))
             return made
 
     config = GRPOConfig(
