@@ -40,6 +40,8 @@ __all__ = [
     "MODEL_FAMILIES",
     "Loaded",
     "ModelFamily",
+    "choose_dtype",
+    "family_of",
     "load",
     "plain_model",
     "read_conventions",
@@ -133,7 +135,7 @@ def load(
     if lora is None and checkpoint.is_adapter(source.folder):
         lora, source = name, checkpoint.base_of(source.folder)
     adapter = None if lora is None else checkpoint.adapter_folder(lora)
-    family = _family_of(source.folder)
+    family = family_of(source.folder)
     if frame is not None and frame != family.frame:
         cause = f"{family.model_type} checkpoints write {family.frame} coordinates, not {frame}"
         raise UnivgError(
@@ -202,7 +204,9 @@ def read_conventions(folder: str | Path) -> tuple[PromptStyle, PixelBudget]:
         raise UnivgError(str(error), path, remedy) from error
 
 
-def _family_of(folder: Path) -> ModelFamily:
+def family_of(folder: Path) -> ModelFamily:
+    """Return what `config.json` in a checkpoint's folder says that it is. Raises UnivgError for what univg does not
+    know."""
     model_type = checkpoint.model_type(folder)
     if model_type not in MODEL_FAMILIES:
         known = ", ".join(MODEL_FAMILIES)
@@ -222,12 +226,22 @@ def _placement(folder: Path, device: Any, dtype: Any) -> tuple[torch.device, tor
     if isinstance(dtype, torch.dtype):
         return chosen, dtype
     if dtype == "auto":
-        config = checkpoint.read_json(folder / checkpoint.CONFIG_FILE)
-        stored = config.get("dtype") or config.get("torch_dtype")
-        dtype = stored if chosen.type != "cpu" and stored in _DTYPES else "float32"
+        dtype = choose_dtype(folder, on_cpu=chosen.type == "cpu")
     if dtype not in _DTYPES:
         raise UnivgError("no such dtype", repr(dtype), f"use auto, {', '.join(_DTYPES)}")
     return chosen, getattr(torch, dtype)
+
+
+def choose_dtype(folder: Path, *, on_cpu: bool) -> str:
+    """Return what "auto" stands for: float32 on a CPU, elsewhere what `config.json` says the weights are stored in.
+
+    Qwen3-VL's says it of the text model alone. Raises UnivgError for a file that is no JSON.
+    """
+    config = checkpoint.read_json(folder / checkpoint.CONFIG_FILE)
+    text = config.get("text_config") or {}
+    named = (place.get(key) for place in (config, text) for key in ("dtype", "torch_dtype"))
+    stored = next(filter(None, named), None)
+    return str(stored) if not on_cpu and stored in _DTYPES else "float32"
 
 
 @contextmanager
