@@ -35,12 +35,13 @@ MADE = REPO / ".engines" / "vllm" / "bin" / "python"
 PYTHON = os.environ.get("UNIVG_VLLM") or str(MADE if MADE.exists() else sys.executable)
 ANSWER = Path(__file__).parent / "models" / "engines" / "answer.py"
 PATIENCE_S = 600
-CACHE = {"VLLM_CPU_KVCACHE_SPACE": "1"}  # GiB of memory for keys and values
+ON_A_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+"""GiB of memory for keys and values; and no core of its own, which other programs work on as well."""
 
 
 def environment(**added: str) -> dict[str, str]:
     """The environment of a process with vLLM: this source tree, no network, one GiB for its cache."""
-    given = {**CACHE, "HF_HUB_OFFLINE": "1", **os.environ, **added}
+    given = {**ON_A_CPU, "HF_HUB_OFFLINE": "1", **os.environ, **added}
     return {**given, "PYTHONPATH": os.pathsep.join([str(REPO / "src"), str(REPO / "tests")])}
 
 
@@ -93,7 +94,16 @@ def serving(command: Sequence[str], log: Path, **added: str) -> Iterator[str]:
 def univg_serve(folder: str | Path, *options: str, vllm: Sequence[str] = ()) -> list[str]:
     """The command for `serving` that starts vLLM as users do, by univg."""
     command = [PYTHON, "-m", "univg", "serve", "--engine", "vllm", "--model", str(folder), "--port", "{port}"]
-    return [*command, *options, "--", "--enforce-eager", "--max-model-len", "4096", *vllm]
+    return [
+        *command,
+        *options,
+        "--",
+        "--enforce-eager",
+        "--max-model-len",
+        "4096",
+        "--skip-mm-profiling",
+        *vllm,
+    ]
 
 
 def status(address: str, body: dict[str, Any] | None = None, key: str | None = None) -> int:

@@ -1,6 +1,6 @@
 """Keep vLLM from writing tokens that only prompts may hold (vision, padding, chat marks), as univg's generation does.
 
-Runs inside vLLM, which is given `ChatMarks` among its `--logits-processors`; it cannot be imported without vLLM.
+Runs inside vLLM, which is given `ChatMarks` among its `--logits-processors`; without vLLM it is a class without a base.
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ from typing import Any
 
 import torch
 from transformers import AutoTokenizer
-from vllm.v1.sample.logits_processor import LogitsProcessor
 
 from univg.models.generation.generate import forbidden_ids
+
+try:
+    from vllm.v1.sample.logits_processor import LogitsProcessor
+except ImportError:
+    LogitsProcessor = object
 
 __all__ = ["ChatMarks"]
 
