@@ -34,7 +34,8 @@ REPO = Path(__file__).resolve().parents[1]
 MADE = REPO / ".engines" / "vllm" / "bin" / "python"
 PYTHON = os.environ.get("UNIVG_VLLM") or str(MADE if MADE.exists() else sys.executable)
 ANSWER = Path(__file__).parent / "models" / "engines" / "answer.py"
-PATIENCE_S = 600
+PATIENCE_S = 900
+PATHS = ("src", "tests/training/grpo")
 ON_A_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 """GiB of memory for keys and values; and no core of its own, which other programs work on as well."""
 
@@ -42,7 +43,7 @@ ON_A_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"
 def environment(**added: str) -> dict[str, str]:
     """The environment of a process with vLLM: this source tree, no network, one GiB for its cache."""
     given = {**ON_A_CPU, "HF_HUB_OFFLINE": "1", **os.environ, **added}
-    return {**given, "PYTHONPATH": os.pathsep.join([str(REPO / "src"), str(REPO / "tests")])}
+    return {**given, "PYTHONPATH": os.pathsep.join(str(REPO / folder) for folder in PATHS)}
 
 
 @functools.cache
