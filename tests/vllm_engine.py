@@ -34,7 +34,7 @@ REPO = Path(__file__).resolve().parents[1]
 MADE = REPO / ".engines" / "vllm" / "bin" / "python"
 PYTHON = os.environ.get("UNIVG_VLLM") or str(MADE if MADE.exists() else sys.executable)
 ANSWER = Path(__file__).parent / "models" / "engines" / "answer.py"
-PATIENCE_S = 900
+PATIENCE_S = 1800
 PATHS = ("src", "tests/training/grpo")
 ON_A_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 """GiB of memory for keys and values; and no core of its own, which other programs work on as well."""
