@@ -41,12 +41,6 @@ def load_start(config: StageConfig) -> Loaded:
     loaded = load(
         config.model, dtype=dtype, device="cpu", pixel_budget=budget or None, empty=_is_sent_weights()
     )
-    if loaded.family.frame != "permille":
-        raise UnivgError(
-            f"model: {config.model}: {loaded.family.model_type} writes boxes in pixels, and both stages teach "
-            "permille",
-            remedy="start from a Qwen2-VL or Qwen3-VL checkpoint",
-        )
     loaded.model.config.use_cache = False
     loaded.model.requires_grad_(True)  # of an adapter merged into its base, the base is frozen
     if not torch.cuda.is_available():
