@@ -95,19 +95,20 @@ def test_texts_and_boxes_are_those_of_this_process(
     """Greedy, float32; how vLLM is to be asked, and what it sees, the client learns from it."""
     asked = ["-n", str(A_TASK), "--max-new-tokens", str(TOKENS.get(served.name, 24))]
     assert evaluate("here", "--model", str(served.folder), "--dtype", "float32", *asked) == 0
-    assert evaluate("vllm", "--engine", "openai", "--url", served.url, *asked) == 0
+    beside = ["--compare", str(tmp_path / "here")]
+    assert evaluate("vllm", "--engine", "openai", "--url", served.url, *beside, *asked) == 0
     here, there = (
         {row["key"]: row for row in lines(tmp_path / run / "rows-0-of-1.jsonl")} for run in ("here", "vllm")
     )
     assert here.keys() == there.keys() and len(here) >= 100
     texts = [(here[key]["text"], there[key]["text"]) for key in here]
     differing = [pair for pair in texts if pair[0] != pair[1]]
-    boxes = [key for key in here if here[key]["pred_unit"] != there[key]["pred_unit"]]
+    boxes = [key for key in here if here[key]["boxes_unit"] != there[key]["boxes_unit"]]
     record_property("differ", f"{served.name}: {len(differing)} texts, {len(boxes)} boxes of {len(here)}")
     assert len({text for text, _ in texts}) > len(here) // 2
     assert not differing and not boxes, f"{len(differing)} of {len(here)}: {differing[:3]}"
     if served.name == "embedded":
-        assert sum(row["pred_unit"] is not None for row in here.values()) > len(here) // 2
+        assert sum(bool(row["boxes_unit"]) for row in here.values()) > len(here) // 2
 
 
 def test_it_says_how_it_is_asked(served: Served) -> None:
