@@ -46,6 +46,7 @@ __all__ = [
     "MODEL_FAMILIES",
     "Loaded",
     "ModelFamily",
+    "choose_dtype",
     "find_family",
     "load",
     "plain_model",
@@ -172,12 +173,22 @@ def _placement(folder: Path, device: Any, dtype: Any) -> tuple[torch.device, tor
     if isinstance(dtype, torch.dtype):
         return chosen, dtype
     if dtype == "auto":
-        config = checkpoint.read_json(folder / checkpoint.CONFIG_FILE)
-        stored = config.get("dtype") or config.get("torch_dtype")
-        dtype = stored if chosen.type != "cpu" and stored in _DTYPES else "float32"
+        dtype = choose_dtype(folder, on_cpu=chosen.type == "cpu")
     if dtype not in _DTYPES:
         raise UnivgError("no such dtype", repr(dtype), f"use auto, {', '.join(_DTYPES)}")
     return chosen, getattr(torch, dtype)
+
+
+def choose_dtype(folder: Path, *, on_cpu: bool) -> str:
+    """Return what "auto" stands for: float32 on a CPU, elsewhere what `config.json` says the weights are stored in.
+
+    Qwen3-VL's says it of the text model alone. Raises UnivgError for a file that is no JSON.
+    """
+    config = checkpoint.read_json(folder / checkpoint.CONFIG_FILE)
+    text = config.get("text_config") or {}
+    named = (place.get(key) for place in (config, text) for key in ("dtype", "torch_dtype"))
+    stored = next(filter(None, named), None)
+    return str(stored) if not on_cpu and stored in _DTYPES else "float32"
 
 
 @contextmanager
