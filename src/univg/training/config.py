@@ -41,6 +41,10 @@ class LoraSettings(Config):
         default=LANGUAGE_LINEAR,
         description='"all-linear-language" (every linear layer of the language model), or names of layers.',
     )
+    quantize: Literal["none", "nf4"] = Field(
+        default="none",
+        description="Hold the frozen layers of the language model in 4 bits (QLoRA, by bitsandbytes).",
+    )
 
     @field_validator("target", mode="before")
     @classmethod
