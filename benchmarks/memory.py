@@ -27,30 +27,26 @@ TEXTS: dict[str, dict[str, Any]] = {
     "300M": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 16},
     "2B": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
 }
-ONE_IMAGE = "families={referring: 1}"
-FOUR_IMAGES = "families={multi_view: 1}"
-SFT = ("batch=4", "micro_batch=2", "save_every=1000")
+SFT = ("batch=4", "micro_batch=2")
 GRPO = ("prompts_per_step=2", "rollouts=4", "micro_batch=4", "max_completion_tokens=48", "rollout_page_every=0")
 SETTINGS: dict[str, tuple[str, str, str, int, int, tuple[str, ...]]] = {
     # name: stage, family, size, images, pixels of an image, keys
+    "sft-full": ("sft", "qwen2_vl", "100M", 4, 100352, SFT),
+    "sft-full-checkpointing": ("sft", "qwen2_vl", "100M", 4, 100352, (*SFT, "gradient_checkpointing=true")),
+    "sft-lora": ("sft", "qwen2_vl", "100M", 4, 100352, (*SFT, "lora.r=16")),
+    "grpo-full": ("grpo", "qwen2_vl", "100M", 4, 100352, GRPO),
+    "grpo-lora": ("grpo", "qwen2_vl", "100M", 4, 100352, (*GRPO, "lora.r=16")),
+    "sft-large-pictures": ("sft", "qwen2_vl", "100M", 4, 401408, ("batch=2", "lora.r=16")),
     "answer": ("answer", "qwen2_vl", "300M", 1, 401408, ()),
     "answer-qwen2.5": ("answer", "qwen2_5_vl", "300M", 4, 200704, ()),
-    "answer-qwen3-8": ("answer", "qwen3_vl", "300M", 4, 401408, ("rows=8",)),
-    "answer-2B": ("answer", "qwen2_vl", "2B", 2, 401408, ("dtype=bfloat16",)),
-    "sft-full": ("sft", "qwen2_vl", "300M", 4, 200704, SFT),
-    "sft-full-checkpointing": ("sft", "qwen2_vl", "300M", 4, 200704, (*SFT, "gradient_checkpointing=true")),
-    "sft-full-float32": ("sft", "qwen2_vl", "100M", 4, 200704, (*SFT, "bf16=false")),
-    "sft-full-qwen3": ("sft", "qwen3_vl", "300M", 4, 200704, (*SFT, "micro_batch=1")),
-    "sft-tower": ("sft", "qwen2_vl", "100M", 1, 100352, (*SFT, "freeze_vision=false", "bf16=false")),
-    "sft-lora": ("sft", "qwen2_vl", "300M", 4, 200704, (*SFT, "lora.r=16")),
-    "sft-lora-checkpointing": (
-        *("sft", "qwen3_vl", "300M", 4, 200704),
-        (*SFT, "lora.r=16", "gradient_checkpointing=true"),
-    ),
-    "grpo-full-shared": ("grpo", "qwen2_vl", "300M", 4, 100352, GRPO),
-    "grpo-full-separate": ("grpo", "qwen2_vl", "100M", 1, 100352, (*GRPO, "shared_prefix=off")),
-    "grpo-lora": ("grpo", "qwen2_vl", "300M", 4, 100352, (*GRPO, "lora.r=16")),
-    "sft-many-pictures": ("sft", "qwen2_vl", "300M", 4, 401408, (*SFT, "micro_batch=1", "lora.r=16")),
+    "answer-qwen3-8-rows": ("answer", "qwen3_vl", "100M", 4, 200704, ("rows=8",)),
+    "sft-full-qwen3": ("sft", "qwen3_vl", "100M", 4, 100352, SFT),
+    "sft-full-float32": ("sft", "qwen2_vl", "100M", 4, 100352, ("batch=2", "bf16=false")),
+    "sft-tower": ("sft", "qwen2_vl", "100M", 1, 100352, ("batch=2", "freeze_vision=false")),
+    "grpo-full-qwen3": ("grpo", "qwen3_vl", "100M", 4, 100352, GRPO),
+    "grpo-separate": ("grpo", "qwen2_vl", "100M", 1, 100352, (*GRPO, "shared_prefix=off")),
+    "sft-300M": ("sft", "qwen2_vl", "300M", 2, 100352, ("batch=2",)),
+    "answer-2B": ("answer", "qwen2_vl", "2B", 2, 200704, ("dtype=bfloat16",)),
 }
 
 
@@ -149,7 +145,6 @@ def _answer(stage: str, model: Path, images: int, pixels: int, keys: tuple[str, 
     import torch
     from PIL import Image
 
-    from univg.grounding.prompts import render_chat
     from univg.models.generation.generate import Chat, generate
     from univg.models.loading import load
     from univg.models.memory import Asked, estimate_answering
@@ -163,7 +158,7 @@ def _answer(stage: str, model: Path, images: int, pixels: int, keys: tuple[str, 
     peak = Peak()
     loaded = load(model, dtype=dtype, pixel_budget=PixelBudget(3136, pixels))
     pictures = [Image.new("RGB", (side, side), (i * 20, 99, 7)) for i in range(images)]
-    chats = [Chat(tuple(render_chat(images, "Where is it?", "think")), pictures) for _ in range(rows)]
+    chats = [Chat.ask(pictures, "Where is it?") for _ in range(rows)]
     generate(loaded, chats, max_new_tokens=24)
     measured = peak.read()
     asked = Asked(images, pixels, answer=24)
@@ -187,7 +182,7 @@ def _train(stage: str, model: Path, images: int, pixels: int, keys: tuple[str, .
         module.write_model = lambda *_: None
     family = "{referring: 1}" if images == 1 else "{multi_view: 1}"
     fixed = (
-        *(f"model={model}", "max_steps=3", "workers=0", f"data.0.families={family}", "data.0.image_px=700"),
+        *(f"model={model}", "max_steps=2", "workers=0", f"data.0.families={family}", "data.0.image_px=700"),
         f"pixel_budget={{min_pixels: {pixels * 9 // 10}, max_pixels: {pixels}}}",
     )
     config: Any = load_config(SftConfig if stage == "sft" else GrpoConfig, overrides=[*fixed, *keys])

@@ -15,6 +15,7 @@ from univg.files import check_exists
 from univg.models import checkpoint
 from univg.models.loading import MODEL_FAMILIES
 from univg.training.config import LANGUAGE_LINEAR, LoraSettings, StageConfig, Validation
+from univg.training.room import check_room
 from univg.training.sources import SampleSource
 from univg.training.trainer_keys import OPTIMIZERS, REPORTERS
 
@@ -41,6 +42,7 @@ def check_stage(config: StageConfig, resume: bool = False) -> None:
         )
     _check_passed(config, resume)
     _check_model(config)
+    check_room(config)
 
 
 def check_launch() -> None:

@@ -67,6 +67,7 @@ RESOLVED, RECORD, LOCK = "resolved.yaml", "run.json", ".lock"
 LENGTH = ("max_steps", "epochs")
 FREE_TO_CHANGE = {
     *("save_every", "keep_checkpoints", "workers", "save_bf16", "rollout_page_every", "max_dropped"),
+    "check_memory",
     *("micro_batch", "rows_at_once", "gradient_checkpointing"),
 }
 """Keys that a resumed run may have otherwise: they do not change what is learnt, but for rounding."""
