@@ -13,13 +13,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+import multiprocessing
+import shutil
 import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import torch
+from PIL import Image
+
+from univg.config import load_config
+from univg.models.generation.generate import Chat, generate
+from univg.models.loading import load
+from univg.models.pixels import PixelBudget
+from univg.training.config import GrpoConfig, SftConfig
+from univg.training.grpo import stage as grpo
+from univg.training.sft import stage as sft
+
+ANSWER = 100
+"""Tokens of the world's longest thoughts with the embedded model's tokenizer, about."""
 
 WORDS = 151936
 TEXTS: dict[str, dict[str, Any]] = {
@@ -50,31 +64,20 @@ SETTINGS: dict[str, tuple[str, str, str, int, int, tuple[str, ...]]] = {
 }
 
 
-def make(out: Path, family: str, size: str) -> None:
-    """Write a checkpoint of a family with random weights in bfloat16 and the embedded model's processor."""
-    import shutil
-
-    import torch
-    import transformers
+def configure(family: str, size: str) -> Any:
+    """Return transformers' configuration of a setting's model, for the embedded model's tokenizer."""
     from transformers import CONFIG_MAPPING
 
-    from univg.models.loading import MODEL_FAMILIES
     from univg.models.checkpoint import locate
 
-    out.mkdir(parents=True, exist_ok=True)
-    assets = locate("embedded").folder
-    for file in assets.iterdir():
-        if file.suffix in (".json", ".jinja") and file.name != "config.json":
-            shutil.copyfile(file, out / file.name)
-    known = json.loads((assets / "config.json").read_text())
+    known = json.loads((locate("embedded").folder / "config.json").read_text())
     text = {**TEXTS[size], "num_key_value_heads": 2, "vocab_size": WORDS, "tie_word_embeddings": True}
     text |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     head = text["hidden_size"] // text["num_attention_heads"]
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [head // 8, head // 8, head // 4]}
-    deep = size == "2B"
-    wide = {"depth": 32 if deep else 8, "num_heads": 16 if deep else 8}
+    wide = {"depth": 32, "num_heads": 16} if size == "2B" else {"depth": 8, "num_heads": 8}
     vision: dict[str, Any] = {
-        "qwen2_vl": {**wide, "embed_dim": 1280 if deep else 512, "hidden_size": text["hidden_size"]},
+        "qwen2_vl": {**wide, "embed_dim": 1280 if size == "2B" else 512, "hidden_size": text["hidden_size"]},
         "qwen2_5_vl": {**wide, "hidden_size": 512, "intermediate_size": 1368, "fullatt_block_indexes": [3, 7]},
         "qwen3_vl": {**wide, "hidden_size": 512, "intermediate_size": 2048, "deepstack_visual_indexes": [2, 4, 6]},
     }[family]
@@ -83,24 +86,35 @@ def make(out: Path, family: str, size: str) -> None:
     if family == "qwen3_vl":
         text["head_dim"] = head
         rope["mrope_interleaved"] = True
-        path = out / "preprocessor_config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "patch_size": 16}))
     marks = {name: known[name] for name in known if name.endswith("_token_id") and "vi" in name}
     marks["image_token_id"] = known["image_token_id"]
-    config = CONFIG_MAPPING[family](
-        text_config={**text, "rope_parameters": rope}, vision_config=vision, tie_word_embeddings=True, **marks
-    )
+    texts = {**text, "rope_parameters": rope}
+    return CONFIG_MAPPING[family](text_config=texts, vision_config=vision, tie_word_embeddings=True, **marks)
+
+
+def make(out: Path, family: str, size: str) -> None:
+    """Write a checkpoint with random weights in bfloat16 and the embedded model's processor."""
+    import torch
+    import transformers
+
+    from univg.models.checkpoint import locate
+    from univg.models.loading import MODEL_FAMILIES
+
+    for file in locate("embedded").folder.iterdir():
+        if file.suffix in (".json", ".jinja") and file.name != "config.json":
+            shutil.copyfile(file, out / file.name)
+    if family == "qwen3_vl":
+        path = out / "preprocessor_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "patch_size": 16}))
     torch.manual_seed(0)
-    model = getattr(transformers, MODEL_FAMILIES[family].architecture)._from_config(config, dtype=torch.bfloat16)
-    model.save_pretrained(out)
+    architecture = getattr(transformers, MODEL_FAMILIES[family].architecture)
+    architecture._from_config(configure(family, size), dtype=torch.bfloat16).save_pretrained(out)
 
 
 class Peak:
     """The highest private memory of this process since it began to watch, in bytes above `base`."""
 
     def __init__(self) -> None:
-        import torch
-
         self.cuda = torch.cuda.is_available()
         self.base, self.highest, self.ends = _private(), 0, False
         self.thread = threading.Thread(target=self._watch, daemon=True)
@@ -115,8 +129,6 @@ class Peak:
         self.ends = True
         self.thread.join()
         if self.cuda:
-            import torch
-
             return int(torch.cuda.max_memory_allocated())
         return self.highest - self.base
 
@@ -126,108 +138,101 @@ def _private() -> int:
         return next(int(line.split()[1]) << 10 for line in status if line.startswith("RssAnon"))
 
 
-def run(name: str, model: Path) -> dict[str, Any]:
-    """Estimate and measure one setting, in this process."""
-    stage, family, size, images, pixels, keys = SETTINGS[name]
-    estimated, measured = (_answer if stage == "answer" else _train)(stage, model, images, pixels, keys)
-    return {
-        "setting": name,
-        "stage": stage,
-        "model": f"{family}, {size}",
-        "estimate": estimated.total,
-        "measured": measured,
-        "when": estimated.when,
-        "parts": dict(estimated.parts),
-    }
-
-
-def _answer(stage: str, model: Path, images: int, pixels: int, keys: tuple[str, ...]) -> tuple[Any, int]:
-    import torch
-    from PIL import Image
-
-    from univg.models.generation.generate import Chat, generate
-    from univg.models.loading import load
+def estimate(name: str) -> Any:
+    """Estimate a setting, from its model's configuration."""
     from univg.models.memory import Asked, estimate_answering
-    from univg.models.pixels import PixelBudget
-    from univg.models.shapes import read_shapes
-
-    asked_for = dict(key.split("=") for key in keys)
-    rows, dtype = int(asked_for.get("rows", 1)), asked_for.get("dtype", "float32")
-    side = int(pixels**0.5)
-    torch.ones(64, 64) @ torch.ones(64, 64)
-    peak = Peak()
-    loaded = load(model, dtype=dtype, pixel_budget=PixelBudget(3136, pixels))
-    pictures = [Image.new("RGB", (side, side), (i * 20, 99, 7)) for i in range(images)]
-    chats = [Chat.ask(pictures, "Where is it?") for _ in range(rows)]
-    generate(loaded, chats, max_new_tokens=24)
-    measured = peak.read()
-    asked = Asked(images, pixels, answer=24)
-    return estimate_answering(read_shapes(model), asked, rows, 2 if dtype == "bfloat16" else 4), measured
-
-
-def _train(stage: str, model: Path, images: int, pixels: int, keys: tuple[str, ...]) -> tuple[Any, int]:
-    import torch
-
-    from univg.config import load_config
-    from univg.models.memory import Asked
-    from univg.models.shapes import read_shapes
-    from univg.training.config import GrpoConfig, SftConfig
-    from univg.training.grpo import stage as grpo
+    from univg.models.shapes import shapes_of
     from univg.training.memory import Machine, estimate_training
     from univg.training.run.precision import has_bf16
-    from univg.training.sft import stage as sft
 
-    for module, trainer in ((sft, sft.SftTrainer), (grpo, grpo.GroundingGRPOTrainer)):
-        trainer._save_checkpoint = lambda *_: None  # what is measured are steps
-        module.write_model = lambda *_: None
+    stage, family, size, images, pixels, keys = SETTINGS[name]
+    shapes = shapes_of(configure(family, size).to_dict())
+    if stage == "answer":
+        asked_for = dict(key.split("=") for key in keys)
+        size_of = 2 if asked_for.get("dtype") == "bfloat16" else 4
+        return estimate_answering(shapes, Asked(images, pixels, answer=24), int(asked_for.get("rows", 1)), size_of)
+    config = _read_keys(stage, Path("nowhere"), images, pixels, keys)
+    answer = config.max_completion_tokens if stage == "grpo" else ANSWER
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return estimate_training(config, shapes, Machine(device, has_bf16()), Asked(images, pixels, answer=answer))
+
+
+def _read_keys(stage: str, model: Path, images: int, pixels: int, keys: tuple[str, ...]) -> Any:
     family = "{referring: 1}" if images == 1 else "{multi_view: 1}"
     fixed = (
         *(f"model={model}", "max_steps=2", "workers=0", f"data.0.families={family}", "data.0.image_px=700"),
         f"pixel_budget={{min_pixels: {pixels * 9 // 10}, max_pixels: {pixels}}}",
     )
-    config: Any = load_config(SftConfig if stage == "sft" else GrpoConfig, overrides=[*fixed, *keys])
+    return load_config(SftConfig if stage == "sft" else GrpoConfig, overrides=[*fixed, *keys])
+
+
+def measure(name: str, model: Path) -> tuple[int, int]:
+    """Run a setting in this process; return its peak, and the tokens of its longest prompt."""
+    stage, _, _, images, pixels, keys = SETTINGS[name]
     torch.ones(64, 64) @ torch.ones(64, 64)
-    with tempfile.TemporaryDirectory() as folder:
+    if stage == "answer":
+        asked_for = dict(key.split("=") for key in keys)
+        side = int(pixels**0.5)
+        pictures = [Image.new("RGB", (side, side), (i * 20, 99, 7)) for i in range(images)]
+        chats = [Chat.ask(pictures, "Where is it?") for _ in range(int(asked_for.get("rows", 1)))]
         peak = Peak()
-        train: Any = sft.train_sft if stage == "sft" else grpo.train_grpo
-        train(config, Path(folder) / "run")
-        measured = peak.read()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    asked = Asked(images, pixels, answer=config.max_completion_tokens if stage == "grpo" else 100)
-    machine = Machine(device, has_bf16())
-    return estimate_training(config, read_shapes(model), machine, asked), measured
+        loaded = load(model, dtype=asked_for.get("dtype", "float32"), pixel_budget=PixelBudget(3136, pixels))
+        generate(loaded, chats, max_new_tokens=24)
+        return peak.read(), 0
+    for module, trainer in ((sft, sft.SftTrainer), (grpo, grpo.GroundingGRPOTrainer)):
+        trainer._save_checkpoint = lambda *_: None  # what is measured are steps
+        module.write_model = lambda *_: None
+    config = _read_keys(stage, model, images, pixels, keys)
+    peak = Peak()
+    (sft.train_sft if stage == "sft" else grpo.train_grpo)(config, model / "run")
+    measured = peak.read()
+    with open(model / "run" / "log.jsonl") as log:
+        tokens = max(json.loads(line).get("num_tokens", 0) for line in log)
+    return measured, tokens
+
+
+def _apart(function: Any, *arguments: Any) -> Any:
+    """Call a function in a process of its own, forked from this one, which has imported all there is to import."""
+    context = multiprocessing.get_context("fork")
+    receiving, sending = context.Pipe(duplex=False)
+
+    def call() -> None:
+        sending.send(function(*arguments))
+
+    process = context.Process(target=call)
+    process.start()
+    sending.close()
+    try:
+        return receiving.recv()
+    except EOFError:
+        return None
+    finally:
+        process.join()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("settings", nargs="*", choices=[*SETTINGS, []], help="names (default: all)")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--parts", action="store_true", help="print the estimate's parts as well")
+    parser.add_argument("settings", nargs="*", help=f"names (default: all): {', '.join(SETTINGS)}")
+    parser.add_argument("--parts", action="store_true", help="print the estimates' parts as well")
+    parser.add_argument("--estimate", action="store_true", help="measure nothing")
     chosen = parser.parse_args()
-    if chosen.child:
-        print(json.dumps(run(chosen.settings[0], Path(chosen.child))))
-        return
     print("| setting | model | estimate, GiB | measured, GiB | ratio |\n|---|---|---:|---:|---:|", flush=True)
     for name in chosen.settings or SETTINGS:
         _, family, size, *_ = SETTINGS[name]
-        with tempfile.TemporaryDirectory() as folder:
-            make(Path(folder), family, size)
-            command = [sys.executable, __file__, name, "--child", folder]
-            ended = subprocess.run(command, capture_output=True, text=True)
-        if ended.returncode:
-            print(f"{name}: failed: {ended.stderr.strip()[-400:]}", flush=True)
-            continue
-        found = json.loads(ended.stdout.strip().splitlines()[-1])
-        estimate, measured = found["estimate"] / 2**30, found["measured"] / 2**30
-        print(
-            f"| `{name}` | {found['model']} | {estimate:.2f} | {measured:.2f} | {estimate / measured:.2f} |",
-            flush=True,
-        )
+        found, measured, tokens = estimate(name), None, 0
+        if not chosen.estimate:
+            with tempfile.TemporaryDirectory() as folder:
+                _apart(make, Path(folder), family, size)
+                measured, tokens = _apart(measure, name, Path(folder)) or (None, 0)
+        row = f"| `{name}` | {family}, {size} | {found.total / 2**30:.2f} |"
+        if measured is not None:
+            row += f" {measured / 2**30:.2f} | {found.total / measured:.2f} |"
+        print(row, flush=True)
         if chosen.parts:
-            parts = ", ".join(f"{part} {size / 2**30:.2f}" for part, size in found["parts"].items())
-            print(f"{found['when']}: {parts}", flush=True)
+            parts = ", ".join(f"{part} {size / 2**30:.2f}" for part, size in found.parts.items())
+            print(f"{found.when}: {parts}; {tokens} tokens", flush=True)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ def check_stage(config: StageConfig, resume: bool = False) -> None:
         )
     _check_passed(config, resume)
     _check_model(config)
+    _check_four_bits(config)
     check_room(config)
 
 
@@ -179,6 +180,21 @@ def _check_model(config: StageConfig) -> None:
         raise UnivgError(f"model: {cause}", error.place, error.remedy) from error
     if config.lora is not None and files:
         check_layers(config.lora, set(_list_matrices(files)))
+
+
+def _check_four_bits(config: StageConfig) -> None:
+    """Check what `lora.quantize` needs: bitsandbytes, and whole weights in each process."""
+    if config.lora is None or config.lora.quantize == "none":
+        return
+    what = f"lora.quantize: {config.lora.quantize}"
+    if not _is_installed("bitsandbytes"):
+        _refuse_missing(what, "bitsandbytes")
+    if divides_weights(config):
+        cause = "weights packed into 4 bits cannot be divided between processes here"
+        raise UnivgError(cause, what, "leave it out, or use torchrun (DDP)")
+    if getattr(config, "vllm", "off") != "off":
+        cause = "adapters are handed to vLLM in their base, which is packed here"
+        raise UnivgError(cause, what, "use vllm=off, or lora.quantize=none")
 
 
 def _refuse_adapter(config: StageConfig) -> None:

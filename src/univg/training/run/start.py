@@ -18,7 +18,7 @@ from univg.training.run.cpu_layers import embed_by_product
 from univg.training.run.prechecks import check_layers
 from univg.training.run.precision import computes_in_bf16
 
-__all__ = ["digest_start", "load_start", "make_lora"]
+__all__ = ["digest_start", "keep_adapters_whole", "load_start", "make_lora"]
 
 _RECORDS = ("run.json", "trainer_state.json")
 """Files of a start model's own training: they make no difference to what it is."""
@@ -38,8 +38,14 @@ def load_start(config: StageConfig) -> Loaded:
         )
     budget = config.pixel_budget and PixelBudget(**config.pixel_budget.model_dump())
     dtype = torch.bfloat16 if config.lora is not None and computes_in_bf16(config.bf16) else torch.float32
+    four_bits = config.lora is not None and config.lora.quantize == "nf4"
     loaded = load(
-        config.model, dtype=dtype, device="cpu", pixel_budget=budget or None, empty=_is_sent_weights()
+        config.model,
+        dtype=dtype,
+        device=_find_own_device() if four_bits else "cpu",  # packed weights stay where they are packed
+        pixel_budget=budget or None,
+        empty=_is_sent_weights(),
+        four_bits=four_bits,
     )
     if loaded.family.frame != "permille":
         raise UnivgError(
@@ -48,12 +54,29 @@ def load_start(config: StageConfig) -> Loaded:
             remedy="start from a Qwen2-VL or Qwen3-VL checkpoint",
         )
     loaded.model.config.use_cache = False
-    loaded.model.requires_grad_(True)  # of an adapter merged into its base, the base is frozen
+    for weight in loaded.model.parameters():  # of an adapter merged into its base, the base is frozen
+        weight.requires_grad_(weight.is_floating_point())  # all but those that are packed into 4 bits
     if not torch.cuda.is_available():
         embed_by_product(loaded.model)
     if config.freeze_vision:
         loaded.model.model.visual.requires_grad_(False)
     return loaded
+
+
+def _find_own_device() -> torch.device:
+    """Return where this process trains."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def keep_adapters_whole(model: nn.Module) -> None:
+    """Make what is learnt float32 again: of a model in 4 bits TRL rounds its adapters to bfloat16, in which small steps
+    are lost."""
+    if getattr(model, "is_loaded_in_4bit", False):
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.float()
 
 
 def _is_sent_weights() -> bool:
