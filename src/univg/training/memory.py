@@ -259,8 +259,8 @@ def saved(run: _Run) -> int:
         on_cpu = run.machine.device == "cpu" and isinstance(run.config, SftConfig)
         count = 8 * f + 26 * h + heads + (6 * q + 4 * k if on_cpu else 0)  # attention in float32 there
     else:
-        count = 4 * (4 * f + (4 if run.lora is not None else 6) * h)
-        count += 4 * ((4 * q + 4 * k) if not text.has_biases else (2 * q + 2 * k))
+        normed = 0 if text.has_biases else 1 if run.lora is not None else 2
+        count = 4 * (4 * f + (4 if run.lora is not None else 6) * h + (2 + normed) * (q + k))
     if run.lora is not None and run.lora.dropout:
         count += 5 * h + q + f  # which inputs were dropped
     return count

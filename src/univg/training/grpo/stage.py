@@ -51,7 +51,7 @@ from univg.training.run.stage import (
     start_run,
     train,
 )
-from univg.training.run.start import keep_adapters_whole, load_start, make_lora
+from univg.training.run.start import load_start, make_lora, mend_adapters
 
 __all__ = ["GroundingGRPOTrainer", "TrainingRows", "paper_arguments", "train_grpo"]
 
@@ -154,7 +154,7 @@ def _make_trainer(
             shared_prefix=config.shared_prefix,
             checkpoints=make_checkpoints(config, out, loaded),
         )
-    keep_adapters_whole(trainer.model)
+    mend_adapters(trainer.model)
     _embed_alike(trainer.model, trainer.ref_model)
     return trainer
 

@@ -11,14 +11,14 @@ from torch import nn
 from univg.errors import UnivgError
 from univg.files import digest_blocks
 from univg.models import checkpoint
-from univg.models.loading import Loaded, load
+from univg.models.loading import Loaded, load, plain_model
 from univg.models.pixels import PixelBudget
 from univg.training.config import LANGUAGE_LINEAR, StageConfig
 from univg.training.run.cpu_layers import embed_by_product
 from univg.training.run.prechecks import check_layers
 from univg.training.run.precision import computes_in_bf16
 
-__all__ = ["digest_start", "keep_adapters_whole", "load_start", "make_lora"]
+__all__ = ["digest_start", "load_start", "make_lora", "mend_adapters"]
 
 _RECORDS = ("run.json", "trainer_state.json")
 """Files of a start model's own training: they make no difference to what it is."""
@@ -70,13 +70,25 @@ def _find_own_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def keep_adapters_whole(model: nn.Module) -> None:
-    """Make what is learnt float32 again: of a model in 4 bits TRL rounds its adapters to bfloat16, in which small steps
-    are lost."""
-    if getattr(model, "is_loaded_in_4bit", False):
+def mend_adapters(model: Any) -> None:
+    """Put right what TRL does to a model with adapters; of one without, nothing.
+
+    Of a base in 4 bits it rounds adapters to bfloat16, in which small steps are lost: they are made float32 again. With
+    gradient checkpointing it asks for gradients of all embeddings, the tower's patches too, and a tower that is frozen
+    would be gone back through, which takes its time and memory for nothing.
+    """
+    plain = plain_model(model)
+    if plain is model:
+        return
+    if getattr(plain, "is_loaded_in_4bit", False):
         for weight in model.parameters():
             if weight.requires_grad:
                 weight.data = weight.data.float()
+    tower = plain.model.visual
+    if not any(weight.requires_grad for weight in tower.parameters()):
+        for hook in getattr(plain, "_require_grads_hooks", ()):
+            if hook.id in tower.patch_embed._forward_hooks:
+                hook.remove()
 
 
 def _is_sent_weights() -> bool:

@@ -54,7 +54,7 @@ from univg.training.run.stage import (
     start_run,
     train,
 )
-from univg.training.run.start import keep_adapters_whole, load_start, make_lora
+from univg.training.run.start import load_start, make_lora, mend_adapters
 from univg.training.sft.lessons import check_lessons
 from univg.training.sft.prechecks import check_sft
 
@@ -271,7 +271,7 @@ def _make_trainer(
             data_collator=_keep,
             peft_config=make_lora(config, loaded),
         )
-    keep_adapters_whole(trainer.model)
+    mend_adapters(trainer.model)
 
     def note(step: int, lines: Sequence[str]) -> None:
         log_left_out(out, step, lines, console)
