@@ -54,7 +54,7 @@ def keep_tokens(family: str, layers: int, lora: bool, autocast: bool) -> tuple[f
     import transformers
     from transformers import CONFIG_MAPPING
 
-    head, tokens = 32, 256
+    head, tokens = 32, 250
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]}
     text: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": layers}
     text |= {"num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 64}
@@ -121,7 +121,7 @@ def test_more_never_takes_less(micro: int, checkpointing: bool, lora: bool, imag
 
     assert total(micro, images) <= total(micro + 1, images)
     assert total(micro, images) <= total(micro, images + 1)
-    if not lora:
+    if not lora and model in (SEVEN_B, "Qwen/Qwen3-VL-8B-Instruct"):  # of small ones what is gathered is most
         assert total(micro, images, 8, "zero3") < total(micro, images, 8, "zero2") < total(micro, images)
 
 
@@ -151,7 +151,7 @@ def test_a_run_that_cannot_fit_is_refused_before_anything_is_loaded(monkeypatch:
     monkeypatch.setattr(room, "find_devices", lambda: [card])
     monkeypatch.setattr(room, "read_stored_budget", lambda model: None)  # it would look on the hub
     config = read("sft", f"model={SEVEN_B}")
-    with pytest.raises(UnivgError, match=r"memory: this run takes about 1\d\d GiB .* and Tesla T4 has 15.0 GiB") as told:
+    with pytest.raises(UnivgError, match=r"memory: this run takes about 124.8 GiB .* and Tesla T4 has 15.0 GiB") as told:
         check_room(config)
     assert "lora.r=16 lora.quantize=nf4" in told.value.remedy and "check_memory=false" in told.value.remedy
     check_room(read("sft", f"model={SEVEN_B}", "check_memory=false"))

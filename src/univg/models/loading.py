@@ -274,7 +274,7 @@ def _read_model(
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=dtype,
-                llm_int8_skip_modules=["visual", "lm_head"],  # of 4 bits too, whatever the name says
+                llm_int8_skip_modules=["model.visual", "lm_head"],  # of 4 bits too, whatever the name says
             )
             quantized["device_map"] = {"": four_bits_on}
 
