@@ -23,6 +23,7 @@ from univg.models.answering import (
     Question,
     Refusal,
     ServerAnswerer,
+    read_budget,
 )
 from univg.models.checkpoint import weights_digest
 from univg.models.loading import MODEL_FAMILIES
@@ -125,11 +126,10 @@ class OpenAIEngine(_AnswererEngine):
         self._family = MODEL_FAMILIES.get(stated.get("family", family), MODEL_FAMILIES[family])
         self.style: PromptStyle = style or stated.get("prompt_style") or "think"
         self.frame: Frame = self._family.frame
-        if budget is None and {"min_pixels", "max_pixels"} <= set(stated):
-            budget = PixelBudget(int(stated["min_pixels"]), int(stated["max_pixels"]))
-        self._budget = budget or PixelBudget()
+        served = read_budget(stated)
+        self._budget = budget or served or PixelBudget()
         factor = int(stated.get("factor") or self._family.factor)
-        super().__init__(ServerAnswerer(server, name, self._budget, factor, concurrency))
+        super().__init__(ServerAnswerer(server, name, self._budget, factor, concurrency, served=served))
 
     def fingerprint(self) -> dict[str, Any]:
         return {

@@ -59,18 +59,30 @@ class ModelFamily:
     `frame` is what they write: "permille" is integers 0-1000 of the image's width and height, "pixel" is
     pixels of the image *after* the processor's resize. `architecture` is the class in transformers. `factor`:
     images are resized to multiples of this; a checkpoint's own patches say the same, a server's name does not.
+    `processor` and `image_processor` are the classes that its published files name.
     """
 
     model_type: str
     frame: Frame
     architecture: str
     factor: int = 28
+    processor: str = "Qwen2VLProcessor"
+    image_processor: str = "Qwen2VLImageProcessor"
 
 
 MODEL_FAMILIES: Mapping[str, ModelFamily] = {
     "qwen2_vl": ModelFamily("qwen2_vl", "permille", "Qwen2VLForConditionalGeneration"),
-    "qwen2_5_vl": ModelFamily("qwen2_5_vl", "pixel", "Qwen2_5_VLForConditionalGeneration"),
-    "qwen3_vl": ModelFamily("qwen3_vl", "permille", "Qwen3VLForConditionalGeneration", factor=32),
+    "qwen2_5_vl": ModelFamily(
+        "qwen2_5_vl", "pixel", "Qwen2_5_VLForConditionalGeneration", processor="Qwen2_5_VLProcessor"
+    ),
+    "qwen3_vl": ModelFamily(
+        "qwen3_vl",
+        "permille",
+        "Qwen3VLForConditionalGeneration",
+        factor=32,
+        processor="Qwen3VLProcessor",
+        image_processor="Qwen2VLImageProcessorFast",
+    ),
 }
 
 
@@ -145,7 +157,7 @@ def load(
     torch_device, torch_dtype = _placement(source.folder, device, dtype)
     stated_in = adapter if adapter and (adapter / CONVENTIONS_FILE).exists() else source.folder
     prompt_style, stored_budget = read_conventions(stated_in)
-    processor = _read_processor(source.folder)
+    processor = _read_processor(source.folder, family)
     processor.set_pixel_budget(pixel_budget or stored_budget)
     quick = sum(file.stat().st_size for file in weights) < _QUICK_BYTES
     if empty:
@@ -250,7 +262,7 @@ def _reading(folder: Path, what: str) -> Iterator[None]:
         raise UnivgError(cause, folder, COPY_AGAIN) from error
 
 
-def _read_processor(folder: Path) -> GroundingProcessor:
+def _read_processor(folder: Path, family: ModelFamily) -> GroundingProcessor:
     # Without these files transformers would make up an image processor and an empty tokenizer.
     for one_of in (("preprocessor_config.json", "processor_config.json"), ("tokenizer.json", "vocab.json")):
         if not any((folder / name).is_file() for name in one_of):
@@ -258,7 +270,9 @@ def _read_processor(folder: Path) -> GroundingProcessor:
     with _reading(folder, "the tokenizer or image processor"):
         from univg.models.processor import GroundingProcessor
 
-        return GroundingProcessor.from_pretrained(folder)
+        processor = GroundingProcessor.from_pretrained(folder)
+        processor.published_as = family.processor, family.image_processor
+        return processor
 
 
 def _read_model(

@@ -47,12 +47,6 @@ def load_start(config: StageConfig) -> Loaded:
         empty=_is_sent_weights(),
         four_bits=four_bits,
     )
-    if loaded.family.frame != "permille":
-        raise UnivgError(
-            f"model: {config.model}: {loaded.family.model_type} writes boxes in pixels, and both stages teach "
-            "permille",
-            remedy="start from a Qwen2-VL or Qwen3-VL checkpoint",
-        )
     loaded.model.config.use_cache = False
     for weight in loaded.model.parameters():  # of an adapter merged into its base, the base is frozen
         weight.requires_grad_(weight.is_floating_point())  # all but those that are packed into 4 bits
