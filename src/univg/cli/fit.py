@@ -36,7 +36,8 @@ class FitCommand(Command):
     @field_validator("memory")
     @classmethod
     def _is_a_size(cls, value: str | None) -> str | None:
-        if value is not None and (found := _SIZE.fullmatch(value.strip())) is None or value == "0":
+        found = None if value is None else _SIZE.fullmatch(value.strip())
+        if value is not None and (found is None or not float(found[1])):
             raise ValueError("write a size such as 16GiB or 80GB")
         return value
 
@@ -127,9 +128,7 @@ def fit_ground(command: FitGround) -> int:
     trials += [("--dtype bfloat16", command.rows, asked, 2)]
     trials += [("--dtype bfloat16 --rows 1", 1, asked, 2)]
     trials += [("--dtype bfloat16 --rows 1 --max-pixels 200704", 1, Asked(asked.images, 200704, answer=asked.answer), 2)]
-    estimates = [
-        (name, estimate_answering(shapes, each, rows, size)) for name, rows, each, size in trials
-    ]
+    estimates = [(name, estimate_answering(shapes, each, rows, size)) for name, rows, each, size in trials]
     estimate = estimates[0][1]
     smaller = [(name, less.total) for name, less in estimates[1:] if less.total < estimate.total]
     changes = smaller[: next((i + 1 for i, (_, total) in enumerate(smaller) if total <= memory), None)]

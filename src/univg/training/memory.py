@@ -229,7 +229,7 @@ def _learning(run: _Run, tokens: int, answered: int, prompts: int, accumulates: 
         "gradients": gradients if accumulates else 0,
         "weights cast to bfloat16": casts,
         "activations": activations + (at_work if run.divided > 1 else 0),
-        "the head's logits": max(head, at_work),
+        ("a layer at work" if at_work > head else "logits"): max(head, at_work),
     }
     backward = {
         **common,

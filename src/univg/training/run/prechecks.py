@@ -182,7 +182,9 @@ def _check_four_bits(config: StageConfig) -> None:
         return
     what = f"lora.quantize: {config.lora.quantize}"
     if not _is_installed("bitsandbytes"):
-        _refuse_missing(what, "bitsandbytes")
+        raise UnivgError(
+            f"{what} needs bitsandbytes, which is not installed", remedy="pip install 'univg[train,qlora]'"
+        )
     if divides_weights(config):
         cause = "weights packed into 4 bits cannot be divided between processes here"
         raise UnivgError(cause, what, "leave it out, or use torchrun (DDP)")
