@@ -36,6 +36,8 @@ VERBS = {
     "pretrain": "Train a model from scratch on the procedural world.",
     "sft": "Stage 1: fine-tune a checkpoint on samples with thoughts.",
     "grpo": "Stage 2: reinforcement learning by the boxes' overlap, with difficulty weights.",
+    "doctor": "Tell what this machine has: versions, cards, memory, which extras are installed, fonts.",
+    "fit": "Estimate what memory a run takes, before anything is loaded, and what to change.",
     "data": "Data sets: check, convert, count, look at, split, fetch, build, push.",
     "merge": "Make one plain model of a LoRA adapter and its base, and check that it answers as the two did.",
     "construct": "Write chains of thought: proposed by a teacher, verified, the best kept, all accounted for.",

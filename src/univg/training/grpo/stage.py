@@ -51,7 +51,7 @@ from univg.training.run.stage import (
     start_run,
     train,
 )
-from univg.training.run.start import load_start, make_lora
+from univg.training.run.start import load_start, make_lora, mend_adapters
 from univg.training.run.trackers import open_trackers
 from univg.training.run.validation import AnswerPictures
 
@@ -159,6 +159,7 @@ def _make_trainer(
             shared_prefix=config.shared_prefix,
             checkpoints=make_checkpoints(config, out, loaded),
         )
+    mend_adapters(trainer.model)
     _embed_alike(trainer.model, trainer.ref_model)
     return trainer
 

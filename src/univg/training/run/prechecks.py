@@ -15,6 +15,7 @@ from univg.models import checkpoint
 from univg.models.loading import MODEL_FAMILIES
 from univg.terminal import is_first_process
 from univg.training.config import LANGUAGE_LINEAR, LoraSettings, StageConfig, Validation
+from univg.training.room import check_room
 from univg.training.run.launch import check_launch, count_processes, divides_weights
 from univg.training.sources import SampleSource
 from univg.training.trainer_keys import OPTIMIZERS, REPORTERS
@@ -37,6 +38,8 @@ def check_stage(config: StageConfig, resume: bool = False) -> None:
         )
     _check_passed(config, resume)
     _check_model(config)
+    _check_four_bits(config)
+    check_room(config)
 
 
 def _check_validation(config: StageConfig, wanted: Validation) -> None:
@@ -163,6 +166,23 @@ def _check_model(config: StageConfig) -> None:
         raise UnivgError(f"model: {cause}", error.place, error.remedy) from error
     if config.lora is not None and files:
         check_layers(config.lora, set(_list_matrices(files)))
+
+
+def _check_four_bits(config: StageConfig) -> None:
+    """Check what `lora.quantize` needs: bitsandbytes, and whole weights in each process."""
+    if config.lora is None or config.lora.quantize == "none":
+        return
+    what = f"lora.quantize: {config.lora.quantize}"
+    if not _is_installed("bitsandbytes"):
+        raise UnivgError(
+            f"{what} needs bitsandbytes, which is not installed", remedy="pip install 'univg[train,qlora]'"
+        )
+    if divides_weights(config):
+        cause = "weights packed into 4 bits cannot be divided between processes here"
+        raise UnivgError(cause, what, "leave it out, or use torchrun (DDP)")
+    if getattr(config, "vllm", "off") != "off":
+        cause = "adapters are handed to vLLM in their base, which is packed here"
+        raise UnivgError(cause, what, "use vllm=off, or lora.quantize=none")
 
 
 def _refuse_adapter(config: StageConfig) -> None:

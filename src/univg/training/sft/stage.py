@@ -54,7 +54,7 @@ from univg.training.run.stage import (
     start_run,
     train,
 )
-from univg.training.run.start import load_start, make_lora
+from univg.training.run.start import load_start, make_lora, mend_adapters
 from univg.training.run.trackers import open_trackers
 from univg.training.run.validation import AnswerPictures
 from univg.training.sft.lessons import check_lessons
@@ -275,6 +275,7 @@ def _make_trainer(
             data_collator=_keep,
             peft_config=make_lora(config, loaded),
         )
+    mend_adapters(trainer.model)
 
     def note(step: int, lines: Sequence[str]) -> None:
         log_left_out(out, step, lines, console)
