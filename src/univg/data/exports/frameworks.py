@@ -69,7 +69,9 @@ def make_prompt(sample: GroundingSample, how: Export) -> str:
     if "<image>" in sample.query:
         raise Unusable("image_tags", "the question itself holds <image>", "take the tag out of the question")
     check_marks(sample, taught=False)
-    return "<image>" * len(sample.images) + render_prompt(sample.query, how.style_of(sample))
+    return "<image>" * len(sample.images) + render_prompt(
+        sample.query, how.style_of(sample), len(sample.images)
+    )
 
 
 def check_marks(sample: GroundingSample, taught: bool) -> None:
@@ -168,7 +170,7 @@ def _make_trl_row(sample: GroundingSample, how: Export) -> Row:
     check_marks(sample, taught=False)
     style = how.style_of(sample)
     row: Row = {
-        "prompt": [{"role": "user", "content": render_prompt(sample.query, style)}],
+        "prompt": [{"role": "user", "content": render_prompt(sample.query, style, len(sample.images))}],
         "images": list(sample.images),
         "solution": _make_solution(sample, how),
         METADATA: make_metadata(sample, how=how),
