@@ -18,6 +18,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 import families
 from univg.cli.main import main
+from univg.cli.presets import PRESETS
+from univg.config import load_config
 from univg.grounding.boxes import Box, SizeWH, is_degenerate, unit_to_px
 from univg.grounding.prompts import PromptStyle, render_chat
 from univg.grounding.reading import Asked, read
@@ -26,7 +28,7 @@ from univg.models.loading import MODEL_FAMILIES, _read_processor, load, write_co
 from univg.models.pixels import PixelBudget
 from univg.models.processor import GroundingProcessor
 from univg.models.tiny import build_tiny
-from univg.training.config import DataSource, GrpoConfig, SftConfig
+from univg.training.config import DataSource, GrpoConfig, SftConfig, StageConfig
 from univg.training.grpo.rewards import RolloutReader, write_ideal
 from univg.training.run.batches import IGNORED, encode_row
 from univg.training.run.rows import Row, StageRows, render_prompt_text
@@ -107,7 +109,9 @@ BUDGETS = {
 TRUTH: Box = (0.123456, 0.234567, 0.765432, 0.876543)
 
 
-@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize(
+    "budget", [pytest.param(each, marks=pytest.mark.slow if each == "wide" else ()) for each in BUDGETS]
+)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", families.FAMILIES)
 def test_a_box_comes_back_to_half_a_unit(
@@ -142,7 +146,7 @@ SIDE = st.integers(1, 3000)
 EDGE = st.floats(0, 1)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.sampled_from(families.FAMILIES), SIDE, SIDE, EDGE, EDGE, EDGE, EDGE, st.sampled_from([0, 1, 8, 60]))
 @example("qwen2_5_vl", 1500, 8, 0.0, 0.0, 1.0, 1.0, 1)
 @example("qwen2_5_vl", 700, 700, 0.1, 0.1, 0.1005, 0.9, 0)
@@ -349,3 +353,24 @@ def test_both_stages_train_a_family_that_writes_pixels(
     settings = json.loads((tmp_path / "sft" / "preprocessor_config.json").read_text())
     assert settings["processor_class"] == "Qwen2_5_VLProcessor"
     assert load(tmp_path / "grpo").family is family
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
+def test_the_stages_take_the_familys_presets(name: str, published: Path, tmp_path: Path) -> None:
+    """With all their options, on a tiny checkpoint of the family, one step each."""
+    start = families.save_family(tmp_path / "start", name)
+    preset = {"qwen2_5_vl": "qwen25-vl-3b-lora", "qwen3_vl": "qwen3-vl-2b-lora"}[name]
+    for stage in ("sft", "grpo"):
+        source = load_config(PRESETS[f"{preset}-{stage}"], f"{preset}-{stage}")
+        assert isinstance(source, StageConfig)
+        changes = {"model": start, "data.0.path": published / Path(str(source.data[0].path)).name}
+        changes |= {"data.0.images": published, "max_steps": 1, "lora.r": 2, "workers": 0}
+        changes |= {"pixel_budget.min_pixels": 3136, "pixel_budget.max_pixels": 6272}
+        changes |= {"batch": 2, "micro_batch": 2} if stage == "sft" else {}
+        if stage == "grpo":
+            changes |= {"prompts_per_step": 1, "rollouts": 2, "micro_batch": 2, "max_completion_tokens": 4}
+        given = [f"{key}={value}" for key, value in changes.items()]
+        out = tmp_path / stage
+        assert main([stage, "--config", f"{preset}-{stage}", "--out", str(out), *given]) == 0
+        assert (out / "adapter_model.safetensors").is_file()
