@@ -109,7 +109,7 @@ NESTED: Mapping[str, Any] = {
 @pytest.mark.parametrize(
     "change",
     [
-        {"model_type": "qwen2_5_vl"},
+        {"model_type": "qwen2_5_vl_text"},
         {"text_config": None},
         {"text_config": {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3] * 3}}},
         {"text_config": {"rope_parameters": {"rope_type": "yarn", "mrope_section": [16, 24, 24]}}},

@@ -23,9 +23,10 @@ from univg.terminal import is_first_process
 DEBUG_VARIABLE = "UNIVG_DEBUG"
 _AFTER_FIRST_S = 5.0
 # Threads of one operator wait for each other in a loop. Where other programs use the cores, that loop takes the time
-# that the one waited for needs: an answer took 39 s instead of 1 (benchmarks/busy_machine.py). A hundredth of the usual
-# length loses nothing on an idle machine. Has effect only before torch is loaded; not for other OpenMPs than GNU's.
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+# that the one waited for needs: an answer took 39 s instead of 1 (benchmarks/busy_machine.py). A thirtieth of the usual
+# length loses a tenth on an idle machine, a hundredth half (benchmarks/decoding_threads.py). Has effect only before
+# torch is loaded; not for other OpenMPs than GNU's.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # In the order of the help. Each is `app` in the module of its name, imported only when it is asked for, so that the
 # list of all of them comes at once; what it says here is the first paragraph of its own help.
 VERBS = {

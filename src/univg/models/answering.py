@@ -171,6 +171,13 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
+def read_budget(stated: Mapping[str, Any]) -> PixelBudget | None:
+    """Return the pixel budget among what a server says of its model; None where it says nothing."""
+    if not {"min_pixels", "max_pixels"} <= set(stated):
+        return None
+    return PixelBudget(int(stated["min_pixels"]), int(stated["max_pixels"]))
+
+
 class LocalAnswerer:
     """A model in this process.
 
@@ -272,7 +279,8 @@ class LocalAnswerer:
 class ServerAnswerer:
     """The model ``name`` behind an OpenAI-compatible server, ``concurrency`` requests at a time.
 
-    Images are resized to ``budget`` in multiples of ``factor`` before they are sent. ``fields`` go into every
+    Images are resized to ``budget`` in multiples of ``factor`` before they are sent; ``served`` is the server's own
+    budget, where it says it, which decides at what size the model sees them. ``fields`` go into every
     request beside ours (None takes one of ours out); ``stream`` takes answers piece by piece, which some servers
     insist on. Left early, what is under way gets up to ``drain_s`` seconds to come to its end. Several samples are
     drawn by the interface's ``n``.
@@ -289,8 +297,10 @@ class ServerAnswerer:
         fields: Mapping[str, Any] | None = None,
         stream: bool = False,
         drain_s: float = 0.0,
+        served: PixelBudget | None = None,
     ) -> None:
-        self.server, self.name, self.budget, self.factor = server, name, budget, factor
+        # long because each setting of a request has a name of its own
+        self.server, self.name, self.budget, self.factor, self.served = server, name, budget, factor, served
         self.concurrency, self.drain_s = concurrency, drain_s
         self.fields, self.stream = fields or {}, stream
 
@@ -312,7 +322,9 @@ class ServerAnswerer:
             why = f"it spells {mark}, which the server may take for a mark of the chat: leave it out"
             return Refusal(question.key, "prompt", why)
         try:
-            pictures = [as_seen(image, self.budget, self.factor) for image in question.pictures()]
+            pictures = [
+                as_seen(image, self.budget, self.factor, self.served) for image in question.pictures()
+            ]
         except ImageFault as fault:
             return Refusal(question.key, "image", str(fault))
         seen_wh = tuple(size_wh for _, size_wh in pictures)

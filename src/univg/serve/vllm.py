@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from univg.errors import UnivgError
 from univg.serve.config import ServeConfig
+from univg.terminal import notes
 
 if TYPE_CHECKING:
     from univg.models.checkpoint import Source
@@ -25,15 +26,20 @@ _MEDIA_DOMAINS = "--allowed-media-domains"
 def start_vllm(config: ServeConfig, api_key: str | None) -> None:
     """Let vLLM take this process's place. Raises UnivgError for what keeps it from starting."""
     from univg.models import checkpoint
+    from univg.models.conventions import find_conventions
     from univg.models.layout import find_rotary_fault
-    from univg.models.loading import read_conventions
+    from univg.models.loading import find_family
 
     source = checkpoint.locate(config.model)
     if checkpoint.is_adapter(source.folder):
         raise UnivgError("a LoRA adapter must be merged for vLLM", config.model, "use univg merge first")
-    _, budget = read_conventions(source.folder)
+    found = find_conventions(source, find_family(source.folder))
+    budget = found.pixel_budget
     if config.max_pixels is not None:
         budget = budget.up_to(config.max_pixels)
+    for note in (found.style_note, "" if config.max_pixels else found.pixels_note):
+        if note:
+            notes().print(f"note: {note}")
     program = _find_vllm()
     if (fault := find_rotary_fault(source.folder)) is not None:
         raise UnivgError(f"vLLM cannot run {config.model}: {fault}", "--engine vllm", "leave --engine out")

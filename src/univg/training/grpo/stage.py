@@ -101,7 +101,7 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
     arguments = make_arguments(TrlArguments, config, decide_arguments(config, out, batches, rewards))
     hub = take_push(arguments, out)
     loaded = load_start(config)
-    rows = StageRows(config, loaded.processor, teach=False, sources=sources)
+    rows = StageRows(config, loaded.processor, teach=False, frame=loaded.family.frame, sources=sources)
     steps = count_steps(config, rows, config.prompts_per_step) * (
         1 if config.max_steps else config.iterations
     )

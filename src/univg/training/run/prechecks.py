@@ -134,12 +134,6 @@ def _check_model(config: StageConfig) -> None:
         if kind not in MODEL_FAMILIES:
             known = f"known families are {', '.join(MODEL_FAMILIES)}"
             raise UnivgError(f"unknown model family {kind!r}", config.model, known)
-        if MODEL_FAMILIES[kind].frame != "permille":
-            raise UnivgError(
-                f"{kind} writes boxes in pixels, and both stages teach permille",
-                config.model,
-                "start from a Qwen2-VL or Qwen3-VL checkpoint",
-            )
         files = (
             checkpoint.weight_files(source) if source.repository is None else []
         )  # a hub's are not here yet

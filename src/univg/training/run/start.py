@@ -41,12 +41,8 @@ def load_start(config: StageConfig) -> Loaded:
     loaded = load(
         config.model, dtype=dtype, device="cpu", pixel_budget=budget or None, empty=_is_sent_weights()
     )
-    if loaded.family.frame != "permille":
-        raise UnivgError(
-            f"model: {config.model}: {loaded.family.model_type} writes boxes in pixels, and both stages teach "
-            "permille",
-            remedy="start from a Qwen2-VL or Qwen3-VL checkpoint",
-        )
+    if budget is None and loaded.style_note:  # no record: a stock model's own budget is one for answering
+        loaded.processor.set_pixel_budget(PixelBudget())
     loaded.model.config.use_cache = False
     loaded.model.requires_grad_(True)  # of an adapter merged into its base, the base is frozen
     if not torch.cuda.is_available():
