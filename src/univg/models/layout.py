@@ -1,5 +1,5 @@
-"""Write a saved checkpoint as Qwen published its family's, settings and names of weights, so that every program that
-reads those reads it.
+"""Write a saved checkpoint as Qwen published its family's, so that every program that reads those reads it: its
+settings, and the names of its weights.
 
 transformers 5 saves `config.json` nested, with `rope_parameters`, and the tokenizer's marks as `extra_special_tokens`.
 transformers 4 takes the rotary embedding from `rope_theta` and `rope_scaling` and refuses such a list of marks; SGLang

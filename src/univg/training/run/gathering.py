@@ -1,4 +1,4 @@
-"""Let each process hold all weights for a while, where they are divided between processes: then each answers itself."""
+"""Let each process hold all weights for a while, where they are divided between processes: each then answers alone."""
 
 from __future__ import annotations
 
