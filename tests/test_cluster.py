@@ -171,19 +171,33 @@ def test_every_command_in_the_comments_and_the_page_is_one_of_univg(
     assert found >= 3
 
 
+GRPO = [
+    "prompts_per_step=2",
+    "rollouts=2",
+    "micro_batch=2",
+    "max_completion_tokens=12",
+    "data.0.families=[diff,region]",
+]
+
+
 @pytest.mark.slow
-def test_two_nodes_train_one_model(cluster: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_two_nodes_train_one_model(stage: str, cluster: Any, tmp_path: Path) -> None:
     """Two launchers that meet over a network address, one process each: only the first writes."""
     if not (BIN / "univg").exists():
         pytest.skip("univg is not installed as a command")
     tracked = importlib.util.find_spec("tensorboard") is not None
-    settings = ["model=embedded-base", "data.0.image_px=60", "batch=2", "micro_batch=1", "max_steps=2"]
-    settings += ["bf16=false", "workers=0", *(["trainer.report_to=tensorboard"] if tracked else [])]
-    sft = ["sft", "--config", "tiny-sft", "--out", str(tmp_path / "run"), *settings]
+    settings = ["model=embedded-base", "data.0.image_px=60", "max_steps=2", "bf16=false", "workers=0"]
+    settings += GRPO if stage == "grpo" else ["batch=2", "micro_batch=1"]
+    settings += ["trainer.report_to=tensorboard"] if tracked else []
+    command = [stage, "--config", f"tiny-{stage}", "--out", str(tmp_path / "run"), *settings]
     where = {"HOSTS": "127.0.0.1", "LAUNCH_CONFIG": "", "GPUS": "1", "PORT": str(20000 + os.getpid() % 10000)}
-    cluster("bash", str(CLUSTER / "slurm/train.sbatch"), *sft, real=("torchrun",), **where)
+    cluster("bash", str(CLUSTER / "slurm/train.sbatch"), *command, real=("torchrun",), **where)
     rows = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [1, 2]
+    for row in rows if stage == "grpo" else ():
+        families = [value for name, value in row.items() if name.startswith("iou/")]
+        assert families and row["iou"] == pytest.approx(sum(families) / len(families)), "of both processes"
     assert json.loads((tmp_path / "run/run.json").read_text())["processes"] == 2
     assert (tmp_path / "run/model.safetensors").is_file()
     assert len(list((tmp_path / "run").rglob("*tfevents*"))) == int(tracked)

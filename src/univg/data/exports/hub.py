@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
@@ -81,9 +81,9 @@ class HubSet:
         self.keys.append(sample.key)
         self.pictures += len(sample.images)
         if sample.thought:
-            origin = sample.extra.get("thought")
-            known = origin.get("teacher") if hasattr(origin, "get") else None
-            self.teachers[str(known or "not recorded")] += 1
+            origin: Any = sample.extra.get("thought")  # as `univg construct` writes it
+            known = origin.get("teacher") if isinstance(origin, Mapping) else None
+            self.teachers[str(known or "nobody recorded")] += 1
 
 
 def write_hub(folder: Path, samples: Iterator[GroundingSample], how: Export, about: HubSet) -> list[str]:

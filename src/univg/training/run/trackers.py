@@ -124,6 +124,8 @@ class Wandb(WandbCallback):
 class Trackio(TrackioCallback):
     """Write to Trackio's database on this machine (`TRACKIO_DIR`), or to a Space."""
 
+    _initialized: bool
+
     def setup(self, args: Any, state: Any, model: Any, **kwargs: Any) -> None:
         with contextlib.redirect_stdout(sys.stderr):  # results alone go to stdout
             super().setup(args, state, model, **kwargs)
