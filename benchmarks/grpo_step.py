@@ -51,8 +51,8 @@ class Shape:
         return cls(*(int(part) for part in text.split(":")))
 
     def side_px(self) -> int:
-        """Each image is as many tokens as make the prompt about as long as it should be; a token is 20 px wide."""
-        return 20 * round(((self.tokens - TEXT_TOKENS) / self.images) ** 0.5)
+        """Each image is as many tokens as make the prompt about as long as it should be; a token is 28 px wide."""
+        return 28 * round(((self.tokens - TEXT_TOKENS) / self.images) ** 0.5)
 
     def __str__(self) -> str:
         return f"{self.images}:{self.tokens}:{self.rollouts}"
@@ -259,8 +259,8 @@ def operations(shape: Shape, prompt: int, shared: bool, vision: float) -> float:
 
 
 def vision_operations(shape: Shape) -> float:
-    depth, width, patch = 4, 128, 600
-    patches = (shape.side_px() // 10) ** 2
+    depth, width, patch = 4, 160, 1176
+    patches = (shape.side_px() // 14) ** 2
     a_patch = 2 * (patch * width + depth * 12 * width * width + width * 4 * (width * 4 + 288) / 4)
     return shape.images * (patches * a_patch + 4 * patches * patches * width * depth) / 1e9
 
@@ -334,18 +334,45 @@ def show(result: dict, peak_gflops: float) -> None:
         print(f"  (whole process {whole[0]:.0f}, {whole[1]:.0f} MB: {whole[0] / whole[1]:.1f})", flush=True)
 
 
+def processor() -> str:
+    """Name the processor, and what torch's kernels use of it."""
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else 'processor unknown'}, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def table(results: list[dict]) -> str:
-    lines = [
-        "| images | prompt | G | TRL, s | univg, s | step | rollouts | reference | policy | memory, MB | ratio |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    head = [
+        "processor",
+        "images",
+        "prompt",
+        "G",
+        "TRL, s",
+        "univg, s",
+        "step",
+        "rollouts",
+        "reference",
+        "policy",
     ]
+    head += ["memory, MB", "ratio"]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for result in results:
         images, _, rollouts = result["shape"].split(":")
         ratios = [
             f"{spread(result['ratio'][phase])}" for phase in ("step", "rollouts", "reference", "policy")
         ]
         theirs, ours = result["seconds"]["step"]
-        cells = [images, str(result["prompt"]), rollouts, f"{theirs:.2f}", f"{ours:.2f}", *ratios]
+        cells = [
+            processor(),
+            images,
+            str(result["prompt"]),
+            rollouts,
+            f"{theirs:.2f}",
+            f"{ours:.2f}",
+            *ratios,
+        ]
         if "memory" in result:
             peaks = [each["peak"] - each["before"] for each in result["memory"]]
             cells += [f"{peaks[0]:.0f} → {peaks[1]:.0f}", f"{peaks[0] / peaks[1]:.1f}"]

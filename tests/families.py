@@ -48,6 +48,17 @@ def family_config(model_type: str, text: dict[str, Any] | None = None, tied: boo
     return config
 
 
+def copy_published(folder: str | Path, model_type: str) -> Path:
+    """Write the published files of a family, without weights, and return their folder."""
+    folder = Path(folder)
+    if not (PUBLISHED / model_type).is_dir():
+        pytest.skip(f"the published files of {model_type} are not beside the project")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in [*(PUBLISHED / model_type).glob("*.json"), *(PUBLISHED / "vocabulary").iterdir()]:
+        shutil.copyfile(path, folder / path.name)
+    return folder
+
+
 def save_family(
     folder: str | Path,
     model_type: str,
@@ -65,11 +76,8 @@ def save_family(
     apart, as in larger ones, it says something else at every token. `pixels` replaces the published least and most
     pixels of an image.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config = family_config(model_type, text, tied)
-    for path in [*(PUBLISHED / model_type).glob("*.json"), *(PUBLISHED / "vocabulary").iterdir()]:
-        shutil.copyfile(path, folder / path.name)
+    folder = copy_published(folder, model_type)
     _write(folder / "config.json", config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

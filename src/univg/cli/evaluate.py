@@ -42,6 +42,9 @@ class EvaluateCommand(Command, EvaluateConfig):
     legacy: Annotated[bool, Parameter(negative="")] = Field(
         default=False, description="Also score as the reference code does."
     )
+    compare: Annotated[Path | None, Parameter(metavar="RUN")] = Field(
+        default=None, description="A run over the same data: whose answers differ, where and by how much."
+    )
 
 
 def evaluate(command: EvaluateCommand) -> None:
@@ -51,7 +54,8 @@ def evaluate(command: EvaluateCommand) -> None:
     """
     # Libraries warn about their own affairs; what concerns the user is said here.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from univg.evaluate.runner import evaluate_benchmark, parse_shard, read_shard
+    from univg.data.dataset import parse_shard
+    from univg.evaluate.runner import evaluate_benchmark, read_shard
     from univg.files import check_writable, naming_paths
     from univg.terminal import notes, progress
 
@@ -59,6 +63,8 @@ def evaluate(command: EvaluateCommand) -> None:
     with naming_paths():
         shard = read_shard() if command.shard is None else parse_shard(command.shard)
         check_writable(command.out)
+        if command.compare is not None and command.compare.resolve() == command.out.resolve():
+            raise UnivgError("a run is not compared with itself", command.compare, "give another --out")
         with progress(console) as bar:
             line = bar.add_task(name, total=None, visible=False)
 
@@ -73,11 +79,12 @@ def evaluate(command: EvaluateCommand) -> None:
                 command.out,
                 shard=shard,
                 legacy=command.legacy,
+                beside=command.compare,
                 on_progress=show,
                 on_note=lambda note: console.print(f"note: {note}"),
             )
         if outcome.rows and (shard[1] == 1 or len(outcome.rows) >= outcome.expected):
-            _print_tables(command.out, command.legacy)
+            _print_tables(command)
     if cut := sum(row["truncated"] for row in outcome.rows.values()):
         console.print(
             f"note: {cut} of {len(outcome.rows)} responses were cut off at the token limit: a larger "
@@ -87,12 +94,15 @@ def evaluate(command: EvaluateCommand) -> None:
     _print_faults(outcome, command.out, console)
 
 
-def _print_tables(out: Path, legacy: bool) -> None:
+def _print_tables(command: EvaluateCommand) -> None:
     from univg.evaluate.report import build_sections
-    from univg.evaluate.runs import read_runs
+    from univg.evaluate.runs import read_beside, read_runs
     from univg.report.tables import print_table
 
-    for section in build_sections(read_runs([out]), legacy, intervals=("hit_50",)):
+    runs, beside = read_runs([command.out]), None
+    if command.compare is not None:
+        runs, beside = read_beside([command.out], command.compare)
+    for section in build_sections(runs, command.legacy, ("hit_50",), beside):
         for table in section.tables:
             print_table(table)
 

@@ -21,6 +21,9 @@ class ReportCommand(Command):
     out: Annotated[Path | None, Parameter(metavar="DIR")] = Field(
         default=None, description="Where the pages go (default: the run's folder; of several univg-report)."
     )
+    compare: Annotated[Path | None, Parameter(metavar="RUN")] = Field(
+        default=None, description="A run over the same data: whose answers differ from its, and by how much."
+    )
     gallery: int = Field(default=60, ge=0, description="Samples a run on the HTML page.")
     legacy: Annotated[bool, Parameter(negative="")] = Field(
         default=False, description="Also show the reference scorers' numbers."
@@ -30,19 +33,23 @@ class ReportCommand(Command):
 def report(command: ReportCommand) -> None:
     """Make report.md, report.html (one file, opens anywhere) and plots, and print the tables."""
     from univg.evaluate.report import build_sections, write_report
-    from univg.evaluate.runs import read_runs
+    from univg.evaluate.runs import read_beside, read_runs
     from univg.files import check_writable, naming_paths
     from univg.report.tables import print_table
 
     folder = command.out or (command.runs[0] if len(command.runs) == 1 else Path("univg-report"))
     with naming_paths():
-        found = read_runs(command.runs)
+        found, beside = read_runs(command.runs), None
+        if command.compare is not None:
+            found, beside = read_beside(command.runs, command.compare)
         check_writable(folder)
-        for section in build_sections(found, command.legacy, intervals=("hit_50",)):
+        for section in build_sections(found, command.legacy, ("hit_50",), beside):
             print(f"\n{section.benchmark}\n")
             for table in section.tables:
                 print_table(table)
-        for path in write_report(build_sections(found, command.legacy), folder, command.gallery):
+        for path in write_report(
+            build_sections(found, command.legacy, beside=beside), folder, command.gallery
+        ):
             print(path)
 
 

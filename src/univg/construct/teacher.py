@@ -32,6 +32,7 @@ from univg.models.answering import (
     Refusal,
     ServerAnswerer,
     Usage,
+    read_budget,
     seed_of,
 )
 from univg.models.checkpoint import weights_digest
@@ -203,12 +204,13 @@ class RemoteTeacher(_AnswererTeacher):
         stream: bool = False,
     ) -> None:
         # What `univg serve` says of its model; for other servers the family says it.
-        factor = int(server.conventions(name).get("factor") or MODEL_FAMILIES[family].factor)
-        answerer = ServerAnswerer(
-            server, name, budget, factor, concurrency, fields=fields, stream=stream, drain_s=DRAIN_S
-        )
+        stated = server.conventions(name)
+        writes = MODEL_FAMILIES.get(str(stated.get("family")), MODEL_FAMILIES[family])
+        factor = int(stated.get("factor") or writes.factor)
+        asking: dict[str, Any] = {"fields": fields, "stream": stream, "served": read_budget(stated)}
+        answerer = ServerAnswerer(server, name, budget, factor, concurrency, drain_s=DRAIN_S, **asking)
         super().__init__(answerer, max(16, 4 * concurrency))
-        self.frame = MODEL_FAMILIES[family].frame
+        self.frame = writes.frame
         self._address, self._pixels = server.address, {**asdict(budget), "factor": factor}
         self._fields = dict(fields or {})
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from univg.data.dataset import reopen_pictures
+from univg.evaluate.pairs import Pair, Pairing
 from univg.evaluate.runs import Run
 from univg.evaluate.sets import is_set, list_boxes, list_truths
 from univg.grounding.reading import Asked, read
@@ -24,17 +25,21 @@ class CardPicture:
     address: str
     truths: Sequence[tuple[float, ...]]
     answers: Sequence[tuple[float, ...]]
+    others: Sequence[tuple[float, ...]] = ()
 
 
 @dataclass(frozen=True)
 class Card:
-    """One sample of one run. `missing` says why there are no pictures."""
+    """One sample of one run. `missing` says why there are no pictures; `other` is the answer of the run that it is set
+    beside, and `apart` how far they are from each other."""
 
     run: str
     row: Mapping[str, Any]
     thought: str | None
     frames: Sequence[CardPicture]
     missing: str | None
+    other: Mapping[str, Any] | None = None
+    apart: float = 0.0
 
     @property
     def outcome(self) -> str:
@@ -85,12 +90,21 @@ def choose_rows(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[s
     return sorted(chosen, key=lambda row: (row["task"], row["hit_50"], row["iou"], row["key"]))
 
 
-def _make_card(run: Run, row: Mapping[str, Any]) -> Card:
+def make_pair_cards(pairing: Pairing, count: int) -> list[Card]:
+    """Make up to `count` cards of samples that two runs answer differently, those furthest apart first."""
+    label = f"{pairing.second.label} beside {pairing.first.label}"
+    return [
+        replace(_make_card(pairing.second, pair.second, pair), run=label)
+        for pair in pairing.differing[:count]
+    ]
+
+
+def _make_card(run: Run, row: Mapping[str, Any], pair: Pair | None = None) -> Card:
     frames, missing = [], None
     # Of an answer of one box, what is scored: the first, and the truth where it was asked about.
-    truths, boxes = list_truths(row), list_boxes(row)
+    sides = [list_truths(row), list_boxes(row), list_boxes(pair.first) if pair else []]
     if not is_set(row):
-        truths, boxes = truths[:1], boxes[:1]
+        sides = [side[:1] for side in sides]
     try:
         for index, picture in enumerate(reopen_pictures(row, run.about)):
             here = [
@@ -99,9 +113,11 @@ def _make_card(run: Run, row: Mapping[str, Any]) -> Card:
                     for image, box in side
                     if index == (row["image_index"] if image is None else image)
                 ]
-                for side in (truths, boxes)
+                for side in sides
             ]
             frames.append(CardPicture(thumbnail_url(picture, THUMB_PX), *here))
     except ImageFault as fault:
         missing = str(fault)
-    return Card(run.label, row, read(row["text"], Asked(style=row["style"])).thought, frames, missing)
+    thought = read(row["text"], Asked(style=row["style"])).thought
+    beside, apart = (pair.first, pair.overlap) if pair else (None, 0.0)
+    return Card(run.label, row, thought, frames, missing, beside, apart)

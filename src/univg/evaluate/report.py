@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from univg.data.formats.scale import box_fault
-from univg.evaluate.gallery import make_cards
+from univg.evaluate.gallery import make_cards, make_pair_cards
+from univg.evaluate.pairs import Pairing, build_differing_table, build_pairs_table, pair_runs
 from univg.evaluate.published_metrics import list_published
 from univg.evaluate.rows import Row, add_legacy
 from univg.evaluate.runs import Run
 from univg.evaluate.sets import calibrate_rows, find_task_precisions, is_set, list_truths, split_rows
 from univg.files import write_whole
 from univg.grounding.boxes import Box, is_degenerate
-from univg.grounding.prompts import PUBLISHED_WORDING
+from univg.grounding.prompts import NATIVE, PUBLISHED_WORDING
 from univg.pictures.pages import data_url, render_page
 from univg.report.calibration import Calibration
 from univg.report.plots import draw_ious, draw_reliability
@@ -58,7 +59,7 @@ class Section:
     """One benchmark: its runs, and every table about them.
 
     `summaries`: of the answers of one box, by the runs' labels; `calibrations`: agreement as confidence, by run and
-    kind of answer.
+    kind of answer. `pairings`: two runs whose answers are set side by side, sample by sample.
     """
 
     benchmark: str
@@ -66,6 +67,7 @@ class Section:
     tables: Sequence[Table]
     summaries: Mapping[str, Summary] = field(default_factory=dict)
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    pairings: Sequence[Pairing] = ()
 
     @cached_property
     def plots(self) -> Sequence[Plot]:
@@ -87,17 +89,33 @@ class Section:
 
 
 def build_sections(
-    runs: Sequence[Run], legacy: bool = False, intervals: Sequence[str] | None = None
+    runs: Sequence[Run],
+    legacy: bool = False,
+    intervals: Sequence[str] | None = None,
+    beside: Run | None = None,
 ) -> list[Section]:
     """Build a section for each benchmark among `runs`; answers that are sets have tables of their own.
 
     `legacy`: also the reference scorers' numbers, worked out from the texts. `intervals`: metrics shown with their
-    interval (default all; if given, sets show it of their main ones).
+    interval (default all; if given, sets show it of their main ones). `beside`: a run over the same samples, that each
+    of the others is set beside (`univg.evaluate.pairs`). Raises UnivgError if they are over different samples.
     """
-    return [
+    pairings = [pair_runs(beside, run) for run in runs] if beside else []
+    runs = [beside, *runs] if beside else runs
+    sections = [
         _build_section(benchmark, [run for run in runs if run.benchmark == benchmark], legacy, intervals)
         for benchmark in dict.fromkeys(run.benchmark for run in runs)
     ]
+    return [_pair_section(section, pairings) for section in sections] if pairings else sections
+
+
+def _pair_section(section: Section, pairings: Sequence[Pairing]) -> Section:
+    """Add the tables of what differs sample by sample."""
+    tables = [*section.tables]
+    for pairing in pairings:
+        listed = build_differing_table(pairing)
+        tables += [build_pairs_table(pairing), *([listed] if listed else [])]
+    return replace(section, tables=tables, pairings=pairings)
 
 
 def _build_section(
@@ -188,6 +206,11 @@ def list_notes(run: Run) -> list[str]:
         )
     notes += [str(note) for note in run.about.get("notes", ())]
     notes += list_published(run.benchmark, run.rows.values())
+    if style := run.fingerprint.get("prompt", {}).get("style"):
+        named = f"native ({style})" if style in NATIVE else style
+        notes.append(
+            f"Asked in style {named}; sets, and references without thinking, in the one that goes with it."
+        )
     samples = run.fingerprint["decoding"]["samples"]
     if samples > 1:
         notes.append(
@@ -229,7 +252,8 @@ def render_html_page(sections: Sequence[Section], gallery: int = 60) -> str:
     """Return one HTML page with all tables, plots and `gallery` samples a run; no other file is needed to see it."""
     shown = []
     for section in sections:
-        cards = [card for run in section.runs for card in make_cards(run, gallery)]
+        cards = [card for pairing in section.pairings for card in make_pair_cards(pairing, gallery)]
+        cards += [card for run in section.runs for card in make_cards(run, gallery)]
         plots = [{"plot": plot, "address": data_url(plot.png, "png")} for plot in section.plots]
         shown.append({"section": section, "plots": plots, "cards": cards})
     return render_page("evaluate", "report.html.jinja", sections=shown, legend=_explain(sections))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from univg.data.dataset import Shard
 from univg.errors import UnivgError
 from univg.evaluate.rows import Row
 from univg.files import Journal, canonical, create_whole, whole_lines, write_whole
@@ -23,20 +24,17 @@ from univg.files import Journal, canonical, create_whole, whole_lines, write_who
 __all__ = [
     "OtherRun",
     "Run",
-    "Shard",
     "claim",
     "fingerprint_id",
     "list_differences",
     "open_rows",
+    "read_beside",
     "read_rows",
     "read_run",
     "read_runs",
     "read_state",
     "write_state",
 ]
-
-Shard: TypeAlias = tuple[int, int]
-"""(number from 0, how many)."""
 
 RUN_FILE = "run.json"
 _SETTINGS = {"model": ("model",), "data": ("data", "split", "seed", "difficulty", "size_px")}
@@ -225,12 +223,31 @@ def read_runs(folders: Iterable[Path]) -> list[Run]:
     Folders of one fingerprint (shards that ran on several machines) are one run. Raises UnivgError for a folder that
     holds no run, or no row yet.
     """
+    groups = _group_folders(folders)
+    labels = _label_runs(groups)
+    return [_merge_folders(label, places) for label, places in zip(labels, groups, strict=True)]
+
+
+def read_beside(folders: Sequence[Path], other: Path) -> tuple[list[Run], Run]:
+    """Read the runs in `folders`, and the one in `other` that they are to be compared with, labelled apart.
+
+    The other is a run of its own also where its fingerprint is theirs. Raises UnivgError as `read_runs` does, and if
+    `other` is one of the folders.
+    """
+    if other.resolve() in [folder.resolve() for folder in folders]:
+        raise UnivgError("a run is not compared with itself", other, "give the folder of another run")
+    groups = [*_group_folders(folders), *_group_folders([other])]
+    labels = _label_runs(groups)
+    *runs, beside = [_merge_folders(label, places) for label, places in zip(labels, groups, strict=True)]
+    return runs, beside
+
+
+def _group_folders(folders: Iterable[Path]) -> list[_Places]:
     found: dict[str, _Places] = {}
     for folder in dict.fromkeys(folders):
         stored = read_run(folder)
         found.setdefault(stored["id"], []).append((folder, stored))
-    labels = _label_runs(list(found.values()))
-    return [_merge_folders(label, places) for label, places in zip(labels, found.values(), strict=True)]
+    return list(found.values())
 
 
 def _merge_folders(label: str, places: _Places) -> Run:

@@ -171,6 +171,13 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
+def read_budget(stated: Mapping[str, Any]) -> PixelBudget | None:
+    """Return the pixel budget among what a server says of its model; None where it says nothing."""
+    if not {"min_pixels", "max_pixels"} <= set(stated):
+        return None
+    return PixelBudget(int(stated["min_pixels"]), int(stated["max_pixels"]))
+
+
 class LocalAnswerer:
     """A model in this process.
 
@@ -272,7 +279,8 @@ class LocalAnswerer:
 class ServerAnswerer:
     """The model ``name`` behind an OpenAI-compatible server, ``concurrency`` requests at a time.
 
-    Images are resized to ``budget`` in multiples of ``factor`` before they are sent. ``fields`` go into every
+    Images are resized to ``budget`` in multiples of ``factor`` before they are sent; ``served`` is the server's own
+    budget, where it says it, which decides at what size the model sees them. ``fields`` go into every
     request beside ours (None takes one of ours out); ``stream`` takes answers piece by piece, which some servers
     insist on. Left early, what is under way gets up to ``drain_s`` seconds to come to its end. Several samples are
     drawn by the interface's ``n``.
@@ -289,10 +297,20 @@ class ServerAnswerer:
         fields: Mapping[str, Any] | None = None,
         stream: bool = False,
         drain_s: float = 0.0,
+        served: PixelBudget | None = None,
     ) -> None:
-        self.server, self.name, self.budget, self.factor = server, name, budget, factor
+        # long because each setting of a request has a name of its own
+        self.server, self.name, self.budget, self.factor, self.served = server, name, budget, factor, served
         self.concurrency, self.drain_s = concurrency, drain_s
         self.fields, self.stream = fields or {}, stream
+
+    @property
+    def _stated(self) -> Mapping[str, Any]:
+        return self.server.conventions(self.name)
+
+    @property
+    def _asks_vllm(self) -> bool:
+        return self._stated.get("engine") == "vllm"
 
     def answer(
         self, questions: Sequence[Question], decoding: Decoding, account: Account = free_of_charge
@@ -307,12 +325,15 @@ class ServerAnswerer:
     def _ask(
         self, decoding: Decoding, account: Account, question: Question, stop: threading.Event
     ) -> Answer | Refusal:
-        # `univg serve` says how its model is asked, and takes texts for text; of others this cannot be known.
-        if not self.server.conventions(self.name) and (mark := find_mark(question.text)):
+        # `univg serve` says how its model is asked, and takes texts for text unless it has started vLLM; of others
+        # this cannot be known.
+        if (not self._stated or self._asks_vllm) and (mark := find_mark(question.text)):
             why = f"it spells {mark}, which the server may take for a mark of the chat: leave it out"
             return Refusal(question.key, "prompt", why)
         try:
-            pictures = [as_seen(image, self.budget, self.factor) for image in question.pictures()]
+            pictures = [
+                as_seen(image, self.budget, self.factor, self.served) for image in question.pictures()
+            ]
         except ImageFault as fault:
             return Refusal(question.key, "image", str(fault))
         seen_wh = tuple(size_wh for _, size_wh in pictures)
@@ -350,6 +371,8 @@ class ServerAnswerer:
             "temperature": decoding.temperature,
             "n": decoding.samples,
         }
+        if self._asks_vllm:
+            body["skip_special_tokens"] = False  # else the marks of boxes are missing from its texts
         if decoding.temperature > 0:
             seed = seed_of(decoding.seed, question.key) if question.seed is None else question.seed
             body |= {"seed": seed, "top_p": 1.0}

@@ -1,21 +1,26 @@
-"""Write the settings of a saved Qwen2-VL as Qwen published its own, so that every program that reads those reads it.
+"""Write a saved checkpoint as Qwen published its family's, so that every program that reads those reads it: its
+settings, and the names of its weights.
 
 transformers 5 saves `config.json` nested, with `rope_parameters`, and the tokenizer's marks as `extra_special_tokens`.
 transformers 4 takes the rotary embedding from `rope_theta` and `rope_scaling` and refuses such a list of marks; SGLang
-reads keys of the published file itself (`vision_config.in_chans`). The published layout is read by all of them,
-transformers 5 included.
+reads keys of the published file itself (`vision_config.in_chans`). The published layouts are read by all of them,
+transformers 5 included: flat for Qwen2-VL and Qwen2.5-VL, nested for Qwen3-VL.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from univg.files import write_whole
 from univg.models import checkpoint
 
-__all__ = ["find_rotary_fault", "publish_layout"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["find_rotary_fault", "publish_layout", "save_under_published_names"]
 
 TOKENIZER_FILE = "tokenizer_config.json"
 VISION_THETA = 10000.0
@@ -45,9 +50,10 @@ def find_rotary_fault(folder: Path) -> str | None:
 def publish_layout(folder: str | Path) -> None:
     """Rewrite `config.json` and `tokenizer_config.json` in `folder`, which transformers has saved, in Qwen's layout.
 
-    What is no Qwen2-VL, or is in that layout already, stays as it is. Errors: UnivgError for a file that is no JSON.
+    What is of another family, or is in that layout already, stays as it is. Errors: UnivgError for a file that is no
+    JSON.
     """
-    for name, change in ((checkpoint.CONFIG_FILE, _flatten), (TOKENIZER_FILE, _name_marks)):
+    for name, change in ((checkpoint.CONFIG_FILE, _publish), (TOKENIZER_FILE, _name_marks)):
         path = Path(folder) / name
         if path.is_file():
             settings = checkpoint.read_json(path)
@@ -55,8 +61,37 @@ def publish_layout(folder: str | Path) -> None:
                 write_whole(path, json.dumps(changed, indent=2, sort_keys=True) + "\n")
 
 
+def save_under_published_names(model: PreTrainedModel) -> None:
+    """Let `save_pretrained` write a model's weights under the names that its family was published with, and a head that
+    is the embedding not at all.
+
+    By itself it turns back the renamings by which the weights were read, whichever these were: of a Qwen2-VL that was
+    read under ZeRO-3, also those that did not apply (`model.model.embed_tokens`). And it tells a tied head by its
+    address, which is another than the embedding's where weights were gathered from several processes (FSDP2).
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    rules = get_model_conversion_mapping(model, add_legacy=False)
+    # A change of prefix is for reading a model's part alone; turned back it would be added to every name.
+    model._weight_conversions = [rule for rule in rules if type(rule).__name__ != "PrefixChange"]
+    model._keys_to_ignore_on_save = {*(model._keys_to_ignore_on_save or ()), *model.all_tied_weights_keys}
+
+
+def _publish(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration in its family's published layout, or as it is where that cannot say it."""
+    text, vision = config.get("text_config"), config.get("vision_config")
+    publish = _LAYOUTS.get(str(config.get("model_type")))
+    if publish is None or not isinstance(text, dict) or not isinstance(vision, dict):
+        return config
+    rope, turned = text.get("rope_parameters") or {}, vision.get("rope_parameters") or {}
+    stock = rope.get("rope_type") == "default" and len(rope.get("mrope_section", ())) == SECTIONS
+    if not stock or turned.get("rope_theta", VISION_THETA) != VISION_THETA:
+        return config
+    return publish(config)
+
+
 def _flatten(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration with the text model's settings beside the whole model's.
+    """Return a Qwen2-VL's or a Qwen2.5-VL's configuration with the text model's settings beside the whole model's.
 
     >>> rope = {"rope_type": "default", "rope_theta": 500.0, "mrope_section": [4, 6, 22]}
     >>> text = {"model_type": "qwen2_vl_text", "hidden_size": 256, "rope_parameters": rope}
@@ -68,13 +103,11 @@ def _flatten(config: dict[str, Any]) -> dict[str, Any]:
     >>> flat["vision_config"]["in_chans"], flat["vision_config"]["spatial_patch_size"]
     (3, 14)
     """
-    text, vision = config.get("text_config"), config.get("vision_config")
-    if config.get("model_type") != "qwen2_vl" or not isinstance(text, dict) or not isinstance(vision, dict):
-        return config
-    rope, turned = text.get("rope_parameters") or {}, vision.get("rope_parameters") or {}
-    stock = rope.get("rope_type") == "default" and len(rope.get("mrope_section", ())) == SECTIONS
-    if not stock or turned.get("rope_theta", VISION_THETA) != VISION_THETA:
-        return config  # what the published layout cannot say
+    text, vision, rope = (
+        config["text_config"],
+        config["vision_config"],
+        config["text_config"]["rope_parameters"],
+    )
     # `model_type` and `dtype` are the whole model's; for kinds of layers transformers 4 has other names.
     own = {key: value for key, value in text.items() if key not in ("rope_parameters", "layer_types")}
     flat = {**own, **{key: value for key, value in config.items() if key != "text_config"}}
@@ -86,6 +119,35 @@ def _flatten(config: dict[str, Any]) -> dict[str, Any]:
     older = {"in_chans": own["in_channels"], "spatial_patch_size": own["patch_size"]}
     flat["vision_config"] = {**own, **older}
     return flat
+
+
+def _nest(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a Qwen3-VL's configuration with its rotary settings under their published names.
+
+    >>> rope = {"rope_type": "default", "rope_theta": 500.0, "mrope_section": [6, 5, 5]}
+    >>> text = {"model_type": "qwen3_vl_text", "rope_parameters": rope, "dtype": "bfloat16"}
+    >>> text = _nest({"text_config": text, "vision_config": {"rope_parameters": {}}})["text_config"]
+    >>> text["rope_theta"], text["rope_scaling"]
+    (500.0, {'mrope_interleaved': True, 'mrope_section': [6, 5, 5], 'rope_type': 'default'})
+    """
+    text, vision = dict(config["text_config"]), dict(config["vision_config"])
+    rope = text.pop("rope_parameters")
+    vision.pop("rope_parameters", None)
+    vision["model_type"] = "qwen3_vl"  # as the whole model's, and not `qwen3_vl_vision`
+    text["rope_theta"] = rope["rope_theta"]
+    text["rope_scaling"] = {
+        "mrope_interleaved": True,
+        "mrope_section": rope["mrope_section"],
+        "rope_type": "default",
+    }
+    return {**config, "text_config": text, "vision_config": vision}
+
+
+_LAYOUTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "qwen2_vl": _flatten,
+    "qwen2_5_vl": _flatten,
+    "qwen3_vl": _nest,
+}
 
 
 def _name_marks(tokenizer: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 
 from univg.grounding.boxes import SizeWH
 
-__all__ = ["PixelBudget"]
+__all__ = ["PixelBudget", "is_resizable"]
+
+LONGEST = 200
+"""The processors take no image that is more than so many times as long as it is short."""
+
+
+def is_resizable(size_wh: SizeWH) -> bool:
+    """Tell whether the processors take an image of this shape.
+
+    >>> is_resizable((200, 1)), is_resizable((201, 1))
+    (True, False)
+    """
+    return max(size_wh) <= LONGEST * min(size_wh)
 
 
 @dataclass(frozen=True)
@@ -45,8 +57,8 @@ class PixelBudget:
         # The processors' rule, written again because a client of a server would wait seconds for transformers, which
         # has it; a test holds the two equal.
         width, height = size_wh
-        if max(width, height) > 200 * min(width, height):
-            raise ValueError(f"an image of {width}x{height} is longer than 200:1: crop it")
+        if not is_resizable(size_wh):
+            raise ValueError(f"an image of {width}x{height} is longer than {LONGEST}:1: crop it")
         sides = [round(width / factor) * factor, round(height / factor) * factor]
         if sides[0] * sides[1] > self.max_pixels:
             shrink = math.sqrt(width * height / self.max_pixels)
@@ -55,3 +67,14 @@ class PixelBudget:
             grow = math.sqrt(self.min_pixels / (width * height))
             sides = [math.ceil(side * grow / factor) * factor for side in size_wh]
         return sides[0], sides[1]
+
+    def prepared(self, size_wh: SizeWH, factor: int) -> SizeWH:
+        """Return the size to which an image may be resized before the processor is given it, so that the model sees it
+        as it would have: the processor's own, or where that is a shape that it would not take, the image's as it is.
+
+        >>> PixelBudget().prepared((1920, 1080), 28), PixelBudget().prepared((10000, 50), 28)
+        ((840, 448), (10000, 50))
+        """
+        seen_wh = self.resized(size_wh, factor)
+        again = is_resizable(seen_wh) and self.resized(seen_wh, factor) == seen_wh
+        return seen_wh if again else size_wh

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tokenizers import normalizers
@@ -46,6 +48,9 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
 )
 
+VIDEO_FILE = "video_preprocessor_config.json"
+"""Qwen3-VL's: nothing here reads it, and plain transformers and servers do."""
+
 _SHIELD = "\ufdd0"  # Unicode keeps this character for a program's own use: no text should hold it
 
 
@@ -59,7 +64,13 @@ class GroundingProcessor(Qwen2VLProcessor):
     `processor(images=[[picture, …], …], text=[…], padding=True, return_tensors="pt")` gives `input_ids`,
     `attention_mask`, `mm_token_type_ids` of shape (batch, tokens), `pixel_values` (patches, patch values)
     and `image_grid_thw` (images, 3).
+
+    `published_as` are the classes, of processor and image processor, that the files of the checkpoint's family name;
+    `others` the files about video that the checkpoint came with, by name: what is saved has them as they were.
     """
+
+    published_as: tuple[str, str] = ("Qwen2VLProcessor", "Qwen2VLImageProcessor")
+    others: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None
@@ -114,12 +125,16 @@ class GroundingProcessor(Qwen2VLProcessor):
         # A processor's own template knows images; a tokenizer's may be one of texts alone (Qwen2.5-VL's is).
         stated, _ = cls.get_processor_dict(str(name), **kwargs)
         template = stated.get("chat_template") or tokenizer.chat_template or CHAT_TEMPLATE
-        return cls(image_processor, tokenizer, chat_template=template)
+        processor = cls(image_processor, tokenizer, chat_template=template)
+        found = Path(name) / VIDEO_FILE
+        processor.others = {VIDEO_FILE: found.read_text("utf-8")} if found.is_file() else {}
+        return processor
 
     def save_pretrained(
         self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any
     ) -> list[str]:
-        """Write the standard layout, naming transformers' own classes so that AutoProcessor finds them."""
+        """Write the standard layout, naming the classes that the family's published files name: AutoProcessor, and
+        servers, find the family's own by them."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.chat_template = self.chat_template
@@ -130,16 +145,19 @@ class GroundingProcessor(Qwen2VLProcessor):
         backend.normalizer = ours
         settings = self.image_processor.to_dict()
         budget = self.pixel_budget
+        processor_class, image_processor_type = self.published_as
         settings |= {
-            "image_processor_type": "Qwen2VLImageProcessor",
-            "processor_class": "Qwen2VLProcessor",
+            "image_processor_type": image_processor_type,
+            "processor_class": processor_class,
             "min_pixels": budget.min_pixels,
             "max_pixels": budget.max_pixels,
             "size": {"shortest_edge": budget.min_pixels, "longest_edge": budget.max_pixels},
         }
         path = folder / "preprocessor_config.json"
         path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
-        return [str(path)]
+        for file, text in self.others.items():
+            (folder / file).write_text(text, "utf-8")
+        return [str(path), *(str(folder / file) for file in self.others)]
 
 
 @lru_cache

@@ -252,8 +252,8 @@ class Server:
         return model, str(models[model]["root"])
 
     def conventions(self, model: str) -> Mapping[str, Any]:
-        """Return what `univg serve` says of a model: family, frame, prompt_style, min_pixels, max_pixels, factor.
-        Empty for other servers, and before `served`."""
+        """Return what `univg serve` says of a model: family, frame, prompt_style, min_pixels, max_pixels, factor, and
+        "vllm" as its engine if it is that. Empty for other servers, and before `served`."""
         return self._stated.get(model, {})
 
     def quote(self, text: str) -> str:
@@ -263,14 +263,19 @@ class Server:
         return one_line(" ".join(text.split()))[:160]
 
 
-def as_seen(image: Image.Image, budget: PixelBudget, factor: int) -> tuple[str, SizeWH]:
-    """Return a data address of the picture at the size that the model sees, and that size."""
-    size_wh = budget.resized(image.size, factor)
+def as_seen(
+    image: Image.Image, budget: PixelBudget, factor: int, served: PixelBudget | None = None
+) -> tuple[str, SizeWH]:
+    """Return a data address of the picture at the size that the model sees, and that size.
+
+    `served`: the server's own budget, if it is known; it may make the picture smaller, or larger, than `budget` does.
+    """
+    size_wh = budget.prepared(image.size, factor)
     if size_wh != image.size:
         image = image.resize(size_wh, Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
-    return data_url(buffer.getvalue(), "png"), size_wh
+    return data_url(buffer.getvalue(), "png"), (served or budget).resized(size_wh, factor)
 
 
 def with_pictures(messages: Iterable[Mapping[str, Any]], urls: Sequence[str]) -> list[dict[str, Any]]:

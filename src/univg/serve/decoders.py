@@ -13,12 +13,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from threading import Timer
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
+from univg.grounding.boxes import SizeWH
 from univg.models.pixels import PixelBudget
 from univg.serve.errors import ApiError
 from univg.serve.images import Bounds, read_images
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Decoders"]
 
 _BASE_MIB = 256  # for the interpreter, and for a body's base64 in its several forms
+_KEPT = 4_000_000  # pixels of an image that has to stay as it is until the model is given it
 _BYTES_A_PIXEL = 24  # a picture twice in memory, and what its decoder holds beside it
 
 
@@ -142,9 +145,18 @@ def work(most_bytes: int) -> None:
             outbox.flush()
 
 
+def _find_size(job: _Job, size_wh: SizeWH) -> SizeWH:
+    """Return the size at which an image is kept. Raises ApiError where that is its own, and too large."""
+    kept_wh = job.budget.prepared(size_wh, job.factor)
+    if kept_wh[0] * kept_wh[1] > max(_KEPT, 2 * job.budget.max_pixels):
+        message = f"an image of {size_wh[0]}x{size_wh[1]} is too long for its size: shrink or crop it"
+        raise ApiError(400, message, param="messages", code="invalid_image")
+    return kept_wh
+
+
 def _read(job: _Job) -> tuple[dict[str, Any], list[Image.Image]]:
     try:
-        images = read_images(job.urls, job.bounds, lambda size_wh: job.budget.resized(size_wh, job.factor))
+        images = read_images(job.urls, job.bounds, partial(_find_size, job))
     except ApiError as error:
         return {"refused": str(error), "code": error.code}, []
     except MemoryError:

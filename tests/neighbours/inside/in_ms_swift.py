@@ -18,9 +18,7 @@ def read_rows(model: str, model_type: str, file: str) -> list[dict[str, Any]]:
     from swift import get_processor, get_template, load_dataset
 
     processor = get_processor(model, model_type=model_type)
-    template = get_template(
-        processor, template_type=model_type, max_pixels=int(os.environ["MAX_PIXELS"])
-    )
+    template = get_template(processor, template_type=model_type, max_pixels=int(os.environ["MAX_PIXELS"]))
     template.set_mode("train")
     rows, _ = load_dataset(file, split_dataset_ratio=0, num_proc=1)
     found = []

@@ -15,7 +15,8 @@ Nothing here knows of tokenizers, temperatures or seeds: `choose` is given logit
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from transformers import DynamicCache
 
 __all__ = ["Choose", "Prefix", "decode", "join", "joinable", "prefill", "prompt_positions"]
+
+FEW_WEIGHTS = 20_000_000
+"""Up to so many, a processor's threads wait for each other longer than they compute, a token at a time."""
 
 
 class Choose(Protocol):
@@ -113,6 +117,13 @@ def decode(
 
     Returns each row's new tokens, in the order the rows had. `prefix` is of no use afterwards.
     """
+    with _fitting_threads(model):
+        return _decode(model, prefix, choose, stops, max_new_tokens)
+
+
+def _decode(
+    model: Any, prefix: Prefix, choose: Choose, stops: Collection[int], max_new_tokens: int
+) -> list[list[int]]:
     written: list[list[int]] = [[] for _ in range(len(prefix))]
     rows = list(range(len(prefix)))  # rows[i]: whose turn it is in the i-th row of the batch
     for _ in range(max_new_tokens):
@@ -132,6 +143,24 @@ def decode(
         if len(written[rows[0]]) < max_new_tokens:
             _step(model, prefix, tokens_R)
     return written
+
+
+@contextmanager
+def _fitting_threads(model: Any) -> Iterator[None]:
+    """Let a small model on a processor write in one thread: a token is some hundred operations of a few microseconds,
+    and after each all threads wait for the last. On an idle machine that loses little, beside other programs it is
+    several times as fast (`benchmarks/decoding_threads.py`)."""
+    text = plain_model(model).model.language_model
+    weights = sum(weight.numel() for weight in text.parameters())
+    threads = torch.get_num_threads()
+    if threads == 1 or weights > FEW_WEIGHTS or next(text.parameters()).device.type != "cpu":
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _step(model: Any, prefix: Prefix, tokens_R: torch.Tensor) -> None:

@@ -46,19 +46,19 @@ AttentionInterface.register(ATTENTION, _float_attention)
 class PatchLinear(nn.Module):
     """Embed patches by the matrix product that it is: on CPUs a strided Conv3d is several times slower.
 
-    The weight keeps its name and shape, so checkpoints do not change.
+    Weight and bias (Qwen3-VL's has one) keep their names and shapes, so checkpoints do not change.
     """
 
     def __init__(self, convolution: nn.Conv3d) -> None:
         super().__init__()
-        self.weight = convolution.weight
+        self.weight, self.bias = convolution.weight, convolution.bias
 
     def forward(self, patches: Tensor) -> Tensor:
-        return functional.linear(patches.flatten(1), self.weight.flatten(1))
+        return functional.linear(patches.flatten(1), self.weight.flatten(1), self.bias)
 
 
 def embed_by_product(model: Any) -> None:
-    """Replace a model's patch embedding by :class:`PatchLinear`, where it is a convolution without bias."""
+    """Replace a model's patch embedding by :class:`PatchLinear`, where it is a convolution."""
     embedding = plain_model(model).model.visual.patch_embed
-    if isinstance(embedding.proj, nn.Conv3d) and embedding.proj.bias is None:
+    if isinstance(embedding.proj, nn.Conv3d):
         embedding.proj = PatchLinear(embedding.proj)

@@ -17,11 +17,11 @@ from PIL import Image
 
 from univg.data.dataset import ENDLESS, digest_parts
 from univg.errors import UnivgError
-from univg.grounding.boxes import SizeWH
+from univg.grounding.boxes import SizeWH, is_degenerate
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import PromptStyle, render_answer, render_chat
 from univg.grounding.samples import GroundingSample
-from univg.models.pixels import PixelBudget
+from univg.models.pixels import PixelBudget, is_resizable
 from univg.models.processor import GroundingProcessor
 from univg.models.tokens import count_prompt, image_tokens
 from univg.pictures.images import ImageFault
@@ -30,7 +30,7 @@ from univg.training.run.dropped import Dropped
 from univg.training.run.log import LEFT_OUT_MARK
 from univg.training.run.mirroring import mirror
 from univg.training.run.sources import Source, choose_prompt_style, open_sources
-from univg.training.run.written import find_place
+from univg.training.run.written import as_written, find_place
 from univg.training.sources import SampleSource
 
 __all__ = ["Row", "StageRows", "count_steps", "data_digest", "render_prompt_text"]
@@ -58,9 +58,10 @@ class Row:
 class StageRows:
     """`total` rows of the mixture that `config` describes; `rows[i]` is a :class:`Row` and always the same.
 
-    `teach`: rows carry the response to be learnt (SFT), in the `frame` that the model's family writes. A prompt over
-    the token budget has its pictures shrunk; if that is not enough, or a picture cannot be opened, the next sample of
-    the source takes its place, and the row's notes say so. `sources`: the config's, where they are open already.
+    `teach`: rows carry the response to be learnt (SFT), in the `frame` that the model's family writes; pixels are those
+    of the pictures as the model sees them, after all shrinking. A prompt over the token budget has its pictures shrunk;
+    if that is not enough, or a picture cannot be opened, the next sample of the source takes its place, and the row's
+    notes say so. `sources`: the config's, where they are open already.
     Raises UnivgError.
     """
 
@@ -154,7 +155,7 @@ class StageRows:
         response = self._write_response(sample, style, images) if self.teach else None
         row = Row(sample, tuple(images), style, response)
         if self.config.max_tokens is None:
-            return row, ""
+            return self._check_boxes(row, "")
         tokenizer, factor = self.processor.tokenizer, self.processor.factor
         budget = self.processor.pixel_budget
         after = self.config.max_completion_tokens if isinstance(self.config, GrpoConfig) else 0
@@ -162,17 +163,32 @@ class StageRows:
         seen_wh = [self.seen_wh(image) for image in images]
         found = count_prompt(tokenizer, render_prompt_text(self.processor, row), seen_wh, factor) + after
         if found <= self.config.max_tokens:
-            return row, ""
+            return self._check_boxes(row, "")
         why = f"{found} tokens, max_tokens={self.config.max_tokens}"
         room = self.config.max_tokens - found + image_tokens(seen_wh, factor)
-        cap = self._find_budget(images, budget, room)
-        if cap is None:
+        cap = self._find_budget([image.size for image in images], budget, room)
+        sizes = [] if cap is None else [cap.resized(image.size, factor) for image in images]
+        # The processor resizes them again: not at all, but for what its least pixels or the longest shape change.
+        if not sizes or not all(map(is_resizable, sizes)) or self._count_tokens(sizes, budget) > room:
             return None, why
         smaller = tuple(
-            image.resize(cap.resized(image.size, factor), Image.Resampling.BICUBIC) for image in images
+            image.resize(size_wh, Image.Resampling.BICUBIC)
+            for image, size_wh in zip(images, sizes, strict=True)
         )
         response = self._write_response(sample, style, smaller) if self.teach else None
-        return Row(sample, smaller, style, response), why
+        return self._check_boxes(Row(sample, smaller, style, response), why)
+
+    def _check_boxes(self, row: Row, why: str) -> tuple[Row | None, str]:
+        """Return a row and `why` its pictures were shrunk, or None and the reason where the model is to write whole
+        pixels and one of its boxes has no area in them. (Thousandths do not depend on the picture: files are checked
+        for them when they are read.)"""
+        if self.frame == "pixel":
+            sizes = [self.seen_wh(image) for image in row.images]
+            written = as_written(row.sample, sizes).boxes
+            if any(map(is_degenerate, written if row.sample.complete else written[:1])):
+                seen = ", ".join(f"{width}x{height}" for width, height in sizes)
+                return None, f"a box has no area in whole pixels of what the model sees ({seen})"
+        return row, why
 
     def seen_wh(self, image: Image.Image) -> SizeWH:
         """Return the size at which the model sees a picture."""
@@ -184,22 +200,20 @@ class StageRows:
         sizes = [self.seen_wh(image) for image in images] if self.frame == "pixel" else ()
         return render_answer(sample, style, find_place(sample), sizes)
 
-    def _count_tokens(self, images: Sequence[Image.Image], budget: PixelBudget) -> int:
+    def _count_tokens(self, sizes: Sequence[SizeWH], budget: PixelBudget) -> int:
         factor = self.processor.factor
-        return image_tokens((budget.resized(image.size, factor) for image in images), factor)
+        return image_tokens((budget.resized(size_wh, factor) for size_wh in sizes), factor)
 
-    def _find_budget(
-        self, images: Sequence[Image.Image], budget: PixelBudget, room: int
-    ) -> PixelBudget | None:
-        """Find the largest budget (to a token's area) with which `images` take at most `room` tokens."""
+    def _find_budget(self, sizes: Sequence[SizeWH], budget: PixelBudget, room: int) -> PixelBudget | None:
+        """Find the largest budget (to a token's area) with which images of these sizes take at most `room` tokens."""
         area = self.processor.factor**2
         low, high = budget.min_pixels // area, budget.max_pixels // area
-        if room <= 0 or self._count_tokens(images, PixelBudget(budget.min_pixels, budget.min_pixels)) > room:
+        if room <= 0 or self._count_tokens(sizes, PixelBudget(budget.min_pixels, budget.min_pixels)) > room:
             return None
         while low < high:
             middle = (low + high + 1) // 2
             wider = PixelBudget(budget.min_pixels, max(budget.min_pixels, middle * area))
-            low, high = (middle, high) if self._count_tokens(images, wider) <= room else (low, middle - 1)
+            low, high = (middle, high) if self._count_tokens(sizes, wider) <= room else (low, middle - 1)
         return PixelBudget(budget.min_pixels, max(budget.min_pixels, low * area))
 
 
