@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from univg.errors import UnivgError
 from univg.serve.config import ServeConfig
 from univg.serve.vllm_card import CARD_VARIABLE
+from univg.terminal import notes
 
 if TYPE_CHECKING:
     from univg.models.checkpoint import Source
@@ -32,19 +33,24 @@ _MIDDLEWARE, _LOGITS = "univg.serve.vllm_card.ModelCard", "univg.serve.vllm_mark
 def start_vllm(config: ServeConfig, api_key: str | None) -> None:
     """Let vLLM take this process's place. Raises UnivgError for what keeps it from starting."""
     from univg.models import checkpoint
+    from univg.models.conventions import find_conventions
     from univg.models.layout import find_rotary_fault
-    from univg.models.loading import choose_dtype, family_of, read_conventions
+    from univg.models.loading import choose_dtype, find_family
 
     source = checkpoint.locate(config.model)
     if checkpoint.is_adapter(source.folder):
         raise UnivgError("a LoRA adapter must be merged for vLLM", config.model, "use univg merge first")
-    style, budget = read_conventions(source.folder)
+    family = find_family(source.folder)
+    found = find_conventions(source, family)
+    style, budget = found.prompt_style, found.pixel_budget
     if config.max_pixels is not None:
         budget = budget.up_to(config.max_pixels)
+    for note in (found.style_note, "" if config.max_pixels else found.pixels_note):
+        if note:
+            notes().print(f"note: {note}")
     program = _find_vllm()
     if (fault := find_rotary_fault(source.folder)) is not None:
         raise UnivgError(f"vLLM cannot run {config.model}: {fault}", "--engine vllm", "leave --engine out")
-    family = family_of(source.folder)
     if config.dtype == "auto":  # vLLM's own "auto" computes float32 weights in bfloat16
         chosen = choose_dtype(source.folder, on_cpu=_is_for_cpus())
         config = config.model_copy(update={"dtype": chosen})
