@@ -37,12 +37,33 @@ ANSWER = 100
 
 WORDS = 151936
 TEXTS: dict[str, dict[str, Any]] = {
-    "100M": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 10, "num_attention_heads": 8},
-    "300M": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 16},
-    "2B": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
+    "100M": {
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_hidden_layers": 10,
+        "num_attention_heads": 8,
+    },
+    "300M": {
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 16,
+    },
+    "2B": {
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+    },
 }
 SFT = ("batch=4", "micro_batch=2")
-GRPO = ("prompts_per_step=2", "rollouts=4", "micro_batch=4", "max_completion_tokens=48", "rollout_page_every=0")
+GRPO = (
+    "prompts_per_step=2",
+    "rollouts=4",
+    "micro_batch=4",
+    "max_completion_tokens=48",
+    "rollout_page_every=0",
+)
 SETTINGS: dict[str, tuple[str, str, str, int, int, tuple[str, ...]]] = {
     # name: stage, family, size, images, pixels of an image, keys
     "sft-full": ("sft", "qwen2_vl", "100M", 4, 100352, SFT),
@@ -78,8 +99,18 @@ def configure(family: str, size: str) -> Any:
     wide = {"depth": 32, "num_heads": 16} if size == "2B" else {"depth": 8, "num_heads": 8}
     vision: dict[str, Any] = {
         "qwen2_vl": {**wide, "embed_dim": 1280 if size == "2B" else 512, "hidden_size": text["hidden_size"]},
-        "qwen2_5_vl": {**wide, "hidden_size": 512, "intermediate_size": 1368, "fullatt_block_indexes": [3, 7]},
-        "qwen3_vl": {**wide, "hidden_size": 512, "intermediate_size": 2048, "deepstack_visual_indexes": [2, 4, 6]},
+        "qwen2_5_vl": {
+            **wide,
+            "hidden_size": 512,
+            "intermediate_size": 1368,
+            "fullatt_block_indexes": [3, 7],
+        },
+        "qwen3_vl": {
+            **wide,
+            "hidden_size": 512,
+            "intermediate_size": 2048,
+            "deepstack_visual_indexes": [2, 4, 6],
+        },
     }[family]
     if family != "qwen2_vl":
         vision["out_hidden_size"] = text["hidden_size"]
@@ -150,11 +181,15 @@ def estimate(name: str) -> Any:
     if stage == "answer":
         asked_for = dict(key.split("=") for key in keys)
         size_of = 2 if asked_for.get("dtype") == "bfloat16" else 4
-        return estimate_answering(shapes, Asked(images, pixels, answer=24), int(asked_for.get("rows", 1)), size_of)
+        return estimate_answering(
+            shapes, Asked(images, pixels, answer=24), int(asked_for.get("rows", 1)), size_of
+        )
     config = _read_keys(stage, Path("nowhere"), images, pixels, keys)
     answer = config.max_completion_tokens if stage == "grpo" else ANSWER
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return estimate_training(config, shapes, Machine(device, has_bf16()), Asked(images, pixels, answer=answer))
+    return estimate_training(
+        config, shapes, Machine(device, has_bf16()), Asked(images, pixels, answer=answer)
+    )
 
 
 def _read_keys(stage: str, model: Path, images: int, pixels: int, keys: tuple[str, ...]) -> Any:

@@ -74,7 +74,9 @@ def test_what_cannot_be_estimated_is_one_line(
 def test_fit_loads_no_torch() -> None:
     run = "from univg.cli.main import main; main(['fit', 'sft', '--config', 'tiny-sft', '--memory', '8GiB'])"
     ended = subprocess.run(
-        [sys.executable, "-c", f"{run}; import sys; print('torch' in sys.modules)"], capture_output=True, text=True
+        [sys.executable, "-c", f"{run}; import sys; print('torch' in sys.modules)"],
+        capture_output=True,
+        text=True,
     )
     assert ended.stdout.endswith("False\n"), ended.stderr
 

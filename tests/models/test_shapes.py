@@ -36,7 +36,9 @@ def build_empty(config: dict[str, Any]) -> Any:
     family = config["model_type"]
     made = CONFIG_MAPPING[family].from_dict(config)
     with init_empty_weights(include_buffers=True):
-        return getattr(transformers, MODEL_FAMILIES[family].architecture)._from_config(made, dtype=torch.float32)
+        return getattr(transformers, MODEL_FAMILIES[family].architecture)._from_config(
+            made, dtype=torch.float32
+        )
 
 
 def shrink(config: Any) -> dict[str, Any]:
@@ -113,7 +115,10 @@ def test_the_facts_are_those_of_the_published_files(folder: str, name: str) -> N
 
 @pytest.mark.parametrize(
     ("config", "cause"),
-    [({"model_type": "llava"}, "unknown model family 'llava'"), ({"model_type": "qwen2_vl"}, "states no sizes")],
+    [
+        ({"model_type": "llava"}, "unknown model family 'llava'"),
+        ({"model_type": "qwen2_vl"}, "states no sizes"),
+    ],
 )
 def test_other_configurations_are_refused(config: dict[str, Any], cause: str) -> None:
     with pytest.raises(UnivgError, match=cause):

@@ -1,4 +1,4 @@
-"""What `univg fit` estimates: beside what autograd really keeps, beside peaks that were measured, and what is advised."""
+"""What `univg fit` estimates, beside what autograd keeps and peaks that were measured; what it advises."""
 
 from __future__ import annotations
 
@@ -151,7 +151,9 @@ def test_a_run_that_cannot_fit_is_refused_before_anything_is_loaded(monkeypatch:
     monkeypatch.setattr(room, "find_devices", lambda: [card])
     monkeypatch.setattr(room, "read_stored_budget", lambda model: None)  # it would look on the hub
     config = read("sft", f"model={SEVEN_B}")
-    with pytest.raises(UnivgError, match=r"memory: this run takes about 124.8 GiB .* and Tesla T4 has 15.0 GiB") as told:
+    with pytest.raises(
+        UnivgError, match=r"memory: this run takes about 124.8 GiB .* and Tesla T4 has 15.0 GiB"
+    ) as told:
         check_room(config)
     assert "lora.r=16 lora.quantize=nf4" in told.value.remedy and "check_memory=false" in told.value.remedy
     check_room(read("sft", f"model={SEVEN_B}", "check_memory=false"))

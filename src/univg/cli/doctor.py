@@ -60,9 +60,7 @@ def examine(command: DoctorCommand) -> int:
         "versions": {name: _find_version(name) for name in ("univg", *ALWAYS)},
         "processor": _describe(processor),
         "cards": [_describe(card) for card in cards],
-        "extras": {
-            extra: {name: _find_version(name) for name in names} for extra, names in EXTRAS.items()
-        },
+        "extras": {extra: {name: _find_version(name) for name in names} for extra, names in EXTRAS.items()},
         "font": str(getattr(font, "path", "")) if lines == [FOREIGN] else None,
         "faults": faults,
     }
@@ -103,7 +101,9 @@ def _print(found: dict[str, Any], processor: Device, cards: list[Device]) -> Non
     for fault in found["faults"]:
         print(f"WRONG: {fault}")
     if not found["faults"]:
-        print("what fits here: univg fit ground MODEL, univg fit sft --config PRESET, univg fit grpo --config PRESET")
+        print(
+            "what fits here: univg fit ground MODEL, univg fit sft --config PRESET, univg fit grpo --config PRESET"
+        )
 
 
 app = make_verb("doctor", DoctorCommand, examine)

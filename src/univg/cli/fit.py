@@ -127,7 +127,14 @@ def fit_ground(command: FitGround) -> int:
     trials = [(command.dtype, command.rows, asked, 4 if full else 2)]
     trials += [("--dtype bfloat16", command.rows, asked, 2)]
     trials += [("--dtype bfloat16 --rows 1", 1, asked, 2)]
-    trials += [("--dtype bfloat16 --rows 1 --max-pixels 200704", 1, Asked(asked.images, 200704, answer=asked.answer), 2)]
+    trials += [
+        (
+            "--dtype bfloat16 --rows 1 --max-pixels 200704",
+            1,
+            Asked(asked.images, 200704, answer=asked.answer),
+            2,
+        )
+    ]
     estimates = [(name, estimate_answering(shapes, each, rows, size)) for name, rows, each, size in trials]
     estimate = estimates[0][1]
     smaller = [(name, less.total) for name, less in estimates[1:] if less.total < estimate.total]
@@ -166,7 +173,9 @@ def _tell(
         sys.stdout.write(json.dumps(told) + "\n")
         return 0 if fits else 1
     print(f"{model}: {shapes.parameters / 1e9:.2f} G parameters ({shapes.model_type})")
-    print(f"prompts of {asked.images} pictures of {asked.pixels:,} pixels: {prompt:,} tokens, answers of {asked.answer}")
+    print(
+        f"prompts of {asked.images} pictures of {asked.pixels:,} pixels: {prompt:,} tokens, answers of {asked.answer}"
+    )
     width = max(map(len, [*estimate.parts, "together, " + estimate.when]))
     for name, size in sorted(estimate.parts.items(), key=lambda part: -part[1]):
         print(f"  {name:{width}}  {format_bytes(size):>10}")
@@ -179,16 +188,30 @@ def _tell(
     for place, (name, total) in enumerate(changes):
         print(f"  {'try' if not place else 'and'} {name}: {format_bytes(total)}")
     if not changes or changes[-1][1] > memory:
-        print("  what is left does not fit either: a smaller model, or more cards (--gpus 8 --sharding zero3)")
+        print(
+            "  what is left does not fit either: a smaller model, or more cards (--gpus 8 --sharding zero3)"
+        )
     return 1
 
 
 app = App(name="fit", help="Estimate what memory a run takes, before anything is loaded, and what to change.")
 for order, verb in enumerate(
     (
-        make_verb("fit sft", FitSft, fit_sft, example="univg fit sft --config qwen2-vl-2b-lora-sft --memory 16GiB"),
-        make_verb("fit grpo", FitGrpo, fit_grpo, example="univg fit grpo --config qwen2-vl-7b-grpo --gpus 8 --sharding zero3"),
-        make_verb("fit ground", FitGround, fit_ground, example="univg fit ground Qwen/Qwen3-VL-2B-Instruct --images 2"),
+        make_verb(
+            "fit sft", FitSft, fit_sft, example="univg fit sft --config qwen2-vl-2b-lora-sft --memory 16GiB"
+        ),
+        make_verb(
+            "fit grpo",
+            FitGrpo,
+            fit_grpo,
+            example="univg fit grpo --config qwen2-vl-7b-grpo --gpus 8 --sharding zero3",
+        ),
+        make_verb(
+            "fit ground",
+            FitGround,
+            fit_ground,
+            example="univg fit ground Qwen/Qwen3-VL-2B-Instruct --images 2",
+        ),
     )
 ):
     verb.sort_key = order

@@ -10,16 +10,30 @@ __all__ = ["PUBLISHED"]
 
 _QWEN2_VISION = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14}
 _QWEN2_5_VISION = {
-    **{"depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420, "patch_size": 14},
+    "depth": 32,
+    "hidden_size": 1280,
+    "num_heads": 16,
+    "intermediate_size": 3420,
+    "patch_size": 14,
     "fullatt_block_indexes": [7, 15, 23, 31],
 }
 _QWEN3_SMALL_VISION = {
-    **{"depth": 24, "hidden_size": 1024, "num_heads": 16, "intermediate_size": 4096, "patch_size": 16},
-    **{"num_position_embeddings": 2304, "deepstack_visual_indexes": [5, 11, 17]},
+    "depth": 24,
+    "hidden_size": 1024,
+    "num_heads": 16,
+    "intermediate_size": 4096,
+    "patch_size": 16,
+    "num_position_embeddings": 2304,
+    "deepstack_visual_indexes": [5, 11, 17],
 }
 _QWEN3_LARGE_VISION = {
-    **{"depth": 27, "hidden_size": 1152, "num_heads": 16, "intermediate_size": 4304, "patch_size": 16},
-    **{"num_position_embeddings": 2304, "deepstack_visual_indexes": [8, 16, 24]},
+    "depth": 27,
+    "hidden_size": 1152,
+    "num_heads": 16,
+    "intermediate_size": 4304,
+    "patch_size": 16,
+    "num_position_embeddings": 2304,
+    "deepstack_visual_indexes": [8, 16, 24],
 }
 
 

@@ -49,7 +49,7 @@ class TextShape:
 
     @property
     def linear(self) -> int:
-        """Numbers in the linear layers' matrices of all layers: what an adapter stands beside, and what is quantised."""
+        """Numbers in the linear layers' matrices of all layers: what adapters stand beside, and what is quantised."""
         return self.layers * sum(a * b for a, b in self.matrices.values())
 
     @property

@@ -43,7 +43,9 @@ def check_room(config: StageConfig) -> None:
         return  # what is wrong with the model is said by those who load it
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     device = _find_own(find_devices())
-    here = device.free // (processes if device.kind == "cpu" else 1) if device.kind == "cpu" else device.memory
+    here = (
+        device.free // (processes if device.kind == "cpu" else 1) if device.kind == "cpu" else device.memory
+    )
     machine = Machine(device.kind, device.bf16, processes, sharding_of(config), here)
     asked = asked_by(config, images=IMAGES, stored=stored)
     try:
@@ -55,7 +57,11 @@ def check_room(config: StageConfig) -> None:
     said = f"this run takes about {format_bytes(estimate.total)} in a process ({_list_largest(estimate)})"
     has = f"{device.name} has {format_bytes(here)}{' free' if device.kind == 'cpu' else ''}"
     changes = list(advise(config, shapes, machine, asked, here))
-    advice = f"{' '.join(name for name, _ in changes)} takes about {format_bytes(changes[-1][1])}" if changes else ""
+    advice = (
+        f"{' '.join(name for name, _ in changes)} takes about {format_bytes(changes[-1][1])}"
+        if changes
+        else ""
+    )
     if estimate.total > REFUSED_ABOVE * here:
         remedy = f"{advice}; " if advice else ""
         raise UnivgError(

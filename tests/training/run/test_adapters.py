@@ -50,7 +50,11 @@ def test_a_model_without_adapters_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("keys", "environment", "cause"),
     [
-        ([], {}, r"lora.quantize: nf4 needs bitsandbytes, which is not installed: pip install 'univg\[train,qlora\]'"),
+        (
+            [],
+            {},
+            r"lora.quantize: nf4 needs bitsandbytes, which is not installed: pip install 'univg\[train,qlora\]'",
+        ),
         ([], {"ACCELERATE_USE_FSDP": "true"}, "cannot be divided between processes"),
         (["vllm=server"], {}, "adapters are handed to vLLM in their base"),
     ],
@@ -78,9 +82,19 @@ def test_adapters_learn_beside_a_base_in_four_bits_and_merge(stage: str, tmp_pat
 
     out = tmp_path / "run"
     if stage == "sft":
-        train_sft(load_config(SftConfig, overrides=[*SMALL, "batch=2", "learning_rate=1e-3"]), out, console=QUIET)
+        train_sft(
+            load_config(SftConfig, overrides=[*SMALL, "batch=2", "learning_rate=1e-3"]), out, console=QUIET
+        )
     else:
-        keys = ["prompts_per_step=2", "rollouts=2", "micro_batch=2", "max_completion_tokens=16", "learning_rate=1e-3"]
+        keys = [
+            "prompts_per_step=2",
+            "rollouts=4",
+            "micro_batch=4",
+            "max_completion_tokens=24",
+            "prompt_style=direct",
+            "model=embedded-base",
+            "learning_rate=1e-3",
+        ]
         train_grpo(load_config(GrpoConfig, overrides=[*SMALL, *keys]), out, console=QUIET)
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert len(rows) == 3 and all(row["loss"] == row["loss"] for row in rows)
