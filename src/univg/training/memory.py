@@ -226,8 +226,9 @@ def _learning(run: _Run, tokens: int, answered: int, prompts: int, accumulates: 
         one = shapes.text.linear // layers * 2 + shapes.text.vocabulary * shapes.text.hidden
         gathered = one * run.size
     head = _head(run, answered)
-    # Embeddings give a gradient of their own, whole, which is then added to that of the head.
-    embedding = 4 * shapes.text.vocabulary * shapes.text.hidden if run.lora is None else 0
+    # The head's gradient waits until that of the same matrix as embeddings, which is whole too, comes and is added.
+    copies = (3 if shapes.text.tied else 1) - (0 if accumulates else 1)
+    embedding = 4 * copies * shapes.text.vocabulary * shapes.text.hidden if run.lora is None else 0
     common = {"pictures": pictures, "weights gathered": gathered}
     forward = {
         **common,
@@ -285,13 +286,12 @@ def _head(run: _Run, answered: int) -> int:
     """Return the bytes of logits, probabilities and their gradients of so many tokens."""
     on_cpu = run.machine.device == "cpu"
     words = run.shapes.text.vocabulary
+    learnt = words * run.shapes.text.hidden if run.lora is None else 0
     if on_cpu and isinstance(run.config, SftConfig) and run.machine.processes == 1:
-        return answered * words * 20
+        return answered * words * 10 + max(answered * words * 10, learnt * 6)
     scored = answered if not on_cpu or isinstance(run.config, GrpoConfig) else answered * 4
     tile = min(scored, TILE_TOKENS) * min(words, TILE_WORDS)
-    return tile * (run.size + (32 if on_cpu else 0)) + (
-        4 * words * run.shapes.text.hidden if run.lora is None else 0
-    )
+    return tile * (run.size + (32 if on_cpu else 0)) + 4 * learnt
 
 
 def _names(lora: LoraSettings) -> tuple[str, ...]:
