@@ -19,7 +19,19 @@ from univg.models.overview import draw_answer, draw_overview
 from univg.pictures.images import open_picture
 
 PICTURES = [("grounded", ".png"), ("box", ".jpg")]
-KEYS = ["thought", "boxes", "none", "image_rule", "fault", "confidence", "raw", "model", "seconds", "notes"]
+KEYS = [
+    "thought",
+    "boxes",
+    "none",
+    "image_rule",
+    "fault",
+    "confidence",
+    "raw",
+    "model",
+    "style",
+    "seconds",
+    "notes",
+]
 KEYS += ["pictures"]
 FOUND = Grounding(
     thought="The first image holds a mug; only the kettle of the second image has no handle.",

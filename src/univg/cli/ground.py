@@ -19,6 +19,7 @@ from univg.cli.verbs import Command, Parameter, make_verb
 from univg.errors import UnivgError, one_line
 from univg.models.checkpoint import EMBEDDED
 from univg.models.familiarity import EMBEDDED_NOTE, PHOTO_MODEL, note_strange_images
+from univg.models.families import AskedStyle, settle_style
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,6 +48,13 @@ class GroundCommand(Command):
     )
     samples: int = Field(default=1, description="Draw k responses; the box they agree on most is the answer.")
     seed: int = Field(default=0, description="Seed of the draws with --samples.")
+    style: AskedStyle | None = Field(
+        default=None,
+        description="How to ask; native: as stock models are (default: as the checkpoint was trained).",
+    )
+    max_pixels: int | None = Field(
+        default=None, ge=784, description="Pixels of an image after the resize (default: the checkpoint's)."
+    )
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = Field(
         default=False, description="Print one JSON object and nothing else."
     )
@@ -88,12 +96,17 @@ def ground(command: GroundCommand) -> None:
         told.print(f"note: {EMBEDDED_NOTE}")
     with waiting(told, f"loading {command.model}"):
         grounder = load_grounder(command.model)
+    style: AskedStyle = command.style or grounder.loaded.prompt_style
+    if command.style is None and grounder.loaded.style_note:
+        told.print(f"note: {grounder.loaded.style_note}; --style asks otherwise")
+    if noted := _limit_pixels(grounder, command.max_pixels):
+        told.print(f"note: {noted}; --max-pixels sets it")
     with waiting(told, "looking and thinking"):
         grounding = grounder.ground(
             images,
             command.query,
             samples=command.samples,
-            style=grounder.set_style if command.find_all else None,
+            style=settle_style(style, grounder.loaded.family, command.find_all),
             seed=command.seed,
             max_new_tokens=command.max_new_tokens,
         )
@@ -118,6 +131,14 @@ def load_grounder(model: str) -> Grounder:
     return Grounder.from_pretrained(model)
 
 
+def _limit_pixels(grounder: Grounder, max_pixels: int | None) -> str:
+    """Set the largest size of an image, if one is asked for; else return the note on what the checkpoint got."""
+    if max_pixels is None:
+        return grounder.loaded.pixels_note
+    grounder.loaded.processor.set_pixel_budget(grounder.loaded.pixel_budget.up_to(max_pixels))
+    return ""
+
+
 def describe_grounding(
     grounding: Grounding, pictures: Sequence[Path] = (), opening: Sequence[str] = ()
 ) -> dict[str, Any]:
@@ -132,6 +153,7 @@ def describe_grounding(
         "confidence": grounding.confidence,
         "raw": grounding.raw,
         "model": grounding.model,
+        "style": grounding.style,
         "seconds": round(grounding.seconds, 3),
         "notes": [*opening, *grounding.notes],
         "pictures": [str(path) for path in pictures],

@@ -22,8 +22,10 @@ def train(command: GrpoCommand) -> None:
     with needing_packages("grpo"):
         with waiting(notes(), "loading libraries"):
             from univg.training.grpo.stage import train_grpo
+            from univg.training.run.processes import ending_together
 
-        train_grpo(config, folder, resume=command.resume)
+        with ending_together(folder):
+            train_grpo(config, folder, resume=command.resume)
     print_result("model", folder)
 
 

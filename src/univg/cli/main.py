@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 
@@ -17,8 +18,10 @@ from cyclopts import App, CycloptsError
 
 import univg
 from univg.errors import UnivgError
+from univg.terminal import is_first_process
 
 DEBUG_VARIABLE = "UNIVG_DEBUG"
+_AFTER_FIRST_S = 5.0
 # Threads of one operator wait for each other in a loop. Where other programs use the cores, that loop takes the time
 # that the one waited for needs: an answer took 39 s instead of 1 (benchmarks/busy_machine.py). A thirtieth of the usual
 # length loses a tenth on an idle machine, a hundredth half (benchmarks/decoding_threads.py). Has effect only before
@@ -35,7 +38,7 @@ VERBS = {
     "grpo": "Stage 2: reinforcement learning by the boxes' overlap, with difficulty weights.",
     "doctor": "Tell what this machine has: versions, cards, memory, which extras are installed, fonts.",
     "fit": "Estimate what memory a run takes, before anything is loaded, and what to change.",
-    "data": "Data sets: check, convert, count, look at, split, fetch, build.",
+    "data": "Data sets: check, convert, count, look at, split, fetch, build, push.",
     "merge": "Make one plain model of a LoRA adapter and its base, and check that it answers as the two did.",
     "construct": "Write chains of thought: proposed by a teacher, verified, the best kept, all accounted for.",
     "evaluate": "Evaluate a model on a benchmark; stopped at any moment, the same command finishes what is missing.",
@@ -120,8 +123,14 @@ def _find_lines(error: UnivgError) -> list[str]:
 def _fail(code: int, *lines: str) -> int:
     if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
         traceback.print_exc()
+    rank = ""
+    if (
+        not is_first_process()
+    ):  # where the first one fails too, the launcher ends this one before it says so again
+        time.sleep(_AFTER_FIRST_S)
+        rank = f"process {os.environ['RANK']}: "
     for line in lines:
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {rank}{line}", file=sys.stderr, flush=True)
     return code
 
 

@@ -21,9 +21,11 @@ def train(command: SftCommand) -> None:
     check_sft(config, command.resume)  # before torch is imported, which takes seconds
     with needing_packages("sft"):
         with waiting(notes(), "loading libraries"):
+            from univg.training.run.processes import ending_together
             from univg.training.sft.stage import train_sft
 
-        train_sft(config, folder, resume=command.resume)
+        with ending_together(folder):
+            train_sft(config, folder, resume=command.resume)
     print_result("model", folder)
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from univg.config import Config
-from univg.grounding.prompts import PromptStyle
+from univg.models.families import AskedStyle
 from univg.models.temperature import GREEDY_BELOW, settle_temperature
 
 __all__ = ["BenchmarkConfig", "EvaluateConfig", "ModelConfig", "ResponseConfig"]
@@ -71,8 +71,9 @@ class ModelConfig(Config):
         default=None,
         description="A checkpoint folder or hub name (default: embedded; of a server its only one).",
     )
-    style: PromptStyle | None = Field(
-        default=None, description="How to ask (default: as the checkpoint was trained)."
+    style: AskedStyle | None = Field(
+        default=None,
+        description="How to ask; native: as stock models are (default: as the checkpoint was trained).",
     )
     max_pixels: int | None = Field(
         default=None, ge=784, description="Pixels of an image after the resize (default: the checkpoint's)."

@@ -14,7 +14,7 @@ from univg.data.dataset import Item
 from univg.errors import UnivgError, offer
 from univg.evaluate.benchmarks import ZERO_SHOT, ZERO_SHOT_MAX_PIXELS
 from univg.grounding.coordinates import Frame
-from univg.grounding.prompts import PromptStyle, choose_style, render_chat, render_prompt
+from univg.grounding.prompts import NATIVE, PromptStyle, choose_style, render_chat, render_prompt
 from univg.models.answering import (
     Answer,
     Answerer,
@@ -26,7 +26,8 @@ from univg.models.answering import (
     read_budget,
 )
 from univg.models.checkpoint import weights_digest
-from univg.models.loading import MODEL_FAMILIES
+from univg.models.conventions import REPOSITORIES, guess_style
+from univg.models.families import MODEL_FAMILIES, AskedStyle, settle_style
 from univg.models.pixels import PixelBudget
 from univg.models.server import Patience, Server
 
@@ -62,6 +63,8 @@ class _AnswererEngine:
     """An engine whose answers an answerer gives."""
 
     style: PromptStyle
+    notes: tuple[str, ...] = ()
+    """What was chosen because nobody says how the model is asked, and why."""
 
     def __init__(self, answerer: Answerer) -> None:
         self.answerer, self.name = answerer, answerer.name
@@ -70,16 +73,23 @@ class _AnswererEngine:
         yield from self.answerer.answer([question_of(case, self.style) for case in cases], decoding)
 
     def _prompt(self) -> dict[str, str]:
-        return {"style": self.style, "wording": render_prompt("{query}", self.style)}
+        stated = {"style": self.style, "wording": render_prompt("{query}", self.style)}
+        if self.style in NATIVE:
+            stated["wording_of_several"] = render_prompt("{query}", self.style, 2)
+        return stated
 
 
 class LocalEngine(_AnswererEngine):
     """A model in this process, ``batch_size`` responses at a time, asked in ``style`` (None: the checkpoint's own)."""
 
-    def __init__(self, loaded: Loaded, batch_size: int = 32, style: PromptStyle | None = None) -> None:
+    def __init__(self, loaded: Loaded, batch_size: int = 32, style: AskedStyle | None = None) -> None:
         super().__init__(LocalAnswerer(loaded, batch_size))
         self.loaded = loaded
-        self.style: PromptStyle = style or loaded.prompt_style
+        self.style: PromptStyle = settle_style(style or loaded.prompt_style, loaded.family)
+        told = _note_style(loaded.style_note, style)
+        self.notes = tuple(
+            filter(None, (told, loaded.pixels_note and f"{loaded.pixels_note}; --max-pixels sets it"))
+        )
         self.frame: Frame = loaded.family.frame
 
     def fingerprint(self) -> dict[str, Any]:
@@ -102,8 +112,8 @@ class OpenAIEngine(_AnswererEngine):
     """A model behind an OpenAI-compatible address such as `http://localhost:8000/v1`.
 
     `model` None takes the only one that is served. `univg serve` says what its model writes and how it is asked
-    and resizes; for other servers `family`, `style` (None: think) and `budget` (None: the paper's) say it. A style
-    or a budget that is given always holds.
+    and resizes; for other servers `family`, `style` and `budget` say it (None: as a checkpoint of this name and family
+    that has no record, and for a stock model the budget of its family). A style or a budget that is given always holds.
     """
 
     def __init__(
@@ -112,7 +122,7 @@ class OpenAIEngine(_AnswererEngine):
         model: str | None = None,
         *,
         family: str = "qwen2_vl",
-        style: PromptStyle | None = None,
+        style: AskedStyle | None = None,
         budget: PixelBudget | None = None,
         concurrency: int = 16,
         api_key: str = "none",
@@ -124,10 +134,14 @@ class OpenAIEngine(_AnswererEngine):
         name, self._root = server.served(model)
         stated = server.conventions(name)
         self._family = MODEL_FAMILIES.get(stated.get("family", family), MODEL_FAMILIES[family])
-        self.style: PromptStyle = style or stated.get("prompt_style") or "think"
+        recorded = stated.get("prompt_style") if stated else None
+        guessed, note = guess_style(self._family, self._root if self._root in REPOSITORIES else name)
+        self.style: PromptStyle = settle_style(style or recorded or guessed, self._family)
+        self.notes = tuple(filter(None, [_note_style("" if recorded else note, style)]))
         self.frame: Frame = self._family.frame
         served = read_budget(stated)
-        self._budget = budget or served or PixelBudget()
+        stock = not recorded and guessed == self._family.native
+        self._budget = budget or served or (self._family.stock_budget if stock else PixelBudget())
         factor = int(stated.get("factor") or self._family.factor)
         super().__init__(ServerAnswerer(server, name, self._budget, factor, concurrency, served=served))
 
@@ -142,6 +156,11 @@ class OpenAIEngine(_AnswererEngine):
         }
 
 
+def _note_style(note: str, style: AskedStyle | None) -> str:
+    """Return the note on a style that was chosen here; "" where somebody said how to ask."""
+    return f"{note}; --style asks otherwise" if note and style is None else ""
+
+
 def load_local(
     name: str,
     benchmark: str,
@@ -150,7 +169,7 @@ def load_local(
     dtype: str = "auto",
     max_pixels: int | None = None,
     batch_size: int = 32,
-    style: PromptStyle | None = None,
+    style: AskedStyle | None = None,
 ) -> LocalEngine:
     """Load checkpoint `name` for `benchmark`.
 

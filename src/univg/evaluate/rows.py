@@ -128,7 +128,9 @@ def add_legacy(row: Mapping[str, Any], benchmark: str) -> Row:
     truth_unit: Box = tuple(row["truth_unit"])
     truth_permille = [round(value * 1000, 6) for value in truth_unit]
     if benchmark in ZERO_SHOT:
-        iou = legacy_zero_shot_iou(render_prompt(row["query"], row["style"]) + row["text"], truth_unit)
+        iou = legacy_zero_shot_iou(
+            render_prompt(row["query"], row["style"], len(row["images"])) + row["text"], truth_unit
+        )
     else:
         iou = legacy_mig_bench_iou(row["text"], truth_permille)
     return {**row, "legacy_iou": iou, **reward_columns(row["text"], truth_permille, row["style"])}

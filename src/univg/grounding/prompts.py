@@ -2,7 +2,8 @@
 
 The wording is the paper's (arXiv 2505.14231 and its published code): a checkpoint trained on it hears a different
 question if a space moves. The paper answers with one box; the two styles of sets, which name the image of each box and
-can say that nothing is there, are ours.
+can say that nothing is there, are ours. How models that nobody trained here are asked stands in
+:mod:`univg.grounding.native`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from univg.grounding import native
 from univg.grounding.boxes import Box, SizeWH, clip_unit, is_degenerate, unit_to_permille, unit_to_whole_px
 
 if TYPE_CHECKING:
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIRECT_SUFFIX",
+    "NATIVE",
     "NONE",
+    "ONE_BOX",
     "SETS",
     "SET_DIRECT_SUFFIX",
     "SET_SUFFIX",
@@ -36,13 +40,36 @@ __all__ = [
     "style_of_sets",
 ]
 
-PromptStyle: TypeAlias = Literal["think", "direct", "simple", "set", "set_direct"]
+PromptStyle: TypeAlias = Literal[
+    "think", "direct", "simple", "set", "set_direct", "json", "set_json", "marks", "set_marks"
+]
 """``think``: thought, then answer. ``direct``: a box, no thought (the paper's baselines). ``simple``: a box
 for a single-image simple reference, announced by a prefix (the paper's RefCOCO samples). ``set``: thought, then every
-box that fits, each on its image, or none. ``set_direct``: those without a thought."""
+box that fits, each on its image, or none. ``set_direct``: those without a thought. ``json`` and ``marks``: how stock
+Qwen models are asked and answer, ``set_json`` and ``set_marks`` for every box."""
 THINKING: frozenset[PromptStyle] = frozenset({"think", "set"})
-SETS: frozenset[PromptStyle] = frozenset({"set", "set_direct"})
-_SET_OF: dict[PromptStyle, PromptStyle] = {"think": "set", "direct": "set_direct", "simple": "set_direct"}
+SETS: frozenset[PromptStyle] = frozenset({"set", "set_direct", "set_json", "set_marks"})
+NATIVE: dict[PromptStyle, native.NativeForm] = {
+    "json": "json",
+    "set_json": "json",
+    "marks": "marks",
+    "set_marks": "marks",
+}
+"""The styles of stock models, and the form of their answers."""
+_SET_OF: dict[PromptStyle, PromptStyle] = {
+    "think": "set",
+    "direct": "set_direct",
+    "simple": "set_direct",
+    "json": "set_json",
+    "marks": "set_marks",
+}
+ONE_BOX: dict[PromptStyle, PromptStyle] = {
+    "set": "think",
+    "set_direct": "direct",
+    "set_json": "json",
+    "set_marks": "marks",
+}
+"""The style that asks for one box as a style of sets asks for all."""
 
 THINK_SUFFIX = (
     " First output the thinking process in <think> </think> tags"
@@ -74,8 +101,9 @@ PUBLISHED_WORDING = "published"
 Every other wording is named by itself, before it is filled in."""
 
 
-def render_prompt(query: str, style: PromptStyle = "think") -> str:
+def render_prompt(query: str, style: PromptStyle = "think", n_images: int = 1) -> str:
     """Return the text of one request. The query is stripped, so exactly one space joins it to the paper's wording.
+    Only stock models' styles depend on the number of images.
 
     >>> render_prompt("Where is the dog? ", "simple")
     'This is a single image grounding task with simple reference. Where is the dog?'
@@ -83,6 +111,8 @@ def render_prompt(query: str, style: PromptStyle = "think") -> str:
     True
     """
     check_style(style)
+    if style in NATIVE:
+        return native.ask(query, NATIVE[style], style in SETS, n_images)
     if style == "simple":
         return SIMPLE_PREFIX + query.strip()
     return query.strip() + _SUFFIXES[style]
@@ -97,9 +127,9 @@ _SUFFIXES: dict[PromptStyle, str] = {
 
 
 def choose_style(sample: GroundingSample, style: PromptStyle) -> PromptStyle:
-    """Return ``"simple"`` for a sample that carries no thinking, else ``style``; for one whose answer is a set, the
-    style of sets that goes with it."""
-    chosen = style if sample.thinking else "simple"
+    """Return ``"simple"`` for a sample that carries no thinking, unless ``style`` is a stock model's, which knows no
+    such; else ``style``; for one whose answer is a set, the style of sets that goes with it."""
+    chosen = style if sample.thinking or style in NATIVE else "simple"
     return style_of_sets(chosen) if sample.complete else chosen
 
 
@@ -120,7 +150,7 @@ def render_chat(n_images: int, query: str, style: PromptStyle = "think") -> list
     ['image', 'image', 'text']
     """
     content: list[dict[str, Any]] = [{"type": "image"} for _ in range(n_images)]
-    content.append({"type": "text", "text": render_prompt(query, style)})
+    content.append({"type": "text", "text": render_prompt(query, style, n_images)})
     return [{"role": "user", "content": content}]
 
 
@@ -136,6 +166,8 @@ def render_response(
     ('(100,200),(300,400)', '(0,0),(56,28)')
     """
     check_style(style)
+    if style in NATIVE:
+        return native.write(NATIVE[style], [(0, _measure(box_unit, seen_wh))], "", 1, style in SETS)
     box = _write_box(box_unit, seen_wh)
     if style in THINKING:
         return f"<think>{thought or ''}</think><answer>{box}</answer>"
@@ -149,7 +181,8 @@ def render_answer(
     image and then as they stand, left out what encloses no area.
 
     `image`: where a box lies of which the sample does not say it. `sizes`: of every image as the model sees it, for a
-    family that writes pixels.
+    family that writes pixels. In a stock model's form, boxes are called by the sample's category or label, if it has
+    one.
 
     >>> from univg.grounding.samples import GroundingSample
     >>> boxes = [(0.5, 0.5, 1, 1), (0, 0, 0.1, 0.1)]
@@ -160,21 +193,40 @@ def render_answer(
     '<think>No dog.</think><answer>none</answer>'
     """
     check_style(style)
+    if style in NATIVE:
+        return _render_native(sample, style, image, sizes)
     if style not in SETS:
         seen_wh = sizes[image] if sizes else None
         return render_response(sample.boxes[0], sample.thought, style, seen_wh)
-    placed = [(image if on is None else on, box) for on, box in sample.targets]
-    placed = sorted(
-        (one for one in placed if not is_degenerate(clip_unit(one[1])[0])), key=lambda one: one[0]
-    )
+    placed = _list_targets(sample, image)
     boxes = (f"Image-{on + 1}: {_write_box(box, sizes[on] if sizes else None)}" for on, box in placed)
     answer = "; ".join(dict.fromkeys(boxes)) or NONE
     return f"<think>{sample.thought or ''}</think><answer>{answer}</answer>" if style == "set" else answer
 
 
-def _write_box(box_unit: Box, seen_wh: SizeWH | None) -> str:
+def _render_native(sample: GroundingSample, style: PromptStyle, image: int, sizes: Sequence[SizeWH]) -> str:
+    placed = _list_targets(sample, image) if style in SETS else [(image, sample.boxes[0])]
+    written = [(on, _measure(box, sizes[on] if sizes else None)) for on, box in placed]
+    names = (sample.extra.get(name) for name in ("category", "label"))
+    label = next((name.strip() for name in names if isinstance(name, str)), "")
+    boxes = list(dict.fromkeys(written))
+    return native.write(NATIVE[style], boxes, label, len(sample.images), style in SETS)
+
+
+def _list_targets(sample: GroundingSample, image: int) -> list[tuple[int, Box]]:
+    """Return all boxes of a sample that enclose an area, each with its image, by image and then as they stand."""
+    placed = [(image if on is None else on, box) for on, box in sample.targets]
+    return sorted((one for one in placed if not is_degenerate(clip_unit(one[1])[0])), key=lambda one: one[0])
+
+
+def _measure(box_unit: Box, seen_wh: SizeWH | None) -> tuple[int, int, int, int]:
+    """Return a box as it is written: in thousandths, or in pixels of the image as the model sees it."""
     clipped, _ = clip_unit(box_unit)
-    x1, y1, x2, y2 = unit_to_permille(clipped) if seen_wh is None else unit_to_whole_px(clipped, seen_wh)
+    return unit_to_permille(clipped) if seen_wh is None else unit_to_whole_px(clipped, seen_wh)
+
+
+def _write_box(box_unit: Box, seen_wh: SizeWH | None) -> str:
+    x1, y1, x2, y2 = _measure(box_unit, seen_wh)
     return f"({x1},{y1}),({x2},{y2})"
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from univg.grounding.prompts import NONE, THINKING, PromptStyle
+from univg.grounding import native
+from univg.grounding.prompts import NATIVE, NONE, SETS, THINKING, PromptStyle
 
 __all__ = ["Anatomy", "dissect", "is_formatted", "strip_ends"]
 
@@ -179,6 +180,8 @@ _FORMS: dict[PromptStyle, re.Pattern[str]] = {
 
 def is_formatted(text: str, style: PromptStyle) -> bool:
     """Tell whether the text has the form that `style` asks for, to the character (blanks after commas aside)."""
+    if style in NATIVE:
+        return native.has_form(text, NATIVE[style], style in SETS)
     # Exactly four tags: a thought that quotes a tag is not the form, and the lazy dot has one end to try.
     if style in THINKING and sum(1 for _ in _TAG.finditer(text)) != 4:
         return False

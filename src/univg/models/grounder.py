@@ -29,6 +29,7 @@ from univg.grounding.mentions import ImageRule
 from univg.grounding.prompts import SETS, PromptStyle, style_of_sets
 from univg.grounding.reading import Asked, Fault, PlacedBox, read
 from univg.models.familiarity import note_strange_images
+from univg.models.families import AskedStyle, settle_style
 from univg.models.loading import Loaded, load
 from univg.models.tokens import choose_longest
 from univg.pictures.images import Picture, as_picture, open_picture
@@ -123,7 +124,7 @@ class Grounder:
         query: str,
         *,
         samples: int = 1,
-        style: PromptStyle | None = None,
+        style: AskedStyle | None = None,
         temperature: float | None = None,
         max_new_tokens: int | None = None,
         seed: int = 0,
@@ -134,8 +135,8 @@ class Grounder:
         whose box agrees most with the others (the medoid by IoU) is returned, one without a fault if there is
         one; its `confidence` is that mean IoU with the k - 1 others, where a box on another image, or no box at
         all, agrees by 0. The same `seed` draws the same. `style` replaces the checkpoint's own way of being
-        asked, `temperature` the one that `samples` implies. A response has up to `max_new_tokens` (default: 256, in a
-        style of sets 512).
+        asked ("native" is that of its family's stock models), `temperature` the one that `samples` implies. A response
+        has up to `max_new_tokens` (default: 256, in a style of sets 512).
 
         With `style=grounder.set_style` all that fit are asked for, on whichever images, or that none does; k samples
         then agree by the soft-F1 of their boxes.
@@ -152,7 +153,7 @@ class Grounder:
             raise UnivgError(f"samples={samples}", remedy="draw at least one")
         from univg.models.generation.generate import Chat, generate, measure
 
-        style = style or self.loaded.prompt_style
+        style = settle_style(style or self.loaded.prompt_style, self.loaded.family)
         chat = Chat.ask([picture.image for picture in pictures], query, style)
         max_new_tokens = choose_longest(style in SETS) if max_new_tokens is None else max_new_tokens
         self._check_length(measure(self.loaded, chat), max_new_tokens)

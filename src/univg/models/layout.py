@@ -1,5 +1,5 @@
-"""Write the settings of a saved checkpoint as Qwen published its family's, so that every program that reads those
-reads it.
+"""Write a saved checkpoint as Qwen published its family's, so that every program that reads those reads it: its
+settings, and the names of its weights.
 
 transformers 5 saves `config.json` nested, with `rope_parameters`, and the tokenizer's marks as `extra_special_tokens`.
 transformers 4 takes the rotary embedding from `rope_theta` and `rope_scaling` and refuses such a list of marks; SGLang
@@ -12,12 +12,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from univg.files import write_whole
 from univg.models import checkpoint
 
-__all__ = ["find_rotary_fault", "publish_layout"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["find_rotary_fault", "publish_layout", "save_under_published_names"]
 
 TOKENIZER_FILE = "tokenizer_config.json"
 VISION_THETA = 10000.0
@@ -56,6 +59,22 @@ def publish_layout(folder: str | Path) -> None:
             settings = checkpoint.read_json(path)
             if (changed := change(settings)) != settings:
                 write_whole(path, json.dumps(changed, indent=2, sort_keys=True) + "\n")
+
+
+def save_under_published_names(model: PreTrainedModel) -> None:
+    """Let `save_pretrained` write a model's weights under the names that its family was published with, and a head that
+    is the embedding not at all.
+
+    By itself it turns back the renamings by which the weights were read, whichever these were: of a Qwen2-VL that was
+    read under ZeRO-3, also those that did not apply (`model.model.embed_tokens`). And it tells a tied head by its
+    address, which is another than the embedding's where weights were gathered from several processes (FSDP2).
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    rules = get_model_conversion_mapping(model, add_legacy=False)
+    # A change of prefix is for reading a model's part alone; turned back it would be added to every name.
+    model._weight_conversions = [rule for rule in rules if type(rule).__name__ != "PrefixChange"]
+    model._keys_to_ignore_on_save = {*(model._keys_to_ignore_on_save or ()), *model.all_tied_weights_keys}
 
 
 def _publish(config: dict[str, Any]) -> dict[str, Any]:

@@ -2,29 +2,35 @@
 
 What a checkpoint writes follows from the `model_type` of its `config.json`, never from how its path is
 spelled: `MODEL_FAMILIES` lists what is known. How it is asked, and how many pixels it sees, stands beside the
-weights in `univg.json`; a checkpoint without that file gets the paper's settings. Code that a checkpoint
-brings is never run.
+weights in `univg.json`; `univg.models.conventions` says what a checkpoint without that file gets. Code that a
+checkpoint brings is never run.
 
 torch and transformers are imported where they are used: a name that leads nowhere is refused before that.
 """
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from univg.errors import UnivgError
-from univg.files import write_whole
 from univg.grounding.boxes import SizeWH
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import PromptStyle
 from univg.models import checkpoint
 from univg.models.checkpoint import COPY_AGAIN, EMBEDDED
+from univg.models.conventions import (
+    CONVENTIONS_FILE,
+    find_conventions,
+    read_conventions,
+    write_conventions,
+)
+from univg.models.families import MODEL_FAMILIES, ModelFamily
+from univg.models.layout import save_under_published_names
 from univg.terminal import notes, waiting
 
 if TYPE_CHECKING:
@@ -40,50 +46,16 @@ __all__ = [
     "MODEL_FAMILIES",
     "Loaded",
     "ModelFamily",
+    "choose_dtype",
+    "find_family",
     "load",
     "plain_model",
     "read_conventions",
     "write_conventions",
 ]
 
-CONVENTIONS_FILE = "univg.json"
-
 _DTYPES = ("float32", "bfloat16", "float16")
 _QUICK_BYTES = 1e9  # weights up to this size load in a second: nobody waits
-
-
-@dataclass(frozen=True)
-class ModelFamily:
-    """What all checkpoints of one `model_type` share.
-
-    `frame` is what they write: "permille" is integers 0-1000 of the image's width and height, "pixel" is
-    pixels of the image *after* the processor's resize. `architecture` is the class in transformers. `factor`:
-    images are resized to multiples of this; a checkpoint's own patches say the same, a server's name does not.
-    `processor` and `image_processor` are the classes that its published files name.
-    """
-
-    model_type: str
-    frame: Frame
-    architecture: str
-    factor: int = 28
-    processor: str = "Qwen2VLProcessor"
-    image_processor: str = "Qwen2VLImageProcessor"
-
-
-MODEL_FAMILIES: Mapping[str, ModelFamily] = {
-    "qwen2_vl": ModelFamily("qwen2_vl", "permille", "Qwen2VLForConditionalGeneration"),
-    "qwen2_5_vl": ModelFamily(
-        "qwen2_5_vl", "pixel", "Qwen2_5_VLForConditionalGeneration", processor="Qwen2_5_VLProcessor"
-    ),
-    "qwen3_vl": ModelFamily(
-        "qwen3_vl",
-        "permille",
-        "Qwen3VLForConditionalGeneration",
-        factor=32,
-        processor="Qwen3VLProcessor",
-        image_processor="Qwen2VLImageProcessorFast",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -91,7 +63,8 @@ class Loaded:
     """A model ready to answer, with everything needed to ask it rightly.
 
     `name` is what was asked for, `revision` the hub's commit (None for a folder). `load` makes one; training
-    makes one of the model it has in its hands.
+    makes one of the model it has in its hands. `style_note` and `pixels_note`: what was chosen for a checkpoint that
+    does not say how it is asked, and why.
     """
 
     model: PreTrainedModel
@@ -100,6 +73,8 @@ class Loaded:
     prompt_style: PromptStyle
     name: str
     revision: str | None = None
+    style_note: str = ""
+    pixels_note: str = ""
 
     @property
     def pixel_budget(self) -> PixelBudget:
@@ -147,7 +122,7 @@ def load(
     if lora is None and checkpoint.is_adapter(source.folder):
         lora, source = name, checkpoint.base_of(source.folder)
     adapter = None if lora is None else checkpoint.adapter_folder(lora)
-    family = _family_of(source.folder)
+    family = find_family(source.folder)
     if frame is not None and frame != family.frame:
         cause = f"{family.model_type} checkpoints write {family.frame} coordinates, not {frame}"
         raise UnivgError(
@@ -155,10 +130,9 @@ def load(
         )
     weights = checkpoint.weight_files(source)
     torch_device, torch_dtype = _placement(source.folder, device, dtype)
-    stated_in = adapter if adapter and (adapter / CONVENTIONS_FILE).exists() else source.folder
-    prompt_style, stored_budget = read_conventions(stated_in)
+    found = find_conventions(source, family, adapter)
     processor = _read_processor(source.folder, family)
-    processor.set_pixel_budget(pixel_budget or stored_budget)
+    processor.set_pixel_budget(pixel_budget or found.pixel_budget)
     quick = sum(file.stat().st_size for file in weights) < _QUICK_BYTES
     if empty:
         model = _build_empty(source.folder, family, torch_dtype)
@@ -170,7 +144,8 @@ def load(
     if adapter is not None:
         model = _merge_adapter(model, adapter)
     model.to(torch_device).eval()
-    return Loaded(model, processor, family, prompt_style, str(name), source.revision)
+    notes_on = (found.style_note, "" if pixel_budget else found.pixels_note)
+    return Loaded(model, processor, family, found.prompt_style, str(name), source.revision, *notes_on)
 
 
 def plain_model(model: Any) -> Any:
@@ -180,44 +155,8 @@ def plain_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def write_conventions(folder: str | Path, prompt_style: PromptStyle, pixel_budget: PixelBudget) -> None:
-    """Write `univg.json` beside a checkpoint's weights, whole or not at all."""
-    settings = {
-        "prompt_style": prompt_style,
-        "min_pixels": pixel_budget.min_pixels,
-        "max_pixels": pixel_budget.max_pixels,
-    }
-    write_whole(Path(folder) / CONVENTIONS_FILE, json.dumps(settings, indent=2) + "\n")
-
-
-def read_conventions(folder: str | Path) -> tuple[PromptStyle, PixelBudget]:
-    """Read the prompt style and pixel budget stored in `folder`; the paper's ("think", 3136 to 401408) without a
-    file.
-
-    Errors: UnivgError for a file that is not JSON, or holds an unknown key or an impossible value.
-    """
-    from univg.models.pixels import PixelBudget
-
-    path = Path(folder) / CONVENTIONS_FILE
-    if not path.exists():
-        return "think", PixelBudget()
-    settings = checkpoint.read_json(path)
-    remedy = 'write it as {"prompt_style": "think", "min_pixels": 3136, "max_pixels": 401408}'
-    unknown = sorted(set(settings) - {"prompt_style", "min_pixels", "max_pixels"})
-    if unknown:
-        raise UnivgError(f"unknown key {unknown[0]!r}", path, remedy)
-    style = settings.pop("prompt_style", "think")
-    if style not in get_args(PromptStyle):
-        raise UnivgError(f"unknown prompt style {style!r}", path, f"use one of {get_args(PromptStyle)}")
-    if not all(type(value) is int for value in settings.values()):
-        raise UnivgError("the pixel budget is not in whole numbers", path, remedy)
-    try:
-        return style, PixelBudget(**settings)
-    except ValueError as error:
-        raise UnivgError(str(error), path, remedy) from error
-
-
-def _family_of(folder: Path) -> ModelFamily:
+def find_family(folder: Path) -> ModelFamily:
+    """Return the family of a checkpoint's folder. Errors: UnivgError for one that is not known here."""
     model_type = checkpoint.model_type(folder)
     if model_type not in MODEL_FAMILIES:
         known = ", ".join(MODEL_FAMILIES)
@@ -237,12 +176,22 @@ def _placement(folder: Path, device: Any, dtype: Any) -> tuple[torch.device, tor
     if isinstance(dtype, torch.dtype):
         return chosen, dtype
     if dtype == "auto":
-        config = checkpoint.read_json(folder / checkpoint.CONFIG_FILE)
-        stored = config.get("dtype") or config.get("torch_dtype")
-        dtype = stored if chosen.type != "cpu" and stored in _DTYPES else "float32"
+        dtype = choose_dtype(folder, on_cpu=chosen.type == "cpu")
     if dtype not in _DTYPES:
         raise UnivgError("no such dtype", repr(dtype), f"use auto, {', '.join(_DTYPES)}")
     return chosen, getattr(torch, dtype)
+
+
+def choose_dtype(folder: Path, *, on_cpu: bool) -> str:
+    """Return what "auto" stands for: float32 on a CPU, elsewhere what `config.json` says the weights are stored in.
+
+    Qwen3-VL's says it of the text model alone. Raises UnivgError for a file that is no JSON.
+    """
+    config = checkpoint.read_json(folder / checkpoint.CONFIG_FILE)
+    text = config.get("text_config") or {}
+    named = (place.get(key) for place in (config, text) for key in ("dtype", "torch_dtype"))
+    stored = next(filter(None, named), None)
+    return str(stored) if not on_cpu and stored in _DTYPES else "float32"
 
 
 @contextmanager
@@ -306,6 +255,7 @@ def _read_model(
     if absent:
         cause = f"{len(absent)} of the model's weights are missing or of another shape ({absent[0]})"
         raise UnivgError(cause, folder, COPY_AGAIN)
+    save_under_published_names(model)
     return model
 
 

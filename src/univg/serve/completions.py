@@ -118,7 +118,7 @@ async def _read(service: Service, body: bytearray, name: str) -> tuple[ChatReque
     try:
         chat_request = await service.read_body(body)
         check_model(service, chat_request.model)
-        messages = chat_request.chat()
+        messages = chat_request.chat(service.loaded.family)
         images = await service.read_images(chat_request.images())
         chat_request.messages.clear()  # from here on only pixels are held
     finally:

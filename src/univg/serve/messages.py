@@ -217,7 +217,8 @@ def word_question(message: dict[str, Any], style: PromptStyle) -> None:
     texts = [part for part in _list_texts(message) if part["text"].strip()]
     if not texts:
         raise ApiError(400, "univg.style: the last message holds no text to put into words", param="messages")
-    worded = render_prompt(_MARK.join(part["text"] for part in texts), style).split(_MARK)
+    n_images = sum(part["type"] == "image" for part in message["content"] if isinstance(part, dict))
+    worded = render_prompt(_MARK.join(part["text"] for part in texts), style, n_images).split(_MARK)
     for part, text in zip(texts, worded, strict=True):
         part["text"] = text
     if isinstance(message["content"], str):

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
-from univg.grounding.prompts import PromptStyle
+from univg.models.families import MODEL_FAMILIES, AskedStyle, ModelFamily, settle_style
 from univg.serve.config import Limits
 from univg.serve.errors import ApiError
 from univg.serve.messages import (
@@ -79,9 +79,9 @@ class StreamOptions(_Options):
 
 
 class Extension(_Options):
-    """`style`: the question is sent bare, and asked in the paper's words for this style."""
+    """`style`: the question is sent bare, and asked in the words of this style; "native" is the one of stock models."""
 
-    style: PromptStyle | None = None
+    style: AskedStyle | None = None
 
 
 class ChatRequest(BaseModel):
@@ -114,14 +114,15 @@ class ChatRequest(BaseModel):
         parts = [part for message in self.messages for part in message.parts]
         return [part.image_url.url for part in parts if isinstance(part, ImagePart)]
 
-    def chat(self) -> tuple[dict[str, Any], ...]:
-        """Return the messages as chat templates take them, the question in the words of `univg.style` if one is given.
+    def chat(self, family: ModelFamily = MODEL_FAMILIES["qwen2_vl"]) -> tuple[dict[str, Any], ...]:
+        """Return the messages as chat templates take them, the question in the words of `univg.style` if one is given,
+        as a model of `family` is asked.
 
         Raises ApiError if there is a style and no text to put into words.
         """
         messages = [convert(message) for message in self.messages]
         if self.univg and self.univg.style:
-            word_question(messages[-1], self.univg.style)
+            word_question(messages[-1], settle_style(self.univg.style, family))
         return tuple(messages)
 
 

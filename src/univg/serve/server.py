@@ -129,6 +129,9 @@ def _load(config: ServeConfig, key: str | None, console: Console) -> Service:
     root = f"{config.model}@{loaded.revision}" if loaded.revision else weights_digest(config.model)
     if config.max_pixels is not None:
         loaded.processor.set_pixel_budget(loaded.pixel_budget.up_to(config.max_pixels))
+    for note in (loaded.style_note, "" if config.max_pixels else loaded.pixels_note):
+        if note:
+            console.print(f"note: {note}")
     if key is None and not config.on_loopback:
         console.print(
             f"note: anyone who reaches {config.host} can use this server: set {KEY_VARIABLE} to ask for a key"

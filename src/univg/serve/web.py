@@ -45,6 +45,9 @@ def open_page(config: WebConfig) -> None:
     from univg.models.grounder import Grounder
 
     grounder = Grounder.from_pretrained(config.model)
+    for note in (grounder.loaded.style_note, grounder.loaded.pixels_note):
+        if note:
+            notes().print(f"note: {note}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder goes then, too
     with tempfile.TemporaryDirectory(prefix="univg-web-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder

@@ -39,9 +39,10 @@ def merge(adapter: str | Path, out: Path, base: str | Path | None = None, dtype:
         raise UnivgError("a model is here already", out, "name another folder with --out")
     started_from = str(base) if base is not None else _name_source(checkpoint.base_of(folder))
     loaded = load(started_from, dtype=torch.float32)
-    stated = folder if (folder / CONVENTIONS_FILE).exists() else checkpoint.locate(started_from).folder
-    style, budget = read_conventions(stated)
-    loaded.processor.set_pixel_budget(budget)
+    style, budget = loaded.prompt_style, loaded.pixel_budget
+    if (folder / CONVENTIONS_FILE).exists():
+        style, budget = read_conventions(folder)
+        loaded.processor.set_pixel_budget(budget)
     merged, apart = _merge_checked(loaded, folder, adapter)
     for weight in merged.parameters():  # no buffers: rotary frequencies stay float32, as loading leaves them
         weight.data = weight.data.to(getattr(torch, dtype))

@@ -1,12 +1,13 @@
 """Answer a list of questions greedily by an engine that is not univg's, and write the texts as JSON.
 
-Run by test_engines.py in an environment that has the engine and needs no univg: `python answer.py ENGINE CHECKPOINT
-JOBS TEXTS`, where JOBS is a JSON file of `{"images": [paths], "text": question, "tokens": limit}` and TEXTS is written.
-Ends with code 5 where the engine is not installed.
+Run by `vllm_engine.answer_jobs` in an environment that has the engine and needs no univg: `python answer.py ENGINE JOBS
+TEXTS CHECKPOINT …`, where JOBS is a JSON file of `{"images": [paths], "text": question, "tokens": limit}` and TEXTS is
+written: a list of texts for each checkpoint. Ends with code 5 where the engine is not installed.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -58,7 +59,10 @@ def answer_by_vllm(checkpoint: str, jobs: list[dict[str, Any]]) -> list[str]:
     for chat, job in zip(chats, jobs, strict=True):
         for part, path in zip(chat[0]["content"], job["images"], strict=False):
             part |= {"type": "image_pil", "image_pil": Image.open(path).convert("RGB")}
-    return [reply.outputs[0].text for reply in engine.chat(chats, settings, use_tqdm=False)]
+    texts = [reply.outputs[0].text for reply in engine.chat(chats, settings, use_tqdm=False)]
+    del engine
+    gc.collect()  # its process ends, before there is another
+    return texts
 
 
 def _chat(job: dict[str, Any]) -> list[dict[str, Any]]:
@@ -70,10 +74,11 @@ ENGINES = {"transformers": answer_by_transformers, "vllm": answer_by_vllm}
 NEEDS = {"transformers": "torchvision", "vllm": "vllm"}
 
 if __name__ == "__main__":
-    name, folder, asked, written = sys.argv[1:]
+    name, asked, written, *folders = sys.argv[1:]
     if importlib.util.find_spec(NEEDS[name]) is None:
         print(f"{NEEDS[name]} is not installed", file=sys.stderr)
         sys.exit(5)
-    answered = ENGINES[name](folder, json.loads(Path(asked).read_text(encoding="utf-8")))
+    questions = json.loads(Path(asked).read_text(encoding="utf-8"))
+    answered = [ENGINES[name](folder, questions) for folder in folders]
     Path(written).write_text(json.dumps(answered), encoding="utf-8")
     os._exit(0)  # vLLM's processes may take minutes to let this one go

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,7 +10,8 @@ from pydantic import Field
 
 from univg.cli.data.reading import ReadCommand, print_faults, say_replaced
 from univg.cli.verbs import Parameter, make_verb
-from univg.errors import UnivgError
+from univg.errors import UnivgError, offer
+from univg.grounding.boxes import SizeWH
 
 
 class ConvertCommand(ReadCommand):
@@ -31,6 +33,13 @@ class ConvertCommand(ReadCommand):
     out: Annotated[Path, Parameter(metavar="PATH")] = Field(description="The file or folder to write.")
     style: Literal["think", "direct"] = Field(
         default="think", description="Ask for a thought and a box, or for a box alone."
+    )
+    family: str = Field(
+        default="qwen2_vl",
+        description="Write boxes as this family of models does (sharegpt, llamafactory, trl, verl, easyr1).",
+    )
+    max_pixels: int = Field(
+        default=401408, ge=3136, description="Of what that family sees, where it writes pixels of it."
     )
     embed_images: Annotated[bool, Parameter(negative="")] = Field(
         default=False, description="Put images into the rows (verl, easyr1)."
@@ -64,12 +73,13 @@ def convert(command: ConvertCommand) -> int:
         raise UnivgError(cause, "--embed-images", "leave it out")
     if command.category is not None and not command.category.strip():
         raise UnivgError("a category has a name", "--category", "name what is boxed, or leave it out")
+    seen = find_seen(command)
     replaced = say_replaced(out)
     book, root = FaultBook(), None if command.images is None else ImageRoot(command.images, command.file)
     samples = command.open().read(book, "converting")
     how = Export(
         *(command.style, root, command.embed_images, book.add, book.notes.append),
-        *(command.link, command.split, command.category, command.image_url),
+        *(command.link, command.split, command.category, command.image_url, seen),
     )
     try:
         written = export(samples, to, out, how)
@@ -83,6 +93,25 @@ def convert(command: ConvertCommand) -> int:
     if not written:
         console.print(f"no record could be written{': the file is empty' if out.suffix else ''}")
     return int(bool(book.left_out) or not written)
+
+
+def find_seen(command: ConvertCommand) -> Callable[[SizeWH], SizeWH] | None:
+    """Return how large the family sees a picture, where it writes pixels of that. Raises UnivgError for no family, and
+    for a format whose boxes are its own."""
+    from univg.models.loading import MODEL_FAMILIES
+    from univg.models.pixels import PixelBudget
+
+    if command.family not in MODEL_FAMILIES:
+        remedy = offer(command.family, MODEL_FAMILIES)
+        raise UnivgError("no such family", f"--family {command.family}", remedy)
+    family = MODEL_FAMILIES[command.family]
+    if family.frame != "pixel":
+        return None
+    if command.to not in ("sharegpt", "llamafactory", "trl", "verl", "easyr1"):
+        cause = f"{command.to} has coordinates of its own, whatever is trained"
+        raise UnivgError(cause, f"--family {command.family}", "leave it out")
+    budget = PixelBudget().up_to(command.max_pixels)
+    return lambda size_wh: budget.resized(size_wh, family.factor)
 
 
 def check_out(to: str, out: Path) -> None:

@@ -20,15 +20,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from univg.data.exports.pictures import Pictures
 from univg.data.exports.settings import Export, Writer
-from univg.data.exports.targets import place_boxes
+from univg.data.exports.targets import find_target, place_boxes
 from univg.data.formats.faults import Unusable, refuse
+from univg.data.formats.fields import show_box
 from univg.data.formats.marks import mark_fault
 from univg.data.formats.rows import import_pyarrow
 from univg.data.formats.scale import lesson_fault
-from univg.data.readers.kept import METADATA
+from univg.data.readers.kept import METADATA, SEEN
 from univg.errors import UnivgError
 from univg.files import replacing, write_whole
+from univg.grounding.boxes import SizeWH, clip_unit, is_degenerate, unit_to_whole_px
 from univg.grounding.prompts import THINKING, PromptStyle, render_answer, render_prompt
 from univg.grounding.samples import GroundingSample, write_jsonl
 
@@ -66,7 +69,9 @@ def make_prompt(sample: GroundingSample, how: Export) -> str:
     if "<image>" in sample.query:
         raise Unusable("image_tags", "the question itself holds <image>", "take the tag out of the question")
     check_marks(sample, taught=False)
-    return "<image>" * len(sample.images) + render_prompt(sample.query, how.style_of(sample))
+    return "<image>" * len(sample.images) + render_prompt(
+        sample.query, how.style_of(sample), len(sample.images)
+    )
 
 
 def check_marks(sample: GroundingSample, taught: bool) -> None:
@@ -85,15 +90,16 @@ def _make_response(sample: GroundingSample, how: Export) -> str:
     style = how.style_of(sample)
     if style in THINKING:
         check_thought(sample)
-    return _write_answer(sample, style)
+    return _write_answer(sample, style, how)
 
 
-def _make_solution(sample: GroundingSample) -> str:
-    return _write_answer(sample, "set_direct" if sample.complete else "simple")
+def _make_solution(sample: GroundingSample, how: Export) -> str:
+    return _write_answer(sample, "set_direct" if sample.complete else "simple", how)
 
 
-def _write_answer(sample: GroundingSample, style: PromptStyle) -> str:
-    """Write a sample's box, or of a set all of them or that there is none; `Unusable` if one cannot be taught."""
+def _write_answer(sample: GroundingSample, style: PromptStyle, how: Export) -> str:
+    """Write a sample's box, or of a set all of them or that there is none, in thousandths or as `how.seen` says;
+    `Unusable` if one cannot be taught."""
     if not sample.is_answered:
         raise Unusable("no_answer", "there is no box")
     for box in sample.boxes if sample.complete else sample.boxes[:1]:
@@ -102,10 +108,28 @@ def _write_answer(sample: GroundingSample, style: PromptStyle) -> str:
         placed = place_boxes(sample)
         images, boxes = tuple(image for image, _ in placed), tuple(box for _, box in placed)
         sample = replace(sample, boxes=boxes, target_image=None, box_images=images)
-    return render_answer(sample, style)
+    if how.seen is None:
+        return render_answer(sample, style)
+    sizes = _measure_seen(sample, how)
+    place = 0 if sample.complete else find_target(sample)
+    for on, box in sample.targets if sample.complete else [(place, sample.boxes[0])]:
+        if is_degenerate(unit_to_whole_px(clip_unit(box)[0], sizes[on or 0])):
+            raise Unusable(
+                "degenerate_box", f"{show_box(box)} has no area in whole pixels of what the model sees"
+            )
+    return render_answer(sample, style, place, sizes)
 
 
-def make_metadata(sample: GroundingSample, thought: bool = True) -> str:
+def _measure_seen(sample: GroundingSample, how: Export) -> list[SizeWH]:
+    """Return the sizes at which the model sees a sample's pictures; `Unusable` for one that is not there."""
+    assert how.seen is not None
+    try:
+        return [how.seen(Pictures(how).find(name).size_wh) for name in sample.images]
+    except ValueError as error:
+        raise Unusable("bad_image", str(error)) from None
+
+
+def make_metadata(sample: GroundingSample, thought: bool = True, how: Export | None = None) -> str:
     names = ("task", "source", "target_image", "boxes", "thinking", "extra")
     record = sample.to_json()
     kept = {name: record[name] for name in names}
@@ -114,6 +138,9 @@ def make_metadata(sample: GroundingSample, thought: bool = True) -> str:
         kept["query"] = sample.query
     if thought:
         kept["thought"] = sample.thought
+    if how is not None and how.seen is not None and sample.boxes:
+        place = 0 if sample.complete else find_target(sample)
+        kept[SEEN] = {"sizes": _measure_seen(sample, how), "image": place}
     return json.dumps(kept, ensure_ascii=False)
 
 
@@ -135,7 +162,7 @@ def _make_sharegpt_row(sample: GroundingSample, how: Export) -> Row:
             {"from": "gpt", "value": _make_response(sample, how)},
         ],
         "images": list(sample.images),
-        METADATA: make_metadata(sample, thought=how.style != "think"),
+        METADATA: make_metadata(sample, how.style != "think", how),
     }
 
 
@@ -143,10 +170,10 @@ def _make_trl_row(sample: GroundingSample, how: Export) -> Row:
     check_marks(sample, taught=False)
     style = how.style_of(sample)
     row: Row = {
-        "prompt": [{"role": "user", "content": render_prompt(sample.query, style)}],
+        "prompt": [{"role": "user", "content": render_prompt(sample.query, style, len(sample.images))}],
         "images": list(sample.images),
-        "solution": _make_solution(sample),
-        METADATA: make_metadata(sample),
+        "solution": _make_solution(sample, how),
+        METADATA: make_metadata(sample, how=how),
     }
     if sample.thought or style not in THINKING:
         row["completion"] = [{"role": "assistant", "content": _make_response(sample, how)}]
@@ -159,8 +186,8 @@ def _make_verl_row(sample: GroundingSample, how: Export) -> Row:
         "prompt": [{"role": "user", "content": make_prompt(sample, how)}],
         "images": [_make_image(name, how, "image") for name in sample.images],
         "ability": "grounding",
-        "reward_model": {"style": "rule", "ground_truth": _make_solution(sample)},
-        "extra_info": {"index": sample.key, METADATA: make_metadata(sample)},
+        "reward_model": {"style": "rule", "ground_truth": _make_solution(sample, how)},
+        "extra_info": {"index": sample.key, METADATA: make_metadata(sample, how=how)},
     }
 
 
@@ -168,9 +195,9 @@ def _make_easyr1_row(sample: GroundingSample, how: Export) -> Row:
     images = [_make_image(name, how, "path") if how.embed else name for name in sample.images]
     return {
         "problem": make_prompt(sample, how),
-        "answer": _make_solution(sample),
+        "answer": _make_solution(sample, how),
         "images": images,
-        METADATA: make_metadata(sample),
+        METADATA: make_metadata(sample, how=how),
     }
 
 

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from univg.data.formats.faults import OnFault, Unusable, name_fault, report
 from univg.data.formats.image_root import ImageRoot
 from univg.errors import UnivgError
+from univg.grounding.boxes import SizeWH
 from univg.grounding.prompts import PromptStyle, choose_style
 from univg.grounding.samples import GroundingSample
 
@@ -30,6 +31,7 @@ class Export:
     - `split`: the part of the data set that this is (YOLO, COCO).
     - `category`: the one name of everything boxed, instead of what samples say.
     - `image_url`: what the address of a picture begins with (Label Studio).
+    - `seen`: the size at which the model that is to be trained sees a picture, for a family that writes pixels of that.
     """
 
     style: PromptStyle = "think"
@@ -41,6 +43,7 @@ class Export:
     split: str = "train"
     category: str | None = None
     image_url: str | None = None
+    seen: Callable[[SizeWH], SizeWH] | None = None
 
     def style_of(self, sample: GroundingSample) -> PromptStyle:
         """Return the wording for one sample: "simple" if it carries no thinking."""

@@ -29,7 +29,7 @@ from univg.data.formats.records import Source, make_samples, read_stated
 from univg.data.formats.rows import read_rows
 from univg.data.formats.scale import SCALES, Scale, apply_scale, box_fault, decide_scale, stray_fault
 from univg.data.readers.chat_boxes import ManyBoxes, NamedImage
-from univg.data.readers.kept import add_metadata, find_metadata, is_kept_set
+from univg.data.readers.kept import add_metadata, find_metadata, is_kept_set, read_seen
 from univg.data.readers.wording import (
     ask_which,
     asks_for_all,
@@ -347,6 +347,8 @@ class _Maker:
     def _read_box(self, lesson: Lesson, one: WrittenBox, image: int | None) -> Box:
         """Return a box in the unit frame; `Unusable` if it is of another scale than the file's."""
         certain = lesson.metadata is not None
+        if certain and (exact := read_seen(lesson.metadata, one.box, image)) is not None:
+            return exact
         scale = (self.chat.scales if certain else self.survey.scales).get(one.notation)
         text = show_box(one.box)
         if scale is None:

@@ -7,12 +7,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from univg.data.formats.fields import Row, clean_path
-from univg.grounding.boxes import Box, BoxPermille, clip_unit, unit_to_permille
+from univg.grounding.boxes import Box, BoxPermille, clip_unit, px_to_unit, unit_to_permille
 from univg.grounding.samples import GroundingSample
 
-__all__ = ["METADATA", "add_metadata", "find_metadata", "is_kept_set"]
+__all__ = ["METADATA", "SEEN", "add_metadata", "find_metadata", "is_kept_set", "read_seen"]
 
 METADATA = "univg"
+SEEN = "seen"
+"""Where the text is in pixels of the pictures as a model sees them: their `sizes`, and the `image` that a single box
+lies on."""
 Targets: TypeAlias = "tuple[tuple[int | None, Box], ...]"
 
 
@@ -21,6 +24,16 @@ def find_metadata(row: Row) -> str | None:
     beside = row.get("extra_info")
     kept = row.get(METADATA) or (beside.get(METADATA) if isinstance(beside, Mapping) else None)
     return kept if isinstance(kept, str) else None
+
+
+def read_seen(metadata: str | None, box_px: Box, image: int | None) -> Box | None:
+    """Return the unit box of one that our export wrote in pixels of the image as a model sees it; None of others."""
+    try:
+        seen = json.loads(metadata or "")[SEEN]
+        width, height = seen["sizes"][seen["image"] if image is None else image]
+        return px_to_unit(box_px, (width, height))
+    except (ValueError, TypeError, KeyError, IndexError):
+        return None
 
 
 def add_metadata(sample: GroundingSample, metadata: str | None) -> GroundingSample:
@@ -34,10 +47,13 @@ def add_metadata(sample: GroundingSample, metadata: str | None) -> GroundingSamp
         boxes: list[Box] = [(b[0], b[1], b[2], b[3]) for b in kept.pop("boxes")]
     except (ValueError, TypeError, KeyError, AttributeError, IndexError):
         return sample
+    seen = kept.pop(SEEN, None)
+    least = min((side for size in seen["sizes"] for side in size), default=1) if seen else 0
     if kept.get("complete") is True:
-        return _restore_set(sample, kept, boxes)
+        return _restore_set(sample, kept, boxes, 1 + 500 / least if least else 1)
     merged = sample.to_json() | kept
-    if not sample.boxes or _round(sample.boxes) == _round(boxes):
+    near = bool(seen and sample.boxes) and _is_near((0, *sample.boxes[0]), (0, *boxes[0]), 0.501 / least)
+    if not sample.boxes or near or _round(sample.boxes) == _round(boxes):
         merged["boxes"] = boxes
     return GroundingSample.from_json({**merged, "images": [clean_path(name) for name in sample.images]})
 
@@ -51,29 +67,34 @@ def is_kept_set(metadata: str | None) -> bool:
     return isinstance(kept, dict) and kept.get("complete") is True
 
 
-def _restore_set(sample: GroundingSample, kept: dict[str, Any], boxes: list[Box]) -> GroundingSample:
-    """Return a sample of all boxes that were kept, if they are those of the text; else with the text's."""
+def _restore_set(
+    sample: GroundingSample, kept: dict[str, Any], boxes: list[Box], rounding: float
+) -> GroundingSample:
+    """Return a sample of all boxes that were kept, if they are those of the text, to `rounding` thousandths; else with
+    the text's."""
     said = sample.to_json()
     placing = ("boxes", "target_image", "box_images")
     whole = {name: said[name] for name in said if name not in placing} | kept | {"boxes": boxes}
     whole["images"] = [clean_path(name) for name in sample.images]
     restored = GroundingSample.from_json(whole)
-    if _are_alike(sample.targets, restored.targets):
+    if _are_alike(sample.targets, restored.targets, rounding):
         return restored
     own = {name: said[name] for name in placing if name in said}
     return GroundingSample.from_json({name: whole[name] for name in whole if name not in placing} | own)
 
 
-def _are_alike(some: Targets, others: Targets) -> bool:
+def _are_alike(some: Targets, others: Targets, rounding: float) -> bool:
     """Tell whether two lists hold the same boxes on the same images, as far as whole thousandths tell."""
     one, other = ({(image, *_round([box])[0]) for image, box in side} for side in (some, others))
     return all(
-        any(_is_near(a, b) for b in there) for here, there in ((one, other), (other, one)) for a in here
+        any(_is_near(a, b, rounding) for b in there)
+        for here, there in ((one, other), (other, one))
+        for a in here
     )
 
 
-def _is_near(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    return one[0] == other[0] and all(abs(a - b) <= 1 for a, b in zip(one[1:], other[1:], strict=True))
+def _is_near(one: tuple[Any, ...], other: tuple[Any, ...], rounding: float) -> bool:
+    return one[0] == other[0] and all(abs(a - b) <= rounding for a, b in zip(one[1:], other[1:], strict=True))
 
 
 def _round(boxes: Iterable[Box]) -> list[BoxPermille]:

@@ -110,7 +110,7 @@ def doc_to_visual(doc: Mapping[str, Any]) -> list[Image.Image]:
 def doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any] | None = None) -> str:
     """Return the prompt."""
     sample = read_sample(doc)
-    return render_prompt(sample.query, read_style(sample))
+    return render_prompt(sample.query, read_style(sample), len(sample.images))
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> str:

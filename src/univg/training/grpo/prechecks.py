@@ -13,7 +13,8 @@ from univg.training.config import GrpoConfig
 from univg.training.grpo.difficulty import check_weighting
 from univg.training.grpo.plan import BatchPlan, batch_plan
 from univg.training.grpo.rewards import Reward, RolloutReader, find_rewards, try_rewards, write_ideal
-from univg.training.run.prechecks import check_stage, count_processes
+from univg.training.run.launch import count_processes
+from univg.training.run.prechecks import check_stage
 
 __all__ = ["check_engine", "check_grpo"]
 

@@ -51,6 +51,7 @@ __all__ = [
     "find_fault",
     "find_last_good",
     "load_whole_model",
+    "say_kept",
     "seal",
     "writing",
 ]
@@ -247,6 +248,12 @@ def find_last_good(out: Path, contents: bool = True) -> tuple[Path | None, list[
     return None, reports
 
 
+def say_kept(out: Path) -> str:
+    """Say where a run that stops now can go on."""
+    last, _ = find_last_good(out, contents=False)
+    return f"continue with --resume from {last.name}" if last else "no checkpoint is there yet (save_every)"
+
+
 def check_same_config(
     before: Mapping[str, Any], config: Config, place: Path, free: Collection[str] = ()
 ) -> None:
@@ -279,13 +286,11 @@ def writing(what: str, out: Path) -> Iterator[None]:
         if not isinstance(error, (OSError, SafetensorError)):
             if any(sign in text for sign in _CUT_SHORT):
                 text = "the file was cut short"
-            elif "write" not in text.lower() and "No space left" not in text:
-                raise
+            elif "gloo" in text or ("write" not in text.lower() and "No space left" not in text):
+                raise  # gloo: another process has gone
         free = shutil.disk_usage(out).free / 1e9
-        last, _ = find_last_good(out, contents=False)
-        kept = f"continue with --resume from {last.name}" if last else "no checkpoint is there yet"
         raise UnivgError(
-            f"{what} cannot be written ({text}; {free:.1f} GB free)", out, f"make room; {kept}"
+            f"{what} cannot be written ({text}; {free:.1f} GB free)", out, f"make room; {say_kept(out)}"
         ) from error
 
 

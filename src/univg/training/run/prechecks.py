@@ -6,25 +6,21 @@ Called by the command before it imports a stage, and by the stages themselves fo
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from univg.errors import UnivgError, suggest
+from univg.errors import UnivgError, one_line, suggest
 from univg.files import check_exists
 from univg.models import checkpoint
 from univg.models.loading import MODEL_FAMILIES
+from univg.terminal import is_first_process
 from univg.training.config import LANGUAGE_LINEAR, LoraSettings, StageConfig, Validation
 from univg.training.room import check_room
+from univg.training.run.launch import check_launch, count_processes, divides_weights
 from univg.training.sources import SampleSource
 from univg.training.trainer_keys import OPTIMIZERS, REPORTERS
 
-__all__ = ["check_launch", "check_layers", "check_stage", "count_processes", "divides_weights"]
-
-
-def count_processes() -> int:
-    """Return how many processes train together (as `accelerate launch` and `torchrun` say)."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+__all__ = ["check_layers", "check_stage"]
 
 
 def check_stage(config: StageConfig, resume: bool = False) -> None:
@@ -46,35 +42,11 @@ def check_stage(config: StageConfig, resume: bool = False) -> None:
     check_room(config)
 
 
-def check_launch() -> None:
-    """Raise UnivgError where `accelerate launch` was asked for several processes and started one, as it does on CPUs:
-    it then says where processes are to meet, but not how many there are."""
-    started = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
-    if (
-        started
-        and not {"WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"} & os.environ.keys()
-    ):
-        raise UnivgError(
-            "accelerate launch was asked for several processes and started one",
-            remedy="on CPUs use torchrun --nproc-per-node N -m univg …; if one is meant, unset MASTER_ADDR",
-        )
-
-
-def divides_weights(config: StageConfig) -> bool:
-    """Tell whether each process holds only a part of the weights."""
-    asked = os.environ.get
-    return bool(
-        config.trainer.get("fsdp")
-        or config.trainer.get("deepspeed")
-        or (asked("ACCELERATE_USE_FSDP") == "true" or asked("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3")
-    )
-
-
 def _check_validation(config: StageConfig, wanted: Validation) -> None:
-    if divides_weights(config):
+    if wanted.keep_best and divides_weights(config):
         raise UnivgError(
-            "validation: each process answers by itself, and here the weights are divided between processes",
-            remedy="leave it out, and score checkpoints with univg evaluate",
+            "validation.keep_best: the best step's weights cannot be put back where they are divided between processes",
+            remedy="set validation.keep_best=false: the finished model is the last step's, and each checkpoint a model",
         )
     if wanted.share is None:
         _check_source("validation", wanted)
@@ -119,6 +91,8 @@ def _check_passed(config: StageConfig, resume: bool) -> None:
         packages = REPORTERS.get(name, ())
         if packages and not any(map(_is_installed, packages)):
             _refuse_missing(f"trainer.report_to: {name}", packages[0])
+        if name == "wandb" and is_first_process():
+            _check_login()
     optimizer = given.get("optim", "")
     if OPTIMIZERS.get(optimizer) and not _is_installed(OPTIMIZERS[optimizer]):
         _refuse_missing(f"trainer.optim: {optimizer}", OPTIMIZERS[optimizer])
@@ -142,6 +116,24 @@ def _check_passed(config: StageConfig, resume: bool) -> None:
         raise UnivgError(
             "trainer.sync_ref_model: checkpoints do not hold the synchronised reference",
             remedy="a run with it cannot be resumed: start anew with another --out",
+        )
+
+
+def _check_login() -> None:
+    """Raise UnivgError where Weights & Biases would ask for a key, which nobody may be there to type."""
+    import wandb  # type: ignore[import-not-found, unused-ignore]
+
+    if wandb.setup().settings.mode in ("offline", "dryrun", "disabled"):
+        return
+    try:
+        known, why = wandb.login(prompt=False), "nobody is logged in"
+    except wandb.errors.Error as error:
+        known, why = False, one_line(str(error))
+    if not known:
+        raise UnivgError(
+            f"trainer.report_to: wandb: {why}",
+            remedy="log in with wandb login (or WANDB_API_KEY), or set WANDB_MODE=offline and send the run later with "
+            "wandb sync",
         )
 
 

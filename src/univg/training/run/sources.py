@@ -15,7 +15,7 @@ from univg.data.formats.scale import lesson_fault
 from univg.data.readers import READERS, ImageRoot, RecordFault
 from univg.data.validating import find_placeless
 from univg.errors import UnivgError, offer
-from univg.grounding.prompts import SETS, THINKING, PromptStyle, choose_style
+from univg.grounding.prompts import ONE_BOX, SETS, THINKING, PromptStyle, choose_style
 from univg.grounding.samples import GroundingSample
 from univg.pictures.images import ImageFault
 from univg.training.config import StageConfig
@@ -28,7 +28,6 @@ __all__ = ["Source", "choose_prompt_style", "open_source", "open_sources"]
 DIGEST_SAMPLES = 32  # of the world; files count whole
 LOOKED_AT = 32
 """Samples of a file whose pictures are looked for before the model is loaded."""
-_ONE_BOX: dict[PromptStyle, PromptStyle] = {"set": "think", "set_direct": "direct"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def choose_prompt_style(sample: GroundingSample, settings: SampleSource, config:
     always asked for in a style of sets; one box so only where its own source says it, since the stage may have both."""
     if sample.complete or settings.prompt_style is None:
         style = settings.prompt_style or config.prompt_style
-        return choose_style(sample, style if sample.complete else _ONE_BOX.get(style, style))
+        return choose_style(sample, style if sample.complete else ONE_BOX.get(style, style))
     return settings.prompt_style
 
 

@@ -38,12 +38,13 @@ from univg.training.run.checkpoints import (
     check_same_config,
     find_checkpoints,
     find_last_good,
+    say_kept,
     writing,
 )
 from univg.training.run.finished import save_weights
 from univg.training.run.held_out import HeldOut
+from univg.training.run.launch import LOCK, RECORD, check_same_launch, count_processes, name_division
 from univg.training.run.log import RunLog
-from univg.training.run.prechecks import count_processes
 from univg.training.run.precision import computes_in_bf16
 from univg.training.run.quiet import silence_libraries
 from univg.training.run.rows import StageRows, data_digest
@@ -63,7 +64,7 @@ __all__ = [
 
 _held: dict[Path, FileLock] = {}
 """The locks of this process: one that nobody holds is given back."""
-RESOLVED, RECORD, LOCK = "resolved.yaml", "run.json", ".lock"
+RESOLVED = "resolved.yaml"
 LENGTH = ("max_steps", "epochs")
 FREE_TO_CHANGE = {
     *("save_every", "keep_checkpoints", "workers", "save_bf16", "rollout_page_every", "max_dropped"),
@@ -97,6 +98,8 @@ def start_run(config: StageConfig, out: Path, resume: bool, console: Console) ->
         console.print(f"no checkpoint in {out}: starting from step 0")
     if last is not None:
         _check_config(config, out)
+        if changed := check_same_launch(config, out, last):
+            console.print(changed, style="yellow")
         console.print(f"resuming from {last.name}")
     return last
 
@@ -159,7 +162,7 @@ def record_run(
     """Save config, versions and digests beside the checkpoints, and return what was saved.
 
     `functions`: digests of the user's own, by name. Raises UnivgError where a resumed run's data, what is `held` out of
-    them, functions, start model or number of processes is another.
+    them, functions or start model is another.
     """
     facts: dict[str, Any] = {
         "stage": type(config).__name__.removesuffix("Config").lower(),
@@ -168,6 +171,7 @@ def record_run(
         "versions": {name: _find_version(name) for name in VERSIONS},
         "python": platform.python_version(),
         "processes": count_processes(),
+        "division": name_division(config),
         "precision": "bfloat16" if computes_in_bf16(config.bf16) else "float32",
         "left_out_when_read": [found.to_json() for found in rows.dropped if found.book.left_out],
     }
@@ -189,9 +193,6 @@ def record_run(
         )
         cause = f"the file of {changed} is not what the run began with"
         raise UnivgError(cause, path, "restore it, or choose another --out")
-    if before is not None and before.get("processes") != facts["processes"]:
-        began = f"the run began with {before.get('processes')} processes, not {facts['processes']}"
-        raise UnivgError(began, path, "resume with as many")
     if before is not None and before.get("precision", facts["precision"]) != facts["precision"]:
         began = f"the run began in {before['precision']} and goes on in {facts['precision']}, which rounds differently"
         notes().print(began, style="yellow")
@@ -309,6 +310,8 @@ def train(
     Return what the `validator` found; the trainer's model is then that of the best step, if that is wanted.
     """
     trainer.remove_callback(PrinterCallback)
+    if log.trackers is not None:
+        log.trackers.follow(trainer)
     trainer.add_callback(log)
     if validator is not None:
         trainer.add_callback(validator)
@@ -320,7 +323,7 @@ def train(
             best = validator.finish() if validator is not None else None
     except KeyboardInterrupt:
         log.close()
-        log.console.print(f"stopped at step {trainer.state.global_step}: {_say_kept(log.path.parent)}")
+        log.console.print(f"stopped at step {trainer.state.global_step}: {say_kept(log.path.parent)}")
         raise
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
@@ -328,19 +331,13 @@ def train(
         raise UnivgError(
             f"memory ran out in step {trainer.state.global_step + 1} ({one_line(str(error))[:120]})",
             remedy="lower micro_batch (univg grpo: rows_at_once too), or set gradient_checkpointing=true; "
-            + _say_kept(log.path.parent),
+            + say_kept(log.path.parent),
         ) from error
     finally:
         log.close()
     if validator is not None and best is not None and is_first_process():
         validator.tell_best(best)
     return best
-
-
-def _say_kept(out: Path) -> str:
-    """Say where a run that stops now can go on."""
-    last, _ = find_last_good(out, contents=False)
-    return f"continue with --resume from {last.name}" if last else "no checkpoint is there yet (save_every)"
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -47,6 +47,8 @@ def load_start(config: StageConfig) -> Loaded:
         empty=_is_sent_weights(),
         four_bits=four_bits,
     )
+    if budget is None and loaded.style_note:  # no record: a stock model's own budget is one for answering
+        loaded.processor.set_pixel_budget(PixelBudget())
     loaded.model.config.use_cache = False
     for weight in loaded.model.parameters():  # of an adapter merged into its base, the base is frozen
         weight.requires_grad_(weight.is_floating_point())  # all but those that are packed into 4 bits

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from univg.errors import UnivgError
 from univg.training.config import SftConfig
-from univg.training.run.prechecks import check_stage, count_processes, divides_weights
+from univg.training.run.launch import count_processes, divides_weights
+from univg.training.run.prechecks import check_stage
 
 __all__ = ["check_sft"]
 

@@ -39,9 +39,9 @@ from univg.training.run.checkpoints import Checkpoints, load_whole_model
 from univg.training.run.cpu_layers import ATTENTION
 from univg.training.run.finished import write_model
 from univg.training.run.held_out import open_data
+from univg.training.run.launch import count_processes
 from univg.training.run.log import RunLog, log_left_out, sum_up_left_out
 from univg.training.run.muon import MuonAndAdamW
-from univg.training.run.prechecks import count_processes
 from univg.training.run.precision import describe_precision
 from univg.training.run.push import take_push
 from univg.training.run.quiet import silence_libraries
@@ -55,6 +55,8 @@ from univg.training.run.stage import (
     train,
 )
 from univg.training.run.start import load_start, make_lora, mend_adapters
+from univg.training.run.trackers import open_trackers
+from univg.training.run.validation import AnswerPictures
 from univg.training.sft.lessons import check_lessons
 from univg.training.sft.prechecks import check_sft
 
@@ -234,6 +236,7 @@ def train_sft(config: SftConfig, out: Path, resume: bool = False, console: Conso
     sources, held = open_data(config, True, console)
     arguments = make_arguments(TrlArguments, config, _decide_arguments(config, out, share))
     hub = take_push(arguments, out)
+    trackers = open_trackers(arguments, out, resumed)
     loaded = load_start(config)
     rows = StageRows(config, loaded.processor, frame=loaded.family.frame, sources=sources)
     steps = count_steps(config, rows, config.batch)
@@ -247,7 +250,8 @@ def train_sft(config: SftConfig, out: Path, resume: bool = False, console: Conso
         f"{processes} process(es)"
     )
     print_plan(trainer, steps, [line, describe_precision(config.bf16)], console)
-    log = RunLog(out, "sft", console)
+    log = RunLog(out, "sft", console, trackers=trackers)
+    trainer.add_callback(AnswerPictures(trackers))
     validator = make_validator(trainer, config, held, loaded, log, resumed)
     best = train(trainer, log, resumed, trainer.loader.list_current, validator)
     sum_up_left_out(out, len(rows), console)

@@ -1,0 +1,95 @@
+"""How a run was launched: in how many processes, what is divided between them, whether a checkpoint goes with that.
+
+Free of torch, so that a launch that cannot be is refused before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from univg.errors import UnivgError
+from univg.models import checkpoint
+from univg.training.config import StageConfig
+
+__all__ = [
+    "LOCK",
+    "RECORD",
+    "check_launch",
+    "check_same_launch",
+    "count_processes",
+    "divides_weights",
+    "name_division",
+]
+
+RECORD, LOCK = "run.json", ".lock"
+"""Beside a run's checkpoints: its facts, and what is held by its first process as long as that lives."""
+
+
+def check_launch() -> None:
+    """Raise UnivgError where `accelerate launch` was asked for several processes and started one, as it does on CPUs:
+    it then says where processes are to meet, but not how many there are."""
+    started = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
+    if (
+        started
+        and not {"WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"} & os.environ.keys()
+    ):
+        raise UnivgError(
+            "accelerate launch was asked for several processes and started one",
+            remedy="on CPUs use torchrun --nproc-per-node N -m univg …; if one is meant, unset MASTER_ADDR",
+        )
+
+
+def count_processes() -> int:
+    """Return how many processes train together (as `accelerate launch` and `torchrun` say)."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def name_division(config: StageConfig) -> str:
+    """Return by what a run is divided between its processes: "FSDP", "ZeRO-2", …; "" where each holds all of it (one
+    process, DDP)."""
+    asked, given = os.environ.get, config.trainer.get("deepspeed")
+    if given or asked("ACCELERATE_USE_DEEPSPEED") == "true":
+        file = given or asked("ACCELERATE_DEEPSPEED_CONFIG_FILE")
+        if isinstance(file, str) and Path(file).is_file():
+            given = checkpoint.read_json(Path(file))
+        stage = (given or {}).get("zero_optimization", {}).get("stage") if isinstance(given, dict) else None
+        return f"ZeRO-{asked('ACCELERATE_DEEPSPEED_ZERO_STAGE', '2') if stage is None else stage}"
+    # accelerate divides nothing where there is one process.
+    fsdp = config.trainer.get("fsdp") or asked("ACCELERATE_USE_FSDP") == "true"
+    return "FSDP" if fsdp and count_processes() > 1 else ""
+
+
+def divides_weights(config: StageConfig) -> bool:
+    """Tell whether each process holds only a part of the weights."""
+    return name_division(config) in ("FSDP", "ZeRO-3")
+
+
+def check_same_launch(config: StageConfig, out: Path, last: Path) -> str | None:
+    """Return a line where a run goes on from its checkpoint `last` with another number of processes than it began with.
+
+    Raises UnivgError where these processes cannot read its optimizer's state.
+    """
+    record = out / RECORD
+    if not record.exists():
+        return None
+    facts, now, count = checkpoint.read_json(record), name_division(config), count_processes()
+    before, began = facts.get("division", now), facts.get("processes", count)
+    anew = f"or start anew from its weights: --out {out}-2 model={last}"
+    if before != now:
+        cause = f"the run began {_say(before)} and would go on {_say(now)}, which cannot read its optimizer's state"
+        raise UnivgError(cause, record, f"resume with the launch config that it began with, {anew}")
+    if began == count:
+        return None
+    cause = f"the run began with {began} process(es), not {count}"
+    if now.startswith("ZeRO"):
+        why = f"{cause}, and {now} keeps each one's part of the optimizer in a file of its own"
+        raise UnivgError(why, record, f"resume with {began} (num_processes of the launch config), {anew}")
+    if any(last.glob("rollouts-*.pt")):
+        why = f"{cause}, and {last.name} holds rollouts of each that it still learns from"
+        raise UnivgError(why, record, f"resume with {began}, {anew}")
+    return f"{cause}: the samples are the same, sums round differently"
+
+
+def _say(division: str) -> str:
+    return f"under {division}" if division else "with whole weights in each process"

@@ -1,0 +1,127 @@
+"""What is written for a family of models is in its own coordinates, and comes back as the samples that they were."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from univg.cli.main import main
+from univg.data.dataset import Dataset
+from univg.data.exports import SUFFIXES
+from univg.grounding.prompts import render_answer
+from univg.grounding.samples import GroundingSample, write_jsonl
+from univg.models.pixels import PixelBudget
+
+BOX = (0.1234, 0.2345, 0.7654, 0.8765)
+SIZES = {"a.png": (640, 480), "b.png": (90, 200), "c.png": (3000, 100)}
+SAMPLES = [
+    GroundingSample(("a.png",), "Where is the dog?", "referring", (BOX,), thought="There.", source="own#one"),
+    GroundingSample(
+        ("a.png", "c.png"),
+        "Which cat is in image 2?",
+        "region",
+        (BOX,),
+        1,
+        "In the second image.",
+        source="own#two",
+    ),
+    GroundingSample(
+        *(("b.png", "c.png"), "Every cat.", "find_all", (BOX, (0.0, 0.5, 0.4, 1.0))),
+        thought="Both images show one.",
+        complete=True,
+        box_images=(0, 1),
+        source="own#set",
+    ),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, size in SIZES.items():
+        Image.new("RGB", size).save(tmp_path / name)
+    write_jsonl(tmp_path / "own.jsonl", SAMPLES)
+    return tmp_path
+
+
+@pytest.mark.parametrize("to", ["sharegpt", "llamafactory", "trl", "verl", "easyr1"])
+def test_pixels_are_written_as_the_family_sees_pictures_and_read_back(to: str, folder: Path) -> None:
+    out = folder / f"out{SUFFIXES[to]}"
+    given = ["--images", str(folder), "--to", to, "--out", str(out), "--family", "qwen2_5_vl"]
+    assert main(["data", "convert", str(folder / "own.jsonl"), *given, "--max-pixels", "100000"]) == 0
+    budget = PixelBudget().up_to(100_000)
+    wanted = []
+    for sample in SAMPLES:
+        sizes = [budget.resized(SIZES[name], 28) for name in sample.images]
+        style = "set_direct" if sample.complete else "simple"
+        wanted.append(render_answer(sample, style, sample.target_image or 0, sizes))
+    text = out.read_bytes().decode("utf-8", "ignore") if to not in ("verl", "easyr1") else str(_rows(out))
+    assert [answer in text for answer in wanted] == [True] * 3
+    reader = "cotsft" if to in ("sharegpt", "llamafactory") else to
+    again = Dataset.from_file(str(out), reader, str(folder), lambda sample: True, None)
+    assert not again.faults
+    found = {each.source: each for each in (again.item(k).sample for k in range(again.total))}
+    for sample in SAMPLES:
+        assert found[sample.source].targets == sample.targets, sample.source
+
+
+def _rows(path: Path) -> list[dict[str, object]]:
+    import pyarrow.parquet as parquet
+
+    rows: list[dict[str, object]] = parquet.read_table(path).to_pylist()
+    return rows
+
+
+def test_thousandths_are_what_the_other_families_are_given(folder: Path) -> None:
+    for family in ("qwen2_vl", "qwen3_vl"):
+        out = folder / f"{family}.jsonl"
+        given = ["--images", str(folder), "--to", "trl", "--out", str(out), "--family", family]
+        assert main(["data", "convert", str(folder / "own.jsonl"), *given]) == 0
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        assert rows[0]["solution"] == "(123,235),(765,877)"
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--to", "yolo", "--family", "qwen2_5_vl"], "yolo has coordinates of its own"),
+        (["--to", "trl", "--family", "qwen2_5"], "no such family: --family qwen2_5: choose from"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    more: list[str], told: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folder / ("out.jsonl" if "trl" in more else "out")
+    command = [
+        "data",
+        "convert",
+        str(folder / "own.jsonl"),
+        "--images",
+        str(folder),
+        "--out",
+        str(out),
+        *more,
+    ]
+    assert main(command) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_picture_that_is_not_there_cannot_be_measured(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "b.png").unlink()
+    given = [
+        "--images",
+        str(folder),
+        "--to",
+        "trl",
+        "--out",
+        str(folder / "o.jsonl"),
+        "--family",
+        "qwen2_5_vl",
+    ]
+    assert main(["data", "convert", str(folder / "own.jsonl"), *given]) == 1
+    told = capsys.readouterr()
+    assert "2 samples" in told.out and "b.png" in told.out + told.err

@@ -1,0 +1,134 @@
+"""One of two processes that torchrun started dies, fails or falls silent: both end, and a line says how to go on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grpo_parts as parts
+import pytest
+from launching import RUNS, Launcher, read_log
+from safetensors.torch import load_file
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+LONG = ["max_steps=40", "save_every=4"]
+FAULTY = """
+import os, time
+
+def faulty_reward(completions, **columns):
+    if os.environ["RANK"] == "1" and "trainer_state" in columns:  # and not when it is tried before the first step
+        {fault}
+    return [float(index) for index, _ in enumerate(completions)]
+"""
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return parts.save_start(tmp_path_factory.mktemp("start") / "tiny")
+
+
+def _begin(folder: Path, run: list[str]) -> subprocess.Popen[str]:
+    command = [*TORCHRUN, "-m", "univg", *run, "--out", "out"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (folder / "stderr").open("w") as stderr:
+        return subprocess.Popen(command, cwd=folder, env=environment, stderr=stderr, text=True)
+
+
+def _find_process(launcher: int, rank: int) -> int:
+    """Return the id of a launcher's process by its rank."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = re.search(r"^PPid:\s*(\d+)", (folder / "status").read_text(), re.M)
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if parent and int(parent[1]) == launcher and f"RANK={rank}".encode() in environment:
+            return int(folder.name)
+    raise AssertionError(f"no process {rank}")
+
+
+def _errors(folder: Path) -> list[str]:
+    return [line for line in (folder / "stderr").read_text().splitlines() if line.startswith("error: ")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="processes are found in /proc")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_where_one_process_is_killed_the_other_says_how_to_go_on(
+    rank: int, start: Path, tmp_path: Path
+) -> None:
+    """Killed in two processes, it goes on in one (of rank 1) or two, and ends as a run of one process does."""
+    run = [*RUNS["sft"], f"model={start}", *LONG]
+    begun = _begin(tmp_path, run)
+    try:
+        until = time.monotonic() + 600
+        while not (tmp_path / "out" / "checkpoint-4").exists():
+            assert begun.poll() is None and time.monotonic() < until, (tmp_path / "stderr").read_text()[
+                -3000:
+            ]
+            time.sleep(0.05)
+        os.kill(_find_process(begun.pid, rank), signal.SIGKILL)
+        assert begun.wait(timeout=120) == 1
+    finally:
+        begun.kill()
+    (error,) = _errors(tmp_path)
+    assert re.search(
+        r"another process of the run has died.*: continue with --resume from checkpoint-\d+$", error
+    )
+    launcher = Launcher()
+    try:
+        told = launcher.run("one" if rank else "ddp", [*run, "--resume"], tmp_path / "out")
+        launcher.run("one", run, tmp_path / "whole")
+    finally:
+        launcher.close()
+    assert "resuming from checkpoint-" in told
+    assert ("began with 2 process(es), not 1: the samples are the same" in told) == bool(rank)
+    one, two = read_log(tmp_path / "whole"), read_log(tmp_path / "out")
+    assert [row["step"] for row in two] == list(range(1, 41))
+    for each, other in zip(one, two, strict=True):
+        assert other["loss"] == pytest.approx(each["loss"], rel=1e-3), each["step"]
+    weights = [load_file(tmp_path / out / "model.safetensors") for out in ("whole", "out")]
+    assert max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]) < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "more", "said"),
+    [
+        (
+            "raise ValueError('no luck')",
+            [],
+            [
+                r"process 1: .*no luck.*",
+                r"another process of the run has died .*: no checkpoint is there yet \(save_every\)",
+            ],
+        ),
+        (
+            "time.sleep(300)",
+            ["trainer.ddp_timeout=10"],
+            [
+                r"another process of the run does not answer within trainer.ddp_timeout .*: no checkpoint is there.*"
+            ],
+        ),
+    ],
+    ids=["fails", "silent"],
+)
+def test_where_the_second_process_fails_the_first_does_not_wait(
+    fault: str, more: list[str], said: list[str], start: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY.format(fault=fault))
+    run = [*RUNS["grpo"][:-1], "rewards={faulty.faulty_reward: 1.0}", f"model={start}", *more]
+    begun = _begin(tmp_path, run)
+    try:
+        assert begun.wait(timeout=300) == 1
+    finally:
+        begun.kill()
+    errors = _errors(tmp_path)
+    assert len(errors) == len(said), errors
+    for error, pattern in zip(errors, said, strict=True):
+        assert re.fullmatch(f"error: {pattern}", error), error
