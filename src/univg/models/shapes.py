@@ -13,7 +13,7 @@ from typing import Any
 
 from univg.errors import UnivgError
 from univg.models import checkpoint
-from univg.models.loading import MODEL_FAMILIES
+from univg.models.families import MODEL_FAMILIES
 from univg.models.published import PUBLISHED
 
 __all__ = ["Shapes", "TextShape", "VisionShape", "read_shapes", "shapes_of"]
