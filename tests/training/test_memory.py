@@ -1,4 +1,4 @@
-"""What `univg fit` estimates: beside what autograd really keeps, beside peaks that were measured, and what is advised."""
+"""What `univg fit` estimates, beside what autograd keeps and peaks that were measured; what it advises."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from univg.cli.presets import PRESETS
 from univg.config import load_config
 from univg.errors import UnivgError
 from univg.models.devices import Device
-from univg.models.loading import MODEL_FAMILIES
+from univg.models.families import MODEL_FAMILIES
 from univg.models.memory import GIB, Asked
 from univg.models.shapes import read_shapes, shapes_of
 from univg.training import room

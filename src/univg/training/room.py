@@ -12,8 +12,8 @@ from typing import Any
 
 from univg.errors import UnivgError
 from univg.models import checkpoint
+from univg.models.conventions import CONVENTIONS_FILE, read_conventions
 from univg.models.devices import Device, find_devices
-from univg.models.loading import CONVENTIONS_FILE, read_conventions
 from univg.models.memory import Asked, Estimate, format_bytes
 from univg.models.pixels import PixelBudget
 from univg.models.shapes import Shapes, read_shapes
