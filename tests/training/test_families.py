@@ -17,6 +17,7 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 import families
+from runs import QUIET, killed_at, same_weights
 from univg.cli.main import main
 from univg.cli.presets import PRESETS
 from univg.config import load_config
@@ -33,6 +34,7 @@ from univg.training.grpo.rewards import RolloutReader, write_ideal
 from univg.training.run.batches import IGNORED, encode_row
 from univg.training.run.rows import Row, StageRows, render_prompt_text
 from univg.training.sft.lessons import check_lessons
+from univg.training.sft.stage import train_sft
 
 
 @pytest.fixture(scope="module")
@@ -318,17 +320,45 @@ def test_the_processor_is_saved_as_its_family_publishes_it(name: str, tmp_path: 
 # --- through the command ---
 
 
+def save_small(name: str, start: Path) -> Path:
+    """A checkpoint of another family with the embedded one's few tokens."""
+    _, processor = build_tiny(0, pixel_budget=PixelBudget(40 * 40, 84 * 84))
+    family = MODEL_FAMILIES[name]
+    processor.published_as = family.processor, family.image_processor
+    parts.build_family(name, processor).save_pretrained(start)
+    processor.save_pretrained(start)
+    write_conventions(start, "think", processor.pixel_budget)
+    return start
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", parts.OTHER_FAMILIES)
+def test_a_run_that_was_killed_ends_with_the_same_weights(name: str, published: Path, tmp_path: Path) -> None:
+    start = save_small(name, tmp_path / "start")
+    data = DataSource(reader="univg", path=str(published / "samples.jsonl"), images=str(published))
+    config = SftConfig(
+        model=str(start),
+        data=(data,),
+        max_steps=3,
+        batch=2,
+        micro_batch=2,
+        save_every=1,
+        workers=0,
+        learning_rate=1e-3,
+    )
+    train_sft(config, tmp_path / "whole", console=QUIET)
+    with killed_at(2, config):
+        train_sft(config, tmp_path / "cut", console=QUIET)
+    train_sft(config, tmp_path / "cut", resume=True, console=QUIET)
+    assert same_weights(tmp_path / "whole", tmp_path / "cut")
+    assert not same_weights(tmp_path / "whole", start)
+
+
 def test_both_stages_train_a_family_that_writes_pixels(
     published: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Full and with LoRA, from a checkpoint whose oracle reads pixels; the nightly run has all three families."""
-    _, processor = build_tiny(0, pixel_budget=PixelBudget(40 * 40, 84 * 84))
-    family = MODEL_FAMILIES["qwen2_5_vl"]
-    processor.published_as = family.processor, family.image_processor
-    start = tmp_path / "start"
-    parts.build_family("qwen2_5_vl", processor).save_pretrained(start)
-    processor.save_pretrained(start)
-    write_conventions(start, "think", processor.pixel_budget)
+    start, family = save_small("qwen2_5_vl", tmp_path / "start"), MODEL_FAMILIES["qwen2_5_vl"]
     data = [{"reader": "univg", "path": str(published / "samples.jsonl"), "images": str(published)}]
     config = {
         "model": str(start),
