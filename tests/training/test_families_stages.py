@@ -1,4 +1,4 @@
-"""Both stages on tiny checkpoints of the other families: full, with LoRA, by the families' presets, killed and resumed."""
+"""Both stages on tiny checkpoints of the other families: full, LoRA, the families' presets, killed and resumed."""
 
 from __future__ import annotations
 
