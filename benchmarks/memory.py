@@ -129,7 +129,7 @@ def make(out: Path, family: str, size: str) -> None:
     import transformers
 
     from univg.models.checkpoint import locate
-    from univg.models.loading import MODEL_FAMILIES
+    from univg.models.families import MODEL_FAMILIES
 
     for file in locate("embedded").folder.iterdir():
         if file.suffix in (".json", ".jinja") and file.name != "config.json":

@@ -14,7 +14,7 @@ from transformers import CONFIG_MAPPING
 
 from univg.errors import UnivgError
 from univg.models.checkpoint import locate
-from univg.models.loading import MODEL_FAMILIES
+from univg.models.families import MODEL_FAMILIES
 from univg.models.published import PUBLISHED
 from univg.models.shapes import read_shapes, shapes_of
 

@@ -1,4 +1,4 @@
-"""What `univg fit` estimates: beside what autograd really keeps, beside peaks that were measured, and what is advised."""
+"""What `univg fit` estimates, beside what autograd keeps and peaks that were measured; what it advises."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from univg.cli.presets import PRESETS
 from univg.config import load_config
 from univg.errors import UnivgError
 from univg.models.devices import Device
-from univg.models.loading import MODEL_FAMILIES
+from univg.models.families import MODEL_FAMILIES
 from univg.models.memory import GIB, Asked
 from univg.models.shapes import read_shapes, shapes_of
 from univg.training import room
@@ -149,7 +149,6 @@ def test_what_is_advised_can_be_written_and_fits(stage: str, memory: int) -> Non
 def test_a_run_that_cannot_fit_is_refused_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     card = Device("cuda", "Tesla T4", 15 * GIB, 15 * GIB, bf16=False)
     monkeypatch.setattr(room, "find_devices", lambda: [card])
-    monkeypatch.setattr(room, "read_stored_budget", lambda model: None)  # it would look on the hub
     config = read("sft", f"model={SEVEN_B}")
     with pytest.raises(
         UnivgError, match=r"memory: this run takes about 124.8 GiB .* and Tesla T4 has 15.0 GiB"
@@ -161,11 +160,23 @@ def test_a_run_that_cannot_fit_is_refused_before_anything_is_loaded(monkeypatch:
 
 @pytest.mark.parametrize("name", [name for name, kind in PRESETS.items() if issubclass(kind, StageConfig)])
 def test_small_presets_are_not_refused_on_small_machines(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    laptop = Device("cpu", "a laptop", 4 * GIB, 2 * GIB, bf16=False)
+    laptop = Device("cpu", "a laptop", 4 * GIB, GIB // 2, bf16=False)
     monkeypatch.setattr(room, "find_devices", lambda: [laptop])
     config: Any = load_config(PRESETS[name], name)
     if config.model in ("embedded", "embedded-base", "embedded-think"):
         check_room(config)
+
+
+def test_what_may_be_too_much_for_now_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    busy = Device("cpu", "a busy machine", 200 * GIB, 20 * GIB, bf16=False)
+    monkeypatch.setattr(room, "find_devices", lambda: [busy])
+    monkeypatch.setattr(room, "_told", set())
+    for _ in range(2):
+        check_room(read("sft", f"model={TWO_B}"))
+    said = capsys.readouterr().err
+    assert said.count("memory may be short: this run takes about") == 1 and "20.0 GiB free" in said
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,8 @@ def fit_ground(command: FitGround) -> int:
     full = command.dtype == "float32" or (command.dtype == "auto" and device.kind == "cpu")
     asked = Asked(command.images, command.max_pixels, answer=command.max_new_tokens)
     memory = device.memory if device.kind == "cuda" else device.free
-    trials = [(command.dtype, command.rows, asked, 4 if full else 2)]
+    size = 4 if full else 2
+    trials: list[tuple[str, int, Asked, int]] = [(command.dtype, command.rows, asked, size)]
     trials += [("--dtype bfloat16", command.rows, asked, 2)]
     trials += [("--dtype bfloat16 --rows 1", 1, asked, 2)]
     trials += [

@@ -74,8 +74,8 @@ def features(shapes: Shapes, tokens: int, size: int) -> int:
     """Return the bytes that the vision tower has at once while it reads pictures of `tokens`, without gradients:
     pixels, the residual stream, one block's inner values, and what it makes of them."""
     vision, patches = shapes.vision, tokens * shapes.vision.merge**2
-    pixels = 4 * 6 * vision.side**2 * 2  # three colours, two times, in float32, and a copy
-    block = max(2 * vision.inner, 10 * vision.hidden) + 3 * vision.hidden
+    pixels = 4 * 6 * vision.side**2  # three colours, two times, in float32
+    block = max(2 * vision.inner + 2 * vision.hidden, 9 * vision.hidden)
     return patches * (pixels + block * size)
 
 

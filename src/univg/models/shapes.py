@@ -13,7 +13,7 @@ from typing import Any
 
 from univg.errors import UnivgError
 from univg.models import checkpoint
-from univg.models.loading import MODEL_FAMILIES
+from univg.models.families import MODEL_FAMILIES
 from univg.models.published import PUBLISHED
 
 __all__ = ["Shapes", "TextShape", "VisionShape", "read_shapes", "shapes_of"]
@@ -49,7 +49,7 @@ class TextShape:
 
     @property
     def linear(self) -> int:
-        """Numbers in the linear layers' matrices of all layers: what an adapter stands beside, and what is quantised."""
+        """Numbers in the linear layers' matrices of all layers: what adapters stand beside, and what is quantised."""
         return self.layers * sum(a * b for a, b in self.matrices.values())
 
     @property

@@ -4,8 +4,8 @@
     estimate.total, estimate.parts, estimate.when
 
 The peak is that of one process at the worst of a step's moments: while rollouts are drawn, at the end of the forward
-pass, or at the end of the backward pass. What a layer keeps for its backward pass was counted in the tensors that autograd
-saves (`saved` says of each kind of run what they are); what is true of a GPU alone is said there.
+pass, or at the end of the backward pass. What a layer keeps for its backward pass was counted in the tensors that
+autograd saves (`saved` says of each kind of run what they are).
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ NF4 = 0.516
 """Bytes a weight in 4 bits takes, with the doubly quantised scales of its blocks of 64: 0.5 + 1/64 + a little."""
 VLLM_SHARE = 0.3
 """TRL's `vllm_gpu_memory_utilization`: the share of a card that colocated vLLM takes for itself."""
+AT_WORK = 60 << 20
+"""What libraries take once they work, on a processor: measured with a model of next to no size."""
 TILE_TOKENS, TILE_WORDS = 4096, 32768
 """TRL's head scores at most so many tokens by so many words at once."""
 SIDE_OF_THE_WORLD = 240
@@ -148,6 +150,7 @@ def _fixed(run: _Run) -> dict[str, int]:
     fixed = {
         "weights": int(weights) + (run.trained * 4 if run.lora is not None else 0),
         "optimizer": int(optimizer / own),
+        "libraries at work": AT_WORK if run.machine.device == "cpu" else 0,
     }
     if isinstance(config, GrpoConfig):
         if config.beta and run.lora is None:
@@ -223,8 +226,9 @@ def _learning(run: _Run, tokens: int, answered: int, prompts: int, accumulates: 
         one = shapes.text.linear // layers * 2 + shapes.text.vocabulary * shapes.text.hidden
         gathered = one * run.size
     head = _head(run, answered)
-    # Embeddings give a gradient of their own, whole, which is then added to that of the head.
-    embedding = 4 * shapes.text.vocabulary * shapes.text.hidden if run.lora is None else 0
+    # The head's gradient waits until that of the same matrix as embeddings, which is whole too, comes and is added.
+    copies = (3 if shapes.text.tied else 1) - (0 if accumulates else 1)
+    embedding = 4 * copies * shapes.text.vocabulary * shapes.text.hidden if run.lora is None else 0
     common = {"pictures": pictures, "weights gathered": gathered}
     forward = {
         **common,
@@ -248,9 +252,9 @@ def _learning(run: _Run, tokens: int, answered: int, prompts: int, accumulates: 
 def saved(run: _Run) -> int:
     """Return the bytes that one layer of the language model keeps of a token for its backward pass.
 
-    Counted by `torch.autograd.graph.saved_tensors_hooks`, of Qwen2-VL and Qwen3-VL, with the weights' casts apart. Under
-    autocast each linear layer keeps a copy of its input of its own; the residual stream stays float32 unless the weights
-    are bfloat16 (LoRA).
+    Counted by `torch.autograd.graph.saved_tensors_hooks`, of Qwen2-VL and Qwen3-VL, the weights' casts apart. Under
+    autocast each linear layer keeps a copy of its input of its own; the residual stream stays float32 unless the
+    weights are bfloat16 (LoRA).
     """
     text = run.shapes.text
     h, f, q, k = text.hidden, text.inner, text.queries, text.keys
@@ -282,13 +286,12 @@ def _head(run: _Run, answered: int) -> int:
     """Return the bytes of logits, probabilities and their gradients of so many tokens."""
     on_cpu = run.machine.device == "cpu"
     words = run.shapes.text.vocabulary
+    learnt = words * run.shapes.text.hidden if run.lora is None else 0
     if on_cpu and isinstance(run.config, SftConfig) and run.machine.processes == 1:
-        return answered * words * 20
+        return answered * words * 10 + max(answered * words * 10, learnt * 6)
     scored = answered if not on_cpu or isinstance(run.config, GrpoConfig) else answered * 4
     tile = min(scored, TILE_TOKENS) * min(words, TILE_WORDS)
-    return tile * (run.size + (24 if on_cpu else 0)) + (
-        4 * words * run.shapes.text.hidden if run.lora is None else 0
-    )
+    return tile * (run.size + (32 if on_cpu else 0)) + 4 * learnt
 
 
 def _names(lora: LoraSettings) -> tuple[str, ...]:

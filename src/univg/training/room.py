@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from univg.errors import UnivgError
 from univg.models import checkpoint
+from univg.models.conventions import CONVENTIONS_FILE, read_conventions
 from univg.models.devices import Device, find_devices
-from univg.models.loading import CONVENTIONS_FILE, read_conventions
 from univg.models.memory import Asked, Estimate, format_bytes
 from univg.models.pixels import PixelBudget
+from univg.models.published import PUBLISHED
 from univg.models.shapes import Shapes, read_shapes
 from univg.terminal import notes
 from univg.training.config import GrpoConfig, LoraSettings, PixelLimits, StageConfig
@@ -28,6 +30,7 @@ REFUSED_ABOVE = 1.2
 IMAGES = 2
 """Pictures a row is taken to have before data is opened: few, so that nothing is refused that could run."""
 _SMALLER = 200704
+_told: set[str] = set()
 
 
 def check_room(config: StageConfig) -> None:
@@ -43,9 +46,10 @@ def check_room(config: StageConfig) -> None:
         return  # what is wrong with the model is said by those who load it
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     device = _find_own(find_devices())
-    here = (
-        device.free // (processes if device.kind == "cpu" else 1) if device.kind == "cpu" else device.memory
-    )
+    here = limit = device.memory
+    if device.kind == "cpu":  # what is free changes with every other program: none is refused for that alone
+        here = device.free // processes
+        limit = max(here, device.memory // 2 // processes)
     machine = Machine(device.kind, device.bf16, processes, sharding_of(config), here)
     asked = asked_by(config, images=IMAGES, stored=stored)
     try:
@@ -62,13 +66,16 @@ def check_room(config: StageConfig) -> None:
         if changes
         else ""
     )
-    if estimate.total > REFUSED_ABOVE * here:
+    if estimate.total > REFUSED_ABOVE * limit:
         remedy = f"{advice}; " if advice else ""
         raise UnivgError(
             f"memory: {said}, and {has}",
             remedy=f"{remedy}univg fit shows the parts; check_memory=false starts all the same",
         )
-    notes().print(f"memory may be short: {said}, and {has}{f'; {advice}' if advice else ''}", style="yellow")
+    line = f"memory may be short: {said}, and {has}{f'; {advice}' if advice else ''}"
+    if line not in _told:  # the command checks, and the stage does
+        notes().print(line, style="yellow")
+    _told.add(line)
 
 
 def _find_own(devices: list[Device]) -> Device:
@@ -83,6 +90,8 @@ def _list_largest(estimate: Estimate) -> str:
 
 def read_stored_budget(model: str) -> PixelBudget | None:
     """Return the pixel budget that a model's folder states; None where it states none or is not here."""
+    if model in PUBLISHED and not Path(model).is_dir():
+        return None
     try:
         folder = checkpoint.locate(model).folder
     except UnivgError:

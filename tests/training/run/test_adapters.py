@@ -88,9 +88,11 @@ def test_adapters_learn_beside_a_base_in_four_bits_and_merge(stage: str, tmp_pat
     else:
         keys = [
             "prompts_per_step=2",
-            "rollouts=2",
-            "micro_batch=2",
-            "max_completion_tokens=16",
+            "rollouts=4",
+            "micro_batch=4",
+            "max_completion_tokens=24",
+            "prompt_style=direct",
+            "model=embedded-base",
             "learning_rate=1e-3",
         ]
         train_grpo(load_config(GrpoConfig, overrides=[*SMALL, *keys]), out, console=QUIET)
