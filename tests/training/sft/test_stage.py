@@ -483,7 +483,9 @@ def test_a_run_goes_on_as_it_was_divided_and_with_its_data(
     out = copytree(killed, tmp_path / "run")
     facts = json.loads((out / "run.json").read_text())
     (out / "run.json").write_text(json.dumps(facts | {"processes": 2, "division": "ZeRO-2"}))
-    with pytest.raises(UnivgError, match="began under ZeRO-2 and would go on with whole weights in each process"):
+    with pytest.raises(
+        UnivgError, match="began under ZeRO-2 and would go on with whole weights in each process"
+    ):
         train_sft(small, out, resume=True, console=QUIET)
     (out / "run.json").write_text(json.dumps(facts | {"data_digest": "0" * 64}))
     with pytest.raises(UnivgError, match="data is not what the run began with"):
