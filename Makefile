@@ -14,11 +14,16 @@ DEV := $(VENV)/.dev
 NIGHTLY := $(VENV)/.nightly
 # Other people's clients of the server: they do not go with the versions that univg is tested with.
 CLIENTS := .clients
+# Nor do the programs that take our files: an environment for each, two gigabytes.
+NEIGHBOURS := .neighbours
+NEIGHBOUR_NAMES := llamafactory lmms_eval ms_swift verl
+# vLLM, 3.5 GB: nor does it.
+ENGINES := .engines/vllm
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # one environment, one installer at a time, also under `make -j`
-.PHONY: help demo test lint extras format nightly docs-report bench clean
+.PHONY: help demo test lint extras format nightly neighbours engines docs-report bench clean
 
 help:  ## say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -29,8 +34,13 @@ demo: $(CORE)  ## install, then ground the bundled examples with the embedded mo
 test: $(DEV)  ## run the tests
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope $(PYTEST_ARGS)
 
-nightly: $(NIGHTLY) $(CLIENTS)/.made  ## run the tests that take minutes
+nightly: $(NIGHTLY) $(CLIENTS)/.made neighbours  ## run the tests that take minutes
+	-@test -n "$$UNIVG_VLLM" || $(MAKE) --no-print-directory engines  # its tests are skipped where there is none
 	UNIVG_CLIENTS=$(CLIENTS)/bin/python $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+neighbours: $(NEIGHBOUR_NAMES:%=$(NEIGHBOURS)/%/.made)  ## install the programs that take our files, each by itself (8 GB)
+
+engines: $(ENGINES)/.made  ## install vLLM (its build for CPUs, 3.5 GB) for the nightly tests, in an environment of its own
 
 bench: $(DEV)  ## a GRPO step of TRL's trainer and of univg's, side by side (half an hour)
 	$(BIN)/python benchmarks/grpo_step.py --plot grpo-step.png
@@ -52,7 +62,7 @@ docs-report: $(DEV)  ## evaluate the embedded model and photograph its report fo
 	$(BIN)/python docs/make_report_pictures.py
 
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) $(CLIENTS) demo-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) $(NEIGHBOURS) $(ENGINES) demo-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(MADE):  # an environment that is there and runs is kept: somebody may have made it by hand
@@ -70,10 +80,21 @@ $(DEV): pyproject.toml constraints.txt | $(MADE)
 	@touch $(CORE) $@
 
 $(NIGHTLY): $(DEV)
-	$(PIP) --editable '.[dev,deepspeed]'
+	$(PIP) --editable '.[dev,deepspeed,trackers]'
 	@touch $(CORE) $(DEV) $@
 
 $(CLIENTS)/.made: tests/serve/clients/requirements.txt
 	$(PYTHON) -m venv --clear $(CLIENTS)
 	$(CLIENTS)/bin/python -m pip --disable-pip-version-check install -qq --requirement $<
+	@touch $@
+
+$(NEIGHBOURS)/%/.made: tests/neighbours/requirements/%.txt
+	@echo "Installing what $< names into $(@D); PyTorch is most of it."
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install -qq --no-compile --requirement $<
+	$(@D)/bin/python tests/neighbours/fit_to_torch.py
+	@touch $@
+
+$(ENGINES)/.made: tests/make_vllm.py pyproject.toml
+	$(PYTHON) tests/make_vllm.py $(ENGINES)
 	@touch $@

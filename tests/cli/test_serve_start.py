@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 
 from univg.cli import main as cli
 from univg.models.checkpoint import Source, locate
+from univg.models.loading import choose_dtype
 from univg.models.pixels import PixelBudget
 from univg.models.tiny import PIXEL_BUDGET
 from univg.serve.config import ServeConfig, name_model
@@ -148,6 +150,11 @@ def test_vllm_is_started_with_the_checkpoints_settings(tmp_path: Path, tiny: str
     assert given["--allowed-media-domains"] == "nowhere.invalid"
     assert environment["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
     assert environment["VLLM_API_KEY"] == "the-key" and "the-key" not in " ".join(argv)
+    assert given["--dtype"] == "float32"  # as this process would compute it, and not vLLM's own "auto"
+    assert not {"--middleware", "--logits-processors"} & set(argv)  # it is of another environment
+    card = json.loads(environment["UNIVG_MODEL_CARD"])
+    assert (card["engine"], card["family"], card["factor"]) == ("vllm", "qwen2_vl", 28)
+    assert card["max_pixels"] == PIXEL_BUDGET.max_pixels
 
 
 @pytest.mark.parametrize(
@@ -173,6 +180,45 @@ def test_the_command_of_vllm(
     assert all(isinstance(one, str) for one in command)
     assert set(there) <= set(command) and not set(not_there) & set(command)
     assert command[len(command) - len(further) :] == further
+
+
+@pytest.mark.parametrize(
+    ("further", "adds", "expected"),
+    [
+        ([], True, ["--middleware", "--logits-processors"]),
+        ([], False, []),
+        (["--speculative-config", "{}"], True, ["--middleware"]),
+        (["-sc={}"], True, ["--middleware"]),
+    ],
+)
+def test_vllm_is_given_what_univg_adds_where_it_can_import_it(
+    further: list[str], adds: bool, expected: list[str]
+) -> None:
+    config = ServeConfig(engine="vllm", vllm_arguments=tuple(further))
+    command = build_command("vllm", config, Source(EMBEDDED), PixelBudget(), adds=adds)
+    assert [one for one in command if one in ("--middleware", "--logits-processors")] == expected
+    package, _, name = options(command).get("--middleware", "json.dumps").rpartition(".")
+    assert callable(getattr(importlib.import_module(package), name))
+
+
+@pytest.mark.parametrize(
+    ("stated", "on_cpu", "expected"),
+    [
+        ({"dtype": "bfloat16"}, False, "bfloat16"),
+        ({"torch_dtype": "float16"}, False, "float16"),
+        ({"text_config": {"dtype": "bfloat16"}}, False, "bfloat16"),  # Qwen3-VL as published
+        ({"dtype": "float32", "text_config": {"dtype": "bfloat16"}}, False, "float32"),
+        ({"dtype": "bfloat16"}, True, "float32"),
+        ({"dtype": "float8"}, False, "float32"),
+        ({}, False, "float32"),
+    ],
+    ids=str,
+)
+def test_auto_is_the_checkpoints_data_type_or_on_a_cpu_float32(
+    stated: dict[str, object], on_cpu: bool, expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+    assert choose_dtype(tmp_path, on_cpu=on_cpu) == expected
 
 
 def test_a_folders_name_does_not_tell_where_it_is(tmp_path: Path) -> None:

@@ -185,15 +185,46 @@ def test_a_photograph_stored_on_its_side_is_written_upright(orientation: int, tm
     assert task["predictions"][0]["result"][0]["original_width"] == 320
 
 
-@pytest.mark.parametrize("to", ["sharegpt", "llamafactory", "verl", "easyr1", "trl"])
-def test_a_photograph_stored_on_its_side_is_told_where_files_are_only_named(to: str, tmp_path: Path) -> None:
-    """Told in the manual as: a photograph stored on its side, for LLaMA-Factory, verl or EasyR1."""
+@pytest.mark.parametrize(
+    ("to", "embed"),
+    [
+        *((to, False) for to in ("sharegpt", "llamafactory", "verl", "easyr1", "trl")),
+        ("verl", True),
+        ("easyr1", True),
+    ],
+)
+def test_a_photograph_stored_on_its_side_is_named_upright_where_files_are_named(
+    to: str, embed: bool, tmp_path: Path
+) -> None:
+    """Told in the manual as: a photograph stored on its side, for LLaMA-Factory, ms-swift, verl or EasyR1."""
     folder = tmp_path / "pictures"
     names = draw(folder / "turned.jpg", orientation=6), draw(folder / "a.jpg")
-    _, count, faults, notes = write(folder, to, [one(names), one(names)])
+    path, count, faults, notes = write(folder, to, [one(names), one(names)], embed=embed)
     assert (count, faults) == (2, [])
-    told = [note for note in notes if "open what is stored" in note]
+    told = [note for note in notes if "upright copies are in" in note]
     assert len(told) == (to != "trl") and all(note.startswith("1 photographs") for note in told)
+    for shown in list_pictures(path, folder):
+        if to != "trl":  # whose users open pictures by `datasets`, which turns them
+            assert is_red_inside(shown, (192, 20, 288, 70))
+
+
+def list_pictures(path: Path, folder: Path) -> list[Path]:
+    """Where the pictures of a file's rows lie; those within rows are written there first."""
+    if path.suffix == ".parquet":
+        rows = pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
+    else:
+        text = path.read_text("utf-8")
+        rows = (
+            json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
+        )
+    found = []
+    for number, shown in enumerate(image for row in rows for image in row["images"]):
+        if isinstance(shown, dict) and "bytes" in shown:
+            found.append(path.with_name(f"within-{number}.jpg"))
+            found[-1].write_bytes(shown["bytes"])
+        else:
+            found.append(folder / (shown["image"] if isinstance(shown, dict) else shown))
+    return found
 
 
 def test_what_trainers_do_not_open_becomes_png(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from PIL import Image
 from univg.errors import UnivgError
 from univg.evaluate.benchmarks import open_file
 from univg.evaluate.engines import OpenAIEngine
+from univg.evaluate.report import build_sections
 from univg.evaluate.runner import evaluate
+from univg.evaluate.runs import read_runs
 from univg.grounding.prompts import render_prompt
 from univg.models.answering import Decoding
 from univg.models.pixels import PixelBudget
@@ -197,6 +199,41 @@ def test_a_model_must_be_chosen_among_several(server: Server) -> None:
     server.models = [*server.models, {"id": "adapter", "object": "model", "root": "org/model"}]
     with pytest.raises(UnivgError, match=r"one model only: .* served, adapter"):
         engine(server)
+
+
+def test_a_server_that_says_nothing_is_asked_as_a_checkpoint_without_a_record(server: Server) -> None:
+    plain, stock = engine(server), engine(server, family="qwen3_vl")
+    assert (plain.style, plain._budget) == ("think", PixelBudget())
+    assert (stock.style, stock._budget) == ("json", PixelBudget(65536, 1310720))
+    assert stock.notes == (
+        "asked in style native (json), as qwen3_vl models without univg.json are; --style asks otherwise",
+    )
+    assert "image" in stock.fingerprint()["prompt"]["wording_of_several"]
+    server.models = [{"id": "Qwen/Qwen2-VL-2B-Instruct", "object": "model"}]
+    assert engine(server).style == "marks" and "is known to be" in engine(server).notes[0]
+    told = engine(server, family="qwen2_5_vl", style="think")
+    assert told.style == "think" and told.notes == ()
+    server.models = [
+        {"id": "m", "object": "model", "univg": {"family": "qwen3_vl", "prompt_style": "direct"}}
+    ]
+    assert engine(server).style == "direct" and engine(server).notes == ()
+    assert engine(server, style="native").style == "json"
+
+
+def test_stock_models_are_asked_and_read_in_their_own_form(
+    server: Server, own_set: Callable[..., tuple[Path, Path]], tmp_path: Path
+) -> None:
+    data, root = own_set(2)
+    asking = engine(server, style="native")
+    outcome = evaluate(open_file("univg", data, root), asking, tmp_path / "run", Decoding(max_new_tokens=99))
+    texts = {request["messages"][0]["content"][-1]["text"] for request in server.requests}
+    assert texts == {render_prompt(f"Where is thing {number}?", "marks", 2) for number in range(2)}
+    assert {row["style"] for row in outcome.rows.values()} == {"marks"}
+    assert all(
+        row["fault"] is None and row["iou"] == 1 for row in outcome.rows.values()
+    )  # <think> is no fault
+    [section] = build_sections(read_runs([tmp_path / "run"]))
+    assert any(note.startswith("Asked in style native (marks)") for note in section.tables[0].notes)
 
 
 def test_no_server() -> None:

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from univg.data.dataset import parse_shard
 from univg.errors import UnivgError
 from univg.evaluate.benchmarks import open_file, open_world
 from univg.evaluate.rows import drop_timings
-from univg.evaluate.runner import evaluate, parse_shard, read_shard
+from univg.evaluate.runner import evaluate, read_shard
 from univg.evaluate.runs import OtherRun, read_run
 from univg.models.answering import Decoding
 

@@ -75,6 +75,32 @@ ANSWERS: dict[str, tuple[str, int, list[tuple[int, tuple[float, ...]]], Fault | 
     "a point alone": ('[{"point_2d": [300, 200], "label": "kettle"}]', 1, [], "no_box", "no_box", False),
     "three numbers": ('[{"bbox_2d": [112, 84, 560], "label": "kettle"}]', 1, [], "no_box", "no_box", False),
     "no area": ('[{"bbox_2d": [0, 0, 0, 0], "label": "kettle"}]', 1, [], "degenerate_box", "degenerate_box", True),
+    "nine numbers of a 3d box": (
+        '[{"bbox_3d": [0.31, 0.12, 5.4, 1.6, 1.4, 3.9, 0.0, 0.01, 0.0], "label": "kettle"}]',
+        *(1, [], "no_box", "no_box", False),
+    ),
+    "one object for all": (
+        '{"object_name": "kettle", "bbox": [112, 84, 560, 420], "object_name": "lid", "bbox": [10, 20, 30, 40]}',
+        *(1, [], "ambiguous_box", "ambiguous_box", False),
+    ),
+    "edges by name": (
+        '[{"bbox_2d": {"x1": 112, "y1": 84, "x2": 560, "y2": 420}, "label": "kettle"}]',
+        *(1, [(0, KETTLE)], None, None, False),
+    ),
+    "text that was read": (
+        '[{"bbox_2d": [112, 84, 560, 420], "text_content": "No. 12, 10:40, 1 2 3 4"}]',
+        *(1, [(0, KETTLE)], None, None, True),
+    ),
+    "label first": ('[{"label": "3/4 full", "bbox_2d": [112, 84, 560, 420]}]', 1, [(0, KETTLE)], None, None, True),
+    "a comma too many": ('[{"bbox_2d": [112, 84, 560, 420], "label": "kettle",}]', 1, [(0, KETTLE)], None, None, False),
+    "the question's N kept": (
+        '[{"image": N, "bbox_2d": [112, 84, 560, 420], "label": "kettle"}]',
+        *(2, [(1, KETTLE)], None, None, False),
+    ),
+    "the image as a key": (
+        '{"image 2": [{"bbox_2d": [112, 84, 560, 420]}]}',
+        *(2, [(1, KETTLE)], None, None, False),
+    ),
     "nothing, fenced": ("```json\n[]\n```", 1, [], "no_box", None, True),
     "nothing, in words": ("There is no kettle in the image.", 1, [], "no_box", None, False),
     "nothing, as null": ('[{"bbox_2d": null, "label": "none"}]', 1, [], "no_box", None, False),

@@ -1,17 +1,11 @@
 """A checkpoint of ours is a Qwen2-VL to programs that know nothing of univg: vLLM and plain transformers answer alike.
 
-Those with the engines themselves are `slow`. UNIVG_VLLM names the Python of an environment that has vLLM (its build for
-CPUs will do) and torchvision; without it the tests' own is asked, and they are skipped where it has neither.
+Those with the engines themselves are `slow`, and in an environment of its own: see `vllm_engine`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +20,9 @@ from univg.models.generation.generate import Chat, encode, generate
 from univg.models.layout import publish_layout
 from univg.models.loading import Loaded, load
 from univg.models.tiny import PATCH_SIZE, build_tiny, rotary_sections
-from univg.models.tokens import ANSWER_TOKENS
 from univg.world import FAMILIES, make_sample
+from vllm_engine import answer_jobs, leave_marks_out
 
-PYTHON = os.environ.get("UNIVG_VLLM", sys.executable)
-ANSWER = Path(__file__).parent / "engines" / "answer.py"
 SAMPLES, LONGEST = 100, 160
 
 
@@ -161,38 +153,16 @@ def ask(folder: Path, tmp_path: Path, count: int, limit: int) -> Asked:
         chats.append(chat)
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
     answers = generate(loaded, chats, max_new_tokens=limit)
-    return Asked(folder, tmp_path / "jobs.json", [_plain(answer.text) for [answer] in answers])
-
-
-def _plain(text: str) -> str:
-    """Leave out the marks of boxes, which other programs drop with all special tokens."""
-    for mark in ANSWER_TOKENS:
-        text = text.replace(mark, "")
-    return text
+    return Asked(folder, tmp_path / "jobs.json", [leave_marks_out(answer.text) for [answer] in answers])
 
 
 def answer(engine: str, asked: Asked) -> list[str]:
     """Return another engine's answers; skips the test where it is not installed."""
-    given = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ, "PYTHONPATH": ""}
-    written = asked.jobs.with_name(f"{engine}.json")
-    command = [PYTHON, str(ANSWER), engine, str(asked.folder), str(asked.jobs), str(written)]
-    log = asked.jobs.with_name(f"{engine}.log")  # a pipe would stay open as long as vLLM's own processes live
-    with log.open("w") as out:
-        running = subprocess.Popen(command, env=given, stdout=out, stderr=out, start_new_session=True)
-    try:
-        running.wait(timeout=900)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(running.pid, signal.SIGKILL)  # vLLM's own processes
-    printed = log.read_text(errors="replace")
-    if running.returncode == 5:
-        pytest.skip(f"{PYTHON}: {printed.strip()}; name an environment that has it in UNIVG_VLLM")
-    assert running.returncode == 0, printed[-3000:]
-    texts: list[str] = json.loads(written.read_text(encoding="utf-8"))
+    [texts] = answer_jobs(engine, [asked.folder], asked.jobs, asked.jobs.with_name(f"{engine}.log"))
     return texts
 
 
-@pytest.fixture(scope="module", params=["embedded", "embedded-base"])
+@pytest.fixture(scope="module")
 def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Asked:
     folder = checkpoint.locate(request.param).folder
     if "rope_scaling" not in read(folder):
@@ -201,8 +171,13 @@ def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+@pytest.mark.parametrize(
+    ("asked", "engine"),
+    [("embedded", "transformers"), ("embedded-base", "transformers"), ("embedded-base", "vllm")],
+    indirect=["asked"],
+)
 def test_another_engine_writes_the_same_texts(engine: str, asked: Asked) -> None:
+    """With the checkpoint's own defaults, and nothing that univg adds (`tests/serve/test_vllm_engine.py` has that)."""
     theirs = answer(engine, asked)
     differing = [pair for pair in zip(asked.texts, theirs, strict=True) if pair[0] != pair[1]]
     assert len(set(theirs)) > SAMPLES // 2 and not differing, (

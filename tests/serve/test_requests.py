@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("starlette", reason="the server needs: pip install 'univg[serve]'")
 
-from univg.grounding.prompts import DIRECT_SUFFIX, SIMPLE_PREFIX, THINK_SUFFIX, render_prompt
+from univg.grounding.prompts import DIRECT_SUFFIX, SIMPLE_PREFIX, THINK_SUFFIX, PromptStyle, render_prompt
+from univg.models.families import MODEL_FAMILIES
 from univg.serve.config import ServeConfig
 from univg.serve.errors import ApiError
 from univg.serve.requests import ChatRequest, read_request
@@ -314,15 +315,32 @@ STYLED: dict[str, tuple[Any, Callable[[str, str], Any]]] = {
 
 @pytest.mark.parametrize(
     ("style", "before", "after"),
-    [("think", "", THINK_SUFFIX), ("direct", "", DIRECT_SUFFIX), ("simple", SIMPLE_PREFIX, "")],
+    [
+        *(("think", "", THINK_SUFFIX), ("direct", "", DIRECT_SUFFIX), ("simple", SIMPLE_PREFIX, "")),
+        *(("json", None, None), ("set_marks", None, None)),
+    ],
 )
 @pytest.mark.parametrize("name", STYLED)
-def test_a_style_words_the_texts_as_one_question(name: str, style: str, before: str, after: str) -> None:
+def test_a_style_words_the_texts_as_one_question(
+    name: str, style: PromptStyle, before: str | None, after: str | None
+) -> None:
     content, worded = STYLED[name]
+    if before is None or after is None:  # a stock model's words depend on the number of images
+        n_images = sum(isinstance(part, dict) and part.get("type") == "image_url" for part in content)
+        before, _, after = render_prompt("?", style, n_images).partition("?")
     earlier = [user("Where?"), {"role": "assistant", "content": ANSWER}]
     messages = read(chat(*earlier, user(content), univg={"style": style})).chat()
     assert messages[-1]["content"] == worded(before, after)
     assert messages[0]["content"] == "Where?"  # what was asked before is sent as it is
+
+
+@pytest.mark.parametrize(
+    ("family", "style"), [("qwen2_vl", "marks"), ("qwen2_5_vl", "json"), ("qwen3_vl", "json")]
+)
+def test_native_is_the_style_of_the_served_family(family: str, style: PromptStyle) -> None:
+    request = read(chat(user([IMAGE, IMAGE, text("the dog")]), univg={"style": "native"}))
+    [message] = request.chat(MODEL_FAMILIES[family])
+    assert message["content"][-1]["text"] == render_prompt("the dog", style, 2)
 
 
 @given(

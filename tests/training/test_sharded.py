@@ -9,11 +9,11 @@ from pathlib import Path
 import grpo_parts as parts
 import pytest
 import torch
-import vllm_engine
 from launching import KINDS, RUNS, Launcher, list_weights, read_log
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
+import vllm_engine
 from families import save_family
 from univg.models.loading import load
 from univg.training.grpo.rollouts import find_forbidden

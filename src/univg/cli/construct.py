@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
 
 from univg.cli.construct_report import note_replaced, print_report, read_manifest, show_progress
 from univg.cli.verbs import Command, Parameter, make_verb
@@ -34,6 +36,12 @@ class ConstructCommand(Command, ConstructConfig):
         "field": Parameter(metavar="NAME=JSON"),
     }
 
+    shard: Annotated[str | None, Parameter(metavar="I/N")] = Field(
+        default=None,
+        description="Ask for every n-th sample only, in a folder of its own under --out; without it, all are put "
+        "together there.",
+    )
+
 
 def construct(command: ConstructCommand) -> None:
     """Write chains of thought: proposed by a teacher, verified, the best kept, all accounted for.
@@ -41,27 +49,32 @@ def construct(command: ConstructCommand) -> None:
     An API key is taken from OPENAI_API_KEY and from nowhere else. Stopped at any moment, the same command goes on
     and asks nothing twice. The exit code is 3 when the budget is used up, 2 when samples are undecided.
     """
+    from univg.construct.ledger import Budget, Ledger, Prices, shard_folder
     from univg.construct.prompts import Prompts
+    from univg.data.dataset import parse_shard
 
-    check_writable(command.out)
+    shard = None if command.shard is None else parse_shard(command.shard)
+    out = command.out if shard is None else shard_folder(command.out, shard)
+    check_writable(out)
     prompts = Prompts.load(command.prompts)
     data = open_data(command)
+    if shard is not None:
+        data = data.part(shard)
 
-    from univg.construct.ledger import Budget, Ledger, Prices
     from univg.construct.pipeline import construct as construct_chains
     from univg.construct.sources import open_teachers
 
     teacher, judge = open_teachers(command)
-    before = read_manifest(command.out)
+    before = read_manifest(out)
     prices = Prices(command.price_in, command.price_out)
     budget = Budget(command.budget_tokens, command.budget_cost)
-    with Ledger(command.out, prices, budget) as ledger, show_progress(data.total) as show:
+    with Ledger(out, prices, budget) as ledger, show_progress(data.total) as show:
         outcome = construct_chains(data, teacher, ledger, command.plan, judge, prompts, show)
     print_report(outcome, ledger)
     note_replaced(before, outcome)
     if isinstance(outcome.stopped, KeyboardInterrupt):
         remain = outcome.manifest["undecided"]
-        notes().print(f"note: stopped; {remain} samples remain: {command.out}: the same command goes on")
+        notes().print(f"note: stopped; {remain} samples remain: {out}: the same command goes on")
     outcome.check()
 
 

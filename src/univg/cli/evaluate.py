@@ -54,7 +54,8 @@ def evaluate(command: EvaluateCommand) -> None:
     """
     # Libraries warn about their own affairs; what concerns the user is said here.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from univg.evaluate.runner import evaluate_benchmark, parse_shard, read_shard
+    from univg.data.dataset import parse_shard
+    from univg.evaluate.runner import evaluate_benchmark, read_shard
     from univg.files import check_writable, naming_paths
     from univg.terminal import notes, progress
 

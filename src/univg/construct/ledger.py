@@ -3,6 +3,8 @@
 `DIR/journal.jsonl` only grows. An answer is found again by the hash of its request: who was asked, in which words,
 about which pixels, how it was drawn. So a run that was stopped at any moment asks only for what is missing, and
 a change of the rules of verification asks for nothing at all.
+
+Answers that shards of the same data paid for, in the folders `DIR/shard-I-of-N`, count as the folder's own.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +21,19 @@ from typing import Any, Literal, TypeAlias
 
 from univg.data.dataset import Item
 from univg.errors import UnivgError
-from univg.files import Journal, unwritable
+from univg.files import Journal, unwritable, whole_lines
 from univg.models.answering import Answer, Usage
 
 Role: TypeAlias = Literal["propose", "judge"]
+
+
+JOURNAL = "journal.jsonl"
+"""The file of a folder that holds every answer."""
+
+
+def shard_folder(folder: Path, shard: tuple[int, int]) -> Path:
+    """Return where a shard, (its number from 0, how many), of a run in `folder` has its own run."""
+    return folder / f"shard-{shard[0]}-of-{shard[1]}"
 
 
 class BudgetError(UnivgError):
@@ -80,29 +92,39 @@ class Budget:
 class Ledger:
     """Open the journal of one folder, for any number of threads; no other process can write to it meanwhile.
 
-    `asked` is what this run paid for, `spent` all that the folder holds. Entering makes the folder; it raises
-    UnivgError for a folder that another process has or that cannot be written, and for a damaged journal.
+    `asked` is what this run paid for, `spent` all that the folder holds, its shards included. Entering makes the
+    folder; it raises UnivgError for a folder that another process has (or one of its shards) or that cannot be
+    written, and for a damaged journal.
     """
 
     def __init__(self, folder: Path, prices: Prices | None = None, budget: Budget | None = None) -> None:
-        self.folder, self.path = folder, folder / "journal.jsonl"
+        self.folder, self.path = folder, folder / JOURNAL
         self.prices, self.budget = prices or Prices(), budget or Budget()
         self.spent, self.asked, self.exhausted = Usage(), Usage(), False
         self._held, self._ratio = Usage(), 1.0
-        self._places: dict[str, tuple[int, int]] = {}
+        self._places: dict[str, tuple[Path, int, int]] = {}
         self._journal = Journal(self.path)
+        self._open = ExitStack()
         self._changed = threading.Condition()
 
     def __enter__(self) -> Ledger:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._journal.__enter__()
+            self._open.enter_context(self._journal)
+            shards = sorted(self.folder.glob(f"shard-*-of-*/{JOURNAL}"))
+            for path in shards:
+                self._open.enter_context(Journal(path))  # what is still asked there would be paid for twice
         except OSError as error:
+            self._open.close()
             raise unwritable(self.folder, error) from error
+        except BaseException:
+            self._open.close()
+            raise
         try:
-            self._read()
-        except BaseException:  # Ctrl-C as well: nobody else will shut the journal
-            self._journal.__exit__(None, None, None)
+            for path in (self.path, *shards):
+                self._read(path)
+        except BaseException:  # Ctrl-C as well: nobody else will shut the journals
+            self._open.close()
             raise
         return self
 
@@ -110,16 +132,17 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._changed:  # a late answer finds the journal shut, or is written whole before
-            self._journal.__exit__(kind, error, trace)
+            self._open.close()
 
     def find(self, key: str) -> Answer | None:
         """Return the answer to a request that has been paid for, None for any other."""
         place = self._places.get(key)
         if place is None:
             return None
-        with self.path.open("rb") as file:
-            file.seek(place[0])
-            row = json.loads(file.read(place[1]))
+        path, start, length = place
+        with path.open("rb") as file:
+            file.seek(start)
+            row = json.loads(file.read(length))
         seen = tuple((int(width), int(height)) for width, height in row["seen_wh"])
         texts, truncated = tuple(row["texts"]), tuple(row["truncated"])
         return Answer(
@@ -160,7 +183,7 @@ class Ledger:
             for row in rows:
                 # As the journal writes it: ASCII, so that characters are bytes.
                 length = len(json.dumps(row, ensure_ascii=True)) + 1
-                self._count(row["request"], row, (start, length))
+                self._count(row["request"], row, (self.path, start, length))
                 start += length
             used = sum((_count_usage(row) for row in rows), Usage())
             self.asked += used
@@ -176,21 +199,20 @@ class Ledger:
             money is None or self.prices.cost(total) <= money
         )
 
-    def _count(self, key: str, row: Mapping[str, Any], place: tuple[int, int]) -> None:
+    def _count(self, key: str, row: Mapping[str, Any], place: tuple[Path, int, int]) -> None:
         self._places.setdefault(key, place)
         self.spent += _count_usage(row)
 
-    def _read(self) -> None:
+    def _read(self, path: Path) -> None:
         start = 0
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    row = json.loads(line)
-                    self._count(row["request"], row, (start, len(line)))
-                except (ValueError, KeyError, TypeError):
-                    place = f"{self.path}, line {number}"
-                    raise UnivgError("a damaged line", place, "remove that line and run again") from None
-                start += len(line)
+        for number, line in enumerate(whole_lines(path), start=1):
+            try:
+                row = json.loads(line)
+                self._count(row["request"], row, (path, start, len(line)))
+            except (ValueError, KeyError, TypeError):
+                place = f"{path}, line {number}"
+                raise UnivgError("a damaged line", place, "remove that line and run again") from None
+            start += len(line)
 
 
 def _count_usage(row: Mapping[str, Any]) -> Usage:

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from PIL import Image
 
 from univg.data.formats.image_root import image_size
 from univg.data.readers import ImageRoot, RecordFault, read
+from univg.errors import UnivgError
 from univg.files import canonical, digest_file
 from univg.grounding.boxes import SizeWH
 from univg.grounding.samples import GroundingSample
@@ -37,8 +38,13 @@ from univg.world import (
     settle_size,
 )
 
-__all__ = ["ENDLESS", "Dataset", "FileItem", "Item", "WorldItem", "digest_parts", "reopen_pictures"]
+__all__ = [
+    *("ENDLESS", "Dataset", "FileItem", "Item", "Shard", "WorldItem"),
+    *("digest_parts", "parse_shard", "reopen_pictures"),
+]
 
+Shard: TypeAlias = tuple[int, int]
+"""(number from 0, how many)."""
 ENDLESS = sys.maxsize
 """How many samples the world has, if nobody bounds it."""
 
@@ -213,10 +219,38 @@ class Dataset:
         """Go through the items from the first on."""
         return map(self.item, range(self.total))
 
+    def part(self, shard: Shard) -> Dataset:
+        """Return every n-th item, beginning with number i from 0, of a `shard` (i, n).
+
+        >>> whole = Dataset.from_world(5, families=["diff"])
+        >>> [item.key for item in whole.part((1, 2)).items()] == [item.key for item in whole.items()][1::2]
+        True
+        """
+        number, count = shard
+        return replace(
+            self,
+            total=len(range(number, self.total, count)),
+            item=lambda k: self.item(number + k * count),
+            content=lambda: (f"{number}/{count}", *self.content()),
+            about=f"shard {number} of {count} of {self.about}",
+        )
+
     @cached_property
     def digest(self) -> str:
         """32 hexadecimal digits of the content, alike on every machine."""
         return digest_parts(self.content())[:32]
+
+
+def parse_shard(text: str) -> Shard:
+    """Parse `"i/n"`, i counted from 0. Raises UnivgError.
+
+    >>> parse_shard("1/4")
+    (1, 4)
+    """
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise UnivgError(f"no shard {text!r}", remedy="write i/n with i from 0 to n-1, such as 0/4")
+    return int(number), int(count)
 
 
 def digest_parts(parts: Iterable[str | bytes]) -> str:

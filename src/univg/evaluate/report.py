@@ -21,7 +21,7 @@ from univg.evaluate.runs import Run
 from univg.evaluate.sets import calibrate_rows, find_task_precisions, is_set, list_truths, split_rows
 from univg.files import write_whole
 from univg.grounding.boxes import Box, is_degenerate
-from univg.grounding.prompts import PUBLISHED_WORDING
+from univg.grounding.prompts import NATIVE, PUBLISHED_WORDING
 from univg.pictures.pages import data_url, render_page
 from univg.report.calibration import Calibration
 from univg.report.plots import draw_ious, draw_reliability
@@ -206,6 +206,11 @@ def list_notes(run: Run) -> list[str]:
         )
     notes += [str(note) for note in run.about.get("notes", ())]
     notes += list_published(run.benchmark, run.rows.values())
+    if style := run.fingerprint.get("prompt", {}).get("style"):
+        named = f"native ({style})" if style in NATIVE else style
+        notes.append(
+            f"Asked in style {named}; sets, and references without thinking, in the one that goes with it."
+        )
     samples = run.fingerprint["decoding"]["samples"]
     if samples > 1:
         notes.append(

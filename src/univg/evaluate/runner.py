@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import univg
-from univg.data.dataset import Dataset, Item
+from univg.data.dataset import Dataset, Item, Shard, parse_shard
 from univg.data.readers import RecordFault
 from univg.errors import UnivgError
 from univg.evaluate.benchmarks import WORLD_N, WORLDS, check_images, find_formats, open_file, open_world
 from univg.evaluate.engines import Engine, LocalEngine, OpenAIEngine, load_local
 from univg.evaluate.pairs import check_same_samples
 from univg.evaluate.rows import Row, add_legacy, make_row
-from univg.evaluate.runs import Shard, claim, open_rows, read_rows, read_runs, read_state, write_state
+from univg.evaluate.runs import claim, open_rows, read_rows, read_runs, read_state, write_state
 from univg.models.answering import Answer, Decoding, Refusal
 from univg.models.keys import read_key
 from univg.models.pixels import PixelBudget
@@ -38,7 +38,6 @@ __all__ = [
     "find_engine",
     "make_fingerprint",
     "open_benchmark",
-    "parse_shard",
     "read_shard",
 ]
 
@@ -249,18 +248,6 @@ def read_shard() -> Shard:
     """
     rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     return parse_shard(f"{rank}/{world}")
-
-
-def parse_shard(text: str) -> Shard:
-    """Parse `"i/n"`, i counted from 0. Raises UnivgError.
-
-    >>> parse_shard("1/4")
-    (1, 4)
-    """
-    number, slash, count = text.partition("/")
-    if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
-        raise UnivgError(f"no shard {text!r}", remedy="write i/n with i from 0 to n-1, such as 0/4")
-    return int(number), int(count)
 
 
 def _make_row(case: Item, answer: Answer, engine: Engine, benchmark: str, identity: str, legacy: bool) -> Row:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from univg.data.dataset import Shard
 from univg.errors import UnivgError
 from univg.evaluate.rows import Row
 from univg.files import Journal, canonical, create_whole, whole_lines, write_whole
@@ -23,7 +24,6 @@ from univg.files import Journal, canonical, create_whole, whole_lines, write_who
 __all__ = [
     "OtherRun",
     "Run",
-    "Shard",
     "claim",
     "fingerprint_id",
     "list_differences",
@@ -35,9 +35,6 @@ __all__ = [
     "read_state",
     "write_state",
 ]
-
-Shard: TypeAlias = tuple[int, int]
-"""(number from 0, how many)."""
 
 RUN_FILE = "run.json"
 _SETTINGS = {"model": ("model",), "data": ("data", "split", "seed", "difficulty", "size_px")}

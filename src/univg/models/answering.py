@@ -304,6 +304,14 @@ class ServerAnswerer:
         self.concurrency, self.drain_s = concurrency, drain_s
         self.fields, self.stream = fields or {}, stream
 
+    @property
+    def _stated(self) -> Mapping[str, Any]:
+        return self.server.conventions(self.name)
+
+    @property
+    def _asks_vllm(self) -> bool:
+        return self._stated.get("engine") == "vllm"
+
     def answer(
         self, questions: Sequence[Question], decoding: Decoding, account: Account = free_of_charge
     ) -> Answers:
@@ -317,8 +325,9 @@ class ServerAnswerer:
     def _ask(
         self, decoding: Decoding, account: Account, question: Question, stop: threading.Event
     ) -> Answer | Refusal:
-        # `univg serve` says how its model is asked, and takes texts for text; of others this cannot be known.
-        if not self.server.conventions(self.name) and (mark := find_mark(question.text)):
+        # `univg serve` says how its model is asked, and takes texts for text unless it has started vLLM; of others
+        # this cannot be known.
+        if (not self._stated or self._asks_vllm) and (mark := find_mark(question.text)):
             why = f"it spells {mark}, which the server may take for a mark of the chat: leave it out"
             return Refusal(question.key, "prompt", why)
         try:
@@ -362,6 +371,8 @@ class ServerAnswerer:
             "temperature": decoding.temperature,
             "n": decoding.samples,
         }
+        if self._asks_vllm:
+            body["skip_special_tokens"] = False  # else the marks of boxes are missing from its texts
         if decoding.temperature > 0:
             seed = seed_of(decoding.seed, question.key) if question.seed is None else question.seed
             body |= {"seed": seed, "top_p": 1.0}

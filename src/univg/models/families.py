@@ -17,7 +17,7 @@ AskedStyle: TypeAlias = Literal[PromptStyle, "native"]
 
 STOCK_TOKENS = 1280
 """The most visual tokens of an image where a stock model's own files allow more: the upper bound that Qwen's own
-model cards give as an example (256 to 1280). Their files allow up to 16,384, an hour on a processor without a GPU."""
+model cards give as an example (256 to 1280). Their files allow up to 16,384, too many for a processor without a GPU."""
 
 
 @dataclass(frozen=True)

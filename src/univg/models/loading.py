@@ -46,6 +46,7 @@ __all__ = [
     "MODEL_FAMILIES",
     "Loaded",
     "ModelFamily",
+    "choose_dtype",
     "find_family",
     "load",
     "plain_model",
@@ -103,6 +104,7 @@ def load(
     lora: str | Path | None = None,
     frame: Frame | None = None,
     empty: bool = False,
+    four_bits: bool = False,
 ) -> Loaded:
     """Load a checkpoint: a folder, a hub name (`org/name`, `org/name@revision`) or one of `EMBEDDED`.
 
@@ -111,6 +113,7 @@ def load(
     there is one; `dtype` "auto" is float32 on a CPU and the checkpoint's own on a GPU. `frame` states what
     the caller will read the answers as. The model is in evaluation mode. `empty`: its weights are not
     read, because a process that has them will send them (FSDP); until they are written, they take no memory.
+    `four_bits`: the language model's layers are held in 4 bits (bitsandbytes' nf4), and cannot be trained themselves.
 
     Errors: UnivgError when there is no such checkpoint or it cannot be read, when `frame` is not what the
     family writes, and for a device or dtype that does not exist here.
@@ -135,7 +138,8 @@ def load(
         model = _build_empty(source.folder, family, torch_dtype)
     else:
         with waiting(notes(quiet=quick), f"loading {name}"):
-            model = _read_model(source.folder, family, torch_dtype)
+            place = torch_device if four_bits else None
+            model = _read_model(source.folder, family, torch_dtype, place)
     _check_fit(source.folder, model, processor)
     if adapter is not None:
         model = _merge_adapter(model, adapter)
@@ -172,12 +176,22 @@ def _placement(folder: Path, device: Any, dtype: Any) -> tuple[torch.device, tor
     if isinstance(dtype, torch.dtype):
         return chosen, dtype
     if dtype == "auto":
-        config = checkpoint.read_json(folder / checkpoint.CONFIG_FILE)
-        stored = config.get("dtype") or config.get("torch_dtype")
-        dtype = stored if chosen.type != "cpu" and stored in _DTYPES else "float32"
+        dtype = choose_dtype(folder, on_cpu=chosen.type == "cpu")
     if dtype not in _DTYPES:
         raise UnivgError("no such dtype", repr(dtype), f"use auto, {', '.join(_DTYPES)}")
     return chosen, getattr(torch, dtype)
+
+
+def choose_dtype(folder: Path, *, on_cpu: bool) -> str:
+    """Return what "auto" stands for: float32 on a CPU, elsewhere what `config.json` says the weights are stored in.
+
+    Qwen3-VL's says it of the text model alone. Raises UnivgError for a file that is no JSON.
+    """
+    config = checkpoint.read_json(folder / checkpoint.CONFIG_FILE)
+    text = config.get("text_config") or {}
+    named = (place.get(key) for place in (config, text) for key in ("dtype", "torch_dtype"))
+    stored = next(filter(None, named), None)
+    return str(stored) if not on_cpu and stored in _DTYPES else "float32"
 
 
 @contextmanager
@@ -210,9 +224,22 @@ def _read_processor(folder: Path, family: ModelFamily) -> GroundingProcessor:
         return processor
 
 
-def _read_model(folder: Path, family: ModelFamily, dtype: torch.dtype) -> PreTrainedModel:
+def _read_model(
+    folder: Path, family: ModelFamily, dtype: torch.dtype, four_bits_on: torch.device | None = None
+) -> PreTrainedModel:
     with _reading(folder, "the model"), _own_reports_only():
         import transformers
+
+        quantized: dict[str, Any] = {}
+        if four_bits_on is not None:
+            quantized["quantization_config"] = transformers.BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=dtype,
+                llm_int8_skip_modules=["model.visual", "lm_head"],  # of 4 bits too, whatever the name says
+            )
+            quantized["device_map"] = {"": four_bits_on}
 
         model, info = getattr(transformers, family.architecture).from_pretrained(
             folder,
@@ -221,6 +248,7 @@ def _read_model(folder: Path, family: ModelFamily, dtype: torch.dtype) -> PreTra
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # listed in `info` instead, as the missing ones are
             output_loading_info=True,
+            **quantized,
         )
     # transformers fills what is missing with random numbers and goes on; that is never what was asked for.
     absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])

@@ -252,8 +252,8 @@ class Server:
         return model, str(models[model]["root"])
 
     def conventions(self, model: str) -> Mapping[str, Any]:
-        """Return what `univg serve` says of a model: family, frame, prompt_style, min_pixels, max_pixels, factor.
-        Empty for other servers, and before `served`."""
+        """Return what `univg serve` says of a model: family, frame, prompt_style, min_pixels, max_pixels, factor, and
+        "vllm" as its engine if it is that. Empty for other servers, and before `served`."""
         return self._stated.get(model, {})
 
     def quote(self, text: str) -> str:

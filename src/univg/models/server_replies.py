@@ -131,7 +131,7 @@ def _is_usable(stated: object) -> bool:
     return (
         all(type(number) is int and 0 < number < 2**31 for number in numbers)
         and ("max_pixels" not in stated or least <= most)
-        and all(isinstance(stated.get(name, ""), str) for name in ("family", "frame"))
+        and all(isinstance(stated.get(name, ""), str) for name in ("family", "frame", "engine"))
         and (stated.get("prompt_style") or "think") in get_args(PromptStyle)
     )
 

@@ -1,17 +1,23 @@
-"""Start vLLM with a checkpoint's own conventions: pixel budget, images a request, greedy by default."""
+"""Start vLLM with a checkpoint's own conventions: pixel budget, images a request, data type, greedy by default.
+
+Where vLLM runs in univg's own environment, two things are added to it: it says in its list of models how the model is
+asked (`vllm_card`), and writes no token that belongs to prompts (`vllm_marks`).
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from univg.errors import UnivgError
 from univg.serve.config import ServeConfig
+from univg.serve.vllm_card import CARD_VARIABLE
 from univg.terminal import notes
 
 if TYPE_CHECKING:
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["build_command", "start_vllm"]
 
 _MEDIA_DOMAINS = "--allowed-media-domains"
+_MIDDLEWARE, _LOGITS = "univg.serve.vllm_card.ModelCard", "univg.serve.vllm_marks:ChatMarks"
 
 
 def start_vllm(config: ServeConfig, api_key: str | None) -> None:
@@ -28,13 +35,14 @@ def start_vllm(config: ServeConfig, api_key: str | None) -> None:
     from univg.models import checkpoint
     from univg.models.conventions import find_conventions
     from univg.models.layout import find_rotary_fault
-    from univg.models.loading import find_family
+    from univg.models.loading import choose_dtype, find_family
 
     source = checkpoint.locate(config.model)
     if checkpoint.is_adapter(source.folder):
         raise UnivgError("a LoRA adapter must be merged for vLLM", config.model, "use univg merge first")
-    found = find_conventions(source, find_family(source.folder))
-    budget = found.pixel_budget
+    family = find_family(source.folder)
+    found = find_conventions(source, family)
+    style, budget = found.prompt_style, found.pixel_budget
     if config.max_pixels is not None:
         budget = budget.up_to(config.max_pixels)
     for note in (found.style_note, "" if config.max_pixels else found.pixels_note):
@@ -43,16 +51,30 @@ def start_vllm(config: ServeConfig, api_key: str | None) -> None:
     program = _find_vllm()
     if (fault := find_rotary_fault(source.folder)) is not None:
         raise UnivgError(f"vLLM cannot run {config.model}: {fault}", "--engine vllm", "leave --engine out")
-    command = build_command(program, config, source, budget)
+    if config.dtype == "auto":  # vLLM's own "auto" computes float32 weights in bfloat16
+        chosen = choose_dtype(source.folder, on_cpu=_is_for_cpus())
+        config = config.model_copy(update={"dtype": chosen})
+    card = {
+        "family": family.model_type,
+        "frame": family.frame,
+        "prompt_style": style,
+        "min_pixels": budget.min_pixels,
+        "max_pixels": budget.max_pixels,
+        "factor": _read_factor(source.folder) or family.factor,
+        "engine": "vllm",
+    }
+    command = build_command(program, config, source, budget, adds=_is_beside(program))
     # A key among the arguments could be read by every user of the machine. Redirects lead out of the allowed domains.
-    environment = {"VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0", **os.environ}
+    environment = {"VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0", **os.environ, CARD_VARIABLE: json.dumps(card)}
     if api_key is not None:
         environment["VLLM_API_KEY"] = api_key
     os.execve(command[0], command, environment)
 
 
-def build_command(program: str, config: ServeConfig, source: Source, budget: PixelBudget) -> list[str]:
-    """Build the arguments of `vllm serve`; the API key is not among them.
+def build_command(
+    program: str, config: ServeConfig, source: Source, budget: PixelBudget, *, adds: bool = False
+) -> list[str]:
+    """Build the arguments of `vllm serve`; the API key is not among them. `adds`: vLLM can import univg.
 
     >>> from univg.models.checkpoint import Source
     >>> from univg.models.pixels import PixelBudget
@@ -78,6 +100,10 @@ def build_command(program: str, config: ServeConfig, source: Source, budget: Pix
     if not _names_media_domains(config.vllm_arguments):
         # vLLM fetches from anywhere unless domains are named; this one cannot exist (RFC 2606).
         options[_MEDIA_DOMAINS] = "nowhere.invalid"
+    if adds:
+        options["--middleware"] = _MIDDLEWARE
+        if not any(one.startswith(("--spec", "-sc")) for one in config.vllm_arguments):
+            options["--logits-processors"] = _LOGITS  # which vLLM does not take with speculative decoding
     named = [part for option in options.items() for part in option]
     return [program, "serve", source.repository or str(source.folder), *named, *config.vllm_arguments]
 
@@ -102,3 +128,25 @@ def _find_vllm() -> str:
             "pip install vllm into this environment (it needs a GPU), or leave --engine out",
         )
     return program
+
+
+def _is_beside(program: str) -> bool:
+    """Tell whether this is the program of univg's own environment, which can import univg."""
+    return Path(program).parent == Path(sys.executable).parent
+
+
+def _is_for_cpus() -> bool:
+    """Tell whether vLLM is its build for CPUs, as it tells itself; one of another environment counts as for GPUs."""
+    try:
+        return "cpu" in importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def _read_factor(folder: Path) -> int | None:
+    """Return what both sides of an image are multiples of, as `config.json` states it."""
+    from univg.models import checkpoint
+
+    vision: dict[str, Any] = checkpoint.read_json(folder / checkpoint.CONFIG_FILE).get("vision_config") or {}
+    patch, merge = vision.get("patch_size"), vision.get("spatial_merge_size")
+    return patch * merge if isinstance(patch, int) and isinstance(merge, int) else None

@@ -41,6 +41,10 @@ class LoraSettings(Config):
         default=LANGUAGE_LINEAR,
         description='"all-linear-language" (every linear layer of the language model), or names of layers.',
     )
+    quantize: Literal["none", "nf4"] = Field(
+        default="none",
+        description="Hold the frozen layers of the language model in 4 bits (QLoRA, by bitsandbytes).",
+    )
 
     @field_validator("target", mode="before")
     @classmethod
@@ -132,6 +136,9 @@ class StageConfig(Config):
         description="Write the final weights in bfloat16 if they were trained so; checkpoints hold full precision.",
     )
     workers: int = Field(default=1, ge=0, description="Processes that draw and preprocess data.")
+    check_memory: bool = Field(
+        default=True, description="Refuse a run that by its estimate takes far more memory than is there."
+    )
     trainer: dict[str, Any] = Field(
         default={}, description="Arguments of TRL and transformers, passed through."
     )

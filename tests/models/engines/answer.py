@@ -1,12 +1,13 @@
 """Answer a list of questions greedily by an engine that is not univg's, and write the texts as JSON.
 
-Run by test_engines.py in an environment that has the engine and needs no univg: `python answer.py ENGINE CHECKPOINT
-JOBS TEXTS`, where JOBS is a JSON file of `{"images": [paths], "text": question, "tokens": limit}` and TEXTS is written.
-Ends with code 5 where the engine is not installed.
+Run by `vllm_engine.answer_jobs` in an environment that has the engine and needs no univg: `python answer.py ENGINE JOBS
+TEXTS CHECKPOINT …`, where JOBS is a JSON file of `{"images": [paths], "text": question, "tokens": limit}` and TEXTS is
+written: a list of texts for each checkpoint. Ends with code 5 where the engine is not installed.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -40,8 +41,10 @@ def answer_by_transformers(checkpoint: str, jobs: list[dict[str, Any]]) -> list[
 
 def answer_by_vllm(checkpoint: str, jobs: list[dict[str, Any]]) -> list[str]:
     """Through vLLM's chat, with the checkpoint's own template, processor and sampling defaults."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # another process would read all of vLLM once more
     from PIL import Image
     from vllm import LLM
+    from vllm.distributed import cleanup_dist_env_and_memory
 
     most = max(len(job["images"]) for job in jobs)
     engine = LLM(
@@ -58,7 +61,11 @@ def answer_by_vllm(checkpoint: str, jobs: list[dict[str, Any]]) -> list[str]:
     for chat, job in zip(chats, jobs, strict=True):
         for part, path in zip(chat[0]["content"], job["images"], strict=False):
             part |= {"type": "image_pil", "image_pil": Image.open(path).convert("RGB")}
-    return [reply.outputs[0].text for reply in engine.chat(chats, settings, use_tqdm=False)]
+    texts = [reply.outputs[0].text for reply in engine.chat(chats, settings, use_tqdm=False)]
+    del engine
+    gc.collect()
+    cleanup_dist_env_and_memory()
+    return texts
 
 
 def _chat(job: dict[str, Any]) -> list[dict[str, Any]]:
@@ -70,10 +77,11 @@ ENGINES = {"transformers": answer_by_transformers, "vllm": answer_by_vllm}
 NEEDS = {"transformers": "torchvision", "vllm": "vllm"}
 
 if __name__ == "__main__":
-    name, folder, asked, written = sys.argv[1:]
+    name, asked, written, *folders = sys.argv[1:]
     if importlib.util.find_spec(NEEDS[name]) is None:
         print(f"{NEEDS[name]} is not installed", file=sys.stderr)
         sys.exit(5)
-    answered = ENGINES[name](folder, json.loads(Path(asked).read_text(encoding="utf-8")))
+    questions = json.loads(Path(asked).read_text(encoding="utf-8"))
+    answered = [ENGINES[name](folder, questions) for folder in folders]
     Path(written).write_text(json.dumps(answered), encoding="utf-8")
     os._exit(0)  # vLLM's processes may take minutes to let this one go

@@ -1,92 +1,27 @@
-"""Pushing to a hub: a real server on loopback that speaks as much of its interface as an upload takes."""
+"""Pushing models to a hub, to a server on loopback that speaks its interface."""
 
 from __future__ import annotations
 
-import base64
-import json
-import os
 import shlex
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
+from fake_hub import COMMIT, Hub, run, running, univg
 from univg.config import save_config
 from univg.errors import UnivgError
 from univg.models.loading import load
-from univg.training.config import DataSource, SftConfig
+from univg.training.config import DataSource, LoraSettings, SftConfig
 from univg.training.run.push import take_push
-
-COMMIT = "c" * 40
-
-
-class Hub(ThreadingHTTPServer):
-    """`files` holds what was committed, `asked` the requests; with `refusing` commits are turned down."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Request)
-        self.files: dict[str, bytes] = {}
-        self.asked: list[str] = []
-        self.refusing = False
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Request(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Hub
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self.answer({})
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.asked.append(self.path)
-        if self.path == "/api/repos/create":
-            named = json.loads(body)
-            self.answer({"url": f"{self.server.url}/{named['organization']}/{named['name']}"})
-        elif "/preupload/" in self.path:
-            asked = [file["path"] for file in json.loads(body)["files"]]
-            told = [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in asked]
-            self.answer({"files": told})
-        elif "/commit/" in self.path and self.server.refusing:
-            self.answer({"error": "storage is full"}, 403)
-        elif "/commit/" in self.path:
-            for line in map(json.loads, body.splitlines()):
-                if line["key"] == "file":
-                    self.server.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-            self.answer({"commitUrl": f"{self.server.url}/org/mine/commit/{COMMIT}", "commitOid": COMMIT})
-        else:  # the card's header is checked
-            self.answer({})
-
-    def answer(self, body: Any, status: int = 200) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
 
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    hub = Hub()
-    threading.Thread(target=hub.serve_forever, args=(0.01,), daemon=True).start()
-    yield hub
-    hub.shutdown()
-    hub.server_close()
+    with running() as hub:
+        yield hub
 
 
 @pytest.fixture
@@ -102,15 +37,6 @@ def config(start: Path) -> SftConfig:
         workers=0,
         trainer={"push_to_hub": True, "hub_model_id": "org/mine"},
     )
-
-
-def run(hub: Hub, *command: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_of_a_test"}
-    return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
-
-
-def univg(hub: Hub, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run(hub, sys.executable, "-m", "univg", *arguments)
 
 
 def test_the_finished_model_is_pushed_and_nothing_else(hub: Hub, config: SftConfig, tmp_path: Path) -> None:
@@ -149,6 +75,30 @@ def test_a_push_that_fails_costs_nothing_and_says_how_to_do_it_by_hand(
     again = run(hub, str(Path(sys.executable).with_name(by_hand[0])), *by_hand[1:])
     assert again.returncode == 0, again.stderr
     assert len(hub.files) == 9 and hub.files["model.safetensors"] == (out / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_an_adapter_is_pushed_and_so_is_what_it_is_merged_to(
+    hub: Hub, config: SftConfig, tmp_path: Path
+) -> None:
+    lora = config.model_copy(
+        update={"lora": LoraSettings(r=2), "trainer": {**config.trainer, "hub_revision": "v1"}}
+    )
+    save_config(lora, tmp_path / "config.yaml")
+    out, merged = tmp_path / "lora", tmp_path / "merged"
+    ended = univg(hub, "sft", "--config", str(tmp_path / "config.yaml"), "--out", str(out))
+    assert ended.returncode == 0, ended.stderr
+    assert {"adapter_model.safetensors", "adapter_config.json", "README.md", "univg.json"} <= set(hub.files)
+    assert not {"model.safetensors", "log.jsonl"} & set(hub.files)
+    assert "/api/models/org/mine/branch/v1" in hub.asked and "/api/models/org/mine/commit/v1" in hub.asked
+    card = ModelCard.load(out / "README.md")
+    assert card.data.library_name == "peft" and card.data.pipeline_tag == "image-text-to-text"
+    hub.files.clear()
+    ended = univg(hub, "merge", str(out), "--out", str(merged), "--push-to-hub", "org/merged", "--private")
+    assert ended.returncode == 0, ended.stderr
+    assert hub.repositories["models/org/merged"] is True
+    assert {path.name for path in merged.iterdir()} == set(hub.files) >= {"model.safetensors", "README.md"}
+    assert ModelCard.load(merged / "README.md").data.library_name == "transformers"
 
 
 def test_what_the_hub_refuses_is_told_before_anything_is_trained(

@@ -1,4 +1,4 @@
-"""Run `univg data …`: read, check, convert, count, look at, split, fetch and build data sets.
+"""Run `univg data …`: read, check, convert, count, look at, split, fetch, build and push data sets.
 
 Exit codes: 0 done, 1 faults were found (or records left out), 2 what the caller can put right.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from univg.cli.data import build, convert, fetch, show, split, stats, validate
+from univg.cli.data import build, convert, fetch, push, show, split, stats, validate
 
 __all__ = ["app"]
 
@@ -22,8 +22,8 @@ def print_formats() -> None:
     print(f"\nconvert --to: {', '.join(EXPORTS)}")
 
 
-app = App(name="data", help="Data sets: check, convert, count, look at, split, fetch, build.")
+app = App(name="data", help="Data sets: check, convert, count, look at, split, fetch, build, push.")
 app.command(print_formats, name="formats", sort_key=0)
-for order, verb in enumerate((validate, convert, stats, show, split, fetch, build), start=1):
+for order, verb in enumerate((validate, convert, stats, show, split, fetch, build, push), start=1):
     verb.app.sort_key = order
     app.command(verb.app)

@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from univg.data.exports.detection import write_coco, write_yolo
@@ -21,13 +20,12 @@ from univg.data.exports.frameworks import (
 )
 from univg.data.exports.label_studio import write_label_studio
 from univg.data.exports.ms_swift import write_ms_swift
+from univg.data.exports.pictures import turn_upright
 from univg.data.exports.settings import Export, Writer
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import shorten
-from univg.data.formats.image_root import stored_size
 from univg.errors import UnivgError, offer
 from univg.grounding.samples import GroundingSample
-from univg.pictures.images import ImageFault
 
 __all__ = ["EXPORTS", "PICTURED", "SUFFIXES", "Export", "export"]
 
@@ -61,8 +59,8 @@ SUFFIXES: dict[str, str] = {
 }
 """How a file of each format is named, by which programs know it; "" for a folder. COCO may be either."""
 
-_AS_STORED = ("sharegpt", "llamafactory", "verl", "easyr1")
-"""Formats that name pictures for frameworks which pass over EXIF."""
+_AS_STORED = ("sharegpt", "llamafactory", "verl", "easyr1", "ms_swift")
+"""Formats that name pictures for frameworks which pass over EXIF: they get upright copies in `<file>-upright`."""
 
 _ESCAPED = ("jsonl", "sharegpt", "llamafactory", "trl", "ms_swift")
 """Formats that hold any text, even one that is not Unicode."""
@@ -83,7 +81,10 @@ def export(samples: Iterable[GroundingSample], to: str, out: str | os.PathLike[s
     placed = _place_images(samples, how)
     if to not in _ESCAPED:
         placed = _keep_texts(placed, how, classes_only=to == "yolo")
-    return EXPORTS[to](Path(out), _tell_turned(placed, how) if to in _AS_STORED else placed, how)
+    path = Path(out)
+    if to in _AS_STORED:
+        placed = turn_upright(placed, path.with_name(f"{path.stem}-upright"), how)
+    return EXPORTS[to](path, placed, how)
 
 
 def _keep_texts(
@@ -99,23 +100,6 @@ def _keep_texts(
                 cause = f"it holds what is no Unicode, which this format cannot hold: {shorten(odd[0])}"
                 raise Unusable("bad_field", cause, "name it anew (convmv -f gbk -t utf-8 renames files)")
             yield sample
-
-
-def _tell_turned(samples: Iterable[GroundingSample], how: Export) -> Iterator[GroundingSample]:
-    """Yield the samples, then note how many of their pictures lie on their side in files that are opened as stored."""
-    turned: dict[str, bool] = {}
-    for sample in samples:
-        for name in sample.images:
-            if name not in turned:
-                path = name if how.images is None else how.images.find(name)
-                with suppress(ImageFault):
-                    turned[name] = path is not None and stored_size(path).orientation != 1
-        yield sample
-    if names := [name for name, is_turned in turned.items() if is_turned]:
-        how.note(
-            f"{len(names)} photographs are stored on their side (EXIF), as {names[0]}: boxes lie on the upright "
-            "picture, and LLaMA-Factory, verl and EasyR1 open what is stored: turn the files first"
-        )
 
 
 def _place_images(samples: Iterable[GroundingSample], how: Export) -> Iterator[GroundingSample]:

@@ -1,8 +1,7 @@
 """Write JSON Lines for ms-swift (3 and later): `messages`, `images`, and `objects` with boxes in pixels.
 
 `<bbox>` stands where a box is written, in the wording of whatever model is trained; `<ref-object>` where the name of
-what is boxed stands. ms-swift opens pictures as they are stored, so a photograph lying on its side (EXIF) gets an
-upright copy in the folder `<file>-upright`.
+what is boxed stands.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from univg.data.exports.frameworks import (
     make_rows,
     write_lines,
 )
-from univg.data.exports.pictures import Pictures, place_upright
+from univg.data.exports.pictures import Pictures
 from univg.data.exports.settings import Export
 from univg.data.exports.targets import clip_box, find_category, place_boxes
 from univg.data.formats.faults import Unusable, refuse
@@ -40,21 +39,13 @@ _TAGS = re.compile(r"<(?:image|video|audio|bbox|ref-object|cot-process|start-ima
 
 def write_ms_swift(path: Path, samples: Iterator[GroundingSample], how: Export) -> int:
     """Write a file of rows; return how many."""
-    pictures = Pictures(how)
-    turned: dict[Path, Path] = {}
-    folder = path.with_name(f"{path.stem}-upright")
-    count = write_lines(path, make_rows(samples, how, partial(_make_row, pictures, folder, turned)))
-    if turned:
-        said = f"{len(turned)} photographs were stored on their side (EXIF): upright copies are in {folder}"
-        how.note(said)
+    count = write_lines(path, make_rows(samples, how, partial(_make_row, Pictures(how))))
     if count and how.images is not None:
         how.note(f"paths are relative to ROOT_IMAGE_DIR={how.images.folder.resolve()}")
     return count
 
 
-def _make_row(
-    pictures: Pictures, folder: Path, turned: dict[Path, Path], sample: GroundingSample, how: Export
-) -> Row:
+def _make_row(pictures: Pictures, sample: GroundingSample, how: Export) -> Row:
     """Make a row; boxes are in pixels of the image `image_id`, which are floats, so that a column has one type."""
     if found := _TAGS.search(sample.query + (sample.thought or "")):
         raise Unusable("image_tags", f"its own text holds {found[0]}", "take the tag out of the text")
@@ -82,18 +73,14 @@ def _make_row(
             marked, count = re.subn(word, "<ref-object>", sample.query)
             if count == 1:
                 asked, objects["ref"] = replace(sample, query=marked), [category]
-    images = []
     for name in sample.images:
-        shot = pictures.find(name)
-        if shot.turned and shot.file not in turned:
-            turned[shot.file] = place_upright(shot, folder)
-        images.append(str(turned.get(shot.file, name)))
+        pictures.find(name)  # or it is missing
     return {
         "messages": [
             {"role": "user", "content": make_prompt(asked, how)},
             {"role": "assistant", "content": answer},
         ],
-        "images": images,
+        "images": list(sample.images),
         "objects": objects,
         METADATA: make_metadata(sample),
     }

@@ -11,18 +11,21 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from univg.data.exports.settings import Export
 from univg.data.formats.faults import Unusable
 from univg.data.formats.image_root import ImageRoot, stored_size
 from univg.grounding.boxes import SizeWH
+from univg.grounding.samples import GroundingSample
 from univg.pictures.drawing import save_picture
 from univg.pictures.images import ImageFault, open_picture
 
-__all__ = ["Pictures", "Shot", "name_apart", "place", "place_upright"]
+__all__ = ["Pictures", "Shot", "name_apart", "place", "turn_upright"]
 
 _EVERYWHERE = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 """What all trainers open, and find by these suffixes; of an animation, say, they get the first picture as PNG."""
@@ -90,8 +93,39 @@ def place(shots: Iterable[Shot], folder: Path, how: Export) -> dict[Path, str]:
     return names
 
 
-def place_upright(shot: Shot, folder: Path) -> Path:
-    """Put one turned copy of a photograph into `folder`, and return its absolute path."""
+def turn_upright(samples: Iterable[GroundingSample], folder: Path, how: Export) -> Iterator[GroundingSample]:
+    """Yield the samples, each photograph that is stored on its side (EXIF) replaced by an upright copy in `folder`.
+
+    A copy is named by its absolute path. What cannot be found or opened keeps its name: not every format needs it.
+    """
+    pictures, copies = Pictures(how), dict[Path, str]()
+
+    @cache
+    def lies_turned(name: str) -> bool:
+        path = name if how.images is None else how.images.find(name)
+        with suppress(ImageFault):
+            return path is not None and stored_size(path).orientation != 1
+        return False
+
+    def name_upright(name: str) -> str:
+        if not lies_turned(name):
+            return name
+        shot = pictures.find(name)
+        if shot.file not in copies:
+            copies[shot.file] = str(_save_copy(shot, folder))
+        return copies[shot.file]
+
+    for sample in samples:
+        with how.reporting(sample):
+            names = tuple(name_upright(name) for name in sample.images)
+            yield sample if names == sample.images else replace(sample, images=names)
+    if copies:
+        how.note(
+            f"{len(copies)} photographs were stored on their side (EXIF): upright copies are in {folder}"
+        )
+
+
+def _save_copy(shot: Shot, folder: Path) -> Path:
     suffix = shot.file.suffix if shot.file.suffix.lower() in _JPEG else ".png"
     path = folder.resolve() / f"{shot.file.stem}-{_digest(str(shot.file))}{suffix}"
     save_upright(shot, path)

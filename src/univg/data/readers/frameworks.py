@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 from univg.data.formats.answers import read_written
 from univg.data.formats.conversations import Turn, read_content, strip_tags
+from univg.data.formats.embedded import unpack_rows
 from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import Row, clean_path, get, get_list, get_object, get_text
-from univg.data.formats.records import Source, reads
+from univg.data.formats.records import Source, make_samples
 from univg.data.formats.rows import Rows, read_rows
 from univg.data.readers.chat import ChatSet, Lesson, Lessons, read_chat
 from univg.grounding.response import dissect
@@ -20,9 +21,30 @@ from univg.grounding.samples import GroundingSample, SampleError
 __all__ = ["read_easyr1", "read_trl", "read_univg", "read_verl"]
 
 
-def _read_samples(path: Path) -> Rows:
-    """Yield the lines; one that is no sample is named by what its own source says, if that can be read."""
-    for position, row in read_rows(path):
+def read_univg(source: Source) -> Iterator[GroundingSample]:
+    """Yield samples as `univg.grounding.samples.write_jsonl` writes them, or `univg data push` with their pictures; a
+    bad line is reported and costs no other."""
+    opened = ((position, _open_row(row)) for position, row in read_rows(source.path))
+    rows = _check_samples(unpack_rows(source, opened))
+    yield from make_samples(source, "univg", rows, _make_sample, id_fields=())
+
+
+def _open_row(row: Any) -> Any:
+    """Return a row of a table as a line has it: there every row has every column, and `extra` is JSON."""
+    if not isinstance(row, Mapping):
+        return row
+    row = {
+        name: value for name, value in row.items() if value is not None or name not in ("box_images", "extra")
+    }
+    if isinstance(row.get("extra"), str):
+        with suppress(ValueError):
+            row["extra"] = json.loads(row["extra"])
+    return row
+
+
+def _check_samples(rows: Rows) -> Rows:
+    """Yield the rows; one that is no sample is named by what its own source says, if that can be read."""
+    for position, row in rows:
         if isinstance(row, Mapping) and isinstance(row.get("source"), str) and row["source"]:
             try:
                 GroundingSample.from_json(row)
@@ -31,9 +53,7 @@ def _read_samples(path: Path) -> Rows:
         yield position, row
 
 
-@reads("univg", id_fields=(), rows=_read_samples)
-def read_univg(source: Source, row: Row, record: str) -> Iterable[GroundingSample]:
-    """Yield samples as `univg.grounding.samples.write_jsonl` writes them; a bad line is reported and costs no other."""
+def _make_sample(row: Row, record: str) -> Iterable[GroundingSample]:
     sample = GroundingSample.from_json(row)
     yield sample if sample.source else GroundingSample.from_json({**sample.to_json(), "source": record})
 

@@ -14,7 +14,7 @@ from univg.grounding.scoring import Score
 from univg.training.grpo.difficulty import level_of
 from univg.training.grpo.vllm import Agreement
 
-__all__ = ["FAULT_NAMES", "Generation", "GroupScores", "RolloutCallback", "step_metrics"]
+__all__ = ["FAULT_NAMES", "Generation", "GroupScores", "RolloutCallback", "family_metrics", "step_metrics"]
 
 FAULT_NAMES = tuple(FAULTS)
 
@@ -77,6 +77,8 @@ class Generation:
     advantages: Sequence[float] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     agreement: Agreement | None = None
+    tasks: Sequence[str] = ()
+    """What each group asks, of all processes."""
 
 
 class RolloutCallback(TrainerCallback):
@@ -85,6 +87,17 @@ class RolloutCallback(TrainerCallback):
 
     def on_rollouts(self, args: Any, state: Any, generation: Generation) -> None:
         """Act on `generation`, which has been drawn and weighted; nothing has been learnt from it yet."""
+
+
+def family_metrics(generation: Generation) -> dict[str, float]:
+    """Return what a step's log says of each task family: the means of its rollouts' IoU and reward, as `iou/diff` and
+    `reward/diff`."""
+    tasks = np.asarray(generation.tasks)
+    return {
+        f"{what}/{task}": float(table_PG[tasks == task].mean())
+        for what, table_PG in (("iou", generation.groups.iou_PG), ("reward", generation.rewards_PG))
+        for task in sorted(set(generation.tasks))
+    }
 
 
 def step_metrics(groups: GroupScores, rewards_PG: np.ndarray, weights_P: np.ndarray) -> dict[str, float]:

@@ -18,15 +18,19 @@ from univg.files import write_whole
 from univg.grounding.reading import Reading
 from univg.grounding.samples import GroundingSample
 from univg.grounding.scoring import Score
+from univg.pictures.drawing import drop_marks
 from univg.pictures.pages import place_percent, render_page, thumbnail_url
 from univg.training.grpo.difficulty import Level, level_of
 from univg.training.grpo.metrics import Generation, RolloutCallback
 from univg.training.run.checkpoints import writing
+from univg.training.run.trackers import Drawn, Trackers, draw_answers
 
-__all__ = ["Group", "Rollout", "RolloutPages", "groups_in"]
+__all__ = ["Group", "Rollout", "RolloutPages", "RolloutPictures", "groups_in"]
 
 THUMB_PX = 240
 PAGE_GROUPS = 8
+PICTURES = 4
+"""Groups that are drawn for trackers: they keep pictures of every time."""
 HUES = (210, 30, 130, 280, 0, 170, 330, 60)  # one a rollout, again from the first when there are more
 INDEX_COLUMNS = (
     *("iou", "hit_50", "format", "truncated"),
@@ -116,10 +120,7 @@ class RolloutPages(RolloutCallback):
         self.folder, self.every = Path(folder), every
 
     def on_rollouts(self, args: Any, state: Any, generation: Generation) -> None:
-        steps_between = args.steps_per_generation * args.num_iterations
-        stride = max(1, steps_between // args.gradient_accumulation_steps)
-        due = generation.step == 1 or generation.step % self.every < stride
-        if due and state.is_world_process_zero:
+        if _is_due(args, generation.step, self.every) and state.is_world_process_zero:
             with writing("the page of rollouts", self.folder.parent):
                 self.write(generation.step, groups_in(generation), generation.metrics)
 
@@ -138,6 +139,41 @@ class RolloutPages(RolloutCallback):
         summaries = [json.loads(path.read_text()) for path in sorted(self.folder.glob("step-*.json"))]
         write_whole(self.folder / "index.html", _render("index", pages=summaries, names=INDEX_COLUMNS))
         return page
+
+
+class RolloutPictures(RolloutCallback):
+    """Show `trackers` some groups of the steps that have a page: the pictures with all boxes, and what each earned."""
+
+    def __init__(self, trackers: Trackers, every: int = 1) -> None:
+        self.trackers, self.every = trackers, every
+
+    def on_rollouts(self, args: Any, state: Any, generation: Generation) -> None:
+        if self.trackers and _is_due(args, generation.step, self.every):
+            groups = groups_in(generation)[:PICTURES]
+            self.trackers.show(
+                generation.step, [_draw(number, group) for number, group in enumerate(groups, 1)]
+            )
+
+
+def _draw(number: int, group: Group) -> Drawn:
+    """Draw a group, and say what its rollouts were and earned."""
+    rollouts, measure = group.rollouts, group.measure
+    earned = [
+        f"{k}: {measure} {each.score.iou:.2f}, advantage {each.advantage:+.2f}"
+        + (f", {each.reading.fault}" if each.reading.fault else "")
+        for k, each in enumerate(rollouts, 1)
+    ]
+    head = f"{group.sample.task} · mean {measure} {group.mean_iou:.3f} ({group.level}) · weight {group.weight:.3f}"
+    readings = [each.reading for each in rollouts]
+    image = draw_answers(group.sample, group.images, readings, [head, "; ".join(earned)])
+    texts = [f"{line}\n{drop_marks(each.reading.text)}" for line, each in zip(earned, rollouts, strict=True)]
+    return f"rollouts/{number}", image, "\n".join([drop_marks(group.sample.query), head, *texts])
+
+
+def _is_due(args: Any, step: int, every: int) -> bool:
+    """Tell whether a generation that is learnt from in `step` and later is the first one, or one every `every`."""
+    steps_between = args.steps_per_generation * args.num_iterations
+    return step == 1 or step % every < max(1, steps_between // args.gradient_accumulation_steps)
 
 
 def _render(part: str, **values: Any) -> str:

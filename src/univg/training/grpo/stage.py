@@ -29,7 +29,7 @@ from univg.training.grpo.checks import (
 from univg.training.grpo.difficulty import WEIGHTINGS
 from univg.training.grpo.metrics import Generation, RolloutCallback
 from univg.training.grpo.named import digest_functions, find_function
-from univg.training.grpo.pages import RolloutPages
+from univg.training.grpo.pages import RolloutPages, RolloutPictures
 from univg.training.grpo.prechecks import check_grpo
 from univg.training.grpo.rewards import Reward, RolloutReader, watch_reward
 from univg.training.grpo.sharing import PromptsNotShared
@@ -51,7 +51,9 @@ from univg.training.run.stage import (
     start_run,
     train,
 )
-from univg.training.run.start import load_start, make_lora
+from univg.training.run.start import load_start, make_lora, mend_adapters
+from univg.training.run.trackers import open_trackers
+from univg.training.run.validation import AnswerPictures
 
 __all__ = ["GroundingGRPOTrainer", "TrainingRows", "paper_arguments", "train_grpo"]
 
@@ -100,6 +102,7 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
     sources, held = open_data(config, False, console)
     arguments = make_arguments(TrlArguments, config, decide_arguments(config, out, batches, rewards))
     hub = take_push(arguments, out)
+    trackers = open_trackers(arguments, out, resumed)
     loaded = load_start(config)
     rows = StageRows(config, loaded.processor, teach=False, frame=loaded.family.frame, sources=sources)
     steps = count_steps(config, rows, config.prompts_per_step) * (
@@ -118,11 +121,13 @@ def train_grpo(config: GrpoConfig, out: Path, resume: bool = False, console: Con
         trainer.add_callback(callback)
     if config.rollout_page_every:
         trainer.add_callback(RolloutPages(out / PAGES, config.rollout_page_every))
+        trainer.add_callback(RolloutPictures(trackers, config.rollout_page_every))
+    trainer.add_callback(AnswerPictures(trackers))
     memory = describe_memory(config, loaded, examples, batches, trainer.shared is not None)
     packing = describe_packing(batches) if trainer.shared is not None else []
     lines = [str(batches), trainer.sharing_line, *packing, describe_precision(config.bf16), memory]
     print_plan(trainer, steps, lines, console)
-    log = RunLog(out, "grpo", console, SHOWN)
+    log = RunLog(out, "grpo", console, SHOWN, trackers)
     validator = make_validator(trainer, config, held, loaded, log, resumed)
     best = train(trainer, log, resumed, trainer.current_batches, validator)
     sum_up_left_out(out, len(rows), console)
@@ -154,6 +159,7 @@ def _make_trainer(
             shared_prefix=config.shared_prefix,
             checkpoints=make_checkpoints(config, out, loaded),
         )
+    mend_adapters(trainer.model)
     _embed_alike(trainer.model, trainer.ref_model)
     return trainer
 

@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig as TrlArguments
 from trl.trainer.grpo_trainer import GRPOTrainer
@@ -45,7 +46,7 @@ from univg.grounding.scoring import score
 from univg.training.grpo.arguments import EpochSampler, RowTable, paper_arguments, reference_on_own_gpu
 from univg.training.grpo.difficulty import find_weighting, weights_of
 from univg.training.grpo.local_images import keep_local, take_whole
-from univg.training.grpo.metrics import Generation, GroupScores, RolloutCallback, step_metrics
+from univg.training.grpo.metrics import Generation, GroupScores, RolloutCallback, family_metrics, step_metrics
 from univg.training.grpo.rewards import RolloutReader, format_reward, iou_reward, text_of
 from univg.training.grpo.rollouts import (
     draw_in_parts,
@@ -180,6 +181,7 @@ class GroundingGRPOTrainer(GRPOTrainer):
             rewards=[dict(zip(names, each, strict=True)) for each in self._take_own(rewards_NF).tolist()],
             rewards_PG=rewards_N.cpu().numpy().reshape(-1, size),
             groups=GroupScores.of(numbers.cpu().numpy(), size),
+            tasks=gather_object([row["sample"].task for row in inputs])[::size],
         )
         return rewards_NF
 
@@ -204,7 +206,8 @@ class GroundingGRPOTrainer(GRPOTrainer):
         weights_N = self._take_own(weights_P.repeat(generation.size))
         output["advantages"] = output["advantages"] * torch.as_tensor(weights_N).to(output["advantages"])
         metrics = step_metrics(generation.groups, generation.rewards_PG, weights_P)
-        for name, value in metrics.items():
+        families = family_metrics(generation)
+        for name, value in {**metrics, **families}.items():
             self._metrics[self._mode][name].append(value)
         if self._mode == "train":
             worth = {"weights": weights_N.tolist(), "advantages": output["advantages"].tolist()}

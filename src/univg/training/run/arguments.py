@@ -61,6 +61,7 @@ def _list_shared(config: StageConfig) -> dict[str, Any]:
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # what is not finite must show: univg.training.run.checkpoints stops there
         "report_to": "none",
+        "project": "univg",
         "disable_tqdm": True,
         "remove_unused_columns": False,
     }

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from transformers import Trainer
 
+from univg.data.pushing import HubTarget, push_files
 from univg.models import checkpoint
 from univg.models.layout import publish_layout
 from univg.models.loading import Loaded, plain_model, write_conventions
@@ -20,7 +21,6 @@ from univg.training.config import StageConfig
 from univg.training.run.card import write_stage_card
 from univg.training.run.checkpoints import writing
 from univg.training.run.log import LOG
-from univg.training.run.push import HubTarget, push
 from univg.training.run.quiet import silence_libraries
 from univg.training.run.settings import mend_settings
 from univg.training.run.validation import Best
@@ -71,7 +71,8 @@ def write_model(
     else:
         checkpoint.weight_files(checkpoint.locate(out))
     if hub is not None:
-        push(hub, out, [file.name for file in files], f"{facts['stage']}, {facts['steps']} steps", console)
+        message = f"{facts['stage']}, {facts['steps']} steps"
+        push_files(hub, out, [file.name for file in files], message, "the model is finished", console)
     return out
 
 

@@ -18,6 +18,8 @@ from univg.training.run.checkpoints import writing
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from univg.training.run.trackers import Trackers
+
 __all__ = [
     "LEFT_OUT",
     "LOG",
@@ -98,9 +100,17 @@ def _say_time(seconds: float) -> str:
 
 
 class RunLog(TrainerCallback):
-    """Write a row of `log.jsonl` each step, and show a progress bar with the numbers named in `shown`."""
+    """Write a row of `log.jsonl` each step, and to the `trackers`; show a progress bar with the numbers in `shown`."""
 
-    def __init__(self, out: Path, title: str, console: Console, shown: Sequence[str] = ("loss",)) -> None:
+    def __init__(
+        self,
+        out: Path,
+        title: str,
+        console: Console,
+        shown: Sequence[str] = ("loss",),
+        trackers: Trackers | None = None,
+    ) -> None:
+        self.trackers = trackers
         self.path, self.title, self.console, self.shown = out / LOG, title, console, shown
         self._bar = progress(console, times=False, note=True)
         self._task: Any = None
@@ -128,8 +138,11 @@ class RunLog(TrainerCallback):
             row["seconds"] = round((now - self._at) / max(1, int(args.logging_steps)), 4)
             self._at = now
             self._pace.add(row["seconds"])
+        row = {name: _plain_number(value) for name, value in row.items()}
         with writing("the log", self.path.parent):
-            append_rows(self.path, [{name: _plain_number(value) for name, value in row.items()}])
+            append_rows(self.path, [row])
+        if self.trackers:
+            self.trackers.write(row)
         if not is_step:
             return
         numbers = [f"{name} {row[name]:.3g}" for name in self.shown if row.get(name) is not None]
@@ -149,8 +162,10 @@ class RunLog(TrainerCallback):
         self._pace.add_pause(seconds, every)
 
     def close(self) -> None:
-        """Take the bar away, however the run ended."""
+        """Take the bar away, and end what is told to trackers, however the run ended."""
         self._bar.stop()
+        if self.trackers:
+            self.trackers.close()
 
 
 def append_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

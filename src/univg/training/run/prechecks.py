@@ -9,11 +9,13 @@ import importlib.util
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from univg.errors import UnivgError, suggest
+from univg.errors import UnivgError, one_line, suggest
 from univg.files import check_exists
 from univg.models import checkpoint
 from univg.models.loading import MODEL_FAMILIES
+from univg.terminal import is_first_process
 from univg.training.config import LANGUAGE_LINEAR, LoraSettings, StageConfig, Validation
+from univg.training.room import check_room
 from univg.training.run.launch import check_launch, count_processes, divides_weights
 from univg.training.sources import SampleSource
 from univg.training.trainer_keys import OPTIMIZERS, REPORTERS
@@ -36,6 +38,8 @@ def check_stage(config: StageConfig, resume: bool = False) -> None:
         )
     _check_passed(config, resume)
     _check_model(config)
+    _check_four_bits(config)
+    check_room(config)
 
 
 def _check_validation(config: StageConfig, wanted: Validation) -> None:
@@ -87,6 +91,8 @@ def _check_passed(config: StageConfig, resume: bool) -> None:
         packages = REPORTERS.get(name, ())
         if packages and not any(map(_is_installed, packages)):
             _refuse_missing(f"trainer.report_to: {name}", packages[0])
+        if name == "wandb" and is_first_process():
+            _check_login()
     optimizer = given.get("optim", "")
     if OPTIMIZERS.get(optimizer) and not _is_installed(OPTIMIZERS[optimizer]):
         _refuse_missing(f"trainer.optim: {optimizer}", OPTIMIZERS[optimizer])
@@ -110,6 +116,24 @@ def _check_passed(config: StageConfig, resume: bool) -> None:
         raise UnivgError(
             "trainer.sync_ref_model: checkpoints do not hold the synchronised reference",
             remedy="a run with it cannot be resumed: start anew with another --out",
+        )
+
+
+def _check_login() -> None:
+    """Raise UnivgError where Weights & Biases would ask for a key, which nobody may be there to type."""
+    import wandb  # type: ignore[import-not-found, unused-ignore]
+
+    if wandb.setup().settings.mode in ("offline", "dryrun", "disabled"):
+        return
+    try:
+        known, why = wandb.login(prompt=False), "nobody is logged in"
+    except wandb.errors.Error as error:
+        known, why = False, one_line(str(error))
+    if not known:
+        raise UnivgError(
+            f"trainer.report_to: wandb: {why}",
+            remedy="log in with wandb login (or WANDB_API_KEY), or set WANDB_MODE=offline and send the run later with "
+            "wandb sync",
         )
 
 
@@ -142,6 +166,23 @@ def _check_model(config: StageConfig) -> None:
         raise UnivgError(f"model: {cause}", error.place, error.remedy) from error
     if config.lora is not None and files:
         check_layers(config.lora, set(_list_matrices(files)))
+
+
+def _check_four_bits(config: StageConfig) -> None:
+    """Check what `lora.quantize` needs: bitsandbytes, and whole weights in each process."""
+    if config.lora is None or config.lora.quantize == "none":
+        return
+    what = f"lora.quantize: {config.lora.quantize}"
+    if not _is_installed("bitsandbytes"):
+        raise UnivgError(
+            f"{what} needs bitsandbytes, which is not installed", remedy="pip install 'univg[train,qlora]'"
+        )
+    if divides_weights(config):
+        cause = "weights packed into 4 bits cannot be divided between processes here"
+        raise UnivgError(cause, what, "leave it out, or use torchrun (DDP)")
+    if getattr(config, "vllm", "off") != "off":
+        cause = "adapters are handed to vLLM in their base, which is packed here"
+        raise UnivgError(cause, what, "use vllm=off, or lora.quantize=none")
 
 
 def _refuse_adapter(config: StageConfig) -> None:

@@ -68,6 +68,7 @@ RESOLVED = "resolved.yaml"
 LENGTH = ("max_steps", "epochs")
 FREE_TO_CHANGE = {
     *("save_every", "keep_checkpoints", "workers", "save_bf16", "rollout_page_every", "max_dropped"),
+    "check_memory",
     *("micro_batch", "rows_at_once", "gradient_checkpointing"),
 }
 """Keys that a resumed run may have otherwise: they do not change what is learnt, but for rounding."""
@@ -234,7 +235,7 @@ def print_plan(trainer: Trainer, steps: int, lines: Sequence[str], console: Cons
     parameters = list(model.parameters())
     trained = [p for p in parameters if p.requires_grad]
     count, learnt = sum(map(_count_numbers, parameters)), sum(map(_count_numbers, trained))
-    weights = sum(_count_numbers(p) * p.element_size() for p in parameters)
+    weights = sum(_count_bytes(p) for p in parameters)
     # Autocast keeps what it has cast until a pass is over.
     cast = sum(2 * _count_numbers(p) for p in parameters if args.bf16 and p.dtype == torch.float32)
     moving = sum(_count_numbers(p) * (p.element_size() + 8) for p in trained)  # gradient, AdamW's two moments
@@ -252,7 +253,13 @@ def print_plan(trainer: Trainer, steps: int, lines: Sequence[str], console: Cons
 
 def _count_numbers(weight: torch.Tensor) -> int:
     """Return how many numbers a weight holds over all processes; under ZeRO-3 the tensor itself is empty."""
-    return int(getattr(weight, "ds_numel", weight.numel()))
+    packed = getattr(weight, "quant_state", None)  # of bitsandbytes' 4 bits, two to a byte
+    return int(getattr(weight, "ds_numel", weight.numel() if packed is None else packed.shape.numel()))
+
+
+def _count_bytes(weight: torch.Tensor) -> int:
+    packed = getattr(weight, "quant_state", None) is not None
+    return (weight.numel() if packed else _count_numbers(weight)) * weight.element_size()
 
 
 def make_checkpoints(config: StageConfig, out: Path, loaded: Loaded) -> Checkpoints:
@@ -303,6 +310,8 @@ def train(
     Return what the `validator` found; the trainer's model is then that of the best step, if that is wanted.
     """
     trainer.remove_callback(PrinterCallback)
+    if log.trackers is not None:
+        log.trackers.follow(trainer)
     trainer.add_callback(log)
     if validator is not None:
         trainer.add_callback(validator)

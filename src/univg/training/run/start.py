@@ -11,14 +11,14 @@ from torch import nn
 from univg.errors import UnivgError
 from univg.files import digest_blocks
 from univg.models import checkpoint
-from univg.models.loading import Loaded, load
+from univg.models.loading import Loaded, load, plain_model
 from univg.models.pixels import PixelBudget
 from univg.training.config import LANGUAGE_LINEAR, StageConfig
 from univg.training.run.cpu_layers import embed_by_product
 from univg.training.run.prechecks import check_layers
 from univg.training.run.precision import computes_in_bf16
 
-__all__ = ["digest_start", "load_start", "make_lora"]
+__all__ = ["digest_start", "load_start", "make_lora", "mend_adapters"]
 
 _RECORDS = ("run.json", "trainer_state.json")
 """Files of a start model's own training: they make no difference to what it is."""
@@ -38,18 +38,53 @@ def load_start(config: StageConfig) -> Loaded:
         )
     budget = config.pixel_budget and PixelBudget(**config.pixel_budget.model_dump())
     dtype = torch.bfloat16 if config.lora is not None and computes_in_bf16(config.bf16) else torch.float32
+    four_bits = config.lora is not None and config.lora.quantize == "nf4"
     loaded = load(
-        config.model, dtype=dtype, device="cpu", pixel_budget=budget or None, empty=_is_sent_weights()
+        config.model,
+        dtype=dtype,
+        device=_find_own_device() if four_bits else "cpu",  # packed weights stay where they are packed
+        pixel_budget=budget or None,
+        empty=_is_sent_weights(),
+        four_bits=four_bits,
     )
     if budget is None and loaded.style_note:  # no record: a stock model's own budget is one for answering
         loaded.processor.set_pixel_budget(PixelBudget())
     loaded.model.config.use_cache = False
-    loaded.model.requires_grad_(True)  # of an adapter merged into its base, the base is frozen
+    for weight in loaded.model.parameters():  # of an adapter merged into its base, the base is frozen
+        weight.requires_grad_(weight.is_floating_point())  # all but those that are packed into 4 bits
     if not torch.cuda.is_available():
         embed_by_product(loaded.model)
     if config.freeze_vision:
         loaded.model.model.visual.requires_grad_(False)
     return loaded
+
+
+def _find_own_device() -> torch.device:
+    """Return where this process trains."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def mend_adapters(model: Any) -> None:
+    """Put right what TRL does to a model with adapters; of one without, nothing.
+
+    Of a base in 4 bits it rounds adapters to bfloat16, in which small steps are lost: they are made float32 again. With
+    gradient checkpointing it asks for gradients of all embeddings, the tower's patches too, and a tower that is frozen
+    would be gone back through, which takes its time and memory for nothing.
+    """
+    plain = plain_model(model)
+    if plain is model:
+        return
+    if getattr(plain, "is_loaded_in_4bit", False):
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.float()
+    tower = plain.model.visual
+    if not any(weight.requires_grad for weight in tower.parameters()):
+        for hook in getattr(plain, "_require_grads_hooks", ()):
+            if hook.id in tower.patch_embed._forward_hooks:
+                hook.remove()
 
 
 def _is_sent_weights() -> bool:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ import torch
 from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from transformers import Trainer, TrainerCallback
 
+from univg.data.dataset import Item
 from univg.errors import UnivgError
 from univg.files import write_whole
 from univg.grounding.prompts import render_chat
-from univg.grounding.reading import Asked, read
-from univg.grounding.scoring import score
+from univg.grounding.reading import Asked, Reading, read
+from univg.grounding.scoring import Score, score
 from univg.models.answering import Answer, Decoding, LocalAnswerer, Question
 from univg.models.loading import Loaded, plain_model
+from univg.pictures.drawing import drop_marks
 from univg.report.plots import draw_learning
 from univg.terminal import is_first_process
 from univg.training.config import StageConfig, Validation
@@ -36,11 +39,14 @@ from univg.training.run.gathering import holding_whole_weights
 from univg.training.run.held_out import HeldOut
 from univg.training.run.log import RunLog, read_rows
 from univg.training.run.sources import choose_prompt_style
+from univg.training.run.trackers import Drawn, Trackers, draw_answers
 
-__all__ = ["PREFIX", "Best", "Scores", "Validator", "keep_best_with", "list_scores"]
+__all__ = ["PREFIX", "AnswerPictures", "Best", "Scores", "Validator", "keep_best_with", "list_scores"]
 
 BEST, CURVE = "best", "validation.png"
 PREFIX = "validation/"
+PICTURES = 8
+"""Answers that are drawn for trackers, the first ones of the first process: the same questions each time."""
 
 
 @dataclass(frozen=True, order=True)
@@ -75,6 +81,28 @@ def list_scores(rows: Sequence[Mapping[str, Any]]) -> list[Scores]:
         if f"{PREFIX}acc_50" in row
     }
     return [found[step] for step in sorted(found)]
+
+
+class AnswerPictures(TrainerCallback):
+    """Show `trackers` some of the answers to held-out questions, with their boxes and the true ones."""
+
+    def __init__(self, trackers: Trackers) -> None:
+        self.trackers = trackers
+        self._drawn: list[Drawn] = []
+
+    def on_answer(self, number: int, item: Item, reading: Reading, result: Score) -> None:
+        """Draw an answer, if its question is among the first ones of this process, from 1."""
+        if self.trackers and number <= PICTURES:
+            fault = f", {reading.fault}" if reading.fault else ""
+            head = f"{item.sample.task} · {item.sample.name} · IoU {result.iou:.3f}{fault}"
+            image = draw_answers(item.sample, item.pictures(), [reading], [head])
+            said = "\n".join([drop_marks(item.sample.query), head, drop_marks(reading.text)])
+            self._drawn.append((f"{PREFIX}answers/{number}", image, said))
+
+    def on_validated(self, step: int) -> None:
+        """Show what was drawn."""
+        drawn, self._drawn = sorted(self._drawn, key=itemgetter(0)), []
+        self.trackers.show(step, drawn)
 
 
 class Validator(TrainerCallback):
@@ -125,6 +153,8 @@ class Validator(TrainerCallback):
             # The base's own: TRL's adds the step's numbers, and empties them, before the step's row is written.
             Trainer.log(self.trainer, numbers)
             self.trainer.control.should_log = should_log
+        for each in self._pictures():
+            each.on_validated(state.global_step)
         now = list_scores(state.log_history)[-1]
         best = now.step > 0 and all(now > each for each in before)
         if best and self.wanted.keep_best:
@@ -139,7 +169,7 @@ class Validator(TrainerCallback):
         mine = range(rank, len(self.cases), processes)
         model = replace(self.loaded, model=self.trainer.model)
         answerer = LocalAnswerer(model, self.wanted.batch_size)
-        found: list[tuple[float, ...]] = []
+        found: list[tuple[Any, ...]] = []
         with self.trainer.accelerator.autocast():
             try:
                 for batch in answerer.answer(
@@ -156,7 +186,7 @@ class Validator(TrainerCallback):
             raise UnivgError(
                 "validation: no question could be asked", remedy="check its pictures: univg data validate"
             )
-        *judged, absent, refused = zip(*found, strict=True)
+        *judged, absent, refused, tasks = zip(*found, strict=True)
         acc_50, iou, form = (sum(column) / len(found) for column in judged)
         return {
             f"{PREFIX}acc_50": acc_50,
@@ -164,6 +194,7 @@ class Validator(TrainerCallback):
             f"{PREFIX}format": form,
             f"{PREFIX}n": len(found),
             **_count_refusals(absent, refused),
+            **_list_families(tasks, judged),
         }
 
     def _ask(self, k: int) -> Question:
@@ -171,15 +202,20 @@ class Validator(TrainerCallback):
         chat = render_chat(len(item.sample.images), item.sample.query, style)
         return Question(str(k), chat, item.pictures, group=item.sample.task, sizes_wh=item.sizes_wh)
 
-    def _judge(self, answer: Answer) -> tuple[float, ...]:
+    def _judge(self, answer: Answer) -> tuple[Any, ...]:
         """Return a hit at 0.5, the IoU (of a set its soft-F1) and the form; whether nothing is there, and whether the
-        answer says so."""
+        answer says so; the task family."""
         item, style = self.cases[int(answer.key)]
         asked = replace(Asked.of(item.sample, style, self.frame), style=style)
         reading = read(answer.texts[0], asked, answer.seen_wh, answer.truncated[0])
         result = score(item.sample, reading)
-        absent = not item.sample.boxes
-        return float(result.hit_50), result.iou, float(result.format_ok), absent, reading.says_none
+        for each in self._pictures():
+            each.on_answer(1 + int(answer.key) // self.trainer.args.world_size, item, reading, result)
+        facts = not item.sample.boxes, reading.says_none, item.sample.task
+        return float(result.hit_50), result.iou, float(result.format_ok), *facts
+
+    def _pictures(self) -> list[AnswerPictures]:
+        return [each for each in self.trainer.callback_handler.callbacks if isinstance(each, AnswerPictures)]
 
     def _keep(self) -> None:
         """Write the weights to `best/`, whole or not at all."""
@@ -260,6 +296,20 @@ def _count_refusals(absent: Sequence[float], refused: Sequence[float]) -> dict[s
         said = [no for empty, no in zip(absent, refused, strict=True) if bool(empty) == there]
         shares[f"{PREFIX}refused_{name}"] = sum(said) / max(1, len(said))
     return shares
+
+
+def _list_families(tasks: Sequence[str], judged: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Return the mean hits and IoUs of each task family.
+
+    >>> _list_families(["diff", "region", "diff"], [(1, 0, 0), (0.9, 0.1, 0.4)])["validation/acc_50/diff"]
+    0.5
+    """
+    means = {}
+    for name, column in zip(("acc_50", "iou"), judged, strict=False):
+        for task in sorted(set(tasks)):
+            values = [value for value, of in zip(column, tasks, strict=True) if of == task]
+            means[f"{PREFIX}{name}/{task}"] = sum(values) / len(values)
+    return means
 
 
 def keep_best_with(checkpoint: Path, out: Path) -> None:

@@ -54,7 +54,9 @@ from univg.training.run.stage import (
     start_run,
     train,
 )
-from univg.training.run.start import load_start, make_lora
+from univg.training.run.start import load_start, make_lora, mend_adapters
+from univg.training.run.trackers import open_trackers
+from univg.training.run.validation import AnswerPictures
 from univg.training.sft.lessons import check_lessons
 from univg.training.sft.prechecks import check_sft
 
@@ -237,6 +239,7 @@ def train_sft(config: SftConfig, out: Path, resume: bool = False, console: Conso
     sources, held = open_data(config, True, console)
     arguments = make_arguments(TrlArguments, config, _decide_arguments(config, out, share))
     hub = take_push(arguments, out)
+    trackers = open_trackers(arguments, out, resumed)
     loaded = load_start(config)
     rows = StageRows(config, loaded.processor, frame=loaded.family.frame, sources=sources)
     steps = count_steps(config, rows, config.batch)
@@ -250,7 +253,8 @@ def train_sft(config: SftConfig, out: Path, resume: bool = False, console: Conso
         f"{processes} process(es)"
     )
     print_plan(trainer, steps, [line, describe_precision(config.bf16)], console)
-    log = RunLog(out, "sft", console)
+    log = RunLog(out, "sft", console, trackers=trackers)
+    trainer.add_callback(AnswerPictures(trackers))
     validator = make_validator(trainer, config, held, loaded, log, resumed)
     best = train(trainer, log, resumed, trainer.loader.list_current, validator)
     sum_up_left_out(out, len(rows), console)
@@ -274,6 +278,7 @@ def _make_trainer(
             data_collator=_keep,
             peft_config=make_lora(config, loaded),
         )
+    mend_adapters(trainer.model)
 
     def note(step: int, lines: Sequence[str]) -> None:
         log_left_out(out, step, lines, console)

@@ -1,0 +1,103 @@
+"""`univg fit` and `univg doctor`: what they print, their exit codes, and that they load nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from univg.cli.main import main
+from univg.models.devices import Device
+from univg.models.memory import GIB
+
+CARD = "--memory"
+
+
+def read(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, object]]:
+    code = main([*arguments, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["fit", "sft", "--config", "qwen2-vl-2b-lora-sft", CARD, "16GiB"], 0),
+        (["fit", "sft", "--config", "qwen3-vl-8b-lora-sft", CARD, "16GiB"], 1),
+        (["fit", "sft", "--config", "qwen3-vl-8b-lora-sft", CARD, "16GiB", "lora.quantize=nf4"], 0),
+        (["fit", "grpo", "--config", "tiny-grpo", CARD, "8GB"], 0),
+        (["fit", "grpo", "model=Qwen/Qwen2-VL-7B-Instruct", CARD, "80GiB"], 1),
+        (["fit", "ground", "Qwen/Qwen2.5-VL-7B-Instruct", CARD, "24GiB"], 0),
+        (["fit", "ground", "Qwen/Qwen2.5-VL-7B-Instruct", CARD, "12288MiB"], 1),
+    ],
+    ids=lambda value: " ".join(value[1:4]) if isinstance(value, list) else "",
+)
+def test_the_exit_code_says_whether_it_fits(
+    arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, told = read(capsys, *arguments)
+    assert found == code and told["fits"] is (code == 0)
+    parts, device = told["parts"], told["device"]
+    assert isinstance(parts, dict) and isinstance(device, dict)
+    assert told["total"] == sum(parts.values())
+    assert (told["total"] <= device["bytes"]) is (code == 0)
+    assert bool(told["changes"]) is (code == 1)
+
+
+def test_the_table_says_parts_total_and_what_to_change(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "sft", "--config", "qwen2-vl-7b-lora-sft", CARD, "16GiB"]) == 1
+    out = capsys.readouterr().out
+    assert "8.29 G parameters (qwen2_vl)" in out and "together, at the end of a forward pass" in out
+    assert "does not fit in 16.0 GiB, a card of 16GiB" in out and "try lora.quantize=nf4: 10." in out
+    assert main(["fit", "sft", "--config", "qwen2-vl-7b-lora-sft", CARD, "24GiB"]) == 0
+    assert "fits in 24.0 GiB, a card of 24GiB, with 4." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fit", "sft", CARD, "much"], "write a size such as 16GiB"),
+        (["fit", "sft", CARD, "0GiB"], "write a size such as 16GiB"),
+        (["fit", "grpo", "--gpus", "3", CARD, "80GiB"], "16 prompts a step cannot be dealt to 3 processes"),
+        (["fit", "ground", "nowhere", CARD, "8GiB"], "no such folder"),
+    ],
+)
+def test_what_cannot_be_estimated_is_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_fit_loads_no_torch() -> None:
+    run = "from univg.cli.main import main; main(['fit', 'sft', '--config', 'tiny-sft', '--memory', '8GiB'])"
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{run}; import sys; print('torch' in sys.modules)"],
+        capture_output=True,
+        text=True,
+    )
+    assert ended.stdout.endswith("False\n"), ended.stderr
+
+
+def test_doctor_tells_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = read(capsys, "doctor")
+    processor = told["processor"]
+    assert isinstance(processor, dict) and 0 < processor["free"] <= processor["bytes"]
+    assert code == int(bool(told["faults"])) and told["versions"]["torch"]  # type: ignore[index]
+    main(["doctor"])
+    out = capsys.readouterr().out
+    assert "processor: " in out and "QLoRA" in out and "univg fit ground MODEL" in out
+
+
+def test_doctor_finds_a_torch_that_does_not_use_the_cards(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from univg.models import devices
+
+    monkeypatch.setattr(devices, "find_graphics_cards", lambda: [Device("cuda", "Tesla T4", GIB, GIB, False)])
+    monkeypatch.setattr(devices, "has_cuda_build", lambda: False)
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "WRONG: torch is built without CUDA" in out and "card: Tesla T4; 1.00 GiB" in out
