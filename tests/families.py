@@ -15,6 +15,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 
+from univg.models.tiny import build_tokenizer
+
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "data" / "published_processors"
 
@@ -68,16 +70,20 @@ def save_family(
     tied: bool = True,
     pixels: tuple[int, int] | None = None,
     text: dict[str, Any] | None = None,
+    few_tokens: bool = False,
 ) -> Path:
     """Write a checkpoint of random weights, float32, and return its folder. There is no `univg.json` in it.
 
     `scale` multiplies the matrices: at the usual initial scale, responses hardly differ from prompt to prompt.
     `tied`: the last layer is the embedding, as in the published models up to 4B, and such a model repeats itself;
     apart, as in larger ones, it says something else at every token. `pixels` replaces the published least and most
-    pixels of an image.
+    pixels of an image. `few_tokens`: the embedded family's vocabulary of bytes and marks takes the published one's
+    place, with which a step takes a hundredth of the time; template and images stay the family's.
     """
     config = family_config(model_type, text, tied)
     folder = copy_published(folder, model_type)
+    if few_tokens:
+        _replace_vocabulary(folder, config)
     _write(folder / "config.json", config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -99,6 +105,32 @@ def save_family(
             settings |= {"min_pixels": pixels[0], "max_pixels": pixels[1]}
         _write(path, settings)
     return folder
+
+
+def _replace_vocabulary(folder: Path, config: dict[str, Any]) -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = None
+    for name in (
+        "vocab.json",
+        "merges.txt",
+        "tokenizer_config.json",
+        "added_tokens.json",
+        "special_tokens_map.json",
+    ):
+        (folder / name).unlink(missing_ok=True)
+    tokenizer.save_pretrained(folder)
+    ids = {"bos_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config.get("text_config", config).update(ids, vocab_size=-(-len(tokenizer) // 16) * 16)
+    for name in ("image", "video"):
+        config[f"{name}_token_id"] = tokenizer.convert_tokens_to_ids(f"<|{name}_pad|>")
+    for name in ("start", "end"):
+        config[f"vision_{name}_token_id"] = tokenizer.convert_tokens_to_ids(f"<|vision_{name}|>")
+    path = folder / "generation_config.json"
+    ends = {
+        "eos_token_id": [tokenizer.eos_token_id, tokenizer.pad_token_id],
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    _write(path, json.loads(path.read_text()) | ids | ends)
 
 
 def _write(path: Path, settings: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@ vLLM, `require` skips with the reason.
 
 A test that has a saved folder and wants to know whether vLLM reads it (names of the weights, dtype, tokenizer) calls
 `answer_in_vllm([folder, …], tmp_path)`: one process loads each in turn and answers one question about a drawn picture;
-what it cannot load fails the test with vLLM's own words. It takes 20 to 60 s and 2 GiB; mark the test `slow`.
+what it cannot load fails the test with vLLM's own words. `answer_here(folder)` is what the answer has to be. It takes
+20 to 60 s and 2 GiB; mark the test `slow`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from typing import Any
 import pytest
 
 from univg.grounding.prompts import render_chat
-from univg.world import make_sample
+from univg.models.tokens import ANSWER_TOKENS
+from univg.world import WorldSample, make_sample
 
 REPO = Path(__file__).resolve().parents[1]
 MADE = REPO / ".engines" / "vllm" / "bin" / "python"
@@ -146,7 +148,7 @@ def answer_in_vllm(
     """Load each folder in vLLM, one after the other, and return its answer (at most `tokens` long) to one and the same
     question of the world about a picture of `size` pixels; greedy, float32."""
     require()
-    drawn = make_sample("referring", "test", seed=3, index=0, size=(size, size))
+    drawn = _draw(size)
     drawn.images[0].save(tmp_path / "asked.png")
     text = render_chat(1, drawn.sample.query, "think")[0]["content"][-1]["text"]
     job = {"images": [str(tmp_path / "asked.png")], "text": text, "tokens": tokens}
@@ -155,3 +157,25 @@ def answer_in_vllm(
         "vllm", [Path(one) for one in folders], tmp_path / "asked.json", tmp_path / "vllm.log"
     )
     return [text for [text] in answers]
+
+
+def answer_here(folder: str | Path, size: int = 196, tokens: int = 24) -> str:
+    """This process's answer to the question of `answer_in_vllm`, which has to be the same."""
+    from univg.models.generation.generate import Chat, generate
+    from univg.models.loading import load
+
+    drawn = _draw(size)
+    chat = Chat.ask(drawn.images, drawn.sample.query, "think")
+    [[answer]] = generate(load(folder, dtype="float32", device="cpu"), [chat], max_new_tokens=tokens)
+    return leave_marks_out(answer.text)
+
+
+def leave_marks_out(text: str) -> str:
+    """Leave out the marks of boxes, which other programs drop with all special tokens."""
+    for mark in ANSWER_TOKENS:
+        text = text.replace(mark, "")
+    return text
+
+
+def _draw(size: int) -> WorldSample:
+    return make_sample("referring", "test", seed=3, index=0, size=(size, size))

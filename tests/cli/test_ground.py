@@ -414,7 +414,7 @@ def test_all_asks_for_a_set_in_the_checkpoints_way(
     monkeypatch.setattr(Grounder, "ground", lambda *args, style, **rest: asked.append(style) or FOUND)
     for flags in ([], ["--all"]):
         assert cli.main(["ground", "a.png", "b.jpg", "-q", "x", "--model", tiny, "--json", *flags]) == 0
-    assert asked == [None, "set"]
+    assert asked == ["think", "set"]
 
 
 def test_every_box_is_told_and_drawn_on_its_image(

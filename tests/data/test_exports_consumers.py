@@ -122,34 +122,6 @@ def test_label_studio(folder: Path) -> None:
             assert not interface.validate_prediction(prediction, return_errors=True)
 
 
-def test_ms_swift(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROOT_IMAGE_DIR", str(folder))
-    swift = pytest.importorskip("swift.dataset", reason="ms-swift is not installed")
-    from swift.template import Template  # type: ignore[import-not-found]
-    from swift.template.vision_utils import load_image  # type: ignore[import-not-found]
-
-    found, _ = swift.load_dataset(str(write(folder, "ms_swift", "set")), split_dataset_ratio=0, num_proc=1)
-
-    class Inputs:
-        pass
-
-    class Qwen:
-        norm_bbox = "norm1000"
-
-    assert len(found) == 2
-    for row, label in zip(found, ("red", "blue"), strict=True):
-        inputs: Any = Inputs()
-        inputs.images = [load_image(one["path"] if isinstance(one, dict) else one) for one in row["images"]]
-        inputs.objects = json.loads(json.dumps(row["objects"]))
-        import numpy as np
-
-        picture = np.asarray(inputs.images[inputs.objects["image_id"][0]])
-        assert is_inside(picture, inputs.objects["bbox"][0], label)
-        Template._get_height_width(inputs)
-        Template.normalize_bbox(Qwen(), inputs)
-        assert inputs.objects["bbox"] == [[600, 100, 900, 350]] and row["objects"]["ref"] == [label]
-
-
 def test_fiftyone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FiftyOne itself over an imitation of its database, since it brings no `mongod` everywhere."""
     mongomock = pytest.importorskip("mongomock", reason="mongomock is not installed")

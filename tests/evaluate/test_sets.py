@@ -55,6 +55,7 @@ class Speaking:
     name: str = "speaking"
     style: PromptStyle = "think"
     frame: Frame = "permille"
+    notes: tuple[str, ...] = ()
 
     def fingerprint(self) -> dict[str, Any]:
         return {"engine": "speaking", "model": str(self.texts), "pixels": {}}

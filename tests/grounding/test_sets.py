@@ -82,7 +82,12 @@ def test_a_box_given_twice_or_too_many_costs(given_boxes, true):
     match = match_sets(given_boxes, true)
     for further in (given_boxes[0], (7, TOP)):
         spam = match_sets([*given_boxes, further, further, further, further, further], true)
-        assert spam.precision(0.5) <= match.precision(0.5) or len(given_boxes) < len(true)
+        # one more can be right where fewer were given than there are, or where true boxes lie on one another
+        assert (
+            spam.precision(0.5) <= match.precision(0.5)
+            or len(given_boxes) < len(true)
+            or len(set(true)) < len(true)
+        )
     exact = match_sets(true, true)
     assert match_sets([*true, true[0]], true).soft_f1 < exact.soft_f1 == 1
 

@@ -20,9 +20,8 @@ from univg.models.generation.generate import Chat, encode, generate
 from univg.models.layout import publish_layout
 from univg.models.loading import Loaded, load
 from univg.models.tiny import PATCH_SIZE, build_tiny, rotary_sections
-from univg.models.tokens import ANSWER_TOKENS
 from univg.world import FAMILIES, make_sample
-from vllm_engine import answer_jobs
+from vllm_engine import answer_jobs, leave_marks_out
 
 SAMPLES, LONGEST = 100, 160
 
@@ -154,14 +153,7 @@ def ask(folder: Path, tmp_path: Path, count: int, limit: int) -> Asked:
         chats.append(chat)
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
     answers = generate(loaded, chats, max_new_tokens=limit)
-    return Asked(folder, tmp_path / "jobs.json", [_plain(answer.text) for [answer] in answers])
-
-
-def _plain(text: str) -> str:
-    """Leave out the marks of boxes, which other programs drop with all special tokens."""
-    for mark in ANSWER_TOKENS:
-        text = text.replace(mark, "")
-    return text
+    return Asked(folder, tmp_path / "jobs.json", [leave_marks_out(answer.text) for [answer] in answers])
 
 
 def answer(engine: str, asked: Asked) -> list[str]:

@@ -1,18 +1,22 @@
-"""What vLLM's own server says of its model when univg has started it, and what clients make of that."""
+"""What univg adds to vLLM's own server: what it says of its model, what it may write; and what clients make of that."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from univg.models import checkpoint
 from univg.models.answering import Decoding, Question, Refusal, ServerAnswerer
 from univg.models.pixels import PixelBudget
 from univg.models.server import Server
 from univg.models.server_replies import BrokenReply, Reply, read_models
 from univg.serve.vllm_card import CARD_VARIABLE, ModelCard
+from univg.serve.vllm_marks import ChatMarks
 
 CARD = {"family": "qwen3_vl", "frame": "permille", "prompt_style": "think", "min_pixels": 1, "max_pixels": 9}
 CARD |= {"factor": 32, "engine": "vllm"}
@@ -90,3 +94,25 @@ def test_vllm_is_asked_for_the_marks_of_boxes_and_never_for_those_of_chats(
     [[answer]] = answerer.answer([question], Decoding())
     assert isinstance(answer, Refusal) == refused
     assert [body.get("skip_special_tokens") for body in sent] == ([] if refused else [field])
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_tokens_that_belong_to_prompts_get_no_probability(newer: bool) -> None:
+    """By either of vLLM's interfaces; the end of an answer keeps its own."""
+    folder = checkpoint.locate("embedded").folder
+    config = json.loads((folder / "config.json").read_text())
+    ends = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    model = SimpleNamespace(
+        tokenizer=str(folder),
+        tokenizer_revision=None,
+        get_vocab_size=lambda: config["vocab_size"],
+        try_get_generation_config=lambda: {"eos_token_id": ends},
+    )
+    asked, device = SimpleNamespace(model_config=model), torch.device("cpu")
+    marks = ChatMarks(asked, SimpleNamespace(device=device)) if newer else ChatMarks(asked, device, False)
+    logits = torch.zeros(2, config["vocab_size"])
+    given = marks.apply(logits, object()) if newer else marks.apply(logits)
+    assert given is logits
+    gone = set(logits[1].isinf().nonzero().flatten().tolist())
+    marked = {config[name] for name in ("image_token_id", "video_token_id", "vision_start_token_id")}
+    assert marked <= gone and not gone & set(ends) and len(gone) < 30

@@ -17,6 +17,8 @@ from univg.models.processor import PixelBudget
 from univg.models.tiny import build_tiny, save_tiny
 from univg.world import make_sample
 
+collect_ignore = ["grpo/gloo_weights.py"]  # imported by vLLM's own processes, which have vLLM
+
 SHAPE = {
     "hidden_size": 48,
     "intermediate_size": 64,

@@ -20,8 +20,11 @@ LONG = ["max_steps=40", "save_every=4"]
 FAULTY = """
 import os, time
 
+calls = []
+
 def faulty_reward(completions, **columns):
-    if os.environ["RANK"] == "1" and "trainer_state" in columns:  # and not when it is tried before the first step
+    calls.append(1)
+    if os.environ["RANK"] == "1" and len(calls) > 2:  # it is tried before the first step, and learnt from once
         {fault}
     return [float(index) for index, _ in enumerate(completions)]
 """
@@ -105,14 +108,14 @@ def test_where_one_process_is_killed_the_other_says_how_to_go_on(
             [],
             [
                 r"process 1: .*no luck.*",
-                r"another process of the run has died .*: no checkpoint is there yet \(save_every\)",
+                r"another process of the run has died .*: continue with --resume from checkpoint-1",
             ],
         ),
         (
             "time.sleep(300)",
             ["trainer.ddp_timeout=10"],
             [
-                r"another process of the run does not answer within trainer.ddp_timeout .*: no checkpoint is there.*"
+                r"another process of the run does not answer within trainer.ddp_timeout .*: continue .* checkpoint-1"
             ],
         ),
     ],

@@ -25,9 +25,9 @@ from univg.training.trainer_rules import IDLE, OWN
 
 FILES = {
     "adapter/adapter_config.json": '{"base_model_name_or_path": "x"}',
-    "pixels/config.json": '{"model_type": "qwen2_5_vl"}',
     "llama/config.json": '{"model_type": "llama"}',
     "empty/x": "",
+    "zero3.json": '{"zero_optimization": {"stage": 3}}',
     "a-file": "x",
     "nothing.jsonl": "",
     "broken.jsonl": '{"a": 1',
@@ -77,9 +77,10 @@ WRONG = {
     "sft matrix_learning_rate=0": "matrix_learning_rate: Input should be greater than 0",
     "sft matrix_learning_rate=1e-3 trainer.optim=sgd": "it means Muon and AdamW, and trainer.optim=sgd: leave one",
     "sft matrix_learning_rate=1e-3 trainer.deepspeed=zero3.json": "matrix_learning_rate: Muon needs whole matrices",
+    "sft trainer.deepspeed=none.json": "trainer.deepspeed: no such file: none.json",
     "grpo matrix_learning_rate=1e-3": "unknown key 'matrix_learning_rate'",
     # choices
-    "sft prompt_style=thnk": "prompt_style: Input should be 'think', 'direct', 'simple', 'set' or 'set_direct'",
+    "sft prompt_style=thnk": "prompt_style: Input should be 'think', 'direct', 'simple', 'set', 'set_direct', 'json', ",
     "grpo loss_type=gpro": "loss_type: Input should be 'grpo', 'dr_grpo', ",
     "grpo scale_rewards=grp": "scale_rewards: Input should be 'group', 'batch' or 'none'",
     "grpo vllm=colocate": "vLLM is not installed: vllm: colocate: pip install 'trl[vllm]'",
@@ -98,7 +99,6 @@ WRONG = {
     "sft model=a-file": "model: this is a file, not a checkpoint",
     "sft model=empty": "model: not a checkpoint (no config.json)",
     "sft model=llama": "model: unknown model family 'llama': llama: known families are qwen2_vl",
-    "sft model=pixels": "model: qwen2_5_vl writes boxes in pixels",
     "sft model=adapter lora.r=2": "model: it is a LoRA adapter, and a new one cannot stand on it",
     "grpo model=adapter": "model: it is a LoRA adapter, so the reference of the KL term would be its base",
     # data

@@ -13,6 +13,7 @@ from launching import KINDS, RUNS, Launcher, list_weights, read_log
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
+import vllm_engine
 from families import save_family
 from univg.models.loading import load
 from univg.training.grpo.rollouts import find_forbidden
@@ -95,6 +96,18 @@ def test_each_family_learns_divided_and_keeps_its_published_names(
     published = list_weights(alone.parent / f"{family}-start")
     for folder in (alone, together, together / "checkpoint-1"):
         assert list_weights(folder) == published, folder
+
+
+@pytest.mark.slow
+def test_vllm_reads_the_models_and_checkpoints_of_divided_runs(ran: Ran, tmp_path: Path) -> None:
+    vllm_engine.require()
+    folders = [
+        ran(kind, what, family) / place
+        for family, kind, what in FAMILY_MATRIX
+        for place in ("", "checkpoint-1")
+    ]
+    for folder, text in zip(folders, vllm_engine.answer_in_vllm(folders, tmp_path), strict=True):
+        assert text == vllm_engine.answer_here(folder), folder
 
 
 def _compare(alone: Path, together: Path) -> None:

@@ -148,5 +148,5 @@ def _read_factor(folder: Path) -> int | None:
     from univg.models import checkpoint
 
     vision: dict[str, Any] = checkpoint.read_json(folder / checkpoint.CONFIG_FILE).get("vision_config") or {}
-    sides = (vision.get("patch_size"), vision.get("spatial_merge_size"))
-    return sides[0] * sides[1] if all(type(side) is int for side in sides) else None
+    patch, merge = vision.get("patch_size"), vision.get("spatial_merge_size")
+    return patch * merge if isinstance(patch, int) and isinstance(merge, int) else None

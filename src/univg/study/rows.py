@@ -141,7 +141,7 @@ def fingerprint(config: StudyConfig, arm: str, seed: int, model_digest: str) -> 
     stages = []
     for stage in ARMS[arm].stages:
         settings = configure_stage(config, stage, seed, "")
-        free = {"rollout_page_every", "workers", "rows_at_once", "max_dropped"}
+        free = {"rollout_page_every", "workers", "rows_at_once", "max_dropped", "check_memory"}
         free |= {key for key, value in ADDED_LATER.items() if getattr(settings, key, value) == value}
         stages.append(settings.model_dump(mode="json", exclude=free))
     asked = config.model_dump(mode="json", include={"samples", "splits", "families", "max_new_tokens"})

@@ -41,8 +41,10 @@ def answer_by_transformers(checkpoint: str, jobs: list[dict[str, Any]]) -> list[
 
 def answer_by_vllm(checkpoint: str, jobs: list[dict[str, Any]]) -> list[str]:
     """Through vLLM's chat, with the checkpoint's own template, processor and sampling defaults."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # another process would read all of vLLM once more
     from PIL import Image
     from vllm import LLM
+    from vllm.distributed import cleanup_dist_env_and_memory
 
     most = max(len(job["images"]) for job in jobs)
     engine = LLM(
@@ -61,7 +63,8 @@ def answer_by_vllm(checkpoint: str, jobs: list[dict[str, Any]]) -> list[str]:
             part |= {"type": "image_pil", "image_pil": Image.open(path).convert("RGB")}
     texts = [reply.outputs[0].text for reply in engine.chat(chats, settings, use_tqdm=False)]
     del engine
-    gc.collect()  # its process ends, before there is another
+    gc.collect()
+    cleanup_dist_env_and_memory()
     return texts
 
 

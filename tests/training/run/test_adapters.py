@@ -55,7 +55,7 @@ def test_a_model_without_adapters_is_left_alone() -> None:
             {},
             r"lora.quantize: nf4 needs bitsandbytes, which is not installed: pip install 'univg\[train,qlora\]'",
         ),
-        ([], {"ACCELERATE_USE_FSDP": "true"}, "cannot be divided between processes"),
+        ([], {"ACCELERATE_USE_FSDP": "true", "WORLD_SIZE": "2"}, "cannot be divided between processes"),
         (["vllm=server"], {}, "adapters are handed to vLLM in their base"),
     ],
 )

@@ -15,15 +15,22 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from runs import QUIET
 from univg.config import save_config
 from univg.errors import UnivgError
+from univg.grounding.reading import Asked, read
+from univg.pictures.drawing import TRUTH
 from univg.training.config import DataSource, GrpoConfig, SftConfig, Validation
+from univg.training.run.log import RunLog
 from univg.training.run.prechecks import check_stage
+from univg.training.run.trackers import COLOURS, Drawn, Trackers, draw_answers
+from univg.world import make_sample
 
 DEADLY = """
 import os, signal
@@ -212,6 +219,51 @@ def test_trackio_goes_on_in_one_run(reported: Reported) -> None:
     for _, picture in pictures:
         assert (reported.trackio / "media" / picture["file_path"]).is_file()
         assert "advantage" in picture["caption"]
+
+
+class Recorder:
+    """A tracker that remembers."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self.shown: list[tuple[int, list[str]]] = []
+        self.closed = 0
+
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        self.rows.append((step, numbers))
+
+    def show(self, step: int, pictures: list[Drawn]) -> None:
+        self.shown.append((step, [name for name, _, _ in pictures]))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_what_was_told_before_a_resume_is_not_told_again(tmp_path: Path) -> None:
+    tracker = Recorder()
+    log = RunLog(tmp_path, "grpo", QUIET, trackers=(trackers := Trackers([tracker], told=3)))
+    args = SimpleNamespace(logging_steps=1)
+    for step in (3, 4):
+        state = SimpleNamespace(global_step=step, max_steps=4, is_world_process_zero=True)
+        log.on_train_begin(args, state, None)
+        numbers = {"loss": 0.5 * step, "rewards/own/mean": math.nan, "epoch": 0.1, "name": "words"}
+        log.on_log(args, state, None, logs=numbers)
+        trackers.show(step, [("rollouts/1", Image.new("RGB", (4, 4)), "")])
+    log.close()
+    [(step, row)] = tracker.rows
+    assert step == 4 and row.pop("seconds") >= 0 and row == {"loss": 2.0}
+    assert tracker.shown == [(4, ["rollouts/1"])] and tracker.closed == 1
+    assert not Trackers() and trackers
+
+
+def test_a_picture_holds_the_truth_and_every_answer() -> None:
+    made = make_sample("diff", index=1)
+    asked = Asked.of(made.sample)
+    texts = ["<answer>(100,200),(300,400)</answer>", "no box", "<answer>(500,500),(900,900)</answer>"]
+    readings = [read(text, asked) for text in texts]
+    drawn = draw_answers(made.sample, made.images, readings, ["below"])
+    colours = {colour for _, colour in drawn.getcolors(1 << 20) or []}
+    assert {TRUTH, COLOURS[0], COLOURS[2]} <= colours and COLOURS[1] not in colours
 
 
 @pytest.mark.parametrize("mode", ["", "offline"])

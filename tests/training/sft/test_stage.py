@@ -477,13 +477,15 @@ def test_the_processes_share_a_step_between_them(small: SftConfig) -> None:
     assert sorted(drawn[1] + drawn[2]) == drawn[0] and len(drawn[1]) == len(drawn[2]) == 2
 
 
-def test_a_run_goes_on_with_as_many_processes_as_it_began_with(
+def test_a_run_goes_on_as_it_was_divided_and_with_its_data(
     small: SftConfig, killed: Path, tmp_path: Path
 ) -> None:
     out = copytree(killed, tmp_path / "run")
     facts = json.loads((out / "run.json").read_text())
-    (out / "run.json").write_text(json.dumps(facts | {"processes": 2}))
-    with pytest.raises(UnivgError, match="began with 2 processes, not 1"):
+    (out / "run.json").write_text(json.dumps(facts | {"processes": 2, "division": "ZeRO-2"}))
+    with pytest.raises(
+        UnivgError, match="began under ZeRO-2 and would go on with whole weights in each process"
+    ):
         train_sft(small, out, resume=True, console=QUIET)
     (out / "run.json").write_text(json.dumps(facts | {"data_digest": "0" * 64}))
     with pytest.raises(UnivgError, match="data is not what the run began with"):

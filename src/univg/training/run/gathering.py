@@ -20,7 +20,7 @@ def holding_whole_weights(trainer: Any) -> Iterator[None]:
     changed where weights are not divided (DDP, ZeRO-2).
     """
     model: Any = trainer.model
-    if isinstance(model, FSDPModule):
+    if isinstance(trainer.model, FSDPModule):
         parts: list[Any] = [module for module in model.modules() if isinstance(module, FSDPModule)]
         divides_again = trainer.accelerator.state.fsdp_plugin.reshard_after_forward
         model.set_reshard_after_forward(False)

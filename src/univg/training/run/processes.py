@@ -26,7 +26,8 @@ __all__ = ["ending_together"]
 
 _RELEASED_S = 2.0
 """A dead process's lock is free when its data workers have ended, too."""
-_GONE, _SILENT = ("closed by peer", "reset by peer", "broken pipe", "socket closed"), ("timed out", "timeout")
+_GONE = ("closed by peer", "reset by peer", "broken pipe", "socket closed", "connection was likely closed")
+_SILENT = ("timed out", "timeout")
 """How torch says, in lower case, that another process has gone, or does not answer."""
 _taken: list[FileLock] = []
 _watched: list[int] = []
