@@ -72,6 +72,19 @@ def test_pixels_are_written_as_the_family_sees_pictures_and_read_back(to: str, f
         assert found[sample.source].targets == sample.targets, sample.source
 
 
+@pytest.mark.parametrize("seen", [5, {"sizes": [[0, 10]]}, {"sizes": [5]}, {"sizes": [["a", "b"]]}, [1]])
+def test_damaged_sizes_cost_their_record_alone(seen: object, folder: Path) -> None:
+    out = folder / "out.jsonl"
+    given = ["--images", str(folder), "--to", "trl", "--out", str(out), "--family", "qwen2_5_vl"]
+    assert main(["data", "convert", str(folder / "own.jsonl"), *given]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    rows[1]["univg"] = json.dumps({**json.loads(rows[1]["univg"]), "seen": seen})
+    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = Dataset.from_file(str(out), "trl", str(folder), lambda sample: True, None)
+    assert [fault.kind for fault in again.faults] == ["bad_field"]
+    assert {again.item(k).sample.source for k in range(again.total)} == {"own#one", "own#set"}
+
+
 def _rows(path: Path) -> list[dict[str, object]]:
     import pyarrow.parquet as parquet
 
