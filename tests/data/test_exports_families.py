@@ -11,6 +11,7 @@ from PIL import Image
 from univg.cli.main import main
 from univg.data.dataset import Dataset
 from univg.data.exports import SUFFIXES
+from univg.data.formats.image_root import Stored, stored_size
 from univg.grounding.prompts import render_answer
 from univg.grounding.samples import GroundingSample, write_jsonl
 
@@ -124,6 +125,19 @@ def test_what_cannot_be_is_one_line(
     ]
     assert main(command) == 2
     assert told in capsys.readouterr().err
+
+
+def test_each_picture_is_measured_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def count(path: Path) -> Stored:
+        read.append(path.name)
+        return stored_size(path)
+
+    monkeypatch.setattr("univg.data.exports.pictures.stored_size", count)
+    given = ["--images", str(folder), "--to", "trl", "--out", str(folder / "o.jsonl"), "--style", "direct"]
+    assert main(["data", "convert", str(folder / "own.jsonl"), *given, "--family", "qwen2_5_vl"]) == 0
+    assert [read.count(name) for name in SIZES] == [1] * 3
 
 
 def test_a_picture_that_is_not_there_cannot_be_measured(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -14,6 +13,9 @@ from univg.cli.data.reading import ReadCommand, print_faults, say_replaced
 from univg.cli.verbs import Parameter, make_verb
 from univg.errors import UnivgError, offer
 from univg.grounding.boxes import SizeWH
+
+if TYPE_CHECKING:
+    from univg.data.readers import ImageRoot
 
 _STOCK_PIXELS = (3136, 16384 * 28**2)
 """What the files of stock Qwen2.5-VL models, and qwen-vl-utils, let a picture have."""
@@ -80,9 +82,10 @@ def convert(command: ConvertCommand) -> int:
         raise UnivgError(cause, "--embed-images", "leave it out")
     if command.category is not None and not command.category.strip():
         raise UnivgError("a category has a name", "--category", "name what is boxed, or leave it out")
-    seen = find_seen(command)
+    root = None if command.images is None else ImageRoot(command.images, command.file)
+    seen = find_seen(command, root)
     replaced = say_replaced(out)
-    book, root = FaultBook(), None if command.images is None else ImageRoot(command.images, command.file)
+    book = FaultBook()
     samples = command.open().read(book, "converting")
     how = Export(
         *(command.style, root, command.embed_images, book.add, book.notes.append),
@@ -102,9 +105,11 @@ def convert(command: ConvertCommand) -> int:
     return int(bool(book.left_out) or not written)
 
 
-def find_seen(command: ConvertCommand) -> Callable[[SizeWH], SizeWH] | None:
-    """Return how large the family sees a picture, where it writes pixels of that. Raises UnivgError for no family, and
-    for a format whose boxes are its own."""
+def find_seen(command: ConvertCommand, root: ImageRoot | None) -> Callable[[str], SizeWH] | None:
+    """Return how large the family sees the picture of a name, where it writes pixels of that; each is measured once.
+    Raises UnivgError for no family, and for a format whose boxes are its own."""
+    from univg.data.exports import Export
+    from univg.data.exports.pictures import Pictures
     from univg.models.loading import MODEL_FAMILIES
 
     if command.family not in MODEL_FAMILIES:
@@ -116,7 +121,8 @@ def find_seen(command: ConvertCommand) -> Callable[[SizeWH], SizeWH] | None:
     if command.to not in ("sharegpt", "llamafactory", "trl", "verl", "easyr1"):
         cause = f"{command.to} has coordinates of its own, whatever is trained"
         raise UnivgError(cause, f"--family {command.family}", "leave it out")
-    return partial(measure_seen, command.to, command.max_pixels, family.factor)
+    pictures, settings = Pictures(Export(images=root)), (command.to, command.max_pixels, family.factor)
+    return lambda name: measure_seen(*settings, pictures.find(name).size_wh)
 
 
 def measure_seen(to: str, max_pixels: int, factor: int, size_wh: SizeWH) -> SizeWH:
