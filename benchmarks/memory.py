@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 
 from univg.config import load_config
+from univg.models.checkpoint import locate
 from univg.models.generation.generate import Chat, generate
 from univg.models.loading import load
 from univg.models.pixels import PixelBudget
@@ -32,9 +33,7 @@ from univg.training.config import GrpoConfig, SftConfig
 from univg.training.grpo import stage as grpo
 from univg.training.sft import stage as sft
 
-ANSWER = 100
-"""Tokens of the world's longest thoughts with the embedded model's tokenizer, about."""
-
+STEPS = 2
 WORDS = 151936
 TEXTS: dict[str, dict[str, Any]] = {
     "100M": {
@@ -89,8 +88,6 @@ def configure(family: str, size: str) -> Any:
     """Return transformers' configuration of a setting's model, for the embedded model's tokenizer."""
     from transformers import CONFIG_MAPPING
 
-    from univg.models.checkpoint import locate
-
     known = json.loads((locate("embedded").folder / "config.json").read_text())
     text = {**TEXTS[size], "num_key_value_heads": 2, "vocab_size": WORDS, "tie_word_embeddings": True}
     text |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
@@ -128,7 +125,6 @@ def make(out: Path, family: str, size: str) -> None:
     import torch
     import transformers
 
-    from univg.models.checkpoint import locate
     from univg.models.families import MODEL_FAMILIES
 
     for file in locate("embedded").folder.iterdir():
@@ -185,24 +181,58 @@ def estimate(name: str) -> Any:
             shapes, Asked(images, pixels, answer=24), int(asked_for.get("rows", 1)), size_of
         )
     config = _read_keys(stage, Path("nowhere"), images, pixels, keys)
-    answer = config.max_completion_tokens if stage == "grpo" else ANSWER
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return estimate_training(
-        config, shapes, Machine(device, has_bf16()), Asked(images, pixels, answer=answer)
-    )
+    return estimate_training(config, shapes, Machine(device, has_bf16()), _find_longest(config, family))
+
+
+def _find_longest(config: Any, family: str) -> Any:
+    """Return what the rows hold that a setting's steps learn from at once, where these are longest: as the estimate is
+    of a run whose rows are known. (The world's questions show two to six pictures.)"""
+    from univg.models.memory import Asked
+    from univg.models.processor import GroundingProcessor
+    from univg.models.tokens import image_tokens
+    from univg.training.run.rows import StageRows, render_prompt_text
+
+    processor = GroundingProcessor.from_pretrained(locate("embedded").folder)
+    if family == "qwen3_vl":
+        processor.image_processor.patch_size = 16
+    processor.set_pixel_budget(PixelBudget(config.pixel_budget.min_pixels, config.pixel_budget.max_pixels))
+    learns = isinstance(config, SftConfig)
+    count = STEPS * (config.batch if learns else config.prompts_per_step)
+    rows, found = StageRows(config, processor, count, teach=learns), []
+    for row in rows:
+        sizes = [processor.pixel_budget.resized(image.size, processor.factor) for image in row.images]
+        text = len(processor.tokenizer.encode(render_prompt_text(processor, row))) + len(row.images)
+        answer = len(processor.tokenizer.encode(row.response)) + 1 if learns else config.max_completion_tokens
+        found.append((image_tokens(sizes, processor.factor), text, answer))
+    at_once = config.micro_batch if learns else 1
+    size = config.batch if learns else config.prompts_per_step
+    parts = []
+    for first in range(0, count, size):
+        ordered = sorted(found[first : first + size], key=sum)  # as a step is split into micro-batches
+        parts += [ordered[i : i + at_once] for i in range(0, size, at_once)]
+    longest = max(parts, key=lambda part: sum(map(sum, part)))
+    seen, text, answer = (-(-sum(column) // len(longest)) for column in zip(*longest, strict=True))
+    return Asked(1, (seen - 2) * processor.factor**2, text, answer)
 
 
 def _read_keys(stage: str, model: Path, images: int, pixels: int, keys: tuple[str, ...]) -> Any:
     family = "{referring: 1}" if images == 1 else "{multi_view: 1}"
     fixed = (
-        *(f"model={model}", "max_steps=2", "workers=0", f"data.0.families={family}", "data.0.image_px=700"),
+        *(
+            f"model={model}",
+            f"max_steps={STEPS}",
+            "workers=0",
+            f"data.0.families={family}",
+            "data.0.image_px=700",
+        ),
         f"pixel_budget={{min_pixels: {pixels * 9 // 10}, max_pixels: {pixels}}}",
     )
     return load_config(SftConfig if stage == "sft" else GrpoConfig, overrides=[*fixed, *keys])
 
 
-def measure(name: str, model: Path) -> tuple[int, int]:
-    """Run a setting in this process; return its peak, and the tokens of its longest prompt."""
+def measure(name: str, model: Path) -> int:
+    """Run a setting in this process and return its peak."""
     stage, _, _, images, pixels, keys = SETTINGS[name]
     torch.ones(64, 64) @ torch.ones(64, 64)
     if stage == "answer":
@@ -213,7 +243,7 @@ def measure(name: str, model: Path) -> tuple[int, int]:
         peak = Peak()
         loaded = load(model, dtype=asked_for.get("dtype", "float32"), pixel_budget=PixelBudget(3136, pixels))
         generate(loaded, chats, max_new_tokens=24)
-        return peak.read(), 0
+        return peak.read()
     for module, trainer in ((sft, sft.SftTrainer), (grpo, grpo.GroundingGRPOTrainer)):
         trainer._save_checkpoint = lambda *_: None  # what is measured are steps
         module.write_model = lambda *_: None
@@ -221,9 +251,7 @@ def measure(name: str, model: Path) -> tuple[int, int]:
     peak = Peak()
     (sft.train_sft if stage == "sft" else grpo.train_grpo)(config, model / "run")
     measured = peak.read()
-    with open(model / "run" / "log.jsonl") as log:
-        tokens = max(json.loads(line).get("num_tokens", 0) for line in log)
-    return measured, tokens
+    return measured
 
 
 def _apart(function: Any, *arguments: Any) -> Any:
@@ -256,18 +284,18 @@ def main() -> None:
     print("| setting | model | estimate, GiB | measured, GiB | ratio |\n|---|---|---:|---:|---:|", flush=True)
     for name in chosen.settings or SETTINGS:
         _, family, size, *_ = SETTINGS[name]
-        found, measured, tokens = estimate(name), None, 0
+        found, measured = estimate(name), None
         if not chosen.estimate:
             with tempfile.TemporaryDirectory() as folder:
                 _apart(make, Path(folder), family, size)
-                measured, tokens = _apart(measure, name, Path(folder)) or (None, 0)
+                measured = _apart(measure, name, Path(folder))
         row = f"| `{name}` | {family}, {size} | {found.total / 2**30:.2f} |"
         if measured is not None:
             row += f" {measured / 2**30:.2f} | {found.total / measured:.2f} |"
         print(row, flush=True)
         if chosen.parts:
             parts = ", ".join(f"{part} {size / 2**30:.2f}" for part, size in found.parts.items())
-            print(f"{found.when}: {parts}; {tokens} tokens", flush=True)
+            print(f"{found.when}: {parts}", flush=True)
 
 
 if __name__ == "__main__":
