@@ -97,8 +97,10 @@ def _say_time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-class Rows(Protocol):
-    """What is told each row of a log (:class:`univg.training.run.trackers.Trackers`)."""
+class Listeners(Protocol):
+    """Who is told each row of a log (:class:`univg.training.run.trackers.Trackers`)."""
+
+    def follow(self, trainer: Any) -> None: ...
 
     def write(self, row: Mapping[str, Any]) -> None: ...
 
@@ -114,7 +116,7 @@ class RunLog(TrainerCallback):
         title: str,
         console: Console,
         shown: Sequence[str] = ("loss",),
-        trackers: Rows | None = None,
+        trackers: Listeners | None = None,
     ) -> None:
         self.trackers = trackers
         self.path, self.title, self.console, self.shown = out / LOG, title, console, shown
