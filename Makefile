@@ -80,7 +80,7 @@ $(DEV): pyproject.toml constraints.txt | $(MADE)
 	@touch $(CORE) $@
 
 $(NIGHTLY): $(DEV)
-	$(PIP) --editable '.[dev,deepspeed,trackers]'
+	$(PIP) --editable '.[dev,deepspeed,qlora,trackers]'
 	@touch $(CORE) $(DEV) $@
 
 $(CLIENTS)/.made: tests/serve/clients/requirements.txt

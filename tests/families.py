@@ -7,6 +7,7 @@ project, not in it: without them `save_family` skips the test that asks.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConf
 from univg.models.tiny import build_tokenizer
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "data" / "published_processors"
+_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "published_processors"
+PUBLISHED = Path(os.environ.get("UNIVG_PUBLISHED", _BESIDE))
+"""A folder for each family, with the small files of a checkpoint, and `vocabulary` (vocab.json, merges.txt)."""
 
 # Heads of 32, which vLLM's kernels for processors have; rotary sections in the published ones' proportions.
 _TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -81,14 +82,14 @@ def parse(call: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_slurm_trains_on_all_nodes(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     script = ("bash", str(CLUSTER / "slurm/train.sbatch"))
-    sft = ("sft", "--config", "qwen2-vl-7b-sft", "--out", "runs/sft")
+    sft = ("sft", "--config", "qwen2-vl-7b-sft", "batch=48", "--out", "runs/sft")
     calls = cluster(*script, *sft)
     assert [call[call.index("--machine_rank") + 1] for call in calls] == ["0", "1"]
     for call in calls:
         assert call[:2] == ["accelerate", "launch"] and call[call.index("--num_processes") + 1] == "8"
         assert call[call.index("--main_process_ip") + 1] == "node0"
         command = parse(call, monkeypatch)
-        assert command.resume and command.out == Path("runs/sft") and command.batch == 24
+        assert command.resume and command.out == Path("runs/sft") and command.batch == 48
 
 
 def test_slurm_keeps_a_node_for_vllm(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +150,7 @@ def test_kubernetes_starts_what_univg_understands(
     command = parse(call, monkeypatch)
     if path.stem == "train":
         assert call[call.index("--num_processes") + 1] == "16" and command.resume
+        assert command.batch % (16 * command.micro_batch) == 0
         services = [one for one in documents if one["kind"] == "Service"]
         assert spec["template"]["spec"]["subdomain"] == services[0]["metadata"]["name"]
     else:

@@ -143,7 +143,7 @@ def answer_jobs(engine: str, folders: Sequence[Path], jobs: Path, log: Path) -> 
 
 
 def answer_in_vllm(
-    folders: Sequence[str | Path], tmp_path: Path, size: int = 196, tokens: int = 24
+    folders: Sequence[str | Path], tmp_path: Path, size: int = 224, tokens: int = 24
 ) -> list[str]:
     """Load each folder in vLLM, one after the other, and return its answer (at most `tokens` long) to one and the same
     question of the world about a picture of `size` pixels; greedy, float32."""
@@ -151,7 +151,7 @@ def answer_in_vllm(
     drawn = _draw(size)
     drawn.images[0].save(tmp_path / "asked.png")
     text = render_chat(1, drawn.sample.query, "think")[0]["content"][-1]["text"]
-    job = {"images": [str(tmp_path / "asked.png")], "text": text, "tokens": tokens}
+    job = {"images": [str(tmp_path / "asked.png")], "text": text, "tokens": tokens, "greedy": True}
     (tmp_path / "asked.json").write_text(json.dumps([job]))
     answers = answer_jobs(
         "vllm", [Path(one) for one in folders], tmp_path / "asked.json", tmp_path / "vllm.log"
@@ -159,7 +159,7 @@ def answer_in_vllm(
     return [text for [text] in answers]
 
 
-def answer_here(folder: str | Path, size: int = 196, tokens: int = 24) -> str:
+def answer_here(folder: str | Path, size: int = 224, tokens: int = 24) -> str:
     """This process's answer to the question of `answer_in_vllm`, which has to be the same."""
     from univg.models.generation.generate import Chat, generate
     from univg.models.loading import load

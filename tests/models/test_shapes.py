@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ import transformers
 from accelerate import init_empty_weights
 from transformers import CONFIG_MAPPING
 
+import families
 from univg.errors import UnivgError
 from univg.models.checkpoint import locate
 from univg.models.families import MODEL_FAMILIES
@@ -28,7 +28,7 @@ COUNTS = {
     "Qwen/Qwen3-VL-4B-Instruct": 4_437_815_808,
     "Qwen/Qwen3-VL-8B-Instruct": 8_767_123_696,
 }
-FILES = Path(__file__).parents[3] / "shared" / "data" / "published_processors"
+FILES = families.PUBLISHED
 
 
 def build_empty(config: dict[str, Any]) -> Any:

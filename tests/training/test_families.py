@@ -19,6 +19,7 @@ from univg.grounding.boxes import Box, SizeWH, is_degenerate, unit_to_px
 from univg.grounding.prompts import PromptStyle, render_chat
 from univg.grounding.reading import Asked, read
 from univg.grounding.samples import GroundingSample, write_jsonl
+from univg.models.generation.generate import forbidden_ids
 from univg.models.loading import MODEL_FAMILIES, _read_processor, write_conventions
 from univg.models.pixels import PixelBudget
 from univg.models.processor import GroundingProcessor
@@ -307,3 +308,21 @@ def test_the_processor_is_saved_as_its_family_publishes_it(name: str, tmp_path: 
     assert (out / "video_preprocessor_config.json").exists() == (name == "qwen3_vl")
     template = json.loads((source / "chat_template.json").read_text())["chat_template"]
     assert (out / "chat_template.jinja").read_text() == template
+
+
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_no_answer_holds_what_only_prompts_may_hold(
+    name: str, processors: Mapping[str, GroundingProcessor]
+) -> None:
+    """The rows of the published vocabulary that are no token are not written either."""
+    tokenizer = processors[name].tokenizer
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    banned = set(forbidden_ids(tokenizer, 151_936, frozenset({end})))
+    prompts = ["<|im_start|>", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
+    assert banned.issuperset(tokenizer.convert_tokens_to_ids(prompts))
+    assert banned.issuperset(range(len(tokenizer), 151_936)) and end not in banned
+    answers = tokenizer.encode(
+        "<think>There.</think><answer><|box_start|>(12,345),(67,89)<|box_end|></answer>"
+    )
+    assert banned.isdisjoint(answers)
+    assert ("<think>" in tokenizer.get_vocab()) == (name == "qwen3_vl")  # one token there, letters elsewhere

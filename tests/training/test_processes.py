@@ -1,4 +1,4 @@
-"""One of two processes that torchrun started dies, fails or falls silent: both end, and a line says how to go on."""
+"""One of two processes that torchrun started is killed, or fails: both end, and a line says how to go on."""
 
 from __future__ import annotations
 
@@ -18,14 +18,12 @@ from safetensors.torch import load_file
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 LONG = ["max_steps=40", "save_every=4"]
 FAULTY = """
-import os, time
+import os
 
-calls = []
-
-def faulty_reward(completions, **columns):
-    calls.append(1)
-    if os.environ["RANK"] == "1" and len(calls) > 2:  # it is tried before the first step, and learnt from once
-        {fault}
+def faulty_reward(completions, trainer_state, **columns):
+    # Before the first step it is tried, without a state.
+    if os.environ["RANK"] == "1" and trainer_state is not None and trainer_state.global_step == 1:
+        raise ValueError("no luck")
     return [float(index) for index, _ in enumerate(completions)]
 """
 
@@ -78,7 +76,7 @@ def test_where_one_process_is_killed_the_other_says_how_to_go_on(
         os.kill(_find_process(begun.pid, rank), signal.SIGKILL)
         assert begun.wait(timeout=120) == 1
     finally:
-        begun.kill()
+        begun.terminate()
     (error,) = _errors(tmp_path)
     assert re.search(
         r"another process of the run has died.*: continue with --resume from checkpoint-\d+$", error
@@ -100,38 +98,14 @@ def test_where_one_process_is_killed_the_other_says_how_to_go_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("fault", "more", "said"),
-    [
-        (
-            "raise ValueError('no luck')",
-            [],
-            [
-                r"process 1: .*no luck.*",
-                r"another process of the run has died .*: continue with --resume from checkpoint-1",
-            ],
-        ),
-        (
-            "time.sleep(300)",
-            ["trainer.ddp_timeout=10"],
-            [
-                r"another process of the run does not answer within trainer.ddp_timeout .*: continue .* checkpoint-1"
-            ],
-        ),
-    ],
-    ids=["fails", "silent"],
-)
-def test_where_the_second_process_fails_the_first_does_not_wait(
-    fault: str, more: list[str], said: list[str], start: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "faulty.py").write_text(FAULTY.format(fault=fault))
-    run = [*RUNS["grpo"][:-1], "rewards={faulty.faulty_reward: 1.0}", f"model={start}", *more]
+def test_where_the_second_process_fails_the_first_does_not_wait(start: Path, tmp_path: Path) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    run = [*RUNS["grpo"][:-1], "rewards={faulty.faulty_reward: 1.0}", f"model={start}"]
     begun = _begin(tmp_path, run)
     try:
-        assert begun.wait(timeout=300) == 1
+        assert begun.wait(timeout=600) == 1
     finally:
-        begun.kill()
-    errors = _errors(tmp_path)
-    assert len(errors) == len(said), errors
-    for error, pattern in zip(errors, said, strict=True):
-        assert re.fullmatch(f"error: {pattern}", error), error
+        begun.terminate()
+    own, other = _errors(tmp_path)
+    assert re.fullmatch(r"error: process 1: .*no luck.*", own)
+    assert re.search(r"process of the run has died .*: continue with --resume from checkpoint-1$", other)

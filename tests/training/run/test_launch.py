@@ -11,6 +11,7 @@ import pytest
 from univg.errors import UnivgError
 from univg.training.config import SftConfig
 from univg.training.run.launch import check_same_launch, divides_weights, name_division
+from univg.training.run.prechecks import check_stage
 
 FSDP = {"ACCELERATE_USE_FSDP": "true"}
 ZERO_2, ZERO_3 = (
@@ -101,3 +102,16 @@ def test_a_run_goes_on_where_its_optimizer_can_be_read(
     with pytest.raises(UnivgError) as raised:
         check_same_launch(SftConfig(), Path(), last)
     assert refused in str(raised.value) and "model=checkpoint-3" in str(raised.value)
+
+
+def test_where_weights_are_divided_no_best_step_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {"reader": "world", "keep_best": False}
+    for environment, keeps in ((FSDP, False), (ZERO_3, False), (ZERO_2, True), ({}, True)):
+        _launch(monkeypatch, 2, environment)
+        check_stage(SftConfig(max_steps=1, validation=wanted))
+        best = SftConfig(max_steps=1, validation=wanted | {"keep_best": True})
+        if keeps:
+            check_stage(best)
+            continue
+        with pytest.raises(UnivgError, match=r"validation\.keep_best: .* set validation\.keep_best=false"):
+            check_stage(best)

@@ -266,6 +266,7 @@ def test_a_picture_holds_the_truth_and_every_answer() -> None:
     assert {TRUTH, COLOURS[0], COLOURS[2]} <= colours and COLOURS[1] not in colours
 
 
+@pytest.mark.slow  # only the nightly environment has wandb
 @pytest.mark.parametrize("mode", ["", "offline"])
 def test_without_a_login_wandb_neither_asks_nor_starts(
     mode: str, start: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

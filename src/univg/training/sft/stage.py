@@ -153,6 +153,9 @@ class SftTrainer(SFTTrainer):
     def __init__(self, matrix_rate: float | None = None, **settings: Any) -> None:
         self.matrix_rate = matrix_rate  # first: the optimizer is made before this returns
         super().__init__(**settings)
+        # Qwen2.5-VL and Qwen3-VL say that they take no count of tokens: each micro-batch would weigh as much as another
+        # then, whatever its answers' length. They take it all the same, and so does the loss below.
+        self.model_accepts_loss_kwargs = True
 
     def get_train_dataloader(self) -> Any:
         return self.loader
