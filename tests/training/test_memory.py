@@ -158,9 +158,7 @@ def test_a_run_that_cannot_fit_is_refused_before_anything_is_loaded(monkeypatch:
     check_room(read("sft", f"model={SEVEN_B}", "check_memory=false"))
 
 
-@pytest.mark.parametrize(
-    "name", ["tiny-sft", "tiny-grpo", "tiny-r1", "sets-sft", "photos-sft"]
-)
+@pytest.mark.parametrize("name", ["tiny-sft", "tiny-grpo", "tiny-r1", "sets-sft", "photos-sft"])
 def test_small_presets_are_not_refused_on_small_machines(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     laptop = Device("cpu", "a laptop", 4 * GIB, GIB // 2, bf16=False)
     monkeypatch.setattr(room, "find_devices", lambda: [laptop])
