@@ -12,6 +12,7 @@ from cyclopts import App
 from pydantic import Field, field_validator
 
 from univg.cli.verbs import Command, Parameter, make_verb
+from univg.errors import UnivgError
 from univg.training.config import GrpoConfig, SftConfig
 
 if TYPE_CHECKING:
@@ -46,11 +47,16 @@ class FitCommand(Command):
         from univg.models.devices import Device, find_devices
 
         if self.memory is None:
-            return find_devices()[0]
-        found = _SIZE.fullmatch(self.memory.strip())
-        assert found is not None
-        unit = (found[2] or "gib").lower()
-        size = int(float(found[1]) * (1 << 20 if unit.startswith("m") else 1 << 30))
+            found = find_devices()[0]
+            if not found.memory:
+                raise UnivgError(
+                    f"how much memory {found.name} has is not known", remedy="give --memory, such as 16GiB"
+                )
+            return found
+        size_of = _SIZE.fullmatch(self.memory.strip())
+        assert size_of is not None
+        unit = (size_of[2] or "gib").lower()
+        size = int(float(size_of[1]) * (1 << 20 if unit.startswith("m") else 1 << 30))
         return Device("cuda", f"a card of {self.memory}", size, size, bf16)
 
 

@@ -38,7 +38,7 @@ _told: set[str] = set()
 def check_room(config: StageConfig) -> None:
     """Raise UnivgError where a run would take much more memory than its device has; say so where it may be too much.
 
-    `check_memory: false` lets it start. What cannot be estimated is not refused.
+    `check_memory: false` lets it start. What cannot be estimated, or compared with nothing, is not refused.
     """
     if not config.check_memory:
         return
@@ -48,6 +48,8 @@ def check_room(config: StageConfig) -> None:
         return  # what is wrong with the model is said by those who load it
     processes = count_processes()
     device = _find_own(find_devices())
+    if not device.memory:
+        return  # nobody says how much there is
     here = limit = device.memory
     if device.kind == "cpu":  # what is free changes with every other program: none is refused for that alone
         here = device.free // processes

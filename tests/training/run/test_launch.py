@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +123,7 @@ def test_validation_takes_the_second_fsdp(
     if version == 2:
         check_stage(config)
         return
-    with pytest.raises(UnivgError, match="validation: FSDP of version 1 .* fsdp_version: 2"):
+    with pytest.raises(UnivgError, match=r"validation: FSDP of version 1 .* fsdp_version: 2"):
         check_stage(config)
 
 
@@ -164,3 +166,10 @@ def test_a_run_goes_on_where_its_optimizer_can_be_read(
     with pytest.raises(UnivgError) as raised:
         check_same_launch(SftConfig(), Path(), last)
     assert refused in str(raised.value) and "model=checkpoint-3" in str(raised.value)
+
+
+def test_a_system_that_does_not_fork_can_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "register_at_fork")
+    spec = importlib.util.find_spec("univg.training.run.processes")
+    assert spec is not None and spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))

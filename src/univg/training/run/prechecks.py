@@ -57,7 +57,7 @@ def _check_validation(config: StageConfig, wanted: Validation) -> None:
     if name_division(config) == "FSDP" and find_fsdp_version(config) != 2:
         raise UnivgError(
             "validation: FSDP of version 1 cannot put the weights together for an answer, and would wait for ever",
-            remedy="set fsdp_version: 2 in the launch config (as configs/accelerate/fsdp2.yaml), or leave validation out",
+            remedy="set fsdp_version: 2 in the launch config (as in configs/accelerate/fsdp2.yaml)",
         )
     if wanted.share is None:
         _check_source("validation", wanted)
