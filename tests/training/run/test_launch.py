@@ -170,7 +170,12 @@ def test_a_run_goes_on_where_its_optimizer_can_be_read(
 
 def test_where_weights_are_divided_no_best_step_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = {"reader": "world", "keep_best": False}
-    for environment, keeps in ((FSDP, False), (ZERO_3, False), (ZERO_2, True), ({}, True)):
+    for environment, keeps in (
+        (FSDP | {"FSDP_VERSION": "2"}, False),
+        (ZERO_3, False),
+        (ZERO_2, True),
+        ({}, True),
+    ):
         _launch(monkeypatch, 2, environment)
         check_stage(SftConfig(max_steps=1, validation=wanted))
         best = SftConfig(max_steps=1, validation=wanted | {"keep_best": True})
