@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,56 @@ def test_what_cannot_be_estimated_is_one_line(
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        *[("16GiB", 16 * GIB), ("16g", 16 * GIB), ("16", 16 * GIB), ("512MiB", GIB // 2)],
+        *[("80GB", 80 * 10**9), ("80 gb", 80 * 10**9), ("500MB", 5 * 10**8)],
+    ],
+)
+def test_sizes_are_what_their_units_say(written: str, size: int, capsys: pytest.CaptureFixture[str]) -> None:
+    told: Any = read(capsys, "fit", "ground", CARD, written)[1]
+    assert told["device"]["bytes"] == size
+
+
+@pytest.mark.parametrize(
+    ("model", "pixels"),
+    [
+        ("embedded", 38416),
+        ("Qwen/Qwen2-VL-7B-Instruct", 1003520),
+        ("Qwen/Qwen2.5-VL-3B-Instruct", 1003520),
+        ("Qwen/Qwen3-VL-2B-Instruct", 1310720),
+    ],
+)
+def test_pictures_are_as_large_as_a_model_sees_them(
+    model: str, pixels: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", "ground", model, CARD, "80GiB"])
+    assert f"4 pictures of {pixels:,} pixels" in capsys.readouterr().out
+    main(["fit", "ground", model, CARD, "80GiB", "--max-pixels", "19600"])
+    assert "4 pictures of 19,600 pixels" in capsys.readouterr().out
+
+
+def test_what_is_advised_for_answers_is_a_flag_of_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["fit", "ground", "Qwen/Qwen3-VL-8B-Instruct", "--dtype", "float32", "--batch-size", "4", CARD]
+    told: Any = read(capsys, *asked, "18GiB")[1]
+    (change,) = told["changes"]
+    assert change["set"] == "--dtype bfloat16 --batch-size 1"
+    assert read(capsys, *asked, "18GiB", *change["set"].split())[1]["total"] == change["total"]
+    assert main([*asked, "4GiB"]) == 1
+    out = capsys.readouterr().out
+    assert "--max-pixels 200704" in out and "a smaller model, or a larger card" in out
+    flags = [word for word in out.split() if word.startswith("--")]
+    for verb, has in (
+        ("ground", {"--dtype", "--max-pixels"}),
+        ("evaluate", set(flags)),
+        ("serve", set(flags)),
+    ):
+        main([verb, "--help"])
+        shown = capsys.readouterr().out
+        assert all(flag in shown for flag in has), verb
 
 
 def test_fit_loads_no_torch() -> None:

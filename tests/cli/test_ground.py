@@ -307,6 +307,7 @@ FAULTS: dict[str, tuple[list[str], list[str]]] = {
         ["a.png", "sampels=3", "-q", "x"],
         ["unknown key 'sampels'", "did you mean 'samples'?"],
     ),
+    "no dtype": (["a.png", "-q", "x", "--dtype", "half"], ["no such dtype", "'half'", "bfloat16"]),
     "no number": (["a.png", "--samples", "many"], ["--samples", "see univg ground --help"]),
 }
 
@@ -372,7 +373,9 @@ def test_the_embedded_model_says_what_it_knows(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     truly = Grounder.from_pretrained
-    monkeypatch.setattr(Grounder, "from_pretrained", lambda name: truly(tiny if name == "embedded" else name))
+    monkeypatch.setattr(
+        Grounder, "from_pretrained", lambda name, **options: truly(tiny if name == "embedded" else name)
+    )
     strange = "image 2 does not look like a drawing of simple shapes"
     answering(replace(FOUND, notes=(strange,)))
     assert cli.main(["ground", "a.png", "b.jpg", "-q", "x"]) == 0

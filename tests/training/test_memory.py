@@ -179,16 +179,67 @@ def test_what_may_be_too_much_for_now_is_said_once(
     assert said.count("memory may be short: this run takes about") == 1 and "20.0 GiB free" in said
 
 
-@pytest.mark.parametrize(
-    ("environment", "found"),
-    [
-        ({}, "none"),
-        ({"ACCELERATE_USE_FSDP": "true"}, "fsdp2"),
-        ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}, "zero2"),
-    ],
-)
-def test_the_launcher_says_how_a_run_is_divided(environment: dict[str, str], found: str) -> None:
-    assert sharding_of(SftConfig(), environment) == found
+ACCELERATE = ("USE_FSDP", "USE_DEEPSPEED", "DEEPSPEED_ZERO_STAGE", "DEEPSPEED_CONFIG_FILE")
+
+
+def _launch(monkeypatch: pytest.MonkeyPatch, processes: int, **accelerate: str) -> None:
+    for name in ACCELERATE:
+        monkeypatch.delenv(f"ACCELERATE_{name}", raising=False)
+    for name, value in accelerate.items():
+        monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+
+
+def test_runs_are_judged_as_they_are_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the presets for 8 cards of 80 GB, launched by a file of DeepSpeed's own settings as by accelerate's."""
+    card = Device("cuda", "a card", 80 * 10**9, 80 * 10**9, bf16=True)
+    monkeypatch.setattr(room, "find_devices", lambda: [card])
+    monkeypatch.setattr(room, "_told", set())
+    file = tmp_path / "zero3.json"
+    file.write_text('{"zero_optimization": {"stage": 3}}')
+    config: Any = load_config(PRESETS["qwen2-vl-7b-sft"], "qwen2-vl-7b-sft")
+    _launch(monkeypatch, 8, USE_DEEPSPEED="true", DEEPSPEED_CONFIG_FILE=str(file))
+    check_room(config)
+    assert sharding_of(config) == "zero3"
+    _launch(monkeypatch, 1, USE_FSDP="true")  # accelerate divides nothing there
+    assert sharding_of(config) == "none"
+    with pytest.raises(UnivgError, match="memory: this run takes about"):
+        check_room(config)
+    config.trainer["deepspeed"] = {"zero_optimization": {"stage": 2}}
+    _launch(monkeypatch, 8)
+    assert sharding_of(config) == "zero2"
+
+
+def test_what_is_offloaded_is_said_and_not_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = Device("cuda", "a card", 24 * GIB, 24 * GIB, bf16=True)
+    monkeypatch.setattr(room, "find_devices", lambda: [card])
+    monkeypatch.setattr(room, "_told", set())
+    _launch(monkeypatch, 2)
+    config = read("sft", f"model={SEVEN_B}")
+    config.trainer["deepspeed"] = {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}}}
+    check_room(config)
+    assert "what is offloaded is counted as if it were not" in capsys.readouterr().err
+    del config.trainer["deepspeed"]["zero_optimization"]["offload_optimizer"]
+    with pytest.raises(UnivgError, match="memory: this run takes about"):
+        check_room(config)
+
+
+def test_what_fits_with_one_picture_a_row_is_not_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(room, "_told", set())
+    config, shapes = read("sft", f"model={TWO_B}", "micro_batch=8", "lora.r=8"), read_shapes(TWO_B)
+    one, two = (
+        estimate_training(config, shapes, Machine(), asked_by(config, images=count)).total for count in (1, 2)
+    )
+    memory = int(one / room.REFUSED_ABOVE) + GIB // 100
+    assert two > room.REFUSED_ABOVE * memory
+    card = Device("cuda", "a card", memory, memory, bf16=True)
+    monkeypatch.setattr(room, "find_devices", lambda: [card])
+    check_room(config)
+    assert "memory may be short" in capsys.readouterr().err
 
 
 def test_the_table_of_presets_is_what_is_estimated() -> None:

@@ -72,7 +72,8 @@ def examine(command: DoctorCommand) -> int:
 
 
 def _describe(device: Device) -> dict[str, Any]:
-    return {"name": device.name, "bytes": device.memory, "free": device.free, "bf16": device.bf16}
+    memory = {"bytes": device.memory or None, "free": device.free if device.memory else None}
+    return {"name": device.name, **memory, "bf16": device.bf16}
 
 
 def _find_version(name: str) -> str | None:
@@ -89,7 +90,11 @@ def _print(found: dict[str, Any], processor: Device, cards: list[Device]) -> Non
     print(f"python {found['python']}, {found['system']}\n{versions}")
     for kind, device in [("processor", processor), *(("card", card) for card in cards)]:
         precision = "computes in bfloat16" if device.bf16 else "computes in float32 (bfloat16 is slower here)"
-        memory = f"{format_bytes(device.memory)}, {format_bytes(device.free)} free"
+        memory = (
+            f"{format_bytes(device.memory)}, {format_bytes(device.free)} free"
+            if device.memory
+            else "how much memory it has is not known"
+        )
         print(f"{kind}: {device.name}; {memory}; {precision}")
     if not cards:
         print("card: none of NVIDIA's is found")

@@ -6,12 +6,14 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from cyclopts import App
 from pydantic import Field, field_validator
 
 from univg.cli.verbs import Command, Parameter, make_verb
+from univg.errors import UnivgError
 from univg.training.config import GrpoConfig, SftConfig
 
 if TYPE_CHECKING:
@@ -20,13 +22,15 @@ if TYPE_CHECKING:
     from univg.models.shapes import Shapes
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(gib|gb|g|mib|mb|m)?", re.IGNORECASE)
+_UNITS = {"gib": 1 << 30, "g": 1 << 30, "gb": 10**9, "mib": 1 << 20, "m": 1 << 20, "mb": 10**6}
 
 
 class FitCommand(Command):
     """What every kind of `univg fit` takes: the machine, and what a row holds."""
 
     memory: Annotated[str | None, Parameter(metavar="SIZE")] = Field(
-        default=None, description="Of one card, such as 16GiB (default: what this machine has)."
+        default=None,
+        description="Of one card, such as 16GiB, or 80GB of 10^9 bytes (default: what this machine has).",
     )
     images: int = Field(default=4, ge=1, description="Pictures a row, each of the largest size.")
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = Field(
@@ -46,11 +50,16 @@ class FitCommand(Command):
         from univg.models.devices import Device, find_devices
 
         if self.memory is None:
-            return find_devices()[0]
-        found = _SIZE.fullmatch(self.memory.strip())
-        assert found is not None
-        unit = (found[2] or "gib").lower()
-        size = int(float(found[1]) * (1 << 20 if unit.startswith("m") else 1 << 30))
+            found = find_devices()[0]
+            if not found.memory:
+                raise UnivgError(
+                    f"how much memory {found.name} has is not known", remedy="give --memory, such as 16GiB"
+                )
+            return found
+        size_of = _SIZE.fullmatch(self.memory.strip())
+        assert size_of is not None
+        unit = (size_of[2] or "gib").lower()
+        size = int(float(size_of[1]) * _UNITS[unit])
         return Device("cuda", f"a card of {self.memory}", size, size, bf16)
 
 
@@ -81,11 +90,13 @@ class FitGround(FitCommand):
     model: Annotated[str, Parameter(metavar="MODEL")] = Field(
         default="embedded", description="A folder, an embedded or a hub name."
     )
-    rows: int = Field(default=1, ge=1, description="Questions answered at once.")
+    batch_size: int = Field(default=1, ge=1, description="Questions answered at once (evaluate, serve).")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Of the weights; auto: float32 on a processor, else bfloat16."
     )
-    max_pixels: int = Field(default=401408, gt=0, description="Of a picture, once resized.")
+    max_pixels: int | None = Field(
+        default=None, ge=784, description="Of a picture, once resized (default: the checkpoint's)."
+    )
     max_new_tokens: int = Field(default=256, ge=1, description="Longest response.")
 
 
@@ -117,24 +128,23 @@ def _fit_stage(command: FitStage, config: SftConfig | GrpoConfig, answer: int) -
 
 def fit_ground(command: FitGround) -> int:
     """Estimate what memory answering takes (`univg ground`, `evaluate`, `serve`). Exit code 1 if it does not fit."""
+    from univg.models.conventions import find_budget
     from univg.models.memory import Asked, estimate_answering
     from univg.models.shapes import read_shapes
 
     shapes, device = read_shapes(command.model), command.device()
     full = command.dtype == "float32" or (command.dtype == "auto" and device.kind == "cpu")
-    asked = Asked(command.images, command.max_pixels, answer=command.max_new_tokens)
+    pixels = command.max_pixels or find_budget(command.model).max_pixels
+    asked = Asked(command.images, pixels, answer=command.max_new_tokens)
     memory = device.memory if device.kind == "cuda" else device.free
-    size = 4 if full else 2
-    trials: list[tuple[str, int, Asked, int]] = [(command.dtype, command.rows, asked, size)]
-    trials += [("--dtype bfloat16", command.rows, asked, 2)]
-    trials += [("--dtype bfloat16 --rows 1", 1, asked, 2)]
-    trials += [
-        (
-            "--dtype bfloat16 --rows 1 --max-pixels 200704",
-            1,
-            Asked(asked.images, 200704, answer=asked.answer),
-            2,
-        )
+    rows, size = command.batch_size, 4 if full else 2
+    half = ["--dtype bfloat16"] * full
+    one = [*half, *["--batch-size 1"] * (rows > 1)]
+    trials = [
+        ("", rows, asked, size),
+        (" ".join(half), rows, asked, 2),
+        (" ".join(one), 1, asked, 2),
+        (" ".join([*one, "--max-pixels 200704"]), 1, replace(asked, pixels=min(pixels, 200704)), 2),
     ]
     estimates = [(name, estimate_answering(shapes, each, rows, size)) for name, rows, each, size in trials]
     estimate = estimates[0][1]
@@ -189,9 +199,8 @@ def _tell(
     for place, (name, total) in enumerate(changes):
         print(f"  {'try' if not place else 'and'} {name}: {format_bytes(total)}")
     if not changes or changes[-1][1] > memory:
-        print(
-            "  what is left does not fit either: a smaller model, or more cards (--gpus 8 --sharding zero3)"
-        )
+        cards = "more cards (--gpus 8 --sharding zero3)" if isinstance(command, FitStage) else "a larger card"
+        print(f"  what is left does not fit either: a smaller model, or {cards}")
     return 1
 
 

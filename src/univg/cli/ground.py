@@ -49,6 +49,10 @@ class GroundCommand(Command):
     )
     samples: int = Field(default=1, description="Draw k responses; the box they agree on most is the answer.")
     seed: int = Field(default=0, description="Seed of the draws with --samples.")
+    dtype: str = Field(
+        default="auto",
+        description="Of the weights: auto, float32, bfloat16 or float16 (auto: by the machine).",
+    )
     style: AskedStyle | None = Field(
         default=None,
         description="How to ask; native: as stock models are (default: as the checkpoint was trained).",
@@ -96,7 +100,7 @@ def ground(command: GroundCommand) -> None:
     if command.model in EMBEDDED and not strange:
         told.print(f"note: {EMBEDDED_NOTE}")
     with waiting(told, f"loading {command.model}"):
-        grounder = load_grounder(command.model)
+        grounder = load_grounder(command.model, command.dtype)
     style: AskedStyle = command.style or grounder.loaded.prompt_style
     loaded, most = grounder.loaded, command.max_pixels
     if most is not None:
@@ -125,14 +129,14 @@ def ground(command: GroundCommand) -> None:
     _print_section(console, "Pictures", *(str(path) for path in paths))
 
 
-def load_grounder(model: str) -> Grounder:
+def load_grounder(model: str, dtype: str = "auto") -> Grounder:
     """Load the model behind `--model`, without the libraries' warnings about their own affairs."""
     import os
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from univg.models.grounder import Grounder
 
-    return Grounder.from_pretrained(model)
+    return Grounder.from_pretrained(model, dtype=dtype)
 
 
 def describe_grounding(

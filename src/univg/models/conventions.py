@@ -24,6 +24,7 @@ from univg.models import checkpoint
 from univg.models.checkpoint import Source
 from univg.models.families import MODEL_FAMILIES, AskedStyle, ModelFamily, settle_style
 from univg.models.pixels import PixelBudget
+from univg.models.published import PUBLISHED
 
 __all__ = [
     "CONVENTIONS_FILE",
@@ -31,6 +32,7 @@ __all__ = [
     "REPOSITORIES",
     "UNRECORDED",
     "Conventions",
+    "find_budget",
     "find_conventions",
     "find_served_family",
     "guess_style",
@@ -115,6 +117,24 @@ def find_served_family(given: str | None, stated: Mapping[str, Any], *names: str
     family = next((MODEL_FAMILIES[str(one)] for one in known if one in MODEL_FAMILIES), None)
     told = "taken for a qwen2_vl model, as nobody says its family"
     return (MODEL_FAMILIES["qwen2_vl"], told) if family is None else (family, "")
+
+
+def find_budget(name: str) -> PixelBudget:
+    """Return how many pixels of an image a checkpoint sees when it is asked. What `PUBLISHED` lists is not looked up.
+
+    >>> find_budget("Qwen/Qwen3-VL-2B-Instruct").max_pixels, find_budget("embedded").max_pixels
+    (1310720, 38416)
+
+    Its family is one of `MODEL_FAMILIES`. Errors: UnivgError as `find_conventions`, and for a name that leads nowhere.
+    """
+    if name in PUBLISHED and not Path(name).is_dir():
+        family = MODEL_FAMILIES[PUBLISHED[name]["model_type"]]
+        return family.stock_budget if guess_style(family, name)[0] == family.native else PixelBudget()
+    source, adapter = checkpoint.locate(name), None
+    if checkpoint.is_adapter(source.folder):
+        adapter, source = source.folder, checkpoint.base_of(source.folder)
+    family = MODEL_FAMILIES[checkpoint.model_type(source.folder)]
+    return find_conventions(source, family, adapter).pixel_budget
 
 
 def guess_style(family: ModelFamily, repository: str | None = None) -> tuple[PromptStyle, str]:

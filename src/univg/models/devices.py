@@ -3,9 +3,10 @@ some of that."""
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -13,16 +14,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Device", "find_devices", "find_graphics_cards", "find_processor"]
+__all__ = ["Device", "find_build", "find_devices", "find_graphics_cards", "find_processor", "has_cuda_build"]
 
 _QUERY = "index,uuid,name,memory.total,memory.free,compute_cap"
+_NODES = {"cuda": Path("/proc/driver/nvidia/version"), "hip": Path("/dev/kfd")}
+"""By the build of torch, what there is where the driver of its cards runs."""
+_CGROUPS = (  # of the second version and of the first: folder, limit, what is taken, what of it is files not in use
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (
+        Path("/sys/fs/cgroup/memory"),
+        *("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ),
+)
 BF16_FROM = 8.0
 """The compute capability from which NVIDIA's cards compute in bfloat16: Ampere's. A T4 has 7.5."""
 
 
+_NONE = ("", "-1", "none", "void", "NoDevFiles")
+"""Values of `CUDA_VISIBLE_DEVICES` by which no card is to be seen."""
+
+
 @dataclass(frozen=True)
 class Device:
-    """What a run computes on. `memory` and `free` in bytes; `bf16`: whether it is quick in bfloat16."""
+    """What a run computes on. `memory` and `free` in bytes, 0 where they are not known; `bf16`: whether it is quick in
+    bfloat16."""
 
     kind: Literal["cuda", "cpu"]
     name: str
@@ -33,16 +48,41 @@ class Device:
 
 def find_devices() -> list[Device]:
     """Return the graphics cards that the installed torch can use, or else the processor alone."""
-    return (find_graphics_cards() if has_cuda_build() else []) or [find_processor()]
+    build = find_build()
+    cards = find_graphics_cards() if build == "cuda" else []
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in _NONE
+    if not cards and not hidden and build in _NODES and _NODES[build].exists():
+        cards = [Device("cuda", "a card", 0, 0, True)]  # AMD's, or NVIDIA's where nvidia-smi is not
+    return cards or [find_processor()]
 
 
 def has_cuda_build() -> bool:
-    """Tell whether the torch that is installed is built for NVIDIA's cards, as far as its version says."""
-    try:
-        version = importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return "+cpu" not in version and platform.system() != "Darwin"
+    """Tell whether the torch that is installed is built for NVIDIA's cards."""
+    return find_build() == "cuda"
+
+
+def find_build() -> Literal["cuda", "hip", ""]:
+    """Return for whose cards the torch that is installed is built, as `torch/version.py` says: NVIDIA's, AMD's, or
+    nobody's."""
+    found = importlib.util.find_spec("torch")
+    for folder in (found and found.submodule_search_locations) or ():
+        try:
+            return read_build((Path(folder) / "version.py").read_text(encoding="utf-8"))
+        except OSError:
+            continue
+    return ""
+
+
+def read_build(text: str) -> Literal["cuda", "hip", ""]:
+    """Read the text of `torch/version.py`.
+
+    >>> read_build("__version__ = '2.13.0'\\ncuda: Optional[str] = '13.0'\\nhip: Optional[str] = None\\n")
+    'cuda'
+    >>> read_build("cuda = None\\nhip = '7.0'\\n"), read_build("cuda: Optional[str] = None\\n")
+    ('hip', '')
+    """
+    built = re.findall(r"^(cuda|hip)\b[^=\n]*=\s*['\"]\w", text, re.MULTILINE)
+    return "cuda" if "cuda" in built else "hip" if built else ""
 
 
 def find_graphics_cards(environment: Mapping[str, str] = os.environ) -> list[Device]:
@@ -59,12 +99,16 @@ def find_graphics_cards(environment: Mapping[str, str] = os.environ) -> list[Dev
 
 
 def read_cards(listed: str, visible: str | None = None) -> list[Device]:
-    """Read the lines of `nvidia-smi`, in the order of `visible`.
+    """Read the lines of `nvidia-smi`, in the order of `visible`, as `CUDA_VISIBLE_DEVICES` is read: identities may be
+    cut short, and what follows an unknown one is not seen. Where nothing of it is known (a part of a card, MIG), one
+    card whose memory is not known.
 
     >>> read_cards("0, GPU-1, Tesla T4, 15360, 15101, 7.5\\n")
     [Device(kind='cuda', name='Tesla T4', memory=16106127360, free=15834546176, bf16=False)]
     >>> read_cards("0, GPU-1, Tesla T4, 15360, 15101, 7.5\\n", visible="")
     []
+    >>> read_cards("0, GPU-1, Tesla T4, 15360, 15101, 7.5\\n", visible="MIG-GPU-1/7/0")
+    [Device(kind='cuda', name='MIG-GPU-1/7/0', memory=0, free=0, bf16=True)]
     """
     cards = {}
     for line in listed.strip().splitlines():
@@ -78,7 +122,15 @@ def read_cards(listed: str, visible: str | None = None) -> list[Device]:
         )
     if visible is None:
         return [card for key, card in cards.items() if key.isdecimal()]
-    return [cards[key.strip()] for key in visible.split(",") if key.strip() in cards]
+    chosen: list[Device] = []
+    for key in map(str.strip, visible.split(",")):
+        found = [name for name in cards if name == key or (key.startswith("GPU-") and name.startswith(key))]
+        if not found:
+            break
+        chosen.append(cards[found[0]])
+    if not chosen and cards and visible.strip() not in _NONE:
+        return [Device("cuda", visible.strip(), 0, 0, True)]
+    return chosen
 
 
 def _number(text: str) -> float:
@@ -95,24 +147,28 @@ def find_processor() -> Device:
         total = int(stated["MemTotal"].split()[0]) << 10
         free = int(stated.get("MemAvailable", stated["MemTotal"]).split()[0]) << 10
     else:
-        total = free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ):
-        allowed, taken = _read_number(limit), _read_number(used)
+        total = free = _ask_system()
+    for folder, limit, used, cached in _CGROUPS:
+        allowed, taken = _read_number(folder / limit), _read_number(folder / used)
         if allowed is not None and allowed < total:
             total = allowed
-            free = min(free, total) if taken is None else min(free, max(0, total - taken))
+            # What is read of files counts as taken until somebody needs the room.
+            taken = 0 if taken is None else taken - _read_field(folder / "memory.stat", cached)
+            free = min(free, total, max(0, total - taken))
     facts = _read_colons(Path("/proc/cpuinfo"))
     flags = f" {facts.get('flags', '')} {facts.get('Features', '')} "
     arm = platform.machine().lower() not in ("x86_64", "amd64")
     quick = " amx_tile " in flags or (arm and (" bf16 " in flags or platform.system() == "Darwin"))
     name = facts.get("model name") or platform.processor() or platform.machine()
     return Device("cpu", f"{name}, {os.cpu_count()} threads", total, free, quick)
+
+
+def _ask_system() -> int:
+    """Return the machine's memory in bytes as POSIX tells it; 0 where nobody does (Windows)."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 0
 
 
 def _read_colons(path: Path) -> dict[str, str]:
@@ -124,8 +180,17 @@ def _read_colons(path: Path) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _read_number(path: str) -> int | None:
+def _read_number(path: Path) -> int | None:
     try:
-        return int(Path(path).read_text())
+        return int(path.read_text())
     except (OSError, ValueError):
         return None
+
+
+def _read_field(path: Path, name: str) -> int:
+    """Return the number that stands behind a name in a file of such lines; 0 without one."""
+    try:
+        found = re.search(rf"^{name} (\d+)$", path.read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0

@@ -1,6 +1,6 @@
 """Estimate the peak memory of a training run from its config and its model's shapes, before anything is loaded.
 
-    estimate = estimate_training(config, read_shapes(config.model), Machine(bf16=True), images=4)
+    estimate = estimate_training(config, read_shapes(config.model), Machine(), asked_by(config, images=4))
     estimate.total, estimate.parts, estimate.when
 
 The peak is that of one process at the worst of a step's moments: while rollouts are drawn, at the end of the forward
@@ -10,8 +10,6 @@ autograd saves (`saved` says of each kind of run what they are).
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,8 +18,9 @@ from univg.models.pixels import PixelBudget
 from univg.models.shapes import Shapes
 from univg.training.config import LANGUAGE_LINEAR, GrpoConfig, LoraSettings, SftConfig, StageConfig
 from univg.training.grpo.plan import BatchPlan, batch_plan
+from univg.training.run.launch import name_division
 
-__all__ = ["Machine", "Sharding", "asked_by", "estimate_training"]
+__all__ = ["Machine", "Sharding", "asked_by", "estimate_training", "sharding_of"]
 
 Sharding = Literal["none", "zero2", "zero3", "fsdp2"]
 NF4 = 0.516
@@ -53,7 +52,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class _Run:
-    """What the moments of a step have in common. `size`: of a number that is computed with, `wide`: of a frozen one."""
+    """What the moments of a step have in common."""
 
     config: StageConfig
     shapes: Shapes
@@ -66,6 +65,7 @@ class _Run:
 
     @property
     def size(self) -> int:
+        """Bytes of a number that is computed with."""
         return 2 if self.bf16 else 4
 
     @property
@@ -304,15 +304,8 @@ def _names(lora: LoraSettings) -> tuple[str, ...]:
     return tuple(name.rpartition(".")[2] for name in names)
 
 
-def sharding_of(config: StageConfig, environment: Mapping[str, str] = os.environ) -> Sharding:
-    """Return how the launcher divides a run, as accelerate tells its processes.
-
-    >>> sharding_of(SftConfig(), {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"})
-    'zero3'
-    """
-    if environment.get("ACCELERATE_USE_FSDP") == "true" or config.trainer.get("fsdp"):
-        return "fsdp2"
-    stages: dict[str, Sharding] = {"2": "zero2", "3": "zero3"}
-    if config.trainer.get("deepspeed"):
-        return "zero3"
-    return stages.get(environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", ""), "none")
+def sharding_of(config: StageConfig) -> Sharding:
+    """Return how a run that was launched is divided."""
+    # ZeRO-1 keeps gradients whole: it takes more than is said, and so nothing is refused that could run.
+    named: dict[str, Sharding] = {"ZeRO-1": "zero2", "ZeRO-2": "zero2", "ZeRO-3": "zero3", "FSDP": "fsdp2"}
+    return named.get(name_division(config), "none")

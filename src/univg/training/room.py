@@ -22,13 +22,15 @@ from univg.models.shapes import Shapes, read_shapes
 from univg.terminal import notes
 from univg.training.config import GrpoConfig, LoraSettings, PixelLimits, StageConfig
 from univg.training.memory import Machine, asked_by, estimate_training, sharding_of
+from univg.training.run.launch import count_processes, is_offloaded
 
 __all__ = ["REFUSED_ABOVE", "advise", "check_room", "read_stored_budget"]
 
 REFUSED_ABOVE = 1.2
 """Times the memory there is. Measured peaks are within a fifth of what is estimated."""
 IMAGES = 2
-"""Pictures a row is taken to have before data is opened: few, so that nothing is refused that could run."""
+"""Pictures of the largest size that a row is taken to have before data is opened, where a line is said. Refused is by
+one alone: rows may hold no more, and what they hold nobody knows yet."""
 _SMALLER = 200704
 _told: set[str] = set()
 
@@ -36,7 +38,7 @@ _told: set[str] = set()
 def check_room(config: StageConfig) -> None:
     """Raise UnivgError where a run would take much more memory than its device has; say so where it may be too much.
 
-    `check_memory: false` lets it start. What cannot be estimated is not refused.
+    `check_memory: false` lets it start. What cannot be estimated, or compared with nothing, is not refused.
     """
     if not config.check_memory:
         return
@@ -44,8 +46,10 @@ def check_room(config: StageConfig) -> None:
         shapes, stored = read_shapes(config.model), read_stored_budget(config.model)
     except UnivgError:
         return  # what is wrong with the model is said by those who load it
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = count_processes()
     device = _find_own(find_devices())
+    if not device.memory:
+        return  # nobody says how much there is
     here = limit = device.memory
     if device.kind == "cpu":  # what is free changes with every other program: none is refused for that alone
         here = device.free // processes
@@ -54,6 +58,7 @@ def check_room(config: StageConfig) -> None:
     asked = asked_by(config, images=IMAGES, stored=stored)
     try:
         estimate = estimate_training(config, shapes, machine, asked)
+        least = estimate_training(config, shapes, machine, replace(asked, images=1)).total
     except UnivgError:
         return  # of batches that cannot be dealt, which is said elsewhere
     if estimate.total <= here:
@@ -66,13 +71,16 @@ def check_room(config: StageConfig) -> None:
         if changes
         else ""
     )
-    if estimate.total > REFUSED_ABOVE * limit:
+    offloaded = is_offloaded(config)  # by how much less a card then holds is not estimated
+    if least > REFUSED_ABOVE * limit and not offloaded:
         remedy = f"{advice}; " if advice else ""
         raise UnivgError(
             f"memory: {said}, and {has}",
             remedy=f"{remedy}univg fit shows the parts; check_memory=false starts all the same",
         )
     line = f"memory may be short: {said}, and {has}{f'; {advice}' if advice else ''}"
+    if offloaded:
+        line += "; what is offloaded is counted as if it were not"
     if line not in _told:  # the command checks, and the stage does
         notes().print(line, style="yellow")
     _told.add(line)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,22 @@ import pytest
 
 from univg.errors import UnivgError
 from univg.training.config import SftConfig
-from univg.training.run.launch import check_same_launch, divides_weights, name_division
+from univg.training.run.launch import (
+    check_same_launch,
+    divides_weights,
+    find_fsdp_version,
+    is_offloaded,
+    name_division,
+)
+from univg.training.run.prechecks import check_stage
 
 FSDP = {"ACCELERATE_USE_FSDP": "true"}
 ZERO_2, ZERO_3 = (
     {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": stage} for stage in "23"
 )
-VARIABLES = {*FSDP, *ZERO_2, "ACCELERATE_DEEPSPEED_CONFIG_FILE", "WORLD_SIZE"}
+OFFLOADS = [f"ACCELERATE_DEEPSPEED_OFFLOAD_{what}_DEVICE" for what in ("OPTIMIZER", "PARAM")]
+VARIABLES = {*FSDP, *ZERO_2, *OFFLOADS, "ACCELERATE_DEEPSPEED_CONFIG_FILE", "WORLD_SIZE"}
+VARIABLES |= {"FSDP_VERSION", "FSDP_OFFLOAD_PARAMS"}
 
 
 def _launch(monkeypatch: pytest.MonkeyPatch, processes: int, environment: dict[str, str]) -> None:
@@ -62,6 +73,60 @@ def test_what_is_divided_is_told_by_the_launch(
     assert (name_division(config), divides_weights(config)) == (division, divided)
 
 
+def _zero(**settings: Any) -> dict[str, Any]:
+    return {"deepspeed": {"zero_optimization": {"stage": 3, **settings}}}
+
+
+@pytest.mark.parametrize(
+    ("environment", "trainer", "offloaded"),
+    [
+        ({}, {}, False),
+        (dict.fromkeys(OFFLOADS, "cpu"), {}, False),  # without DeepSpeed nobody reads them
+        ({**ZERO_3, **dict.fromkeys(OFFLOADS, "none")}, {}, False),
+        ({**ZERO_3, OFFLOADS[0]: "cpu"}, {}, True),
+        ({**ZERO_3, OFFLOADS[1]: "nvme"}, {}, True),
+        ({}, _zero(), False),
+        ({}, _zero(offload_optimizer={"device": "none"}), False),
+        ({}, _zero(offload_param={"device": "cpu"}), True),
+        (FSDP, {}, False),
+        ({**FSDP, "FSDP_OFFLOAD_PARAMS": "false"}, {}, False),
+        ({**FSDP, "FSDP_OFFLOAD_PARAMS": "true"}, {}, True),
+        ({}, {"fsdp": True}, False),
+        ({}, {"fsdp": True, "fsdp_config": {"cpu_offload": True}}, True),
+        ({}, {"fsdp": "full_shard offload"}, True),
+    ],
+)
+def test_what_is_offloaded_is_told_by_the_launch(
+    environment: dict[str, str], trainer: dict[str, Any], offloaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _launch(monkeypatch, 2, environment)
+    assert is_offloaded(SftConfig(trainer=trainer)) is offloaded
+
+
+@pytest.mark.parametrize(
+    ("environment", "trainer", "version"),
+    [
+        (FSDP, {}, 1),  # as accelerate takes it
+        ({**FSDP, "FSDP_VERSION": "2"}, {}, 2),
+        ({}, {"fsdp": True}, 2),
+        ({}, {"fsdp": True, "fsdp_config": {"fsdp_version": 1}}, 1),
+    ],
+)
+def test_validation_takes_the_second_fsdp(
+    environment: dict[str, str], trainer: dict[str, Any], version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the first one nothing is put together, and processes that answer alone would wait for each other."""
+    _launch(monkeypatch, 2, environment)
+    validation: Any = {"reader": "world", "keep_best": False}
+    config = SftConfig(trainer=trainer, validation=validation, max_steps=1, data=[{"reader": "world"}])  # type: ignore[list-item]
+    assert find_fsdp_version(config) == version
+    if version == 2:
+        check_stage(config)
+        return
+    with pytest.raises(UnivgError, match=r"validation: FSDP of version 1 .* fsdp_version: 2"):
+        check_stage(config)
+
+
 @pytest.mark.parametrize(
     ("began", "division", "processes", "environment", "rollouts", "refused"),
     [
@@ -101,3 +166,28 @@ def test_a_run_goes_on_where_its_optimizer_can_be_read(
     with pytest.raises(UnivgError) as raised:
         check_same_launch(SftConfig(), Path(), last)
     assert refused in str(raised.value) and "model=checkpoint-3" in str(raised.value)
+
+
+def test_where_weights_are_divided_no_best_step_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {"reader": "world", "keep_best": False}
+    for environment, keeps in (
+        (FSDP | {"FSDP_VERSION": "2"}, False),
+        (ZERO_3, False),
+        (ZERO_2, True),
+        ({}, True),
+    ):
+        _launch(monkeypatch, 2, environment)
+        check_stage(SftConfig(max_steps=1, validation=wanted))
+        best = SftConfig(max_steps=1, validation=wanted | {"keep_best": True})
+        if keeps:
+            check_stage(best)
+            continue
+        with pytest.raises(UnivgError, match=r"validation\.keep_best: .* set validation\.keep_best=false"):
+            check_stage(best)
+
+
+def test_a_system_that_does_not_fork_can_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "register_at_fork")
+    spec = importlib.util.find_spec("univg.training.run.processes")
+    assert spec is not None and spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))

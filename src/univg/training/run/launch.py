@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from univg.errors import UnivgError
 from univg.models import checkpoint
@@ -19,6 +20,8 @@ __all__ = [
     "check_same_launch",
     "count_processes",
     "divides_weights",
+    "find_fsdp_version",
+    "is_offloaded",
     "name_division",
 ]
 
@@ -48,21 +51,66 @@ def count_processes() -> int:
 def name_division(config: StageConfig) -> str:
     """Return by what a run is divided between its processes: "FSDP", "ZeRO-2", …; "" where each holds all of it (one
     process, DDP)."""
-    asked, given = os.environ.get, config.trainer.get("deepspeed")
-    if given or asked("ACCELERATE_USE_DEEPSPEED") == "true":
-        file = given or asked("ACCELERATE_DEEPSPEED_CONFIG_FILE")
-        if isinstance(file, str) and Path(file).is_file():
-            given = checkpoint.read_json(Path(file))
-        stage = (given or {}).get("zero_optimization", {}).get("stage") if isinstance(given, dict) else None
-        return f"ZeRO-{asked('ACCELERATE_DEEPSPEED_ZERO_STAGE', '2') if stage is None else stage}"
+    if _uses_deepspeed(config):
+        stage = _read_zero(config).get("stage")
+        return f"ZeRO-{os.environ.get('ACCELERATE_DEEPSPEED_ZERO_STAGE', '2') if stage is None else stage}"
     # accelerate divides nothing where there is one process.
-    fsdp = config.trainer.get("fsdp") or asked("ACCELERATE_USE_FSDP") == "true"
+    fsdp = config.trainer.get("fsdp") or os.environ.get("ACCELERATE_USE_FSDP") == "true"
     return "FSDP" if fsdp and count_processes() > 1 else ""
 
 
 def divides_weights(config: StageConfig) -> bool:
     """Tell whether each process holds only a part of the weights."""
     return name_division(config) in ("FSDP", "ZeRO-3")
+
+
+def find_fsdp_version(config: StageConfig) -> int:
+    """Return which FSDP divides a run that FSDP divides: 2, or 1, which transformers and accelerate still have."""
+    if config.trainer.get("fsdp"):
+        return int(_read_fsdp(config).get("version", 2))
+    return int(os.environ.get("FSDP_VERSION", "1"))
+
+
+def is_offloaded(config: StageConfig) -> bool:
+    """Tell whether a part of what is divided is kept in the machine's memory, or on its disk, instead of the card's."""
+    asked = os.environ.get
+    if _uses_deepspeed(config):
+        zero = _read_zero(config)
+        stated = [
+            asked(f"ACCELERATE_DEEPSPEED_OFFLOAD_{what}_DEVICE", "none") for what in ("OPTIMIZER", "PARAM")
+        ]
+        parts = [zero.get(f"offload_{what}") or {} for what in ("optimizer", "param")]
+        stated += [str(part.get("device", "none")) for part in parts if isinstance(part, dict)]
+        return any(device != "none" for device in stated) or zero.get("cpu_offload") is True
+    if name_division(config) != "FSDP":
+        return False
+    given = config.trainer.get("fsdp")
+    if given:
+        return "offload" in str(given).split() or _read_fsdp(config).get("cpu_offload") is True
+    return asked("FSDP_OFFLOAD_PARAMS", "false").lower() in ("true", "1", "yes", "y", "t", "on")
+
+
+def _uses_deepspeed(config: StageConfig) -> bool:
+    return bool(config.trainer.get("deepspeed")) or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+
+
+def _read_zero(config: StageConfig) -> dict[str, Any]:
+    """Return what DeepSpeed's own settings say of ZeRO; {} where accelerate's variables alone say it."""
+    given = config.trainer.get("deepspeed") or os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
+    zero = _read_given(given).get("zero_optimization")
+    return zero if isinstance(zero, dict) else {}
+
+
+def _read_fsdp(config: StageConfig) -> dict[str, Any]:
+    given = _read_given(config.trainer.get("fsdp_config"))
+    return {name.removeprefix("fsdp_"): value for name, value in given.items()}
+
+
+def _read_given(given: object) -> dict[str, Any]:
+    """Return settings that are given as they are, or as the path of a JSON file; {} for anything else."""
+    if isinstance(given, str) and Path(given).is_file():
+        given = checkpoint.read_json(Path(given))
+    return given if isinstance(given, dict) else {}
 
 
 def check_same_launch(config: StageConfig, out: Path, last: Path) -> str | None:

@@ -16,7 +16,13 @@ from univg.models.loading import MODEL_FAMILIES
 from univg.terminal import is_first_process
 from univg.training.config import LANGUAGE_LINEAR, LoraSettings, StageConfig, Validation
 from univg.training.room import check_room
-from univg.training.run.launch import check_launch, count_processes, divides_weights
+from univg.training.run.launch import (
+    check_launch,
+    count_processes,
+    divides_weights,
+    find_fsdp_version,
+    name_division,
+)
 from univg.training.sources import SampleSource
 from univg.training.trainer_keys import OPTIMIZERS, REPORTERS
 
@@ -47,6 +53,11 @@ def _check_validation(config: StageConfig, wanted: Validation) -> None:
         raise UnivgError(
             "validation.keep_best: the best step's weights cannot be put back where they are divided between processes",
             remedy="set validation.keep_best=false: the finished model is the last step's, and each checkpoint a model",
+        )
+    if name_division(config) == "FSDP" and find_fsdp_version(config) != 2:
+        raise UnivgError(
+            "validation: FSDP of version 1 cannot put the weights together for an answer, and would wait for ever",
+            remedy="set fsdp_version: 2 in the launch config (as in configs/accelerate/fsdp2.yaml)",
         )
     if wanted.share is None:
         _check_source("validation", wanted)
