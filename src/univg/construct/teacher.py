@@ -36,7 +36,7 @@ from univg.models.answering import (
     seed_of,
 )
 from univg.models.checkpoint import weights_digest
-from univg.models.loading import MODEL_FAMILIES
+from univg.models.families import MODEL_FAMILIES
 from univg.models.pixels import PixelBudget
 from univg.models.server import Server
 from univg.world import SOURCE

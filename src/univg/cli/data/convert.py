@@ -98,7 +98,7 @@ def convert(command: ConvertCommand) -> int:
 def find_seen(command: ConvertCommand) -> Callable[[SizeWH], SizeWH] | None:
     """Return how large the family sees a picture, where it writes pixels of that. Raises UnivgError for no family, and
     for a format whose boxes are its own."""
-    from univg.models.loading import MODEL_FAMILIES
+    from univg.models.families import MODEL_FAMILIES
     from univg.models.pixels import PixelBudget
 
     if command.family not in MODEL_FAMILIES:
