@@ -138,7 +138,7 @@ class OpenAIEngine(_AnswererEngine):
         told = list_choices("" if recorded else note, "", style=style, options=True)
         self.notes = (f"{family_note}; --family names another", *told) if family_note else told
         self.frame: Frame = self._family.frame
-        served = read_budget(stated)
+        self._served = served = read_budget(stated)
         stock = not recorded and guessed == self._family.native
         self._budget = budget or served or (self._family.stock_budget if stock else PixelBudget())
         factor = int(stated.get("factor") or self._family.factor)
@@ -153,7 +153,7 @@ class OpenAIEngine(_AnswererEngine):
             "prompt": self._prompt(),
             "pixels": asdict(self._budget),
         }
-        served = self.answerer.served
+        served = self._served  # it decides what the model sees
         return stated | ({"served": asdict(served)} if served and served != self._budget else {})
 
 

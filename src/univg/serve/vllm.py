@@ -36,7 +36,8 @@ def start_vllm(config: ServeConfig, api_key: str | None) -> None:
     from univg.models import checkpoint
     from univg.models.conventions import read_conventions
     from univg.models.layout import find_rotary_fault
-    from univg.models.loading import MODEL_FAMILIES, find_stored_dtype
+    from univg.models.families import MODEL_FAMILIES
+    from univg.models.loading import find_stored_dtype
 
     source = checkpoint.locate(config.model)
     if checkpoint.is_adapter(source.folder):
