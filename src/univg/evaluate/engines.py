@@ -145,7 +145,7 @@ class OpenAIEngine(_AnswererEngine):
         super().__init__(ServerAnswerer(server, name, self._budget, factor, concurrency, served=served))
 
     def fingerprint(self) -> dict[str, Any]:
-        stated = {
+        stated: dict[str, Any] = {
             "engine": "openai",
             "model": self.name,
             "root": self._root,
@@ -153,8 +153,9 @@ class OpenAIEngine(_AnswererEngine):
             "prompt": self._prompt(),
             "pixels": asdict(self._budget),
         }
-        served = self._served  # it decides what the model sees
-        return stated | ({"served": asdict(served)} if served and served != self._budget else {})
+        if self._served is not None and self._served != self._budget:
+            stated["served"] = asdict(self._served)
+        return stated
 
 
 def load_local(
