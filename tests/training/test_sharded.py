@@ -32,11 +32,6 @@ Ran = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return parts.save_start(tmp_path_factory.mktemp("start") / "tiny")
-
-
-@pytest.fixture(scope="module")
 def launcher() -> Iterator[Launcher]:
     launcher = Launcher()
     yield launcher
