@@ -44,6 +44,13 @@ class Request(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        if "/tree/" in self.path:
+            tree = [
+                {"type": "file", "path": path, "size": len(content), "oid": COMMIT}
+                for path, content in self.server.files.items()
+            ]
+            self.answer(tree)
+            return
         kind, _, name = self.path.partition("?")[0].removeprefix("/api/").partition("/")
         private = self.server.repositories.get(f"{kind}/{name.partition('/revision/')[0]}")
         self.answer({"error": "Repository not found"}, 404) if private is None else self.answer(
@@ -70,6 +77,8 @@ class Request(BaseHTTPRequestHandler):
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                elif line["key"] == "deletedFile":
+                    del hub.files[line["value"]["path"]]
             name = "/".join(self.path.split("/")[2:5]).removeprefix("models/")
             self.answer({"commitUrl": f"{hub.url}/{name}/commit/{COMMIT}", "commitOid": COMMIT})
         else:  # the card's header is checked

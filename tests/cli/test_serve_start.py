@@ -157,6 +157,27 @@ def test_vllm_is_started_with_the_checkpoints_settings(tmp_path: Path, tiny: str
     assert card["max_pixels"] == PIXEL_BUDGET.max_pixels
 
 
+@pytest.mark.skipif(
+    shutil.which("vllm", path=str(Path(sys.executable).parent)) is not None, reason="vLLM itself is installed"
+)
+@pytest.mark.parametrize(
+    ("settings", "dtype", "carded"),
+    [
+        ({"model_type": "llava", "torch_dtype": "float16"}, "auto", False),
+        ({"model_type": "qwen2_vl", "dtype": "bfloat16"}, "auto", True),  # which older GPUs cannot compute
+        ({"model_type": "qwen2_vl", "dtype": "float32"}, "float32", True),
+    ],
+    ids=str,
+)
+def test_vllm_is_left_what_is_its_own_affair(
+    settings: dict[str, str], dtype: str, carded: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    argv, environment = started(tmp_path, "--model", str(tmp_path))
+    assert options(argv)["--dtype"] == dtype
+    assert ("UNIVG_MODEL_CARD" in environment) == carded
+
+
 @pytest.mark.parametrize(
     ("revision", "further", "there", "not_there"),
     [

@@ -11,12 +11,18 @@ from PIL import Image
 from univg.cli.main import main
 from univg.data.dataset import Dataset
 from univg.data.exports import SUFFIXES
+from univg.data.formats.image_root import Stored, stored_size
 from univg.grounding.prompts import render_answer
 from univg.grounding.samples import GroundingSample, write_jsonl
-from univg.models.pixels import PixelBudget
 
 BOX = (0.1234, 0.2345, 0.7654, 0.8765)
 SIZES = {"a.png": (640, 480), "b.png": (90, 200), "c.png": (3000, 100)}
+SEEN = {
+    "llamafactory": {"a.png": (364, 280), "b.png": (84, 196), "c.png": (1736, 56)},
+    "verl": {"a.png": (364, 252), "b.png": (84, 196), "c.png": (1624, 56)},
+    "trl": {"a.png": (364, 252), "b.png": (84, 196), "c.png": (1708, 56)},
+}
+"""How large each trainer's model sees them at 100,000 pixels."""
 SAMPLES = [
     GroundingSample(("a.png",), "Where is the dog?", "referring", (BOX,), thought="There.", source="own#one"),
     GroundingSample(
@@ -51,10 +57,10 @@ def test_pixels_are_written_as_the_family_sees_pictures_and_read_back(to: str, f
     out = folder / f"out{SUFFIXES[to]}"
     given = ["--images", str(folder), "--to", to, "--out", str(out), "--family", "qwen2_5_vl"]
     assert main(["data", "convert", str(folder / "own.jsonl"), *given, "--max-pixels", "100000"]) == 0
-    budget = PixelBudget().up_to(100_000)
+    seen = SEEN["llamafactory" if to in ("sharegpt", "easyr1") else to]
     wanted = []
     for sample in SAMPLES:
-        sizes = [budget.resized(SIZES[name], 28) for name in sample.images]
+        sizes = [seen[name] for name in sample.images]
         style = "set_direct" if sample.complete else "simple"
         wanted.append(render_answer(sample, style, sample.target_image or 0, sizes))
     text = out.read_bytes().decode("utf-8", "ignore") if to not in ("verl", "easyr1") else str(_rows(out))
@@ -65,6 +71,19 @@ def test_pixels_are_written_as_the_family_sees_pictures_and_read_back(to: str, f
     found = {each.source: each for each in (again.item(k).sample for k in range(again.total))}
     for sample in SAMPLES:
         assert found[sample.source].targets == sample.targets, sample.source
+
+
+@pytest.mark.parametrize("seen", [5, {"sizes": [[0, 10]]}, {"sizes": [5]}, {"sizes": [["a", "b"]]}, [1]])
+def test_damaged_sizes_cost_their_record_alone(seen: object, folder: Path) -> None:
+    out = folder / "out.jsonl"
+    given = ["--images", str(folder), "--to", "trl", "--out", str(out), "--family", "qwen2_5_vl"]
+    assert main(["data", "convert", str(folder / "own.jsonl"), *given]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    rows[1]["univg"] = json.dumps({**json.loads(rows[1]["univg"]), "seen": seen})
+    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = Dataset.from_file(str(out), "trl", str(folder), lambda sample: True, None)
+    assert [fault.kind for fault in again.faults] == ["bad_field"]
+    assert {again.item(k).sample.source for k in range(again.total)} == {"own#one", "own#set"}
 
 
 def _rows(path: Path) -> list[dict[str, object]]:
@@ -106,6 +125,19 @@ def test_what_cannot_be_is_one_line(
     ]
     assert main(command) == 2
     assert told in capsys.readouterr().err
+
+
+def test_each_picture_is_measured_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def count(path: Path) -> Stored:
+        read.append(path.name)
+        return stored_size(path)
+
+    monkeypatch.setattr("univg.data.exports.pictures.stored_size", count)
+    given = ["--images", str(folder), "--to", "trl", "--out", str(folder / "o.jsonl"), "--style", "direct"]
+    assert main(["data", "convert", str(folder / "own.jsonl"), *given, "--family", "qwen2_5_vl"]) == 0
+    assert [read.count(name) for name in SIZES] == [1] * 3
 
 
 def test_a_picture_that_is_not_there_cannot_be_measured(

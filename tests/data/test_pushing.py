@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,6 +106,28 @@ def test_the_card_says_what_is_in_it(hub: Hub, push: Callable[..., Any], tmp_pat
     ):
         assert expected in card.text
     assert "3 questions on 5 pictures" in card.text
+
+
+def test_a_second_push_takes_the_place_of_the_first(
+    hub: Hub, push: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as small:
+        small.setattr("univg.data.exports.hub.PART_BYTES", 1)
+        small.setattr("univg.data.exports.hub._BATCH", 1)
+        assert push()[0] == 0
+    assert len(hub.files) == 4, "three parts and the card"
+    for split in ("train", "test"):
+        shutil.rmtree(tmp_path / "out")
+        assert push("--split", split)[0] == 0
+    both = {f"data/{split}-00000-of-00001.parquet" for split in ("train", "test")}
+    assert set(hub.files) == both | {"README.md"}
+    for name, content in hub.files.items():
+        path = tmp_path / "downloaded" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    loaded = datasets.load_dataset(str(tmp_path / "downloaded"), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 3, "test": 3}
+    assert "of the split `test` alone; there are also `train`" in hub.files["README.md"].decode()
 
 
 FAILURES: dict[str, tuple[dict[str, Any], str]] = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from univg.evaluate.engines import LocalEngine, load_local, question_of
 from univg.evaluate.runner import evaluate
 from univg.models.answering import Answer, Decoding, LocalAnswerer, Refusal
 from univg.models.checkpoint import weights_digest
+from univg.models.loading import Loaded, load
 
 SHORT = Decoding(max_new_tokens=5)
 
@@ -110,3 +113,14 @@ def test_memory_that_runs_out_is_told(
 def test_decoding_that_makes_no_sense(settings: dict[str, float]) -> None:
     with pytest.raises(UnivgError, match=r"temperature|at least"):
         Decoding(**settings)  # type: ignore[arg-type]
+
+
+def test_what_is_said_is_not_told_as_chosen(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_stock(name: str, **given: Any) -> Loaded:
+        return replace(load(name, **given), style_note="asked in style x", pixels_note="images have 9 pixels")
+
+    monkeypatch.setattr("univg.models.loading.load", load_stock)
+    told = "asked in style x; --style asks otherwise", "images have 9 pixels; --max-pixels sets it"
+    assert load_local(str(tiny_folder), "world").notes == told
+    assert load_local(str(tiny_folder), "world", max_pixels=50_000).notes == told[:1]
+    assert load_local(str(tiny_folder), "world", style="think").notes == told[1:]

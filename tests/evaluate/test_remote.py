@@ -204,6 +204,7 @@ def test_a_model_must_be_chosen_among_several(server: Server) -> None:
 def test_a_server_that_says_nothing_is_asked_as_a_checkpoint_without_a_record(server: Server) -> None:
     plain, stock = engine(server), engine(server, family="qwen3_vl")
     assert (plain.style, plain._budget) == ("think", PixelBudget())
+    assert plain.notes[0] == "taken for a qwen2_vl model, as nobody says its family; --family names another"
     assert (stock.style, stock._budget) == ("json", PixelBudget(65536, 1310720))
     assert stock.notes == (
         "asked in style native (json), as qwen3_vl models without univg.json are; --style asks otherwise",
@@ -212,12 +213,42 @@ def test_a_server_that_says_nothing_is_asked_as_a_checkpoint_without_a_record(se
     server.models = [{"id": "Qwen/Qwen2-VL-2B-Instruct", "object": "model"}]
     assert engine(server).style == "marks" and "is known to be" in engine(server).notes[0]
     told = engine(server, family="qwen2_5_vl", style="think")
+    assert told.frame == "pixel"
     assert told.style == "think" and told.notes == ()
     server.models = [
         {"id": "m", "object": "model", "univg": {"family": "qwen3_vl", "prompt_style": "direct"}}
     ]
     assert engine(server).style == "direct" and engine(server).notes == ()
     assert engine(server, style="native").style == "json"
+
+
+@pytest.mark.parametrize(
+    ("card", "family", "frame", "style", "factor"),
+    [
+        ({"id": "Qwen/Qwen2.5-VL-7B-Instruct"}, "qwen2_5_vl", "pixel", "json", 28),
+        ({"id": "mine", "root": "Qwen/Qwen3-VL-2B-Instruct"}, "qwen3_vl", "permille", "json", 32),
+        ({"id": "GD-ML/UniVG-R1"}, "qwen2_vl", "permille", "think", 28),
+    ],
+)
+def test_a_published_model_is_known_by_its_name(
+    card: dict[str, str], family: str, frame: str, style: str, factor: int, server: Server
+) -> None:
+    server.models = [{"object": "model", **card}]
+    found = engine(server)
+    assert (found.fingerprint()["family"], found.frame, found.style) == (family, frame, style)
+    assert found.answerer.factor == factor
+    assert not any("--family" in note for note in found.notes)
+    other = engine(server, family="qwen2_vl")
+    assert other.frame == "permille", "what is said goes before the name"
+
+
+def test_the_servers_own_budget_is_in_the_fingerprint_where_it_is_another(server: Server) -> None:
+    assert "served" not in engine(server).fingerprint()
+    stated = {"family": "qwen2_vl", "prompt_style": "direct", "min_pixels": 3136, "max_pixels": 50176}
+    server.models = [{"id": "m", "object": "model", "univg": stated}]
+    assert "served" not in engine(server).fingerprint()
+    found = engine(server, budget=PixelBudget()).fingerprint()
+    assert (found["pixels"]["max_pixels"], found["served"]["max_pixels"]) == (401408, 50176)
 
 
 def test_stock_models_are_asked_and_read_in_their_own_form(

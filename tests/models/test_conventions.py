@@ -11,9 +11,17 @@ import pytest
 from univg.errors import UnivgError
 from univg.grounding.prompts import PromptStyle
 from univg.models.checkpoint import Source
-from univg.models.conventions import UNRECORDED, find_conventions, guess_style, write_conventions
+from univg.models.conventions import (
+    FAMILIES,
+    REPOSITORIES,
+    UNRECORDED,
+    find_conventions,
+    guess_style,
+    write_conventions,
+)
 from univg.models.families import MODEL_FAMILIES, AskedStyle, settle_style
 from univg.models.pixels import PixelBudget
+from univg.models.published import PUBLISHED as SHAPES
 
 QWEN2, QWEN25, QWEN3 = MODEL_FAMILIES.values()
 PUBLISHED: dict[str, tuple[str, dict[str, Any], PixelBudget, str]] = {
@@ -93,3 +101,9 @@ def test_a_budget_that_cannot_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text('{"min_pixels": 9, "max_pixels": 3}')
     with pytest.raises(UnivgError, match="min_pixels=9"):
         find_conventions(Source(tmp_path), QWEN25)
+
+
+def test_the_published_models_families_are_known_by_name() -> None:
+    shapes = {name: settings["model_type"] for name, settings in SHAPES.items()}
+    assert {name: FAMILIES[name] for name in shapes} == shapes
+    assert FAMILIES.keys() >= REPOSITORIES.keys()

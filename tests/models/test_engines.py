@@ -5,6 +5,7 @@ Those with the engines themselves are `slow`, and in an environment of its own: 
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoTokenizer, Qwen2VLConfig
 
+import make_vllm
 from univg.models import checkpoint
 from univg.models.generation.generate import Chat, encode, generate
 from univg.models.layout import publish_layout
@@ -123,6 +125,16 @@ def test_what_the_published_layout_cannot_say_stays_as_it_is(change: dict[str, A
 def test_a_checkpoint_is_small() -> None:
     model, _ = build_tiny(text={"vocab_size": 1024})
     assert sum(weight.numel() for weight in model.parameters()) * 2 < 15.5e6
+
+
+def test_what_is_put_right_in_the_engines_environment(tmp_path: Path) -> None:
+    package = tmp_path / "__init__.py"
+    package.write_text("from torchvision import (\n    _meta_registrations,\n    io,\n)\n")
+    make_vllm.leave_operators_out(package)
+    make_vllm.name_vllm(tmp_path)
+    assert package.read_text() == "from torchvision import (\n    io,\n)\n"
+    [found] = importlib.metadata.distributions(path=[str(tmp_path)])
+    assert (found.name, found.version) == ("vllm", f"{make_vllm.VLLM}+cpu")
 
 
 # --- the engines ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    ("family", "factor", "options"), [("qwen2_vl", 28, ()), ("qwen3_vl", 32, ("--embed-images",))]
+    ("family", "factor", "options"),
+    [
+        ("qwen2_vl", 28, ()),
+        ("qwen2_5_vl", 28, ("--family", "qwen2_5_vl", "--max-pixels", str(BUDGET[1]))),
+        ("qwen3_vl", 32, ("--embed-images",)),
+    ],
 )
 def test_its_loader_sees_the_pictures_and_the_truth_of_each_row(
     family: str, factor: int, options: tuple[str, ...], tmp_path: Path
@@ -39,6 +45,7 @@ def test_its_loader_sees_the_pictures_and_the_truth_of_each_row(
     for row, sample in zip(rows, shelf.samples, strict=True):
         check_pictures(row, sample.images, factor)
         check_asked(row, sample, "think")
-        check_taught(row["truth"], sample, "direct", "permille", [])
+        frame: Any = "pixel" if "--family" in options else "permille"
+        check_taught(row["truth"], sample, "direct", frame, [one["size"] for one in row["pictures"]])
         assert row["source"] == f"univg/{sample.task}"
     assert len({row["index"] for row in rows}) == len(rows)

@@ -341,6 +341,10 @@ def test_native_is_the_style_of_the_served_family(family: str, style: PromptStyl
     request = read(chat(user([IMAGE, IMAGE, text("the dog")]), univg={"style": "native"}))
     [message] = request.chat(MODEL_FAMILIES[family])
     assert message["content"][-1]["text"] == render_prompt("the dog", style, 2)
+    earlier = [user([IMAGE, text("Where?")]), {"role": "assistant", "content": ANSWER}]
+    request = read(chat(*earlier, user([IMAGE, text("the dog")]), univg={"style": "native"}))
+    asked = request.chat(MODEL_FAMILIES[family])[-1]["content"][-1]["text"]
+    assert asked == render_prompt("the dog", style, 2), "the model counts the pictures of the whole chat"
 
 
 @given(

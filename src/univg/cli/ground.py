@@ -18,6 +18,7 @@ from pydantic import Field
 from univg.cli.verbs import Command, Parameter, make_verb
 from univg.errors import UnivgError, one_line
 from univg.models.checkpoint import EMBEDDED
+from univg.models.conventions import list_choices
 from univg.models.familiarity import EMBEDDED_NOTE, PHOTO_MODEL, note_strange_images
 from univg.models.families import AskedStyle, settle_style
 
@@ -101,10 +102,13 @@ def ground(command: GroundCommand) -> None:
     with waiting(told, f"loading {command.model}"):
         grounder = load_grounder(command.model, command.dtype)
     style: AskedStyle = command.style or grounder.loaded.prompt_style
-    if command.style is None and grounder.loaded.style_note:
-        told.print(f"note: {grounder.loaded.style_note}; --style asks otherwise")
-    if noted := _limit_pixels(grounder, command.max_pixels):
-        told.print(f"note: {noted}; --max-pixels sets it")
+    loaded, most = grounder.loaded, command.max_pixels
+    if most is not None:
+        loaded.processor.set_pixel_budget(loaded.pixel_budget.up_to(most))
+    for note in list_choices(
+        *(loaded.style_note, loaded.pixels_note), style=command.style, max_pixels=most, options=True
+    ):
+        told.print(f"note: {note}")
     with waiting(told, "looking and thinking"):
         grounding = grounder.ground(
             images,
@@ -133,14 +137,6 @@ def load_grounder(model: str, dtype: str = "auto") -> Grounder:
     from univg.models.grounder import Grounder
 
     return Grounder.from_pretrained(model, dtype=dtype)
-
-
-def _limit_pixels(grounder: Grounder, max_pixels: int | None) -> str:
-    """Set the largest size of an image, if one is asked for; else return the note on what the checkpoint got."""
-    if max_pixels is None:
-        return grounder.loaded.pixels_note
-    grounder.loaded.processor.set_pixel_budget(grounder.loaded.pixel_budget.up_to(max_pixels))
-    return ""
 
 
 def describe_grounding(

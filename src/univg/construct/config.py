@@ -172,7 +172,10 @@ class ModelOptions(Config):
         default=None, description="The server's address, http://localhost:8000/v1 (default: OPENAI_BASE_URL)."
     )
     judge_url: str | None = Field(default=None, description="The judge's address, if it is another server.")
-    family: str = Field(default="qwen2_vl", description="Family of the server's model: how it resizes.")
+    family: str | None = Field(
+        default=None,
+        description="Family of the server's model: how it resizes (default: by its name, else qwen2_vl).",
+    )
     max_pixels: int | None = Field(
         default=None, ge=784, description="Pixels of an image as it is sent (default: the checkpoint's)."
     )

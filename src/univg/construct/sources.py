@@ -55,7 +55,7 @@ def _reach_server(config: ConstructConfig, option: str, model: str) -> Teacher:
     from univg.models.pixels import PixelBudget
     from univg.models.server import KEY_VARIABLE, Patience, Server
 
-    if config.family not in MODEL_FAMILIES:
+    if config.family is not None and config.family not in MODEL_FAMILIES:
         remedy = offer(config.family, MODEL_FAMILIES)
         raise UnivgError("no such family", f"--family {config.family}", remedy)
     server = Server(

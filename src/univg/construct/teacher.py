@@ -36,7 +36,7 @@ from univg.models.answering import (
     seed_of,
 )
 from univg.models.checkpoint import weights_digest
-from univg.models.families import MODEL_FAMILIES
+from univg.models.conventions import find_served_family
 from univg.models.pixels import PixelBudget
 from univg.models.server import Server
 from univg.world import SOURCE
@@ -198,14 +198,14 @@ class RemoteTeacher(_AnswererTeacher):
         server: Server,
         name: str,
         budget: PixelBudget,
-        family: str = "qwen2_vl",
+        family: str | None = None,
         concurrency: int = 8,
         fields: Mapping[str, Any] | None = None,
         stream: bool = False,
     ) -> None:
-        # What `univg serve` says of its model; for other servers the family says it.
+        # What `univg serve` says of its model; for other servers the family says it, or the name.
         stated = server.conventions(name)
-        writes = MODEL_FAMILIES.get(str(stated.get("family")), MODEL_FAMILIES[family])
+        writes, _ = find_served_family(family, stated, name)
         factor = int(stated.get("factor") or writes.factor)
         asking: dict[str, Any] = {"fields": fields, "stream": stream, "served": read_budget(stated)}
         answerer = ServerAnswerer(server, name, budget, factor, concurrency, drain_s=DRAIN_S, **asking)

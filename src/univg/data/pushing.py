@@ -6,6 +6,7 @@ says the command that pushes it by hand.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from univg.terminal import waiting
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["HubTarget", "make_repository", "push_files"]
+__all__ = ["HubTarget", "find_splits", "make_repository", "push_files"]
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,32 @@ def make_repository(target: HubTarget, what: str, private: bool | None = None) -
     return HubTarget(made, target.branch, target.kind)
 
 
+def find_splits(target: HubTarget) -> list[str]:
+    """Return the names of a data set's splits that are in the repository, by its files `data/SPLIT-…`."""
+    from huggingface_hub import HfApi
+
+    with _asking_hub(f"{target.repository} cannot be listed", "check the network and the name"):
+        there = HfApi().list_repo_files(target.repository, revision=target.branch, repo_type=target.kind)
+    found = (re.fullmatch(r"data/([^/-]+)-[^/]*\.parquet", name) for name in there)
+    return sorted({match[1] for match in found if match})
+
+
 def push_files(
-    target: HubTarget, folder: Path, names: Sequence[str], message: str, what: str, console: Console
+    target: HubTarget,
+    folder: Path,
+    names: Sequence[str],
+    message: str,
+    what: str,
+    console: Console,
+    replaced: Sequence[str] = (),
 ) -> None:
-    """Push the files `names` of `folder` in one commit. Raises UnivgError, with the command that does it by hand;
-    `what` says what is finished all the same."""
+    """Push the files `names` of `folder` in one commit, in which other files go that a pattern of `replaced` names.
+    Raises UnivgError, with the command that does it by hand; `what` says what is finished all the same."""
     from huggingface_hub import HfApi
 
     by_hand = ["hf", "upload", target.repository, str(folder), "."]
     by_hand += [word for name in names for word in ("--include", name)]
+    by_hand += [word for pattern in replaced for word in ("--delete", pattern)]
     by_hand += ["--revision", target.branch] if target.branch else []
     by_hand += ["--repo-type", target.kind] if target.kind != "model" else []
     with (
@@ -76,6 +94,7 @@ def push_files(
             repo_type=target.kind,
             folder_path=folder,
             allow_patterns=list(names),
+            delete_patterns=list(replaced) or None,
             commit_message=message,
             revision=target.branch,
         )

@@ -85,7 +85,10 @@ class ModelConfig(Config):
     dtype: str = Field(default="auto", description="auto, float32, bfloat16 or float16.")
     engine: Literal["local", "openai"] = Field(default="local", description="Who answers.")
     url: str | None = Field(default=None, description="The server's address, http://localhost:8000/v1.")
-    family: str = Field(default="qwen2_vl", description="With --engine openai: the model's family.")
+    family: str | None = Field(
+        default=None,
+        description="With --engine openai: the model's family (default: by its published name, else qwen2_vl).",
+    )
     concurrency: int = Field(default=16, ge=1, description="Requests at a time.")
     timeout: float = Field(default=600.0, ge=0.1, description="Seconds for one request.")
     attempts: int = Field(default=6, ge=1, description="Tries for one request.")

@@ -26,7 +26,7 @@ from univg.models.answering import (
     read_budget,
 )
 from univg.models.checkpoint import weights_digest
-from univg.models.conventions import REPOSITORIES, guess_style
+from univg.models.conventions import REPOSITORIES, find_served_family, guess_style, list_choices
 from univg.models.families import MODEL_FAMILIES, AskedStyle, settle_style
 from univg.models.pixels import PixelBudget
 from univg.models.server import Patience, Server
@@ -86,10 +86,7 @@ class LocalEngine(_AnswererEngine):
         super().__init__(LocalAnswerer(loaded, batch_size))
         self.loaded = loaded
         self.style: PromptStyle = settle_style(style or loaded.prompt_style, loaded.family)
-        told = _note_style(loaded.style_note, style)
-        self.notes = tuple(
-            filter(None, (told, loaded.pixels_note and f"{loaded.pixels_note}; --max-pixels sets it"))
-        )
+        self.notes = list_choices(loaded.style_note, loaded.pixels_note, style=style, options=True)
         self.frame: Frame = loaded.family.frame
 
     def fingerprint(self) -> dict[str, Any]:
@@ -112,8 +109,9 @@ class OpenAIEngine(_AnswererEngine):
     """A model behind an OpenAI-compatible address such as `http://localhost:8000/v1`.
 
     `model` None takes the only one that is served. `univg serve` says what its model writes and how it is asked
-    and resizes; for other servers `family`, `style` and `budget` say it (None: as a checkpoint of this name and family
-    that has no record, and for a stock model the budget of its family). A style or a budget that is given always holds.
+    and resizes; for other servers `family`, `style` and `budget` say it (None: the family of the published model of
+    this name, else Qwen2-VL; as a checkpoint of this name and family that has no record is asked, and for a stock
+    model the budget of its family). A style or a budget that is given always holds.
     """
 
     def __init__(
@@ -121,23 +119,24 @@ class OpenAIEngine(_AnswererEngine):
         url: str,
         model: str | None = None,
         *,
-        family: str = "qwen2_vl",
+        family: str | None = None,
         style: AskedStyle | None = None,
         budget: PixelBudget | None = None,
         concurrency: int = 16,
         api_key: str = "none",
         patience: Patience | None = None,
     ) -> None:
-        if family not in MODEL_FAMILIES:
+        if family is not None and family not in MODEL_FAMILIES:
             raise UnivgError(f"unknown family {family!r}", remedy=offer(family, MODEL_FAMILIES))
         server = Server(url, api_key, replace(patience or Patience(), failures=max(8, concurrency)))
         name, self._root = server.served(model)
         stated = server.conventions(name)
-        self._family = MODEL_FAMILIES.get(stated.get("family", family), MODEL_FAMILIES[family])
+        self._family, family_note = find_served_family(family, stated, self._root, name)
         recorded = stated.get("prompt_style") if stated else None
         guessed, note = guess_style(self._family, self._root if self._root in REPOSITORIES else name)
         self.style: PromptStyle = settle_style(style or recorded or guessed, self._family)
-        self.notes = tuple(filter(None, [_note_style("" if recorded else note, style)]))
+        told = list_choices("" if recorded else note, "", style=style, options=True)
+        self.notes = (f"{family_note}; --family names another", *told) if family_note else told
         self.frame: Frame = self._family.frame
         served = read_budget(stated)
         stock = not recorded and guessed == self._family.native
@@ -146,7 +145,7 @@ class OpenAIEngine(_AnswererEngine):
         super().__init__(ServerAnswerer(server, name, self._budget, factor, concurrency, served=served))
 
     def fingerprint(self) -> dict[str, Any]:
-        return {
+        stated = {
             "engine": "openai",
             "model": self.name,
             "root": self._root,
@@ -154,11 +153,8 @@ class OpenAIEngine(_AnswererEngine):
             "prompt": self._prompt(),
             "pixels": asdict(self._budget),
         }
-
-
-def _note_style(note: str, style: AskedStyle | None) -> str:
-    """Return the note on a style that was chosen here; "" where somebody said how to ask."""
-    return f"{note}; --style asks otherwise" if note and style is None else ""
+        served = self.answerer.served
+        return stated | ({"served": asdict(served)} if served and served != self._budget else {})
 
 
 def load_local(
@@ -181,6 +177,8 @@ def load_local(
 
     loaded = load(name, device=device, dtype=dtype)
     loaded.processor.set_pixel_budget(budget_for(benchmark, loaded.pixel_budget, max_pixels))
+    if max_pixels is not None:
+        loaded = replace(loaded, pixels_note="")
     return LocalEngine(loaded, batch_size, style)
 
 

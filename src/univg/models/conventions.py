@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from univg.errors import UnivgError
 from univg.files import write_whole
@@ -28,12 +28,15 @@ from univg.models.published import PUBLISHED
 
 __all__ = [
     "CONVENTIONS_FILE",
+    "FAMILIES",
     "REPOSITORIES",
     "UNRECORDED",
     "Conventions",
     "find_budget",
     "find_conventions",
+    "find_served_family",
     "guess_style",
+    "list_choices",
     "read_conventions",
     "write_conventions",
 ]
@@ -54,6 +57,21 @@ REPOSITORIES: Mapping[str, AskedStyle] = {
 
 UNRECORDED: Mapping[str, AskedStyle] = {"qwen2_vl": "think", "qwen2_5_vl": "native", "qwen3_vl": "native"}
 """How a checkpoint of a family is asked that has no `univg.json` and is not in `REPOSITORIES`."""
+
+FAMILIES: Mapping[str, str] = {
+    **dict.fromkeys(REPOSITORIES, "qwen2_vl"),
+    **{
+        f"Qwen/Qwen2.5-VL-{size}-Instruct{kind}": "qwen2_5_vl"
+        for size in ("3B", "7B", "32B", "72B")
+        for kind in ("", "-AWQ")
+    },
+    **{
+        f"Qwen/Qwen3-VL-{size}-{kind}": "qwen3_vl"
+        for size in ("2B", "4B", "8B", "32B")
+        for kind in ("Instruct", "Instruct-FP8", "Thinking", "Thinking-FP8")
+    },
+}
+"""The families of models on the hub, for a server that says no more of its model than such a name."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +102,21 @@ def find_conventions(source: Source, family: ModelFamily, adapter: Path | None =
     )
     cut = f"images have up to {budget.max_pixels:,} pixels here, its own files allow {own.max_pixels:,}"
     return Conventions(style, budget, note, cut if budget.max_pixels < own.max_pixels else "")
+
+
+def find_served_family(given: str | None, stated: Mapping[str, Any], *names: str) -> tuple[ModelFamily, str]:
+    """Return the family of a model behind a server: as the server has `stated`, as the user has `given`, as the
+    published model that has one of `names`; else Qwen2-VL, and a note that says so ("" otherwise).
+
+    >>> find_served_family(None, {}, "Qwen/Qwen3-VL-8B-Instruct", "mine")[0].model_type
+    'qwen3_vl'
+    >>> find_served_family(None, {}, "mine")[1]
+    'taken for a qwen2_vl model, as nobody says its family'
+    """
+    known = [stated.get("family"), given, *map(FAMILIES.get, names)]
+    family = next((MODEL_FAMILIES[str(one)] for one in known if one in MODEL_FAMILIES), None)
+    told = "taken for a qwen2_vl model, as nobody says its family"
+    return (MODEL_FAMILIES["qwen2_vl"], told) if family is None else (family, "")
 
 
 def find_budget(name: str) -> PixelBudget:
@@ -122,6 +155,27 @@ def guess_style(family: ModelFamily, repository: str | None = None) -> tuple[Pro
     style = settle_style(asked, family)
     named = f"native ({style})" if asked == "native" else style
     return style, f"asked in style {named}, {why}"
+
+
+def list_choices(
+    style_note: str,
+    pixels_note: str,
+    *,
+    style: AskedStyle | None = None,
+    max_pixels: int | None = None,
+    options: bool = False,
+) -> tuple[str, ...]:
+    """Return the notes on what was chosen for want of a record, but not where the user says it himself. With `options`
+    they name how he can.
+
+    >>> list_choices("asked in style json", "images have 9 pixels", max_pixels=20, options=True)
+    ('asked in style json; --style asks otherwise',)
+    """
+    said = [
+        (style_note if style is None else "", "; --style asks otherwise"),
+        (pixels_note if max_pixels is None else "", "; --max-pixels sets it"),
+    ]
+    return tuple(note + (remedy if options else "") for note, remedy in said if note)
 
 
 def _read_own_budget(folder: Path) -> PixelBudget | None:

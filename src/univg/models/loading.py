@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from univg.models.pixels import PixelBudget
     from univg.models.processor import GroundingProcessor
 
-__all__ = ["Loaded", "choose_dtype", "find_family", "load", "plain_model"]
+__all__ = ["Loaded", "choose_dtype", "find_family", "find_stored_dtype", "load", "plain_model"]
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _QUICK_BYTES = 1e9  # weights up to this size load in a second: nobody waits
@@ -168,13 +168,21 @@ def _placement(folder: Path, device: Any, dtype: Any) -> tuple[torch.device, tor
 def choose_dtype(folder: Path, *, on_cpu: bool) -> str:
     """Return what "auto" stands for: float32 on a CPU, elsewhere what `config.json` says the weights are stored in.
 
+    Raises UnivgError for a file that is no JSON.
+    """
+    stored = find_stored_dtype(folder)
+    return stored if not on_cpu and stored in _DTYPES else "float32"
+
+
+def find_stored_dtype(folder: Path) -> str:
+    """Return what `config.json` says the weights are stored in, "" where it does not.
+
     Qwen3-VL's says it of the text model alone. Raises UnivgError for a file that is no JSON.
     """
     config = checkpoint.read_json(folder / checkpoint.CONFIG_FILE)
     text = config.get("text_config") or {}
     named = (place.get(key) for place in (config, text) for key in ("dtype", "torch_dtype"))
-    stored = next(filter(None, named), None)
-    return str(stored) if not on_cpu and stored in _DTYPES else "float32"
+    return str(next(filter(None, named), ""))
 
 
 @contextmanager

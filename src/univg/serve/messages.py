@@ -204,20 +204,20 @@ def convert(message: Message) -> dict[str, Any]:
     return {"role": role, "content": parts}
 
 
-def word_question(message: dict[str, Any], style: PromptStyle) -> None:
+def word_question(message: dict[str, Any], style: PromptStyle, n_images: int) -> None:
     """Put a question into the words of a style. Its texts are one question, wherever the images stand between them:
-    what the style says first goes before the first text, what it says last after the last one.
+    what the style says first goes before the first text, what it says last after the last one. `n_images` are those of
+    the whole chat, which the model counts.
 
     Raises ApiError if there is no text.
 
     >>> parts = [{"type": "text", "text": "This"}, {"type": "image"}, {"type": "text", "text": "in the second?"}]
-    >>> word_question({"content": parts}, "simple"); [part.get("text") for part in parts]
+    >>> word_question({"content": parts}, "simple", 1); [part.get("text") for part in parts]
     ['This is a single image grounding task with simple reference. This', None, 'in the second?']
     """
     texts = [part for part in _list_texts(message) if part["text"].strip()]
     if not texts:
         raise ApiError(400, "univg.style: the last message holds no text to put into words", param="messages")
-    n_images = sum(part["type"] == "image" for part in message["content"] if isinstance(part, dict))
     worded = render_prompt(_MARK.join(part["text"] for part in texts), style, n_images).split(_MARK)
     for part, text in zip(texts, worded, strict=True):
         part["text"] = text

@@ -122,7 +122,7 @@ class ChatRequest(BaseModel):
         """
         messages = [convert(message) for message in self.messages]
         if self.univg and self.univg.style:
-            word_question(messages[-1], settle_style(self.univg.style, family))
+            word_question(messages[-1], settle_style(self.univg.style, family), len(self.images()))
         return tuple(messages)
 
 

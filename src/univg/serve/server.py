@@ -122,6 +122,7 @@ def _load(config: ServeConfig, key: str | None, console: Console) -> Service:
 
     locate(config.model)
     console.print(f"loading {config.model}")
+    from univg.models.conventions import list_choices
     from univg.models.loading import load
     from univg.serve.service import Service
 
@@ -129,9 +130,8 @@ def _load(config: ServeConfig, key: str | None, console: Console) -> Service:
     root = f"{config.model}@{loaded.revision}" if loaded.revision else weights_digest(config.model)
     if config.max_pixels is not None:
         loaded.processor.set_pixel_budget(loaded.pixel_budget.up_to(config.max_pixels))
-    for note in (loaded.style_note, "" if config.max_pixels else loaded.pixels_note):
-        if note:
-            console.print(f"note: {note}")
+    for note in list_choices(loaded.style_note, loaded.pixels_note, max_pixels=config.max_pixels):
+        console.print(f"note: {note}")
     if key is None and not config.on_loopback:
         console.print(
             f"note: anyone who reaches {config.host} can use this server: set {KEY_VARIABLE} to ask for a key"

@@ -22,6 +22,7 @@ from univg.terminal import notes
 
 if TYPE_CHECKING:
     from univg.models.checkpoint import Source
+    from univg.models.families import ModelFamily
     from univg.models.pixels import PixelBudget
 
 __all__ = ["build_command", "start_vllm"]
@@ -33,42 +34,58 @@ _MIDDLEWARE, _LOGITS = "univg.serve.vllm_card.ModelCard", "univg.serve.vllm_mark
 def start_vllm(config: ServeConfig, api_key: str | None) -> None:
     """Let vLLM take this process's place. Raises UnivgError for what keeps it from starting."""
     from univg.models import checkpoint
-    from univg.models.conventions import find_conventions
+    from univg.models.conventions import read_conventions
+    from univg.models.families import MODEL_FAMILIES
     from univg.models.layout import find_rotary_fault
-    from univg.models.loading import choose_dtype, find_family
+    from univg.models.loading import find_stored_dtype
 
     source = checkpoint.locate(config.model)
     if checkpoint.is_adapter(source.folder):
         raise UnivgError("a LoRA adapter must be merged for vLLM", config.model, "use univg merge first")
-    family = find_family(source.folder)
-    found = find_conventions(source, family)
-    style, budget = found.prompt_style, found.pixel_budget
-    if config.max_pixels is not None:
-        budget = budget.up_to(config.max_pixels)
-    for note in (found.style_note, "" if config.max_pixels else found.pixels_note):
-        if note:
-            notes().print(f"note: {note}")
+    family = MODEL_FAMILIES.get(checkpoint.model_type(source.folder))
+    if family is None:  # which is vLLM's own affair: nothing is said of how it is asked
+        card, budget = None, _limit(read_conventions(source.folder)[1], config)
+    else:
+        card, budget = _describe(config, source, family)
     program = _find_vllm()
     if (fault := find_rotary_fault(source.folder)) is not None:
         raise UnivgError(f"vLLM cannot run {config.model}: {fault}", "--engine vllm", "leave --engine out")
-    if config.dtype == "auto":  # vLLM's own "auto" computes float32 weights in bfloat16
-        chosen = choose_dtype(source.folder, on_cpu=_is_for_cpus())
-        config = config.model_copy(update={"dtype": chosen})
+    # vLLM's own "auto" computes float32 weights in half precision. Others it chooses as the GPU can compute.
+    if config.dtype == "auto" and (_is_for_cpus() or find_stored_dtype(source.folder) == "float32"):
+        config = config.model_copy(update={"dtype": "float32"})
+    adds = card is not None and _is_beside(program)
+    command = build_command(program, config, source, budget, adds=adds)
+    # A key among the arguments could be read by every user of the machine. Redirects lead out of the allowed domains.
+    environment = {"VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0", **os.environ}
+    if card is not None:
+        environment[CARD_VARIABLE] = json.dumps(card)
+    if api_key is not None:
+        environment["VLLM_API_KEY"] = api_key
+    os.execve(command[0], command, environment)
+
+
+def _describe(config: ServeConfig, source: Source, family: ModelFamily) -> tuple[dict[str, Any], PixelBudget]:
+    """Return what is said of a model of a known family, and its pixel budget; tell what was chosen for it."""
+    from univg.models.conventions import find_conventions, list_choices
+
+    found = find_conventions(source, family)
+    for note in list_choices(found.style_note, found.pixels_note, max_pixels=config.max_pixels):
+        notes().print(f"note: {note}")
+    budget = _limit(found.pixel_budget, config)
     card = {
         "family": family.model_type,
         "frame": family.frame,
-        "prompt_style": style,
+        "prompt_style": found.prompt_style,
         "min_pixels": budget.min_pixels,
         "max_pixels": budget.max_pixels,
         "factor": _read_factor(source.folder) or family.factor,
         "engine": "vllm",
     }
-    command = build_command(program, config, source, budget, adds=_is_beside(program))
-    # A key among the arguments could be read by every user of the machine. Redirects lead out of the allowed domains.
-    environment = {"VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0", **os.environ, CARD_VARIABLE: json.dumps(card)}
-    if api_key is not None:
-        environment["VLLM_API_KEY"] = api_key
-    os.execve(command[0], command, environment)
+    return card, budget
+
+
+def _limit(budget: PixelBudget, config: ServeConfig) -> PixelBudget:
+    return budget if config.max_pixels is None else budget.up_to(config.max_pixels)
 
 
 def build_command(

@@ -42,12 +42,12 @@ def open_page(config: WebConfig) -> None:
         import_module("gradio")
     except ImportError as error:
         raise UnivgError("the page needs a further package", remedy="pip install 'univg[web]'") from error
+    from univg.models.conventions import list_choices
     from univg.models.grounder import Grounder
 
     grounder = Grounder.from_pretrained(config.model)
-    for note in (grounder.loaded.style_note, grounder.loaded.pixels_note):
-        if note:
-            notes().print(f"note: {note}")
+    for note in list_choices(grounder.loaded.style_note, grounder.loaded.pixels_note):
+        notes().print(f"note: {note}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder goes then, too
     with tempfile.TemporaryDirectory(prefix="univg-web-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder

@@ -14,6 +14,7 @@ from univg.models.generation.generate import Chat, generate
 from univg.models.layout import publish_layout
 from univg.models.loading import Loaded, load
 from univg.report.cards import write_card
+from univg.terminal import notes
 from univg.training.run.checkpoints import writing
 from univg.training.run.quiet import silence_libraries
 from univg.world import make_sample
@@ -44,6 +45,9 @@ def merge(adapter: str | Path, out: Path, base: str | Path | None = None, dtype:
     if (folder / CONVENTIONS_FILE).exists():
         style, budget = read_conventions(folder)
         loaded.processor.set_pixel_budget(budget)
+    elif loaded.style_note:
+        told = f"{loaded.style_note}; {CONVENTIONS_FILE} of the merged model will say so: correct it if it was taught"
+        notes().print(f"note: {told} otherwise")
     merged, apart = _merge_checked(loaded, folder, adapter)
     for weight in merged.parameters():  # no buffers: rotary frequencies stay float32, as loading leaves them
         weight.data = weight.data.to(getattr(torch, dtype))

@@ -2,7 +2,8 @@
 
 Run by `vllm_engine.answer_jobs` in an environment that has the engine and needs no univg: `python answer.py ENGINE JOBS
 TEXTS CHECKPOINT …`, where JOBS is a JSON file of `{"images": [paths], "text": question, "tokens": limit}` and TEXTS is
-written: a list of texts for each checkpoint. Ends with code 5 where the engine is not installed.
+written: a list of texts for each checkpoint. With `"greedy": true` vLLM leaves the checkpoint's own sampling defaults
+out. Ends with code 5 where the engine is not installed.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def answer_by_vllm(checkpoint: str, jobs: list[dict[str, Any]]) -> list[str]:
     """Through vLLM's chat, with the checkpoint's own template, processor and sampling defaults."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # another process would read all of vLLM once more
     from PIL import Image
-    from vllm import LLM
+    from vllm import LLM, SamplingParams
     from vllm.distributed import cleanup_dist_env_and_memory
 
     most = max(len(job["images"]) for job in jobs)
@@ -54,7 +55,10 @@ def answer_by_vllm(checkpoint: str, jobs: list[dict[str, Any]]) -> list[str]:
         max_model_len=LONGEST,
         limit_mm_per_prompt={"image": most, "video": 0},
     )
-    settings = [engine.get_default_sampling_params() for _ in jobs]
+    settings = [
+        SamplingParams(temperature=0.0) if job.get("greedy") else engine.get_default_sampling_params()
+        for job in jobs
+    ]
     for setting, job in zip(settings, jobs, strict=True):
         setting.max_tokens = job["tokens"]
     chats = [_chat(job) for job in jobs]

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from runs import QUIET
 from univg.config import load_config
 from univg.errors import UnivgError
+from univg.files import ASSETS
 from univg.models import checkpoint
+from univg.models.conventions import CONVENTIONS_FILE, write_conventions
 from univg.models.loading import load
+from univg.models.pixels import PixelBudget
 from univg.training.config import GrpoConfig, SftConfig
+from univg.training.merging import merge
 from univg.training.run import prechecks
 from univg.training.run.start import make_lora, mend_adapters
 
@@ -77,7 +83,6 @@ def test_adapters_learn_beside_a_base_in_four_bits_and_merge(stage: str, tmp_pat
     """bitsandbytes itself, on whatever this machine has; it has kernels for processors too."""
     pytest.importorskip("bitsandbytes")
     from univg.training.grpo.stage import train_grpo
-    from univg.training.merging import merge
     from univg.training.sft.stage import train_sft
 
     out = tmp_path / "run"
@@ -101,7 +106,6 @@ def test_adapters_learn_beside_a_base_in_four_bits_and_merge(stage: str, tmp_pat
     if stage == "sft":
         assert rows[-1]["loss"] < 2 * rows[0]["loss"]
     assert checkpoint.is_adapter(out)
-    from safetensors.torch import load_file
 
     weights = load_file(out / checkpoint.ADAPTER_WEIGHTS_FILE)
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
@@ -122,3 +126,24 @@ def test_the_language_model_alone_is_in_four_bits() -> None:
     with torch.no_grad():
         one, two = (each.model(input_ids=ids).logits for each in (whole, packed))
     assert 0.001 < float((one - two).norm() / one.norm()) < 0.5  # rounded to 16 values, and no more than that
+
+
+@pytest.mark.parametrize("recorded", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_merge_tells_a_style_that_nobody_recorded(
+    recorded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*arguments: object) -> None:
+        raise UnivgError("far enough")
+
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    shutil.copytree(ASSETS / "tiny-base", base, ignore=shutil.ignore_patterns(CONVENTIONS_FILE))
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    save_file({"nothing": torch.zeros(1)}, adapter / "adapter_model.safetensors")
+    if recorded:
+        write_conventions(adapter, "direct", PixelBudget())
+    monkeypatch.setattr("univg.training.merging._merge_checked", stop)
+    with pytest.raises(UnivgError, match="far enough"):
+        merge(adapter, tmp_path / "merged")
+    told = "note: asked in style think, as qwen2_vl models without univg.json are; univg.json of the merged"
+    assert (told in " ".join(capsys.readouterr().err.split())) != recorded

@@ -16,6 +16,7 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from univg.training.run.gathering import holding_whole_weights
 from univg.training.run.processes import ending_together
 
+
 def test_checkpointing_goes_on_as_it_was_asked_for() -> None:
     """Under DeepSpeed it is off while a model answers, and is turned on again."""
     small: Any = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "vocab_size": 32}

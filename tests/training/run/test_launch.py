@@ -168,6 +168,24 @@ def test_a_run_goes_on_where_its_optimizer_can_be_read(
     assert refused in str(raised.value) and "model=checkpoint-3" in str(raised.value)
 
 
+def test_where_weights_are_divided_no_best_step_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {"reader": "world", "keep_best": False}
+    for environment, keeps in (
+        (FSDP | {"FSDP_VERSION": "2"}, False),
+        (ZERO_3, False),
+        (ZERO_2, True),
+        ({}, True),
+    ):
+        _launch(monkeypatch, 2, environment)
+        check_stage(SftConfig(max_steps=1, validation=wanted))
+        best = SftConfig(max_steps=1, validation=wanted | {"keep_best": True})
+        if keeps:
+            check_stage(best)
+            continue
+        with pytest.raises(UnivgError, match=r"validation\.keep_best: .* set validation\.keep_best=false"):
+            check_stage(best)
+
+
 def test_a_system_that_does_not_fork_can_train(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "register_at_fork")
     spec = importlib.util.find_spec("univg.training.run.processes")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -12,6 +13,12 @@ from univg.cli.data.reading import ReadCommand, print_faults, say_replaced
 from univg.cli.verbs import Parameter, make_verb
 from univg.errors import UnivgError, offer
 from univg.grounding.boxes import SizeWH
+
+if TYPE_CHECKING:
+    from univg.data.readers import ImageRoot
+
+_STOCK_PIXELS = (3136, 16384 * 28**2)
+"""What the files of stock Qwen2.5-VL models, and qwen-vl-utils, let a picture have."""
 
 
 class ConvertCommand(ReadCommand):
@@ -39,7 +46,9 @@ class ConvertCommand(ReadCommand):
         description="Write boxes as this family of models does (sharegpt, llamafactory, trl, verl, easyr1).",
     )
     max_pixels: int = Field(
-        default=401408, ge=3136, description="Of what that family sees, where it writes pixels of it."
+        default=401408,
+        ge=3136,
+        description="What the trainer lets a picture have, where the family writes pixels.",
     )
     embed_images: Annotated[bool, Parameter(negative="")] = Field(
         default=False, description="Put images into the rows (verl, easyr1)."
@@ -73,9 +82,10 @@ def convert(command: ConvertCommand) -> int:
         raise UnivgError(cause, "--embed-images", "leave it out")
     if command.category is not None and not command.category.strip():
         raise UnivgError("a category has a name", "--category", "name what is boxed, or leave it out")
-    seen = find_seen(command)
+    root = None if command.images is None else ImageRoot(command.images, command.file)
+    seen = find_seen(command, root)
     replaced = say_replaced(out)
-    book, root = FaultBook(), None if command.images is None else ImageRoot(command.images, command.file)
+    book = FaultBook()
     samples = command.open().read(book, "converting")
     how = Export(
         *(command.style, root, command.embed_images, book.add, book.notes.append),
@@ -95,11 +105,12 @@ def convert(command: ConvertCommand) -> int:
     return int(bool(book.left_out) or not written)
 
 
-def find_seen(command: ConvertCommand) -> Callable[[SizeWH], SizeWH] | None:
-    """Return how large the family sees a picture, where it writes pixels of that. Raises UnivgError for no family, and
-    for a format whose boxes are its own."""
+def find_seen(command: ConvertCommand, root: ImageRoot | None) -> Callable[[str], SizeWH] | None:
+    """Return how large the family sees the picture of a name, where it writes pixels of that; each is measured once.
+    Raises UnivgError for no family, and for a format whose boxes are its own."""
+    from univg.data.exports import Export
+    from univg.data.exports.pictures import Pictures
     from univg.models.families import MODEL_FAMILIES
-    from univg.models.pixels import PixelBudget
 
     if command.family not in MODEL_FAMILIES:
         remedy = offer(command.family, MODEL_FAMILIES)
@@ -110,8 +121,32 @@ def find_seen(command: ConvertCommand) -> Callable[[SizeWH], SizeWH] | None:
     if command.to not in ("sharegpt", "llamafactory", "trl", "verl", "easyr1"):
         cause = f"{command.to} has coordinates of its own, whatever is trained"
         raise UnivgError(cause, f"--family {command.family}", "leave it out")
-    budget = PixelBudget().up_to(command.max_pixels)
-    return lambda size_wh: budget.resized(size_wh, family.factor)
+    pictures, settings = Pictures(Export(images=root)), (command.to, command.max_pixels, family.factor)
+    return lambda name: measure_seen(*settings, pictures.find(name).size_wh)
+
+
+def measure_seen(to: str, max_pixels: int, factor: int, size_wh: SizeWH) -> SizeWH:
+    """Return how large the model sees a picture in the trainer that reads the format `to`.
+
+    Most shrink it before the processor of the checkpoint does: LLaMA-Factory (`_preprocess_image`) and EasyR1
+    (`process_image`) to at most `max_pixels` and no multiples of anything; verl's qwen-vl-utils only rounds it. TRL
+    leaves it to the processor, whose limit `max_pixels` is there, as in verl. Raises ValueError as `PixelBudget` does.
+
+    >>> [measure_seen(to, 401_408, 28, (1920, 1080)) for to in ("llamafactory", "verl", "trl")]
+    [(840, 476), (840, 476), (840, 448)]
+    """
+    from univg.models.pixels import PixelBudget
+
+    stock, budget = PixelBudget(*_STOCK_PIXELS), PixelBudget().up_to(max_pixels)
+    if to == "trl":
+        return budget.resized(size_wh, factor)
+    if to == "verl":
+        return budget.resized(stock.resized(size_wh, factor), factor)
+    width, height = size_wh
+    if width * height > max_pixels:
+        shrink = math.sqrt(max_pixels / (width * height))
+        size_wh = int(width * shrink), int(height * shrink)
+    return stock.resized(size_wh, factor)
 
 
 def check_out(to: str, out: Path) -> None:

@@ -46,7 +46,7 @@ def push(command: PushCommand) -> int:
     from univg.data.exports.hub import HubSet, write_hub
     from univg.data.exports.settings import Export, check_folder
     from univg.data.published import FaultBook
-    from univg.data.pushing import HubTarget, make_repository, push_files
+    from univg.data.pushing import HubTarget, find_splits, make_repository, push_files
     from univg.data.readers import ImageRoot
     from univg.files import unwritable
     from univg.terminal import notes, results
@@ -56,12 +56,14 @@ def push(command: PushCommand) -> int:
     name = command.to.rpartition("/")[2]
     out = command.out or Path(name)
     check_folder(out)
+    splits = [command.split]
     opened, target = command.open(), HubTarget(command.to, command.revision, "dataset")
     if not command.dry_run:
         target = make_repository(target, "univg data push", command.private or None)
+        splits += [split for split in find_splits(target) if split != command.split]
     book = FaultBook()
     how = Export(images=ImageRoot(command.images, command.file), on_fault=book.add, split=command.split)
-    about = HubSet(name, f"`{command.file.name}`, format `{opened.format}`", command.license)
+    about = HubSet(name, f"`{command.file.name}`, format `{opened.format}`", command.license, splits)
     try:
         names = write_hub(out, opened.read(book, "writing"), how, about)
     except OSError as error:
@@ -72,7 +74,8 @@ def push(command: PushCommand) -> int:
     if not written:
         raise UnivgError("no record could be written, and nothing was pushed", command.file)
     if not command.dry_run:
-        push_files(target, out, names, f"{written} samples", "the set is written", notes())
+        older = [f"data/{command.split}-*"]  # parts of another number would count as well
+        push_files(target, out, names, f"{written} samples", "the set is written", notes(), older)
     return int(bool(book.left_out))
 
 

@@ -20,7 +20,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from univg.data.exports.pictures import Pictures
 from univg.data.exports.settings import Export, Writer
 from univg.data.exports.targets import find_target, place_boxes
 from univg.data.formats.faults import Unusable, refuse
@@ -124,7 +123,7 @@ def _measure_seen(sample: GroundingSample, how: Export) -> list[SizeWH]:
     """Return the sizes at which the model sees a sample's pictures; `Unusable` for one that is not there."""
     assert how.seen is not None
     try:
-        return [how.seen(Pictures(how).find(name).size_wh) for name in sample.images]
+        return [how.seen(name) for name in sample.images]
     except ValueError as error:
         raise Unusable("bad_image", str(error)) from None
 

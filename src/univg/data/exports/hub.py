@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
@@ -65,11 +65,13 @@ _FIELDS: dict[str, tuple[Any, str]] = {
 
 @dataclass
 class HubSet:
-    """What the card says of a set: `name`, `source` (the file it was read from), `licence` as the hub calls it."""
+    """What the card says of a set: `name`, `source` (the file it was read from), `licence` as the hub calls it, and the
+    `splits` that the repository then has (none: the one that is written)."""
 
     name: str
     source: str
     licence: str | None = None
+    splits: Sequence[str] = ()
     tasks: Counter[str] = field(default_factory=Counter)
     teachers: Counter[str] = field(default_factory=Counter)
     keys: list[str] = field(default_factory=list)
@@ -158,8 +160,17 @@ def _write_card(about: HubSet, split: str) -> str:
         task_categories=["image-text-to-text"],
         tags=["visual-grounding", "univg", *(["chain-of-thought"] if about.teachers else [])],
         size_categories=[_name_size(count)],
-        configs=[{"config_name": "default", "data_files": [{"split": split, "path": f"data/{split}-*"}]}],
+        configs=[
+            {
+                "config_name": "default",
+                "data_files": [{"split": one, "path": f"data/{one}-*"} for one in about.splits or (split,)],
+            }
+        ],
     )
+    others = ", ".join(f"`{one}`" for one in about.splits if one != split)
+    written = f"Written by univg {univg.__version__}."
+    if others:
+        written += f" These figures are of the split `{split}` alone; there are also {others}."
     licence = f"`{about.licence}`" if about.licence else "not stated: that of the source and of its pictures"
     thoughts = ", ".join(f"{n} by {teacher}" for teacher, n in about.teachers.most_common())
     return f"""---
@@ -168,7 +179,7 @@ def _write_card(about: HubSet, split: str) -> str:
 
 # {about.name}
 
-{count} questions on {about.pictures} pictures, with the boxes that answer them. Written by univg {univg.__version__}.
+{count} questions on {about.pictures} pictures, with the boxes that answer them. {written}
 
 - **Source**: {about.source}.
 - **Licence**: {licence}.

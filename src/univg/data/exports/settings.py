@@ -31,7 +31,8 @@ class Export:
     - `split`: the part of the data set that this is (YOLO, COCO).
     - `category`: the one name of everything boxed, instead of what samples say.
     - `image_url`: what the address of a picture begins with (Label Studio).
-    - `seen`: the size at which the model that is to be trained sees a picture, for a family that writes pixels of that.
+    - `seen`: the size at which the model that is to be trained sees the picture of a name, for a family that writes
+      pixels of that; raises `Unusable` for one that is not there, ValueError for one of no usable shape.
     """
 
     style: PromptStyle = "think"
@@ -43,7 +44,7 @@ class Export:
     split: str = "train"
     category: str | None = None
     image_url: str | None = None
-    seen: Callable[[SizeWH], SizeWH] | None = None
+    seen: Callable[[str], SizeWH] | None = None
 
     def style_of(self, sample: GroundingSample) -> PromptStyle:
         """Return the wording for one sample: "simple" if it carries no thinking."""

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
+from univg.data.formats.faults import Unusable
 from univg.data.formats.fields import Row, clean_path
-from univg.grounding.boxes import Box, BoxPermille, clip_unit, px_to_unit, unit_to_permille
+from univg.grounding.boxes import Box, BoxPermille, SizeWH, clip_unit, px_to_unit, unit_to_permille
 from univg.grounding.samples import GroundingSample
 
 __all__ = ["METADATA", "SEEN", "add_metadata", "find_metadata", "is_kept_set", "read_seen"]
@@ -27,32 +28,49 @@ def find_metadata(row: Row) -> str | None:
 
 
 def read_seen(metadata: str | None, box_px: Box, image: int | None) -> Box | None:
-    """Return the unit box of one that our export wrote in pixels of the image as a model sees it; None of others."""
+    """Return the unit box of one that our export wrote in pixels of the image as a model sees it; None of others.
+
+    Raises `Unusable` where the sizes are damaged: nothing tells then what the numbers are.
+    """
     try:
         seen = json.loads(metadata or "")[SEEN]
-        width, height = seen["sizes"][seen["image"] if image is None else image]
-        return px_to_unit(box_px, (width, height))
+    except (ValueError, TypeError, KeyError):
+        return None
+    sizes = _check_sizes(seen)
+    try:
+        return px_to_unit(box_px, sizes[seen["image"] if image is None else image])
     except (ValueError, TypeError, KeyError, IndexError):
         return None
+
+
+def _check_sizes(seen: Any) -> list[SizeWH]:
+    """Return the sizes, in pixels, that were kept of a record's pictures. Raises `Unusable` for what are none."""
+    sizes = seen.get("sizes") if isinstance(seen, dict) else None
+    whole = isinstance(sizes, list) and all(isinstance(size, list) and len(size) == 2 for size in sizes)
+    if not whole or not all(type(side) is int and side > 0 for size in sizes or () for side in size):
+        cause = f"{SEEN} in the column {METADATA} does not hold the sizes of the pictures"
+        raise Unusable("bad_field", cause, "write the file again, or leave the record out")
+    return [(width, height) for width, height in sizes or ()]
 
 
 def add_metadata(sample: GroundingSample, metadata: str | None) -> GroundingSample:
     """Return `sample` with what our export kept beside it: task, source, target image, exact boxes, extra.
 
     The text wins over the column where a person has edited it: the exact boxes are only taken if they are the
-    ones the text rounds.
+    ones the text rounds. Raises `Unusable` where the sizes that were kept are damaged.
     """
     try:
         kept: dict[str, Any] = json.loads(metadata or "")
         boxes: list[Box] = [(b[0], b[1], b[2], b[3]) for b in kept.pop("boxes")]
+        _round(boxes)  # raises for what are no finite numbers
     except (ValueError, TypeError, KeyError, AttributeError, IndexError):
         return sample
-    seen = kept.pop(SEEN, None)
-    least = min((side for size in seen["sizes"] for side in size), default=1) if seen else 0
+    sizes = _check_sizes(kept.pop(SEEN)) if SEEN in kept else None
+    least = 0 if sizes is None else min((side for size in sizes for side in size), default=1)
     if kept.get("complete") is True:
         return _restore_set(sample, kept, boxes, 1 + 500 / least if least else 1)
     merged = sample.to_json() | kept
-    near = bool(seen and sample.boxes) and _is_near((0, *sample.boxes[0]), (0, *boxes[0]), 0.501 / least)
+    near = bool(least and sample.boxes) and _is_near((0, *sample.boxes[0]), (0, *boxes[0]), 0.501 / least)
     if not sample.boxes or near or _round(sample.boxes) == _round(boxes):
         merged["boxes"] = boxes
     return GroundingSample.from_json({**merged, "images": [clean_path(name) for name in sample.images]})

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from transformers import TrainerCallback
 
@@ -17,8 +17,6 @@ from univg.training.run.checkpoints import writing
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from univg.training.run.trackers import Trackers
 
 __all__ = [
     "LEFT_OUT",
@@ -99,6 +97,16 @@ def _say_time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+class Listeners(Protocol):
+    """Who is told each row of a log (:class:`univg.training.run.trackers.Trackers`)."""
+
+    def follow(self, trainer: Any) -> None: ...
+
+    def write(self, row: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class RunLog(TrainerCallback):
     """Write a row of `log.jsonl` each step, and to the `trackers`; show a progress bar with the numbers in `shown`."""
 
@@ -108,7 +116,7 @@ class RunLog(TrainerCallback):
         title: str,
         console: Console,
         shown: Sequence[str] = ("loss",),
-        trackers: Trackers | None = None,
+        trackers: Listeners | None = None,
     ) -> None:
         self.trackers = trackers
         self.path, self.title, self.console, self.shown = out / LOG, title, console, shown
