@@ -48,7 +48,7 @@ TABLE: list[tuple[str, Fault | None, Fault | None]] = [  # a text, its fault as 
 
 @pytest.fixture(scope="module")
 def grounder() -> Grounder:
-    from univg.models.loading import MODEL_FAMILIES
+    from univg.models.families import MODEL_FAMILIES
 
     model, processor = build_tiny(seed=0)
     return Grounder(Loaded(model, processor, MODEL_FAMILIES["qwen2_vl"], "think", "tiny"))

@@ -10,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from univg.models.loading import MODEL_FAMILIES, Loaded, write_conventions
+from univg.models.conventions import write_conventions
+from univg.models.families import MODEL_FAMILIES
+from univg.models.loading import Loaded
 from univg.models.tiny import PIXEL_BUDGET, build_tiny, save_tiny
 
 

@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 
 from univg.errors import UnivgError
+from univg.models.conventions import write_conventions
+from univg.models.families import MODEL_FAMILIES
 from univg.models.generation import generate as generation
 from univg.models.generation.generate import Chat, Generation
 from univg.models.grounder import Grounder
-from univg.models.loading import MODEL_FAMILIES, Loaded, load, write_conventions
+from univg.models.loading import Loaded, load
 from univg.models.tiny import PATCH_SIZE, PIXEL_BUDGET, build_tiny
 from univg.pictures.images import ImageFault
 

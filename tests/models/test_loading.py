@@ -15,13 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from univg.errors import UnivgError
-from univg.models.loading import (
-    MODEL_FAMILIES,
-    Loaded,
-    load,
-    read_conventions,
-    write_conventions,
-)
+from univg.models.conventions import read_conventions, write_conventions
+from univg.models.families import MODEL_FAMILIES
+from univg.models.loading import Loaded, load
 from univg.models.pixels import PixelBudget
 from univg.models.tiny import PATCH_SIZE, PIXEL_BUDGET
 

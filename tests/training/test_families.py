@@ -19,8 +19,10 @@ from univg.grounding.boxes import Box, SizeWH, is_degenerate, unit_to_px
 from univg.grounding.prompts import PromptStyle, render_chat
 from univg.grounding.reading import Asked, read
 from univg.grounding.samples import GroundingSample, write_jsonl
+from univg.models.conventions import write_conventions
+from univg.models.families import MODEL_FAMILIES
 from univg.models.generation.generate import forbidden_ids
-from univg.models.loading import MODEL_FAMILIES, _read_processor, write_conventions
+from univg.models.loading import _read_processor
 from univg.models.pixels import PixelBudget
 from univg.models.processor import GroundingProcessor
 from univg.training.config import DataSource, GrpoConfig, SftConfig

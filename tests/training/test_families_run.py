@@ -29,8 +29,9 @@ from serving import serving
 from univg.cli.main import main
 from univg.grounding.prompts import render_answer, render_prompt
 from univg.grounding.samples import GroundingSample, write_jsonl
+from univg.models.families import MODEL_FAMILIES
 from univg.models.grounder import Grounder
-from univg.models.loading import MODEL_FAMILIES, load
+from univg.models.loading import load
 from univg.pictures.images import open_picture
 from univg.serve.web import answer as answer_page
 

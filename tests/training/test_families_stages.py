@@ -14,7 +14,9 @@ from runs import QUIET, killed_at, same_weights
 from univg.cli.main import main
 from univg.cli.presets import PRESETS
 from univg.config import load_config
-from univg.models.loading import MODEL_FAMILIES, load, write_conventions
+from univg.models.conventions import write_conventions
+from univg.models.families import MODEL_FAMILIES
+from univg.models.loading import load
 from univg.models.pixels import PixelBudget
 from univg.models.tiny import build_tiny
 from univg.training.config import DataSource, SftConfig, StageConfig

@@ -50,8 +50,8 @@ def _load_checkpoint(config: ConstructConfig, name: str) -> Teacher:
 
 def _reach_server(config: ConstructConfig, option: str, model: str) -> Teacher:
     from univg.construct.teacher import RemoteTeacher
+    from univg.models.families import MODEL_FAMILIES
     from univg.models.keys import read_key
-    from univg.models.loading import MODEL_FAMILIES
     from univg.models.pixels import PixelBudget
     from univg.models.server import KEY_VARIABLE, Patience, Server
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from univg.errors import UnivgError
 from univg.files import write_whole
 from univg.models import checkpoint
 
@@ -27,6 +28,11 @@ VISION_THETA = 10000.0
 """The vision tower's rotary base, which the published layout does not state: vLLM and SGLang know no other."""
 SECTIONS = 3
 """Of a rotary embedding: time, height, width."""
+
+
+_PREFIX = "PrefixChange"
+_RULES = {"WeightRenaming", "WeightConverter", _PREFIX}
+"""How transformers calls the kinds of rules by which it renames weights while it reads them."""
 
 
 def find_rotary_fault(folder: Path) -> str | None:
@@ -68,13 +74,34 @@ def save_under_published_names(model: PreTrainedModel) -> None:
     By itself it turns back the renamings by which the weights were read, whichever these were: of a Qwen2-VL that was
     read under ZeRO-3, also those that did not apply (`model.model.embed_tokens`). And it tells a tied head by its
     address, which is another than the embedding's where weights were gathered from several processes (FSDP2).
-    """
-    from transformers.conversion_mapping import get_model_conversion_mapping
 
-    rules = get_model_conversion_mapping(model, add_legacy=False)
+    Errors: UnivgError for a version of transformers that does this in a way that is not known here.
+    """
+    from transformers import conversion_mapping, core_model_loading
+
+    # None of this is transformers' interface. Where it is another one, names would be wrong, and nobody would know.
+    make_rules = getattr(conversion_mapping, "get_model_conversion_mapping", None)
+    turn_back = getattr(core_model_loading, "revert_weight_conversion", None)
+    if make_rules is None or turn_back is None or "_weight_conversions" not in turn_back.__code__.co_consts:
+        raise _refuse("nothing is known of its renamings")
+    for name in ("_keys_to_ignore_on_save", "all_tied_weights_keys"):
+        if not hasattr(model, name):
+            raise _refuse(f"models have no {name}")
+    rules = make_rules(model, add_legacy=False)
+    if unknown := {type(rule).__name__ for rule in rules} - _RULES:
+        raise _refuse(f"rules of renaming are {sorted(unknown)}")
     # A change of prefix is for reading a model's part alone; turned back it would be added to every name.
-    model._weight_conversions = [rule for rule in rules if type(rule).__name__ != "PrefixChange"]
+    model._weight_conversions = [rule for rule in rules if type(rule).__name__ != _PREFIX]
     model._keys_to_ignore_on_save = {*(model._keys_to_ignore_on_save or ()), *model.all_tied_weights_keys}
+
+
+def _refuse(what: str) -> UnivgError:
+    from transformers import __version__
+
+    return UnivgError(
+        f"transformers {__version__} names a model's weights in a way that is not known here ({what})",
+        remedy="install a version that is, such as that of constraints.txt",
+    )
 
 
 def _publish(config: dict[str, Any]) -> dict[str, Any]:

@@ -22,13 +22,8 @@ from univg.grounding.boxes import SizeWH
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import PromptStyle
 from univg.models import checkpoint
-from univg.models.checkpoint import COPY_AGAIN, EMBEDDED
-from univg.models.conventions import (
-    CONVENTIONS_FILE,
-    find_conventions,
-    read_conventions,
-    write_conventions,
-)
+from univg.models.checkpoint import COPY_AGAIN
+from univg.models.conventions import find_conventions
 from univg.models.families import MODEL_FAMILIES, ModelFamily
 from univg.models.layout import save_under_published_names
 from univg.terminal import notes, waiting
@@ -40,20 +35,7 @@ if TYPE_CHECKING:
     from univg.models.pixels import PixelBudget
     from univg.models.processor import GroundingProcessor
 
-__all__ = [
-    "CONVENTIONS_FILE",
-    "EMBEDDED",
-    "MODEL_FAMILIES",
-    "Loaded",
-    "ModelFamily",
-    "choose_dtype",
-    "find_family",
-    "find_stored_dtype",
-    "load",
-    "plain_model",
-    "read_conventions",
-    "write_conventions",
-]
+__all__ = ["Loaded", "choose_dtype", "find_family", "find_stored_dtype", "load", "plain_model"]
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _QUICK_BYTES = 1e9  # weights up to this size load in a second: nobody waits

@@ -76,7 +76,6 @@ class VisionShape:
     hidden: int
     inner: int
     layers: int
-    heads: int
     side: int
     merge: int
     parameters: int
@@ -156,7 +155,7 @@ def _qwen2_vision(config: Mapping[str, Any], out: int) -> VisionShape:
     block = _attention(width) + 4 * width + _linear(width, inner) + _linear(inner, width)
     merger = 2 * width + _linear(wide, wide) + _linear(wide, out)
     count = _patches(config, side) * width + depth * block + merger
-    return VisionShape(width, inner, depth, int(config.get("num_heads", 16)), side, merge, count)
+    return VisionShape(width, inner, depth, side, merge, count)
 
 
 def _qwen2_5_vision(config: Mapping[str, Any], out: int) -> VisionShape:
@@ -166,7 +165,7 @@ def _qwen2_5_vision(config: Mapping[str, Any], out: int) -> VisionShape:
     block = _attention(width) + 2 * width + 2 * _linear(width, inner) + _linear(inner, width)
     merger = width + _linear(wide, wide) + _linear(wide, int(config.get("out_hidden_size", out)))
     count = _patches(config, side) * width + depth * block + merger
-    return VisionShape(width, inner, depth, int(config.get("num_heads", 16)), side, merge, count)
+    return VisionShape(width, inner, depth, side, merge, count)
 
 
 def _qwen3_vision(config: Mapping[str, Any], out: int) -> VisionShape:
@@ -178,7 +177,7 @@ def _qwen3_vision(config: Mapping[str, Any], out: int) -> VisionShape:
     deep = len(config.get("deepstack_visual_indexes", (8, 16, 24)))
     count = _patches(config, side) * width + width + int(config.get("num_position_embeddings", 2304)) * width
     count += depth * block + merger + 2 * width + deep * (merger + 2 * wide)
-    return VisionShape(width, inner, depth, int(config.get("num_heads", 16)), side, merge, count)
+    return VisionShape(width, inner, depth, side, merge, count)
 
 
 _VISION = {"qwen2_vl": _qwen2_vision, "qwen2_5_vl": _qwen2_5_vision, "qwen3_vl": _qwen3_vision}

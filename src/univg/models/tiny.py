@@ -21,8 +21,8 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX, Qwen
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from univg.grounding.prompts import PromptStyle
+from univg.models.conventions import write_conventions
 from univg.models.layout import publish_layout
-from univg.models.loading import write_conventions
 from univg.models.pixels import PixelBudget
 from univg.models.processor import CHAT_TEMPLATE, GroundingProcessor
 

@@ -35,8 +35,9 @@ def start_vllm(config: ServeConfig, api_key: str | None) -> None:
     """Let vLLM take this process's place. Raises UnivgError for what keeps it from starting."""
     from univg.models import checkpoint
     from univg.models.conventions import read_conventions
+    from univg.models.families import MODEL_FAMILIES
     from univg.models.layout import find_rotary_fault
-    from univg.models.loading import MODEL_FAMILIES, find_stored_dtype
+    from univg.models.loading import find_stored_dtype
 
     source = checkpoint.locate(config.model)
     if checkpoint.is_adapter(source.folder):

@@ -9,9 +9,10 @@ import torch
 
 from univg.errors import UnivgError
 from univg.models import checkpoint
+from univg.models.conventions import CONVENTIONS_FILE, read_conventions, write_conventions
 from univg.models.generation.generate import Chat, generate
 from univg.models.layout import publish_layout
-from univg.models.loading import CONVENTIONS_FILE, Loaded, load, read_conventions, write_conventions
+from univg.models.loading import Loaded, load
 from univg.report.cards import write_card
 from univg.terminal import notes
 from univg.training.run.checkpoints import writing

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from univg.models.loading import MODEL_FAMILIES, write_conventions
+from univg.models.conventions import write_conventions
+from univg.models.families import MODEL_FAMILIES
 from univg.models.tiny import PIXEL_BUDGET, build_tiny
 from univg.training.grpo.arguments import paper_arguments
 from univg.training.grpo.rewards import RolloutReader

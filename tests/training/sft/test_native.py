@@ -13,7 +13,8 @@ from univg.cli import main as cli
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import PromptStyle
 from univg.grounding.scoring import score
-from univg.models.loading import load, read_conventions
+from univg.models.conventions import read_conventions
+from univg.models.loading import load
 from univg.models.processor import GroundingProcessor
 from univg.training.config import DataSource, GrpoConfig, SftConfig
 from univg.training.grpo.rewards import RolloutReader, format_reward, write_ideal

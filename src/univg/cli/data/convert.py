@@ -110,7 +110,7 @@ def find_seen(command: ConvertCommand, root: ImageRoot | None) -> Callable[[str]
     Raises UnivgError for no family, and for a format whose boxes are its own."""
     from univg.data.exports import Export
     from univg.data.exports.pictures import Pictures
-    from univg.models.loading import MODEL_FAMILIES
+    from univg.models.families import MODEL_FAMILIES
 
     if command.family not in MODEL_FAMILIES:
         remedy = offer(command.family, MODEL_FAMILIES)

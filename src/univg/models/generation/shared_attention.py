@@ -29,7 +29,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from univg.models.loading import MODEL_FAMILIES, plain_model
+from univg.models.families import MODEL_FAMILIES
+from univg.models.loading import plain_model
 
 __all__ = ["ATTENTION", "Packing", "PromptKeys", "Span", "share_prompts", "why_not"]
 

@@ -67,7 +67,7 @@ class RolloutReader:
     def of(cls, model: Any, processor: Any) -> RolloutReader:
         """Return the reader for a model, by its family (the path of a model says nothing), asked for
         thoughts."""
-        from univg.models.loading import MODEL_FAMILIES
+        from univg.models.families import MODEL_FAMILIES
 
         family = MODEL_FAMILIES.get(getattr(getattr(model, "config", None), "model_type", ""))
         if family is None:

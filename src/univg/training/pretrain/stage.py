@@ -28,7 +28,8 @@ from transformers import Qwen2VLForConditionalGeneration
 from univg.config import save_config
 from univg.errors import UnivgError
 from univg.files import replacing
-from univg.models.loading import MODEL_FAMILIES, Loaded, load
+from univg.models.families import MODEL_FAMILIES
+from univg.models.loading import Loaded, load
 from univg.models.tiny import build_tiny, save_tiny
 from univg.terminal import notes, progress
 from univg.training.config import Phase, PretrainConfig

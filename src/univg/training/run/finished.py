@@ -14,8 +14,9 @@ from transformers import Trainer
 
 from univg.data.pushing import HubTarget, push_files
 from univg.models import checkpoint
+from univg.models.conventions import write_conventions
 from univg.models.layout import publish_layout
-from univg.models.loading import Loaded, plain_model, write_conventions
+from univg.models.loading import Loaded, plain_model
 from univg.terminal import is_first_process
 from univg.training.config import StageConfig
 from univg.training.run.card import write_stage_card

@@ -35,7 +35,10 @@ def holding_whole_weights(trainer: Any) -> Iterator[None]:
                 model.set_reshard_after_forward(True)
                 model.set_reshard_after_forward(False, recurse=False)
     elif trainer.is_deepspeed_enabled:
-        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator):
+        kept = trainer.args.gradient_checkpointing_kwargs
+        with unwrap_model_for_generation(
+            trainer.model_wrapped, trainer.accelerator, gradient_checkpointing_kwargs=kept
+        ):
             yield
     else:
         yield

@@ -12,7 +12,7 @@ from pathlib import Path
 from univg.errors import UnivgError, one_line, suggest
 from univg.files import check_exists
 from univg.models import checkpoint
-from univg.models.loading import MODEL_FAMILIES
+from univg.models.families import MODEL_FAMILIES
 from univg.terminal import is_first_process
 from univg.training.config import LANGUAGE_LINEAR, LoraSettings, StageConfig, Validation
 from univg.training.room import check_room

@@ -29,6 +29,7 @@ _RELEASED_S = 2.0
 _GONE = ("closed by peer", "reset by peer", "broken pipe", "socket closed", "connection was likely closed")
 _SILENT = ("timed out", "timeout")
 """How torch says, in lower case, that another process has gone, or does not answer."""
+_ABOVE = "(what it said, if anything, stands above)"
 _taken: list[FileLock] = []
 _watched: list[int] = []
 
@@ -49,7 +50,9 @@ def ending_together(out: Path) -> Iterator[None]:
             said.set()
             print(f"error: {what}: {say_kept(out)}", file=sys.stderr, flush=True)
 
-    with _at_sigterm(lambda: say("ended from outside, as when another process of the run has died")):
+    with _at_sigterm(
+        lambda: say(f"ended from outside, as when another process of the run has died {_ABOVE}")
+    ):
         try:
             yield
         except Exception as error:
@@ -71,7 +74,7 @@ def _find_lost(error: Exception) -> str | None:
     if "gloo" not in text and not type(error).__name__.startswith("Dist"):
         return None
     if any(sign in text.lower() for sign in _GONE):
-        return "another process of the run has died (what it said, if anything, stands above)"
+        return f"another process of the run has died {_ABOVE}"
     if any(sign in text.lower() for sign in _SILENT):
         return (
             f"another process of the run does not answer within trainer.ddp_timeout ({one_line(text)[:120]})"

@@ -28,7 +28,8 @@ from univg.config import load_config, save_config
 from univg.errors import UnivgError, one_line
 from univg.files import write_whole
 from univg.models import checkpoint
-from univg.models.loading import Loaded, write_conventions
+from univg.models.conventions import write_conventions
+from univg.models.loading import Loaded
 from univg.terminal import is_first_process, notes, waiting
 from univg.training.config import StageConfig
 from univg.training.run.checkpoints import (
