@@ -44,6 +44,14 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def scaled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random model whose responses differ from prompt to prompt (`grpo_parts.scale_up`)."""
+    import grpo_parts
+
+    return grpo_parts.save_start(tmp_path_factory.mktemp("scaled") / "tiny")
+
+
+@pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files of both stages as they are published, eight samples each, and their images.
 

@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import grpo_parts as parts
 import pytest
 from launching import RUNS, Launcher, read_log
 from safetensors.torch import load_file
@@ -26,11 +25,6 @@ def faulty_reward(completions, trainer_state, **columns):
         raise ValueError("no luck")
     return [float(index) for index, _ in enumerate(completions)]
 """
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return parts.save_start(tmp_path_factory.mktemp("start") / "tiny")
 
 
 def _begin(folder: Path, run: list[str]) -> subprocess.Popen[str]:
@@ -61,10 +55,10 @@ def _errors(folder: Path) -> list[str]:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="processes are found in /proc")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_where_one_process_is_killed_the_other_says_how_to_go_on(
-    rank: int, start: Path, tmp_path: Path
+    rank: int, scaled: Path, tmp_path: Path
 ) -> None:
     """Killed in two processes, it goes on in one (of rank 1) or two, and ends as a run of one process does."""
-    run = [*RUNS["sft"], f"model={start}", *LONG]
+    run = [*RUNS["sft"], f"model={scaled}", *LONG]
     begun = _begin(tmp_path, run)
     try:
         until = time.monotonic() + 600
@@ -74,7 +68,7 @@ def test_where_one_process_is_killed_the_other_says_how_to_go_on(
             ]
             time.sleep(0.05)
         os.kill(_find_process(begun.pid, rank), signal.SIGKILL)
-        assert begun.wait(timeout=120) == 1
+        assert begun.wait(timeout=900) == 1
     finally:
         begun.terminate()
     (error,) = _errors(tmp_path)
@@ -98,12 +92,12 @@ def test_where_one_process_is_killed_the_other_says_how_to_go_on(
 
 
 @pytest.mark.slow
-def test_where_the_second_process_fails_the_first_does_not_wait(start: Path, tmp_path: Path) -> None:
+def test_where_the_second_process_fails_the_first_does_not_wait(scaled: Path, tmp_path: Path) -> None:
     (tmp_path / "faulty.py").write_text(FAULTY)
-    run = [*RUNS["grpo"][:-1], "rewards={faulty.faulty_reward: 1.0}", f"model={start}"]
+    run = [*RUNS["grpo"][:-1], "rewards={faulty.faulty_reward: 1.0}", f"model={scaled}"]
     begun = _begin(tmp_path, run)
     try:
-        assert begun.wait(timeout=600) == 1
+        assert begun.wait(timeout=900) == 1
     finally:
         begun.terminate()
     own, other = _errors(tmp_path)

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import grpo_parts as parts
 import pytest
 import torch
 from launching import KINDS, RUNS, Launcher, list_weights, read_log
@@ -32,11 +31,6 @@ Ran = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return parts.save_start(tmp_path_factory.mktemp("start") / "tiny")
-
-
-@pytest.fixture(scope="module")
 def launcher() -> Iterator[Launcher]:
     launcher = Launcher()
     yield launcher
@@ -44,12 +38,12 @@ def launcher() -> Iterator[Launcher]:
 
 
 @pytest.fixture(scope="module")
-def ran(launcher: Launcher, start: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def ran(launcher: Launcher, scaled: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """Return a run's folder by its launcher, what it trains, and the family if it is not ours; each is run once."""
     folder = tmp_path_factory.mktemp("runs")
 
     def find(kind: str, what: str, family: str = "") -> Path:
-        begin, out = folder / f"{family}-start" if family else start, folder / f"{family}-{kind}-{what}"
+        begin, out = folder / f"{family}-start" if family else scaled, folder / f"{family}-{kind}-{what}"
         if family and not begin.exists():
             save_family(begin, family, pixels=(32 * 32, 64 * 64))
         if not out.exists():
@@ -59,17 +53,17 @@ def ran(launcher: Launcher, start: Path, tmp_path_factory: pytest.TempPathFactor
     return find
 
 
-def test_bans_do_not_depend_on_weights_that_are_elsewhere(start: Path) -> None:
+def test_bans_do_not_depend_on_weights_that_are_elsewhere(scaled: Path) -> None:
     """Under ZeRO-3 a process holds no row of the embedding; without bans an image token drawn ends the run."""
-    loaded = load(start, device="cpu")
+    loaded = load(scaled, device="cpu")
     whole = find_forbidden(loaded.model, loaded.processor)
     loaded.model.get_input_embeddings().weight = torch.nn.Parameter(torch.empty(0))
     assert find_forbidden(loaded.model, loaded.processor) == whole
     assert loaded.model.config.image_token_id in whole and len(whole) >= 10
 
 
-def test_an_empty_model_is_the_model_without_its_numbers(start: Path) -> None:
-    whole, empty = load(start, device="cpu"), load(start, device="cpu", empty=True)
+def test_an_empty_model_is_the_model_without_its_numbers(scaled: Path) -> None:
+    whole, empty = load(scaled, device="cpu"), load(scaled, device="cpu", empty=True)
     shapes = {name: (value.shape, value.dtype) for name, value in whole.model.state_dict().items()}
     assert {name: (value.shape, value.dtype) for name, value in empty.model.state_dict().items()} == shapes
     for (name, one), (_, other) in zip(whole.model.named_buffers(), empty.model.named_buffers(), strict=True):
@@ -147,10 +141,10 @@ def test_every_launcher_writes_the_names_and_types_that_one_process_writes(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zero3", "fsdp2"])
 def test_a_sharded_run_goes_on_from_a_checkpoint_that_holds_the_weights_once(
-    kind: str, start: Path, ran: Ran, launcher: Launcher, tmp_path: Path
+    kind: str, scaled: Path, ran: Ran, launcher: Launcher, tmp_path: Path
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run = [*RUNS["sft"], f"model={start}", "--resume"]
+    run = [*RUNS["sft"], f"model={scaled}", "--resume"]
     # transformers wants a GPU for bf16 where it does not know that it is on a processor.
     run += [] if kind == "zero3" else ["bf16=true"]
     launcher.run(kind, run, whole)
@@ -202,7 +196,7 @@ def test_a_run_goes_on_in_another_number_of_processes(
     before: str,
     after: str,
     processes: int,
-    start: Path,
+    scaled: Path,
     ran: Ran,
     launcher: Launcher,
     tmp_path: Path,
@@ -212,7 +206,7 @@ def test_a_run_goes_on_in_another_number_of_processes(
     shutil.rmtree(killed / "checkpoint-2")
     (file,) = (path.name for path in whole.glob("*.safetensors"))
     (killed / file).unlink()
-    run = [*RUNS[what], f"model={start}", "--resume"]
+    run = [*RUNS[what], f"model={scaled}", "--resume"]
     told = launcher.run(after, [*run, *(["micro_batch=1"] if processes == 4 else [])], killed, processes)
     assert f"process(es), not {processes}: the samples are the same" in told and "resuming from" in told
     _compare(ran("one", what), killed)
