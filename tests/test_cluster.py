@@ -23,6 +23,11 @@ REPO = Path(__file__).parents[1]
 CLUSTER = REPO / "examples" / "cluster"
 BIN = Path(sys.executable).parent
 RECORD = '#!/bin/bash\nprintf "%s\\0" "${0##*/}" "$@" > "$RECORD/$BASHPID"\n'
+# A server that is asked whether it is there has been started: before that, asking again would have no end.
+CURL = (
+    '#!/bin/bash\nfor i in {1..1000}; do grep -qsz "^vllm$" "$RECORD"/* && break; sleep 0.02; done\n'
+    + RECORD.partition("\n")[2]
+)
 SRUN = """#!/bin/bash
 count=$SLURM_NNODES
 while [[ $1 == --* ]]; do [[ $1 == --nodes=* ]] && count=${1#--nodes=}; shift; done
@@ -47,8 +52,9 @@ def cluster(tmp_path: Path) -> Callable[..., list[list[str]]]:
     record.mkdir()
 
     def run(*command: str, real: tuple[str, ...] = (), **env: str) -> list[list[str]]:
-        for name in ("univg", "accelerate", "torchrun", "vllm", "curl"):
+        for name in ("univg", "accelerate", "torchrun", "vllm"):
             write_stub(stubs / name, f'#!/bin/bash\nexec "{BIN / name}" "$@"\n' if name in real else RECORD)
+        write_stub(stubs / "curl", CURL)
         write_stub(stubs / "srun", SRUN)
         write_stub(stubs / "scontrol", SCONTROL)
         given = {**os.environ, **SLURM, "PATH": f"{stubs}:{os.environ['PATH']}", "RECORD": str(record), **env}

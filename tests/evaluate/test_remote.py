@@ -20,7 +20,7 @@ from univg.evaluate.report import build_sections
 from univg.evaluate.runner import evaluate
 from univg.evaluate.runs import read_runs
 from univg.grounding.prompts import render_prompt
-from univg.models.answering import Decoding
+from univg.models.answering import Decoding, ServerAnswerer
 from univg.models.pixels import PixelBudget
 from univg.models.server import Patience
 
@@ -236,7 +236,7 @@ def test_a_published_model_is_known_by_its_name(
     server.models = [{"object": "model", **card}]
     found = engine(server)
     assert (found.fingerprint()["family"], found.frame, found.style) == (family, frame, style)
-    assert found.answerer.factor == factor
+    assert isinstance(found.answerer, ServerAnswerer) and found.answerer.factor == factor
     assert not any("--family" in note for note in found.notes)
     other = engine(server, family="qwen2_vl")
     assert other.frame == "permille", "what is said goes before the name"

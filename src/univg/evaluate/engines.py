@@ -138,14 +138,14 @@ class OpenAIEngine(_AnswererEngine):
         told = list_choices("" if recorded else note, "", style=style, options=True)
         self.notes = (f"{family_note}; --family names another", *told) if family_note else told
         self.frame: Frame = self._family.frame
-        served = read_budget(stated)
+        self._served = served = read_budget(stated)
         stock = not recorded and guessed == self._family.native
         self._budget = budget or served or (self._family.stock_budget if stock else PixelBudget())
         factor = int(stated.get("factor") or self._family.factor)
         super().__init__(ServerAnswerer(server, name, self._budget, factor, concurrency, served=served))
 
     def fingerprint(self) -> dict[str, Any]:
-        stated = {
+        stated: dict[str, Any] = {
             "engine": "openai",
             "model": self.name,
             "root": self._root,
@@ -153,8 +153,9 @@ class OpenAIEngine(_AnswererEngine):
             "prompt": self._prompt(),
             "pixels": asdict(self._budget),
         }
-        served = self.answerer.served
-        return stated | ({"served": asdict(served)} if served and served != self._budget else {})
+        if self._served is not None and self._served != self._budget:
+            stated["served"] = asdict(self._served)
+        return stated
 
 
 def load_local(

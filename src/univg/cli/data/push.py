@@ -56,7 +56,7 @@ def push(command: PushCommand) -> int:
     name = command.to.rpartition("/")[2]
     out = command.out or Path(name)
     check_folder(out)
-    splits = [command.split]
+    splits: list[str] = [command.split]
     opened, target = command.open(), HubTarget(command.to, command.revision, "dataset")
     if not command.dry_run:
         target = make_repository(target, "univg data push", command.private or None)
