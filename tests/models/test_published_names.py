@@ -11,10 +11,14 @@ from univg.errors import UnivgError
 from univg.models.families import MODEL_FAMILIES
 from univg.models.layout import save_under_published_names
 
+TEXT, VISION = {"num_hidden_layers": 1, "hidden_size": 3584}, {"depth": 1, "hidden_size": 1280}
+
 
 def build(family: str) -> PreTrainedModel:
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(CONFIG_MAPPING[family]())
+        return AutoModelForImageTextToText.from_config(
+            CONFIG_MAPPING[family](text_config=TEXT, vision_config=VISION)
+        )
 
 
 @pytest.mark.parametrize("family", MODEL_FAMILIES)
