@@ -62,6 +62,10 @@ def test_the_table_says_parts_total_and_what_to_change(capsys: pytest.CaptureFix
         (["fit", "sft", CARD, "0GiB"], "write a size such as 16GiB"),
         (["fit", "grpo", "--gpus", "3", CARD, "80GiB"], "16 prompts a step cannot be dealt to 3 processes"),
         (["fit", "ground", "nowhere", CARD, "8GiB"], "no such folder"),
+        (
+            ["fit", "grpo", "--config", "qwen3-vl-2b-lora-grpo", CARD, "8GiB"],
+            "model=Qwen/Qwen2-VL-7B-Instruct, say",
+        ),
     ],
 )
 def test_what_cannot_be_estimated_is_one_line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,44 @@ def folder(tmp_path: Path) -> Path:
         Image.new("RGB", size).save(tmp_path / name)
     write_jsonl(tmp_path / "own.jsonl", SAMPLES)
     return tmp_path
+
+
+def test_what_a_trainer_must_know_and_what_is_answered_in_part_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = ((0.1, 0.1, 0.4, 0.4), (0.5, 0.5, 0.9, 0.9))
+    rows = [
+        replace(SAMPLES[0], boxes=boxes, box_images=(0, 0), complete=complete) for complete in (False, True)
+    ]
+    write_jsonl(folder / "two.jsonl", rows)
+    given = [
+        "--images",
+        str(folder),
+        "--to",
+        "trl",
+        "--out",
+        str(folder / "two-out.jsonl"),
+        "--style",
+        "direct",
+    ]
+    main(
+        [
+            "data",
+            "convert",
+            str(folder / "two.jsonl"),
+            *given,
+            "--family",
+            "qwen2_5_vl",
+            "--max-pixels",
+            "100000",
+        ]
+    )
+    told = " ".join(capsys.readouterr().out.split())
+    assert "of pictures of at most 100,000 pixels: let the trainer allow as many" in told
+    assert (
+        "1 samples with several boxes are answered by their first: where all are asked for, --complete"
+        in told
+    )
 
 
 @pytest.mark.parametrize("to", ["sharegpt", "llamafactory", "trl", "verl", "easyr1"])

@@ -131,6 +131,8 @@ def test_the_command_compares(tiny_folder: str, tmp_path: Path, capsys: pytest.C
     assert "texts part at character" in (tmp_path / "c" / "report.md").read_text(encoding="utf-8")
     capsys.readouterr()
     assert cli.main([*ask, "6", "--seed", "1", "--out", c, "--compare", a]) == 2
-    assert "different samples" in capsys.readouterr().err and not (tmp_path / "c" / "run.json").exists()
+    refusal = capsys.readouterr().err
+    assert "different samples cannot be compared (seed: 0 -> 1)" in refusal, "sizes of the two are the same"
+    assert not (tmp_path / "c" / "run.json").exists()
     assert cli.main(["report", a, "--compare", a]) == 2
     assert "not compared with itself" in capsys.readouterr().err

@@ -81,6 +81,7 @@ WRONG = {
     "grpo matrix_learning_rate=1e-3": "unknown key 'matrix_learning_rate'",
     # choices
     "sft prompt_style=thnk": "prompt_style: Input should be 'think', 'direct', 'simple', 'set', 'set_direct', 'json', ",
+    "sft prompt_style=native": "native is json for Qwen2.5-VL and Qwen3-VL and marks for Qwen2-VL",
     "grpo loss_type=gpro": "loss_type: Input should be 'grpo', 'dr_grpo', ",
     "grpo scale_rewards=grp": "scale_rewards: Input should be 'group', 'batch' or 'none'",
     "grpo vllm=colocate": "vLLM is not installed: vllm: colocate: pip install 'trl[vllm]'",

@@ -115,7 +115,12 @@ def _fit_stage(command: FitStage, config: SftConfig | GrpoConfig, answer: int) -
     from univg.training.memory import Machine, asked_by, estimate_training
     from univg.training.room import advise, read_stored_budget
 
-    shapes, device = read_shapes(config.model), command.device()
+    try:
+        shapes = read_shapes(config.model)
+    except UnivgError as error:
+        start = "a model that is yet to be trained takes what its start takes: model=Qwen/Qwen2-VL-7B-Instruct, say"
+        raise UnivgError(error.cause, error.place, "; ".join(filter(None, (error.remedy, start)))) from error
+    device = command.device()
     stored = None if config.pixel_budget else read_stored_budget(config.model)
     asked = asked_by(config, command.images, answer, stored)
     memory = device.memory if device.kind == "cuda" else device.free // command.gpus
@@ -196,9 +201,11 @@ def _tell(
         print(f"fits in {here}, with {format_bytes(memory - estimate.total)} left")
         return 0
     print(f"does not fit in {here}: {format_bytes(estimate.total - memory)} too much")
+    suffices = bool(changes) and changes[-1][1] <= memory
     for place, (name, total) in enumerate(changes):
-        print(f"  {'try' if not place else 'and'} {name}: {format_bytes(total)}")
-    if not changes or changes[-1][1] > memory:
+        first = "try" if suffices else "nearer comes"
+        print(f"  {'and' if place else first} {name}: {format_bytes(total)}")
+    if not suffices:
         cards = "more cards (--gpus 8 --sharding zero3)" if isinstance(command, FitStage) else "a larger card"
         print(f"  what is left does not fit either: a smaller model, or {cards}")
     return 1
@@ -214,7 +221,7 @@ for order, verb in enumerate(
             "fit grpo",
             FitGrpo,
             fit_grpo,
-            example="univg fit grpo --config qwen2-vl-7b-grpo --gpus 8 --sharding zero3",
+            example="univg fit grpo --config qwen2-vl-7b-grpo model=Qwen/Qwen2-VL-7B-Instruct --gpus 8",
         ),
         make_verb(
             "fit ground",

@@ -6,6 +6,7 @@ is worth more is a comparison of scores (:func:`univg.report.statistics.compare`
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 from univg.errors import UnivgError
 from univg.evaluate.runs import Run, list_differences
 from univg.evaluate.sets import is_set, list_boxes
+from univg.files import canonical
 from univg.grounding.sets import OnImage, match_sets
 from univg.report.statistics import MICRO, group_by_task
 from univg.report.tables import Table
@@ -122,8 +124,10 @@ def check_same_samples(first: Run, benchmark: str, digest: str, about: Mapping[s
     """
     told = [f"benchmark: {first.benchmark} and {benchmark}"] if first.benchmark != benchmark else []
     if not told and first.fingerprint["data"] != digest:
-        here, there = (
-            {name: value for name, value in each.items() if name not in ("model", "notes")}
+        here, there = (  # as they are kept: a pair of sizes is a list there
+            json.loads(
+                canonical({name: value for name, value in each.items() if name not in ("model", "notes")})
+            )
             for each in (about, first.about)
         )
         told = list_differences(there, here) or [

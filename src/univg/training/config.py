@@ -157,6 +157,15 @@ class StageConfig(Config):
             raise ValueError("write a mapping, such as {share: 0.1} or {path: FILE, images: FOLDER}")
         return value
 
+    @field_validator("prompt_style", mode="before")
+    @classmethod
+    def _is_of_one_family(cls, value: Any) -> Any:
+        if value == "native":
+            raise ValueError(
+                "native is json for Qwen2.5-VL and Qwen3-VL and marks for Qwen2-VL: say which of the two"
+            )
+        return value
+
     @field_validator("lora", mode="before")
     @classmethod
     def _take_truth_values(cls, value: Any) -> Any:

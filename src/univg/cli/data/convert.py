@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,7 +16,10 @@ from univg.grounding.boxes import SizeWH
 
 if TYPE_CHECKING:
     from univg.data.readers import ImageRoot
+    from univg.grounding.samples import GroundingSample
 
+_ANSWERED = ("sharegpt", "llamafactory", "trl", "verl", "easyr1")
+"""Formats that hold an answer in words, of one box where a sample is no set."""
 _STOCK_PIXELS = (3136, 16384 * 28**2)
 """What the files of stock Qwen2.5-VL models, and qwen-vl-utils, let a picture have."""
 
@@ -86,7 +89,15 @@ def convert(command: ConvertCommand) -> int:
     seen = find_seen(command, root)
     replaced = say_replaced(out)
     book = FaultBook()
-    samples = command.open().read(book, "converting")
+    several = 0
+
+    def counted(samples: Iterable[GroundingSample]) -> Iterator[GroundingSample]:
+        nonlocal several
+        for sample in samples:
+            several += len(sample.boxes) > 1 and not sample.complete
+            yield sample
+
+    samples = counted(command.open().read(book, "converting"))
     how = Export(
         *(command.style, root, command.embed_images, book.add, book.notes.append),
         *(command.link, command.split, command.category, command.image_url, seen),
@@ -97,6 +108,13 @@ def convert(command: ConvertCommand) -> int:
         raise unwritable(out, error) from error
     console = results()
     console.print(f"{written} samples  {out}{replaced}")
+    if seen is not None:
+        console.print(
+            f"pixels      of pictures of at most {command.max_pixels:,} pixels: let the trainer allow as many"
+        )
+    if several and to in _ANSWERED:
+        told = f"{several} samples with several boxes are answered by their first: where all are asked for, --complete"
+        console.print(f"note        {told}")
     if to == "llamafactory":
         console.print(f"entry       {out.with_name('dataset_info.json')} (dataset: {out.stem})")
     print_faults(book, console)
@@ -118,7 +136,7 @@ def find_seen(command: ConvertCommand, root: ImageRoot | None) -> Callable[[str]
     family = MODEL_FAMILIES[command.family]
     if family.frame != "pixel":
         return None
-    if command.to not in ("sharegpt", "llamafactory", "trl", "verl", "easyr1"):
+    if command.to not in _ANSWERED:
         cause = f"{command.to} has coordinates of its own, whatever is trained"
         raise UnivgError(cause, f"--family {command.family}", "leave it out")
     pictures, settings = Pictures(Export(images=root)), (command.to, command.max_pixels, family.factor)
