@@ -12,7 +12,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from safetensors import safe_open
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 import families
+import vllm_engine
 from serving import serving
 from univg.cli.main import main
 from univg.grounding.prompts import render_answer, render_prompt
@@ -37,7 +37,7 @@ from univg.serve.web import answer as answer_page
 
 pytestmark = pytest.mark.slow
 
-PYTHON = os.environ.get("UNIVG_VLLM", sys.executable)
+PYTHON = vllm_engine.PYTHON  # it has torchvision, which transformers' own processors need
 ANSWER = Path(__file__).parents[1] / "models" / "engines" / "answer.py"
 BUDGET = {"min_pixels": 3136, "max_pixels": 16384}
 BOX = (0.123456, 0.234567, 0.765432, 0.876543)
