@@ -108,24 +108,18 @@ class Ledger:
         self._changed = threading.Condition()
 
     def __enter__(self) -> Ledger:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._open.enter_context(self._journal)
-            shards = sorted(self.folder.glob(f"shard-*-of-*/{JOURNAL}"))
-            for path in shards:
-                self._open.enter_context(Journal(path))  # what is still asked there would be paid for twice
-        except OSError as error:
-            self._open.close()
-            raise unwritable(self.folder, error) from error
-        except BaseException:
-            self._open.close()
-            raise
-        try:
+        with ExitStack() as opened:  # whatever happens before all is read, Ctrl-C as well, shuts them again
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                opened.enter_context(self._journal)
+                shards = sorted(self.folder.glob(f"shard-*-of-*/{JOURNAL}"))
+                for path in shards:
+                    opened.enter_context(Journal(path))  # what is still asked there would be paid for twice
+            except OSError as error:
+                raise unwritable(self.folder, error) from error
             for path in (self.path, *shards):
                 self._read(path)
-        except BaseException:  # Ctrl-C as well: nobody else will shut the journals
-            self._open.close()
-            raise
+            self._open = opened.pop_all()
         return self
 
     def __exit__(

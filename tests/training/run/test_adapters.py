@@ -50,7 +50,9 @@ def test_a_frozen_tower_is_not_gone_back_through() -> None:
 
 
 def test_a_model_without_adapters_is_left_alone() -> None:
-    mend_adapters(torch.nn.Linear(2, 2))
+    layer = torch.nn.Linear(2, 2)
+    mend_adapters(layer)
+    assert all(weight.requires_grad for weight in layer.parameters()) and layer(torch.ones(2)).requires_grad
 
 
 @pytest.mark.parametrize(
