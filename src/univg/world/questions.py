@@ -29,7 +29,6 @@ from univg.world.scene import (
     Thing,
     Unplaceable,
     name_version,
-    place_name,
 )
 from univg.world.wider import WideStudio, draw_size
 from univg.world.wordings.choosing import NOT_PUBLISHED, choose_wording, write_as_typed
@@ -305,11 +304,6 @@ def crop_pixels(box: Box, size_wh: tuple[int, int]) -> tuple[int, int, int, int]
 # ---- words that families share -------------------------------------------------------------------------------
 
 
-def a(name: object) -> str:
-    text = str(name)
-    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
-
-
 def refer(target: Thing, things: Sequence[Thing]) -> str:
     """Return the shortest honest name that fits `target` and no other of `things`: 'plain' is said where it decides."""
     me = target.identity
@@ -318,17 +312,6 @@ def refer(target: Thing, things: Sequence[Thing]) -> str:
     if me.pattern == "plain" and same_colour:
         return f"plain {me.colour} {me.shape}"
     return str(me)
-
-
-def shown(scene: Scene) -> str:
-    """Say where things are, from left to right: 'a red circle at the upper left, a blue star at the right'."""
-    ordered = sorted(scene.things, key=lambda t: sum(scene.box(t)[::2]))
-    return ", ".join(f"{a(t)} at the {place_name(scene.box(t))}" for t in ordered)
-
-
-def name_all(scene: Scene) -> str:
-    """Name all things from left to right: 'a red circle, a blue star and a green key'."""
-    return listing([a(t) for t in sorted(scene.things, key=lambda t: sum(scene.box(t)[::2]))])
 
 
 def ask(
@@ -359,14 +342,6 @@ def shuffled(studio: Studio, scene: Scene) -> Scene:
     order = list(scene.things)
     studio.rng.shuffle(order)
     return replace(scene, things=tuple(order))
-
-
-def listing(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def box_text(box: Box) -> str:

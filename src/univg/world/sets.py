@@ -13,9 +13,10 @@ from typing import Any, TypeAlias
 from univg.grounding.boxes import Box
 from univg.world.descriptions import RELATIONS, Description, sort_across
 from univg.world.identity import PATTERNS, Identity
-from univg.world.questions import ORDINALS, SetQuestion, a, ask, capital, family, listing, shown, shuffled
+from univg.world.questions import ORDINALS, SetQuestion, ask, family, shuffled
 from univg.world.scene import Scene, Studio, Thing, Unplaceable, place_name
 from univg.world.shapes import SIMPLE_SHAPES
+from univg.world.telling import a, capital, listing, name_all, shown
 from univg.world.wordings.names import Name, name_things
 
 NUMBERS = ("none", "one", "two", "three", "four")
@@ -86,11 +87,10 @@ def find_all(studio: Studio) -> SetQuestion:
     first = studio.rng.choice([i for i, count in enumerate(counts) if count or not wanted])
     scenes = tuple(_fill(studio, described, base, count, i == first) for i, count in enumerate(counts))
     found = [(i, thing) for i, scene in enumerate(scenes) for thing in described.find(scene)]
-    views = _name_views(scenes, described if described.relation else None)
+    views = _name_views(scenes, found, described if described.relation else None)
     told = _count(found, scenes)
-    thought = studio.rng.choice(
-        (f"{views} I need every {described}. {told}", f"I look for every {described}. {views} {told}")
-    )
+    need = studio.rng.choice(("I need", "I look for"))
+    thought = f"{need} every {described}. {views} {told}"
     extra = {"kind": described.kind, "asked": _write(described)}
     named = _name(studio, described)
     query = _ask(studio, "find_all", n, one=named.one, many=named.many)
@@ -209,11 +209,10 @@ def absent(studio: Studio) -> SetQuestion:
         studio.rng.choice(shots)[-1] = asked
     scenes = tuple(shuffled(studio, studio.scene(shot)) for shot in shots)
     found = [(i, thing) for i, scene in enumerate(scenes) for thing in described.find(scene)]
-    views = _name_views(scenes)
-    told = _count(found, scenes) if found else _deny(scenes, described, near)
-    thought = studio.rng.choice(
-        (f"{views} I need {a(described)}. {told}", f"I look for {a(described)}. {views} {told}")
-    )
+    views = _name_views(scenes, found)
+    told = _count(found, scenes) if found else f"There is no {described}."
+    need = studio.rng.choice(("I need", "I look for"))
+    thought = f"{need} {a(described)}. {views} {told}"
     extra = {"kind": "there" if found else "not there", "asked": _write(described)}
     named = _name(studio, described).one
     query = _ask(studio, "absent", n, one=named, a=a(named))
@@ -232,19 +231,6 @@ def _draw_near(studio: Studio, described: Description, asked: Identity) -> list[
     if not near:
         raise Unplaceable
     return studio.rng.sample(near, min(len(near), 2 if studio.chance(studio.difficulty) else 1))
-
-
-def _deny(scenes: Sequence[Scene], described: Description, near: Sequence[Identity]) -> str:
-    """Say what is nearly there, why it is not what is asked for, and that nothing is."""
-    told = []
-    for i, scene in enumerate(scenes):
-        for thing in sort_across(scene):
-            if thing.identity in near:
-                one = thing.identity
-                why = f"is not {described.colour if one.colour != described.colour else described.pattern}"
-                why = f"is no {described.shape}" if one.shape != described.shape else why
-                told.append(f"{capital(_name_places([(i, thing)], scenes))} {why}.")
-    return " ".join([*told, f"There is no {described}."])
 
 
 ATTRIBUTES = ("colour", "shape", "pattern")
@@ -266,14 +252,12 @@ def odd_one_out(studio: Studio) -> SetQuestion:
         for thing in sort_across(scene)
         if getattr(thing.identity, attribute) != shared
     ]
-    views = _name_views(scenes)
     rule = f"of the shape {shared}" if attribute == "shape" else shared
     told = f"{_name_places(found, scenes)} {'is' if n_odd == 1 else 'are'} not"
-    thought = studio.rng.choice(
-        (
-            f"{views} All others are {rule}, but {told}.",
-            f"I look for what most of them share. {views} Most are {rule}; {told}.",
-        )
+    begin = studio.rng.choice(("I see", "I look for what most of them share:"))
+    thought = (
+        f"{begin} {'; '.join(map(name_all, scenes))}. Most are {rule}. "
+        f"{_name_views(scenes, found, note='no')} {capital(told)}."
     )
     # The easier the world, the more often the question says where to look.
     name = "odd_one_out, told" if studio.chance(0.6 * (1 - studio.difficulty)) else "odd_one_out"
@@ -321,12 +305,16 @@ def _box_all(found: Sequence[Found], scenes: Sequence[Scene]) -> tuple[tuple[int
     return tuple((i, scenes[i].box(thing)) for i, thing in found)
 
 
-def _name_views(scenes: Sequence[Scene], described: Description | None = None) -> str:
-    """Say what each image shows and where; of a relation also what stands so to its anchor."""
+def _name_views(
+    scenes: Sequence[Scene], found: Sequence[Found], described: Description | None = None, note: str = "yes"
+) -> str:
+    """Say what each image shows and where, with a note of what was found; of a relation, what stands so to its anchor
+    instead."""
     views = []
     for i, scene in enumerate(scenes):
         image = "The image" if len(scenes) == 1 else f"The {ORDINALS[i]} image"
-        views.append(f"{image} shows {shown(scene)}.")
+        notes = {thing: note for at, thing in found if at == i} if described is None else None
+        views.append(f"{image} shows {shown(scene, notes)}.")
         if described is not None:
             views.append(_name_related(scene, described))
     return " ".join(views)

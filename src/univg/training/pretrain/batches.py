@@ -28,8 +28,8 @@ from univg.training.pretrain.dense_head import DenseTargets, join_targets, make_
 from univg.training.pretrain.packed import Packing
 from univg.training.pretrain.rows import EncodedRow, RowEncoder
 from univg.world import ALL_FAMILIES, FAMILIES, FAMILY_NAMES, WorldSample, list_families, make_sample
-from univg.world.questions import a
 from univg.world.scene import Scene, place_name
+from univg.world.telling import a
 
 DESCRIBE = "Describe every object in the images with its place and bounding box."
 
