@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -24,7 +22,6 @@ from univg.world import (
     FAMILIES,
     SET_FAMILIES,
     SPLITS,
-    VERSIONS,
     Scene,
     WorldSample,
     list_families,
@@ -305,39 +302,14 @@ def test_difficulty_brings_more_things_and_more_that_are_alike() -> None:
     assert told[0] > 10 and told[1] == 0
 
 
-def digest(version: int) -> str:
-    """Of the pixels and texts of two samples of every family of sets and split."""
-    sha = hashlib.sha256()
-    for name in SET_FAMILIES:
-        for split in SPLITS:
-            for index in range(2):
-                made = make_sample(name, split, 0, index, size=64, version=version)
-                sha.update(json.dumps(made.sample.to_json(), sort_keys=True).encode())
-                for image in made.images:
-                    sha.update(repr(image.size).encode() + image.tobytes())
-    return sha.hexdigest()
-
-
-PINNED = {
-    1: "59895af5043ce4346831819faaee7a7f47376409893bcd0f3043499c5011b225",
-    2: "3f06ed167d297c10cbc1a56ce6f8b3eb5b81da5facbefb704d00d75a1ef08d3c",
-}
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_pixels_and_words_are_pinned(version: int) -> None:
-    # As in test_world.py: a change here is a change of the data that is trained and measured on.
-    assert digest(version) == PINNED[version]
-
-
 def test_one_sample_to_the_letter() -> None:
     sample = make_sample("find_all", "train", 3, 0, version=1).sample
     assert sample.query == "Which cars do you see in these images? Box them all."
     assert sample.thought == (
-        "The first image shows a cyan striped pan at the center. The second image shows a red striped car at the left, "
-        "a yellow circle at the bottom. The third image shows an orange ring at the lower left, a yellow circle at the "
-        "center, a yellow car at the right. I need every car. There are two: the red striped car at the left of the "
-        "second image and the yellow car at the right of the third image."
+        "I need every car. The first image shows a cyan striped pan at the center. The second image shows a red striped "
+        "car at the left: yes; a yellow circle at the bottom. The third image shows an orange ring at the lower left; a "
+        "yellow circle at the center; a yellow car at the right: yes. There are two: the red striped car at the left of "
+        "the second image and the yellow car at the right of the third image."
     )
     assert render_answer(sample, "set_direct") == "Image-2: (80,392),(500,676); Image-3: (689,483),(979,671)"
 
