@@ -14,9 +14,11 @@ class PretrainCommand(StageCommand, PretrainConfig):
 def train(command: PretrainCommand) -> None:
     """Train a model from scratch on the procedural world."""
     folder = command.folder()
-    from univg.training.pretrain.stage import pretrain
+    from univg.training.pretrain.stage import pretrain, say_saved
+    from univg.training.run.processes import ending_together
 
-    pretrain(command.part(PretrainConfig), folder, resume=command.resume)
+    with ending_together(folder, say_saved):
+        pretrain(command.part(PretrainConfig), folder, resume=command.resume)
     print_result("checkpoint", folder)
 
 

@@ -1,7 +1,7 @@
 """Draw the procedural world as training batches: on the fly, in workers, the same for the same step.
 
 Batch `step` depends on the config and the step alone, so that a resumed run sees what an uninterrupted one does;
-in a run with a time limit it depends on the time as well.
+in a run with a time limit it depends on the time as well. Of several processes each renders its share of the samples.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from univg.models.processor import GroundingProcessor
 from univg.training.config import Phase, PretrainConfig
 from univg.training.pretrain.dense_head import DenseTargets, join_targets, make_dense_targets
 from univg.training.pretrain.packed import Packing
+from univg.training.pretrain.peers import ALONE, Peers
 from univg.training.pretrain.rows import EncodedRow, RowEncoder
 from univg.world import ALL_FAMILIES, FAMILIES, FAMILY_NAMES, WorldSample, list_families, make_sample
 from univg.world.scene import Scene, place_name
@@ -253,13 +254,19 @@ def place_patches(rows: int, columns: int, merge: int) -> NDArray[np.int64]:
 
 
 class WorldSteps(Dataset[tuple[int, list[MicroBatch]]]):
-    """Step number -> its place in the schedule and its micro-batches."""
+    """Step number -> its place in the schedule and its micro-batches: those of this process's share of the samples.
 
-    def __init__(self, config: PretrainConfig, processor: GroundingProcessor, clock: Clock) -> None:
-        self.config, self.clock = config, clock
+    With a time limit processes may take a step's samples from two mixtures where one phase gives way to the next.
+    """
+
+    def __init__(
+        self, config: PretrainConfig, processor: GroundingProcessor, clock: Clock, peers: Peers = ALONE
+    ) -> None:
+        self.config, self.clock, self.peers = config, clock, peers
         self.collator = Collator(processor, config.box_weight)
 
     def __getitem__(self, step: int) -> tuple[int, list[MicroBatch]]:
         place = self.clock.place(step)
-        drawn = draw_samples(self.config, step, place)
+        # Scenes of all are drawn, which is cheap: the samples of a step are the same in any number of processes.
+        drawn = draw_samples(self.config, step, place)[self.peers.rank :: self.peers.count]
         return place, self.collator.split(drawn, self.config.micro_batch)

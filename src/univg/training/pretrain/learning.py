@@ -19,6 +19,7 @@ from univg.models.processor import GroundingProcessor
 from univg.training.config import PretrainConfig
 from univg.training.pretrain.batches import Clock, MicroBatch, phase_at
 from univg.training.pretrain.packed import encode_packed, norm_last, take
+from univg.training.pretrain.peers import ALONE, Peers
 
 __all__ = ["Run", "rate_at", "read_numbers", "update"]
 
@@ -36,6 +37,7 @@ class Run:
     step: int = 0
     log: list[dict[str, Any]] = field(default_factory=list)
     bf16: bool = False
+    peers: Peers = ALONE
 
     @property
     def device(self) -> torch.device:
@@ -65,19 +67,20 @@ def rate_at(config: PretrainConfig, step: int, steps: int, taken: int | None = N
     return min(warm, 1.0, left_of_phase / max(1.0, decay * length)) * phase.rate
 
 
-def update(training: Run, batch: Sequence[MicroBatch]) -> dict[str, Tensor]:
+def update(training: Run, batch: Sequence[MicroBatch], place: int) -> dict[str, Tensor]:
     """Take one optimizer step over the micro-batches; the loss is a mean over the batch's weighted tokens.
 
-    Returns the numbers for the log, each a tensor without dimensions, on the device.
+    `place` is the step's in the schedule. Of several processes each gives its own micro-batches; the batch is that of
+    all. Returns the numbers for the log, each a tensor without dimensions, on the device.
     """
     config = training.config
-    factor = rate_at(config, training.clock.place(training.step), training.steps, training.step)
+    factor = rate_at(config, place, training.steps, training.step)
     for optimizer in training.optimizers:
         optimizer.zero_grad(set_to_none=True)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-    total_weight = sum(part.weight for part in batch)
-    total_tokens = sum(len(part.dense.known_at) for part in batch)
+    weight, tokens = sum(part.weight for part in batch), sum(len(part.dense.known_at) for part in batch)
+    total_weight, total_tokens = training.peers.add_up([weight, tokens])
     sums: dict[str, Tensor] = {}
     for part in batch:
         loss, dense, terms = _compute_losses(training, part.to(training.device))
@@ -87,6 +90,7 @@ def update(training: Run, batch: Sequence[MicroBatch]) -> dict[str, Tensor]:
         terms |= {"loss": loss.detach() / total_weight}
         for name, term in terms.items():
             sums[name] = sums[name] + term if name in sums else term
+    sums = training.peers.add_gradients(training.weights, sums)
     norm = nn.utils.clip_grad_norm_(training.weights, 1.0)
     for optimizer in training.optimizers:
         optimizer.step()

@@ -1,9 +1,10 @@
 """Base training of the embedded model: dense supervision on the procedural world, then its task mixture.
 
 It plays the part that web-scale pretraining plays for Qwen2-VL-7B; the two stages of the paper start from its
-result. One process, CPU or one GPU, resumable: the state is written whole or not at all, a batch depends on its
-step alone, and a resumed run continues as if it had not stopped. A run with a time limit goes through its phases in
-that time, in as many steps as the machine makes of it.
+result. It is resumable: the state is written whole or not at all, a batch depends on its step alone, and a resumed run
+continues as if it had not stopped. A run with a time limit goes through its phases in that time, in as many steps as
+the machine makes of it. It runs in one process, on a CPU or one GPU, or in several that torchrun starts, which divide
+each batch; the first of them writes and speaks.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from univg.training.pretrain.card import score_held_out, write_pretrain_card
 from univg.training.pretrain.dense_head import BoxHead, DenseHead
 from univg.training.pretrain.learning import Run, rate_at, read_numbers, update
 from univg.training.pretrain.packed import ByteEmbedding
+from univg.training.pretrain.peers import Peers, joined
 from univg.training.run.batches import PixelTable, load_steps
 from univg.training.run.checkpoints import check_same_config
 from univg.training.run.log import LOG, Pace, append_rows, drop_rows_after
@@ -53,7 +55,7 @@ from univg.training.run.precision import computes_in_bf16, describe_precision
 from univg.training.run.quiet import silence_libraries
 from univg.training.run.workers import made_ahead, naming_dead_workers
 
-__all__ = ["pretrain", "rate_at"]
+__all__ = ["pretrain", "rate_at", "say_saved"]
 
 STATE = "state.pt"
 MEAN_STEPS = 50
@@ -68,30 +70,16 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False, console: C
     """
     console = console or notes()
     out.mkdir(parents=True, exist_ok=True)
-    state = out / STATE
-    if state.exists() and not resume:
-        raise UnivgError("a run is here already", state, "continue it with --resume, or choose another --out")
-    saved = _read_state(config, state) if state.exists() else None
-    training = _prepare(config)
-    if saved is not None:
-        _restore(training, saved)
-        drop_rows_after(out / LOG, training.step)
-        console.print(f"resuming at step {training.step} of {training.steps}")
-    elif resume:
-        console.print(f"no saved state in {out}: starting from step 0")
-    save_config(config, out / "pretrain.yaml")
-    parameters = sum(p.numel() for p in training.model.parameters())
-    limit = f", {config.max_minutes:g} minutes at most" if config.max_minutes else ""
-    console.print(
-        f"{parameters / 1e6:.2f} M parameters, {training.steps} steps of {config.batch} samples{limit}, "
-        f"{training.device.type}; {describe_precision(config.bf16)}"
-    )
-    try:
-        with naming_dead_workers():
-            _train(training, out, console)
-    except KeyboardInterrupt:
-        console.print(f"stopped at step {training.step}: continue with --resume")
-        raise
+    with joined(config.batch, out) as peers:
+        training = _begin(config, out, resume, console, peers)
+        try:
+            with naming_dead_workers():
+                _train(training, out, console)
+        except KeyboardInterrupt:
+            console.print(f"stopped at step {training.step}: continue with --resume")
+            raise
+    if not peers.first:
+        return out
     _write_model(training, out)
     if config.card_samples:
         console.print(f"measuring {config.card_samples} held-out samples a family for the model card")
@@ -101,6 +89,42 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False, console: C
         )
         write_pretrain_card(out, config, loaded, scores)
     return out
+
+
+def say_saved(out: Path) -> str:
+    """Say where a run that stops now can go on."""
+    return "continue with --resume" if (out / STATE).exists() else "no state is saved yet (save_every)"
+
+
+def _begin(config: PretrainConfig, out: Path, resume: bool, console: Console, peers: Peers) -> Run:
+    """Make the run, at the step of its saved state if there is one, and say what it is."""
+    state = out / STATE
+    if state.exists() and not resume:
+        raise UnivgError("a run is here already", state, "continue it with --resume, or choose another --out")
+    saved = _read_state(config, state) if state.exists() else None
+    training = _prepare(config)
+    training.peers = peers
+    if saved is not None:
+        _restore(training, saved)
+        if peers.first:
+            drop_rows_after(out / LOG, training.step)
+        console.print(f"resuming at step {training.step} of {training.steps}")
+    elif resume:
+        console.print(f"no saved state in {out}: starting from step 0")
+    if peers.take_first(training.step) != training.step:
+        raise UnivgError(
+            "the processes do not find the same state", state, "give them one folder, on a shared disk"
+        )
+    if peers.first:
+        save_config(config, out / "pretrain.yaml")
+    parameters = sum(p.numel() for p in training.model.parameters())
+    limit = f", {config.max_minutes:g} minutes at most" if config.max_minutes else ""
+    shared = f"{peers.count} processes, " if peers.count > 1 else ""
+    console.print(
+        f"{parameters / 1e6:.2f} M parameters, {training.steps} steps of {config.batch} samples{limit}, "
+        f"{shared}{training.device.type}; {describe_precision(config.bf16)}"
+    )
+    return training
 
 
 def _prepare(config: PretrainConfig) -> Run:
@@ -161,17 +185,20 @@ def _make_optimizers(
 
 
 def _train(training: Run, out: Path, console: Console) -> None:
-    config, steps, clock = training.config, training.steps, training.clock
-    drawn = WorldSteps(config, training.processor, clock)
+    config, steps, clock, peers = training.config, training.steps, training.clock, training.peers
+    drawn = WorldSteps(config, training.processor, clock, peers)
     batches = load_steps(drawn, training.step, steps, config.workers)
     teller = Teller(training, out, console)
     with progress(console, times=False, note=True) as teller.bar, ExitStack() as stack:
         if config.workers:
             batches = stack.enter_context(closing(made_ahead(batches, partial(_pin, training.device))))
         for place, batch in batches:
-            if clock.place(training.step) >= steps:
+            now = clock.place(training.step)
+            if clock.limit_s is not None:  # by the clock of one: all end with the same step
+                now = peers.take_first(now)
+            if now >= steps:
                 break
-            terms = update(training, batch)
+            terms = update(training, batch, now)
             training.step += 1
             teller.tell(training.step, phase_at(config, place).name, terms)
             if training.step == steps:
@@ -179,7 +206,8 @@ def _train(training: Run, out: Path, console: Console) -> None:
             if training.step % config.save_every == 0:
                 teller.finish()
                 _save_state(training, out / STATE)
-            if config.eval_every and training.step % config.eval_every == 0:
+            # The others wait for the first one in the next step's sums.
+            if peers.first and config.eval_every and training.step % config.eval_every == 0:
                 teller.finish()
                 scores = _score_on_the_way(training)
                 append_rows(out / LOG, [{"step": training.step, **scores}])
@@ -221,6 +249,8 @@ class Teller:
                 f"step {step}: loss {numbers['loss']}, gradient norm {numbers['grad_norm']}: no longer finite",
                 remedy="lower lr and matrix_lr and resume from the last state",
             )
+        if not self.training.peers.first:
+            return
         now, before = time.perf_counter(), self.last
         self.last = now
         row = {**numbers, "step": step, "seconds": now - before, "phase": phase}
@@ -255,6 +285,8 @@ def _describe_means(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _save_state(training: Run, path: Path) -> None:
+    if not training.peers.first:
+        return
     state = {
         "config": training.config.model_dump(mode="json"),
         "step": training.step,

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from univg.errors import UnivgError
 from univg.models import checkpoint
 from univg.training.config import StageConfig
@@ -22,11 +24,13 @@ __all__ = [
     "divides_weights",
     "find_fsdp_version",
     "is_offloaded",
+    "lock_folder",
     "name_division",
 ]
 
 RECORD, LOCK = "run.json", ".lock"
 """Beside a run's checkpoints: its facts, and what is held by its first process as long as that lives."""
+_held: dict[Path, FileLock] = {}
 
 
 def check_launch() -> None:
@@ -46,6 +50,22 @@ def check_launch() -> None:
 def count_processes() -> int:
     """Return how many processes train together (as `accelerate launch` and `torchrun` say)."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def lock_folder(out: Path) -> None:
+    """Keep other runs out of the folder as long as this process lives. Raises UnivgError where one is in it."""
+    path = (out / LOCK).absolute()
+    if path in _held:
+        return
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        cause = "another run is writing here"
+        raise UnivgError(cause, out, "wait for its end, or choose another --out") from None
+    except (OSError, NotImplementedError):  # a file system without locks
+        return
+    _held[path] = lock
 
 
 def name_division(config: StageConfig) -> str:

@@ -35,10 +35,10 @@ _watched: list[int] = []
 
 
 @contextmanager
-def ending_together(out: Path) -> Iterator[None]:
+def ending_together(out: Path, say_where: Callable[[Path], str] = say_kept) -> Iterator[None]:
     """Say in one line where a run of several processes goes on, if one of them has died or does not answer.
 
-    For the command alone, because it takes SIGTERM over.
+    `say_where` says it of the run's folder. For the command alone, because it takes SIGTERM over.
     """
     if count_processes() == 1:
         yield
@@ -48,7 +48,7 @@ def ending_together(out: Path) -> Iterator[None]:
     def say(what: str) -> None:
         if not said.is_set() and _may_speak(out):
             said.set()
-            print(f"error: {what}: {say_kept(out)}", file=sys.stderr, flush=True)
+            print(f"error: {what}: {say_where(out)}", file=sys.stderr, flush=True)
 
     with _at_sigterm(
         lambda: say(f"ended from outside, as when another process of the run has died {_ABOVE}")
@@ -76,9 +76,7 @@ def _find_lost(error: Exception) -> str | None:
     if any(sign in text.lower() for sign in _GONE):
         return f"another process of the run has died {_ABOVE}"
     if any(sign in text.lower() for sign in _SILENT):
-        return (
-            f"another process of the run does not answer within trainer.ddp_timeout ({one_line(text)[:120]})"
-        )
+        return f"another process of the run does not answer in time (trainer.ddp_timeout; {one_line(text)[:120]})"
     return None
 
 

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
-from filelock import FileLock, Timeout
 from rich.console import Console
 from transformers import PrinterCallback, Trainer
 
@@ -44,7 +43,13 @@ from univg.training.run.checkpoints import (
 )
 from univg.training.run.finished import save_weights
 from univg.training.run.held_out import HeldOut
-from univg.training.run.launch import LOCK, RECORD, check_same_launch, count_processes, name_division
+from univg.training.run.launch import (
+    RECORD,
+    check_same_launch,
+    count_processes,
+    lock_folder,
+    name_division,
+)
 from univg.training.run.log import RunLog
 from univg.training.run.precision import computes_in_bf16
 from univg.training.run.quiet import silence_libraries
@@ -63,7 +68,6 @@ __all__ = [
     "train",
 ]
 
-_held: dict[Path, FileLock] = {}
 """The locks of this process: one that nobody holds is given back."""
 RESOLVED = "resolved.yaml"
 LENGTH = ("max_steps", "epochs")
@@ -87,7 +91,7 @@ def start_run(config: StageConfig, out: Path, resume: bool, console: Console) ->
     if find_checkpoints(out) and not resume:
         raise UnivgError("a run is here already", out, "continue it with --resume, or choose another --out")
     if is_first_process():
-        _lock(out)
+        lock_folder(out)
         shutil.rmtree(out / STAGING, ignore_errors=True)  # of a run that was killed while it wrote
     # One process reads all bytes of a checkpoint; the others are told in `train` what it found.
     last, reports = find_last_good(out, contents=is_first_process())
@@ -103,22 +107,6 @@ def start_run(config: StageConfig, out: Path, resume: bool, console: Console) ->
             console.print(changed, style="yellow")
         console.print(f"resuming from {last.name}")
     return last
-
-
-def _lock(out: Path) -> None:
-    """Keep other runs out of the folder as long as this process lives. Raises UnivgError where one is in it."""
-    path = (out / LOCK).absolute()
-    if path in _held:
-        return
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        cause = "another run is writing here"
-        raise UnivgError(cause, out, "wait for its end, or choose another --out") from None
-    except (OSError, NotImplementedError):  # a file system without locks
-        return
-    _held[path] = lock
 
 
 def _check_config(config: StageConfig, out: Path) -> None:
