@@ -130,7 +130,7 @@ def test_the_odd_ones_break_the_only_rule_that_most_things_keep(difficulty: floa
 
 
 NAMED = re.compile(
-    r"(?:the|an?) ((?:[a-z]+ ){1,2}[a-z]+) at the ((?:upper |lower )?(?:left|right)|top|bottom|center)"
+    r"(?:[Tt]he|an?) ((?:[a-z]+ ){1,2}[a-z]+) at the ((?:upper |lower )?(?:left|right)|top|bottom|center)"
 )
 
 
@@ -306,10 +306,10 @@ def test_one_sample_to_the_letter() -> None:
     sample = make_sample("find_all", "train", 3, 0, version=1).sample
     assert sample.query == "Which cars do you see in these images? Box them all."
     assert sample.thought == (
-        "I need every car. The first image shows a cyan striped pan at the center. The second image shows a red striped "
-        "car at the left: yes; a yellow circle at the bottom. The third image shows an orange ring at the lower left; a "
-        "yellow circle at the center; a yellow car at the right: yes. There are two: the red striped car at the left of "
-        "the second image and the yellow car at the right of the third image."
+        "I need every car. The first image shows a cyan striped pan at the center. The second image shows a red "
+        "striped car at the left: yes; a yellow circle at the bottom. The third image shows an orange ring at the "
+        "lower left; a yellow circle at the center; a yellow car at the right: yes. There are two: the red striped "
+        "car at the left of the second image and the yellow car at the right of the third image."
     )
     assert render_answer(sample, "set_direct") == "Image-2: (80,392),(500,676); Image-3: (689,483),(979,671)"
 

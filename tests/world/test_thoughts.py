@@ -11,13 +11,11 @@ from univg.grounding.boxes import iou
 from univg.world import Scene, WorldSample, make_sample
 from univg.world.scene import Thing, place_name
 
+PLACE = r"(?:upper |lower )?(?:left|right)|top|bottom|center"
 NOTE = r"new|again|yes|no|gone|upwards|downwards|to the left|to the right"
-NOTED = re.compile(
-    rf"\ban? ((?:[a-z]+ ){{1,2}}[a-z]+)(?: at the ((?:upper |lower )?(?:left|right)|top|bottom|center))?: ({NOTE})(?=[;.])"
-)
-PLACED = re.compile(
-    r"\ban? ((?:[a-z]+ ){1,2}[a-z]+) at the ((?:upper |lower )?(?:left|right)|top|bottom|center)"
-)
+NAME = r"\ban? ((?:[a-z]+ ){1,2}[a-z]+)"
+NOTED = re.compile(rf"{NAME}(?: at the ({PLACE}))?: ({NOTE})(?=[;.]|$)")
+PLACED = re.compile(rf"{NAME} at the ({PLACE})")
 
 
 def drawn(name: str, n: int = 30) -> Iterator[tuple[WorldSample, str, list[Scene]]]:
@@ -109,10 +107,10 @@ def test_of_a_set_each_member_is_noted_and_nothing_else(name: str, note: str) ->
             continue
         views = re.findall(r"(?:The image|The \w+ image) shows ([^.]+)\.", thought)
         found = [
-            (i, *say(scenes[i], t))
+            (i, *say(scenes[i], thing))
             for i, box in made.sample.targets
-            for t in scenes[i or 0].things
-            if scenes[i or 0].box(t) == box
+            for thing in scenes[i].things
+            if scenes[i].box(thing) == box
         ]
         noted = [
             (i, named, place)
