@@ -130,7 +130,7 @@ def test_the_odd_ones_break_the_only_rule_that_most_things_keep(difficulty: floa
 
 
 NAMED = re.compile(
-    r"(?:[Tt]he|an?) ((?:[a-z]+ ){1,2}[a-z]+) at the ((?:upper |lower )?(?:left|right)|top|bottom|center)"
+    r"(?:the|an?) ((?:[a-z]+ ){1,2}[a-z]+) at the ((?:upper |lower )?(?:left|right)|top|bottom|center)"
 )
 
 
@@ -148,7 +148,7 @@ def test_thoughts_say_what_each_image_shows_and_where_each_target_is(name: str, 
             shown = [(str(t), place_name(scene.box(t))) for t in across(scene)]
             assert NAMED.findall(told) == shown, sample.source
         if sample.extra["kind"] == "relation":
-            conclusion = conclusion[conclusion.index(" There ") :]
+            conclusion = re.split(r"\. (?=I find|There is none)", conclusion)[-1]
         targets = [
             (str(t), place_name(scenes[i].box(t)))
             for i, box in sample.targets
@@ -307,9 +307,9 @@ def test_one_sample_to_the_letter() -> None:
     assert sample.query == "Which cars do you see in these images? Box them all."
     assert sample.thought == (
         "I need every car. The first image shows a cyan striped pan at the center. The second image shows a red "
-        "striped car at the left: yes; a yellow circle at the bottom. The third image shows an orange ring at the "
-        "lower left; a yellow circle at the center; a yellow car at the right: yes. There are two: the red striped "
-        "car at the left of the second image and the yellow car at the right of the third image."
+        "striped car at the left, a yellow circle at the bottom. The third image shows an orange ring at the lower "
+        "left, a yellow circle at the center, a yellow car at the right. I find the red striped car at the left of the "
+        "second image and the yellow car at the right of the third image: two."
     )
     assert render_answer(sample, "set_direct") == "Image-2: (80,392),(500,676); Image-3: (689,483),(979,671)"
 

@@ -1,21 +1,18 @@
-"""The notes that thoughts put beside things: true of the scenes, of exactly the things that the answer rests on."""
+"""What thoughts say of several pictures is true of their scenes, thing by thing."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
-from univg.grounding.boxes import iou
 from univg.world import Scene, WorldSample, make_sample
 from univg.world.scene import Thing, place_name
 
 PLACE = r"(?:upper |lower )?(?:left|right)|top|bottom|center"
-NOTE = r"new|again|yes|no|gone|upwards|downwards|to the left|to the right"
-NAME = r"\ban? ((?:[a-z]+ ){1,2}[a-z]+)"
-NOTED = re.compile(rf"{NAME}(?: at the ({PLACE}))?: ({NOTE})(?=[;.]|$)")
-PLACED = re.compile(rf"{NAME} at the ({PLACE})")
+NAMED = re.compile(rf"\ban? ((?:[a-z]+ ){{1,2}}[a-z]+?)(?: at the ({PLACE}))?(?=[,.]| and |$)")
+COMPARED = re.compile(r"shows (?:from another viewpoint )?again ([^.]+), and besides ([^.]+?)(?:\.|, which)")
 
 
 def drawn(name: str, n: int = 30) -> Iterator[tuple[WorldSample, str, list[Scene]]]:
@@ -25,97 +22,65 @@ def drawn(name: str, n: int = 30) -> Iterator[tuple[WorldSample, str, list[Scene
             yield made, str(made.sample.thought), [shot for shot in made.shots if isinstance(shot, Scene)]
 
 
-def say(scene: Scene, thing: Thing) -> tuple[str, str]:
-    return str(thing), place_name(scene.box(thing))
+def across(scene: Scene) -> list[Thing]:
+    return sorted(scene.things, key=lambda thing: sum(scene.box(thing)[::2]))
 
 
-@pytest.mark.parametrize(
-    ("name", "note"),
-    [("view_diff", "new"), ("refer_grounding", "again"), ("referring", "yes"), ("reasoning", None)],
-)
-def test_the_one_thing_that_is_noted_is_the_one_asked_for(name: str, note: str | None) -> None:
+def names(text: str) -> list[str]:
+    return [name for name, _ in NAMED.findall(text)]
+
+
+def expect(scene: Scene, before: Scene) -> tuple[list[str], list[tuple[str, str]]]:
+    """What is there again, as the scene before was named, and what is there besides, with its place."""
+    is_of = {str(thing): thing for thing in scene.things}
+    again = [str(old) for old in across(before) if str(old) in is_of]
+    besides = [(str(t), place_name(scene.box(t))) for t in across(scene) if str(t) not in again]
+    return again, besides
+
+
+@pytest.mark.parametrize("name", ["diff", "view_diff", "reasoning"])
+def test_what_is_there_again_is_named_before_what_is_new(name: str) -> None:
+    kinds = set()
     for made, thought, scenes in drawn(name):
-        scene = scenes[made.sample.target_image or 0]
-        [(named, place, noted)] = NOTED.findall(thought)
-        [target] = [thing for thing in scene.things if scene.box(thing) == made.sample.boxes[0]]
-        assert (named, place) == say(scene, target), made.sample.source
-        assert noted == (note or ("new" if made.sample.extra["kind"] == "missing" else "yes"))
-
-
-def test_a_difference_is_noted_on_the_side_that_shows_it() -> None:
-    told = set()
-    for made, thought, scenes in drawn("diff"):
-        [(named, place, noted)] = NOTED.findall(thought)
-        told.add(noted)
-        if noted == "gone":
-            [gone] = set(scenes[0].things) - set(scenes[1].things)
-            assert named == str(gone) and "Nothing is new" in thought
-        else:
-            [new] = set(scenes[1].things) - set(scenes[0].things)
-            assert (named, place) == say(scenes[1], new)
-            assert iou(scenes[1].box(new), made.sample.boxes[0]) > 0.3
-    assert told == {"new", "gone"}
-
-
-def test_what_is_there_again_was_in_all_pictures_before() -> None:
-    for made, thought, scenes in drawn("common_object"):
-        views = re.findall(r"The \w+ image shows ([^.]+)\.", thought)
-        kept = {str(thing) for thing in scenes[0].things}
-        for view, scene in zip(views[1:], scenes[1:], strict=True):
-            kept &= {str(thing) for thing in scene.things}
-            assert {named for named, _, _ in NOTED.findall(view)} == kept, made.sample.source
-        assert len(kept) == 1
-
-
-def test_of_a_group_the_picture_that_shows_it_alone_has_a_note() -> None:
-    for made, thought, scenes in drawn("group_grounding"):
-        views = re.findall(r"The \w+ image shows ([^.]+)\.", thought)
-        [where] = [i for i, view in enumerate(views) if NOTED.search(view)]
-        assert where == made.sample.target_image
-        [(named, _, noted)] = NOTED.findall(views[where])
-        [target] = [t for t in scenes[where].things if scenes[where].box(t) == made.sample.boxes[0]]
-        assert (named, noted) == (str(target), "yes")
-
-
-def test_films_list_both_ends_from_left_to_right_and_note_what_became_of_whom() -> None:
-    for made, thought, scenes in drawn("video"):
-        first, last = re.findall(r"The (?:first|last) frame shows ([^.]+)\.", thought)
-        for view, scene in ((first, scenes[0]), (last, scenes[-1])):
-            across = sorted(scene.things, key=lambda thing: sum(scene.box(thing)[::2]))
-            assert PLACED.findall(view) == [say(scene, thing) for thing in across]
-        before = {thing.identity: thing for thing in scenes[0].things}
-        noted = {(named, place): note for named, place, note in NOTED.findall(last)}
-        for thing in scenes[-1].things:
-            note, old = noted.get(say(scenes[-1], thing)), before.get(thing.identity)
-            if old is None:
-                assert note == "new"
-                continue
-            across, down = round(thing.x - old.x, 3), round(thing.y - old.y, 3)
-            ways = {
-                "to the right": across > 0,
-                "to the left": across < 0,
-                "downwards": down > 0,
-                "upwards": down < 0,
-            }
-            assert note == next((way for way, holds in ways.items() if holds), None), made.sample.source
-
-
-@pytest.mark.parametrize(("name", "note"), [("find_all", "yes"), ("absent", "yes"), ("odd_one_out", "no")])
-def test_of_a_set_each_member_is_noted_and_nothing_else(name: str, note: str) -> None:
-    for made, thought, scenes in drawn(name):
-        if made.sample.extra["kind"] == "relation":
+        compared = COMPARED.findall(thought)
+        if name == "reasoning" and made.sample.extra["kind"] != "missing":
+            assert not compared
             continue
-        views = re.findall(r"(?:The image|The \w+ image) shows ([^.]+)\.", thought)
-        found = [
-            (i, *say(scenes[i], thing))
-            for i, box in made.sample.targets
-            for thing in scenes[i].things
-            if scenes[i].box(thing) == box
-        ]
-        noted = [
-            (i, named, place)
-            for i, view in enumerate(views)
-            for named, place, said in NOTED.findall(view)
-            if said == note
-        ]
-        assert noted == found, made.sample.source
+        kinds.add(made.sample.extra["kind"])
+        pairs = [(scenes[1], scenes[0]), (scenes[0], scenes[1])][: len(compared)]
+        assert len(compared) == (2 if made.sample.extra["kind"] == "vanishes" else 1)
+        for (again, besides), pair in zip(compared, pairs, strict=True):
+            kept, new = expect(*pair)
+            assert names(again) == kept, made.sample.source
+            assert NAMED.findall(besides) == new and bool(new) == (besides != "nothing"), made.sample.source
+    assert kinds == {"diff": {"appears", "vanishes", "changes"}, "view_diff": {"appears", "changes"}}.get(
+        name, {"missing"}
+    )
+
+
+def test_films_list_both_ends_from_left_to_right() -> None:
+    for made, thought, scenes in drawn("video"):
+        views = re.findall(r"The (?:first|last) frame shows ([^.]+)\.", thought)
+        for view, scene in zip(views, (scenes[0], scenes[-1]), strict=True):
+            said = [(str(thing), place_name(scene.box(thing))) for thing in across(scene)]
+            assert NAMED.findall(view) == said, made.sample.source
+
+
+def test_the_closest_thing_is_it_or_lacks_what_is_said() -> None:
+    told = set()
+    for made, thought, scenes in drawn("absent"):
+        asked = made.sample.extra["asked"]
+
+        def like(thing: Thing, asked: dict[str, str] = asked) -> int:
+            return sum(getattr(thing.identity, name) == value for name, value in asked.items())
+
+        [(name, verdict)] = re.findall(r"The closest is the ([a-z ]+) at the [^:]+: that is (\w+)", thought)
+        everything: Sequence[Thing] = [thing for scene in scenes for thing in scene.things]
+        closest = [thing for thing in everything if str(thing) == name]
+        assert like(closest[0]) == max(map(like, everything)), made.sample.source
+        assert (verdict == "it") == bool(made.sample.boxes) == (like(closest[0]) == len(asked))
+        if verdict != "it":
+            [lacking] = re.findall(r"that is (?:no|not) (\w+)\.", thought)
+            assert lacking in asked.values() and lacking not in name.split()
+        told.add(verdict)
+    assert told == {"it", "no", "not"}

@@ -9,7 +9,7 @@ from univg.world.multi_image import FIND
 from univg.world.questions import Question, ask, family, shuffled
 from univg.world.scene import Scene, Studio, Thing, Unplaceable, bounds, place_name
 from univg.world.shapes import COMPOSITES, SHAPES, SIMPLE_SHAPES
-from univg.world.telling import a, name_all, shown
+from univg.world.telling import a, compared, name_all, shown
 
 WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "reasoning, same": {
@@ -47,9 +47,9 @@ def reasoning(studio: Studio) -> Question:
     first, second, target, why = compose(studio, kind)
     second = shuffled(studio, second)
     box = second.box(target)
-    note = {target: "new" if kind == "missing" else "yes"}
+    seen = compared(second, first, places=False) if kind == "missing" else shown(second)
     thought = (
-        f"The first image shows {name_all(first)}. {why} The second image shows {shown(second, note)}. "
+        f"The first image shows {name_all(first)}. {why} The second image shows {seen}. "
         f"That is the {target}, at the {place_name(box)}."
     )
     asked = kind if kind in ("missing", "partner") else "same"

@@ -13,7 +13,7 @@ from univg.grounding.boxes import Box
 from univg.world.identity import Identity
 from univg.world.questions import ORDINALS, Question, ask, box_text, family, number, refer, shuffled
 from univg.world.scene import Camera, Crop, Scene, Studio, Thing, Unplaceable, bounds, overlap, place_name
-from univg.world.telling import a, capital, name_all, note_kept, note_new, shown
+from univg.world.telling import a, capital, compared, name_all, shown
 from univg.world.wordings.names import name_one
 
 FIND = " Find it and locate it in the second image. "
@@ -114,7 +114,7 @@ def diff(studio: Studio) -> Question:
     elif kind == "vanishes":
         shots = (scene, replace(scene, things=rest))
         box, where = scene.box(target), 0
-        why = f"Nothing is new. Of the first image, {name_all(scene, {target: 'gone'})}"
+        why = f"The first image shows {compared(shots[0], shots[1])}, which the second image does not"
     else:
         new = _changed(studio, scene, target)
         after = replace(scene, things=tuple(new if t is target else t for t in scene.things))
@@ -123,7 +123,7 @@ def diff(studio: Studio) -> Question:
         box = (min(one[0], two[0]), min(one[1], two[1]), max(one[2], two[2]), max(one[3], two[3]))
         why = f"The {target} of the first image is {a(new)} in the second image"
     thought = (
-        f"The first image shows {shown(shots[0])}. The second image shows {shown(shots[1], note_new(*shots[::-1]))}. "
+        f"The first image shows {shown(shots[0])}. The second image shows {compared(shots[1], shots[0])}. "
         f"{why}. The difference is at the {place_name(box)}."
     )
     return Question(shots, ask(studio, WORDINGS, "diff"), box, where, thought, {"kind": kind})
@@ -149,7 +149,7 @@ def view_diff(studio: Studio) -> Question:
     box = after.box(thing)
     thought = (
         f"The first image shows {name_all(before)}. "
-        f"The second image, from another viewpoint, shows {shown(after, note_new(after, before))}. "
+        f"The second image shows from another viewpoint {compared(after, before, places=False)}. "
         f"{why}, at the {place_name(box)}."
     )
     return Question((before, after), ask(studio, WORDINGS, "view_diff"), box, 1, thought, {"kind": kind})
@@ -177,10 +177,7 @@ def common_object(studio: Studio) -> Question:
     where = studio.rng.randrange(n)
     target = next(t for t in shots[where].things if t.identity == common)
     box = shots[where].box(target)
-    views = " ".join(
-        f"The {ORDINALS[i]} image shows {name_all(s, note_kept(shots[: i + 1]))}."
-        for i, s in enumerate(shots)
-    )
+    views = " ".join(f"The {ORDINALS[i]} image shows {name_all(s)}." for i, s in enumerate(shots))
     thought = studio.rng.choice(
         (
             f"{views} Only the {common} is in all of them. "
@@ -207,10 +204,9 @@ def refer_grounding(studio: Studio) -> Question:
     x1, y1, x2, y2 = bounds(alone.outlines(portrait))
     if min(x1, y1) < 0 or max(x2, y2) > 1:
         raise Unplaceable
-    target = next(t for t in scene.things if t.identity == target_identity)
-    box = scene.box(target)
+    box = scene.box(next(t for t in scene.things if t.identity == target_identity))
     thought = (
-        f"The first image shows {a(target_identity)}. The second image shows {shown(scene, {target: 'again'})}. "
+        f"The first image shows {a(target_identity)}. The second image shows {shown(scene)}. "
         f"The {target_identity} is at the {place_name(box)}."
     )
     return Question((alone, scene), ask(studio, WORDINGS, "refer_grounding"), box, 1, thought, {})
@@ -233,10 +229,7 @@ def group_grounding(studio: Studio) -> Question:
     box = shots[where].box(target)
     ref = f"<|object_ref_start|>{a(phrase)}<|object_ref_end|>"
     named = name_one(studio.words, target, [t for s in shots for t in s.things])
-    views = " ".join(
-        f"The {ORDINALS[i]} image shows {name_all(s, {target: 'yes'} if i == where else {})}."
-        for i, s in enumerate(shots)
-    )
+    views = " ".join(f"The {ORDINALS[i]} image shows {name_all(s)}." for i, s in enumerate(shots))
     only = f"{capital(a(phrase))} is only in the {ORDINALS[where]} image."
     thought = f"{views} {only} It is at the {place_name(box)} there."
     return Question(

@@ -16,7 +16,7 @@ from univg.world.identity import PATTERNS, Identity
 from univg.world.questions import ORDINALS, SetQuestion, ask, family, shuffled
 from univg.world.scene import Scene, Studio, Thing, Unplaceable, place_name
 from univg.world.shapes import SIMPLE_SHAPES
-from univg.world.telling import a, capital, listing, name_all, shown
+from univg.world.telling import a, listing, shown
 from univg.world.wordings.names import Name, name_things
 
 NUMBERS = ("none", "one", "two", "three", "four")
@@ -87,8 +87,8 @@ def find_all(studio: Studio) -> SetQuestion:
     first = studio.rng.choice([i for i, count in enumerate(counts) if count or not wanted])
     scenes = tuple(_fill(studio, described, base, count, i == first) for i, count in enumerate(counts))
     found = [(i, thing) for i, scene in enumerate(scenes) for thing in described.find(scene)]
-    views = _name_views(scenes, found, described if described.relation else None)
-    told = _count(found, scenes)
+    views = _name_views(scenes, described if described.relation else None)
+    told = f"I find {_name_places(found, scenes)}: {NUMBERS[len(found)]}." if found else "There is none."
     need = studio.rng.choice(("I need", "I look for"))
     thought = f"{need} every {described}. {views} {told}"
     extra = {"kind": described.kind, "asked": _write(described)}
@@ -209,8 +209,8 @@ def absent(studio: Studio) -> SetQuestion:
         studio.rng.choice(shots)[-1] = asked
     scenes = tuple(shuffled(studio, studio.scene(shot)) for shot in shots)
     found = [(i, thing) for i, scene in enumerate(scenes) for thing in described.find(scene)]
-    views = _name_views(scenes, found)
-    told = _count(found, scenes) if found else f"There is no {described}."
+    views = _name_views(scenes)
+    told = _name_closest(scenes, described)
     need = studio.rng.choice(("I need", "I look for"))
     thought = f"{need} {a(described)}. {views} {told}"
     extra = {"kind": "there" if found else "not there", "asked": _write(described)}
@@ -233,6 +233,23 @@ def _draw_near(studio: Studio, described: Description, asked: Identity) -> list[
     return studio.rng.sample(near, min(len(near), 2 if studio.chance(studio.difficulty) else 1))
 
 
+def _name_closest(scenes: Sequence[Scene], described: Description) -> str:
+    """Name the thing that is most like what is asked for, and say that it is that, or why it is not."""
+    wanted = [(name, value) for name in ATTRIBUTES if (value := getattr(described, name))]
+
+    def count_like(found: Found) -> int:
+        return sum(getattr(found[1].identity, name) == value for name, value in wanted)
+
+    closest = max(((i, t) for i, scene in enumerate(scenes) for t in sort_across(scene)), key=count_like)
+    told = f"The closest is {_name_places([closest], scenes)}"
+    missing = next((value for name, value in wanted if getattr(closest[1].identity, name) != value), None)
+    if missing is None:
+        return f"{told}: that is it."
+    return (
+        f"{told}: that is {'no' if missing == described.shape else 'not'} {missing}. There is no {described}."
+    )
+
+
 ATTRIBUTES = ("colour", "shape", "pattern")
 
 
@@ -252,12 +269,14 @@ def odd_one_out(studio: Studio) -> SetQuestion:
         for thing in sort_across(scene)
         if getattr(thing.identity, attribute) != shared
     ]
+    views = _name_views(scenes)
     rule = f"of the shape {shared}" if attribute == "shape" else shared
     told = f"{_name_places(found, scenes)} {'is' if n_odd == 1 else 'are'} not"
-    begin = studio.rng.choice(("I see", "I look for what most of them share:"))
-    thought = (
-        f"{begin} {'; '.join(map(name_all, scenes))}. Most are {rule}. "
-        f"{_name_views(scenes, found, note='no')} {capital(told)}."
+    thought = studio.rng.choice(
+        (
+            f"{views} All others are {rule}, but {told}.",
+            f"I look for what most of them share. {views} Most are {rule}; {told}.",
+        )
     )
     # The easier the world, the more often the question says where to look.
     name = "odd_one_out, told" if studio.chance(0.6 * (1 - studio.difficulty)) else "odd_one_out"
@@ -305,16 +324,12 @@ def _box_all(found: Sequence[Found], scenes: Sequence[Scene]) -> tuple[tuple[int
     return tuple((i, scenes[i].box(thing)) for i, thing in found)
 
 
-def _name_views(
-    scenes: Sequence[Scene], found: Sequence[Found], described: Description | None = None, note: str = "yes"
-) -> str:
-    """Say what each image shows and where, with a note of what was found; of a relation, what stands so to its anchor
-    instead."""
+def _name_views(scenes: Sequence[Scene], described: Description | None = None) -> str:
+    """Say what each image shows and where; of a relation also what stands so to its anchor."""
     views = []
     for i, scene in enumerate(scenes):
         image = "The image" if len(scenes) == 1 else f"The {ORDINALS[i]} image"
-        notes = {thing: note for at, thing in found if at == i} if described is None else None
-        views.append(f"{image} shows {shown(scene, notes)}.")
+        views.append(f"{image} shows {shown(scene)}.")
         if described is not None:
             views.append(_name_related(scene, described))
     return " ".join(views)
@@ -328,12 +343,6 @@ def _name_related(scene: Scene, described: Description) -> str:
     kind = Description(described.shape).plural
     at = place_name(scene.box(anchor))
     return f"The {described.anchor} is at the {at}; {kind} {described.relation} it: {names}."
-
-
-def _count(found: Sequence[Found], scenes: Sequence[Scene]) -> str:
-    """Say how many there are, and where each is."""
-    there = f"There {'are' if len(found) > 1 else 'is'} {NUMBERS[len(found)]}"
-    return f"{there}: {_name_places(found, scenes)}." if found else f"{there}."
 
 
 def _name_places(found: Sequence[Found], scenes: Sequence[Scene]) -> str:

@@ -79,11 +79,11 @@ def referring(studio: Studio) -> Question:
             phrase, why, named = _relate(studio, scene, target)
     scene = shuffled(studio, scene)
     query = ask(studio, WORDINGS, "referring", one=named if studio.version > 1 else phrase)
-    box, views = scene.box(target), shown(scene, {target: "yes"})
+    box = scene.box(target)
     thought = studio.rng.choice(
         (
-            f"The image shows {views}. {why} The {phrase} is at the {place_name(box)}.",
-            f"I look for the {phrase}. I see {views}. {why} It is at the {place_name(box)}.",
+            f"The image shows {shown(scene)}. {why} The {phrase} is at the {place_name(box)}.",
+            f"I look for the {phrase}. I see {shown(scene)}. {why} It is at the {place_name(box)}.",
         )
     )
     return Question((scene,), query, box, 0, thought, {"kind": kind})
@@ -283,22 +283,13 @@ def video(studio: Studio) -> Question:
     box = shots[2].box(shots[2].things[-1])
     instruction = _choose_film(studio, kind).format(way=way)
     why = _tell_film(kind, way, first, changed, turn)
-    last = shown(shots[-1], _note_film(kind, way, shots[-1]))
     thought = (
-        f"The first frame shows {shown(shots[0])}. The last frame shows {last}. "
+        f"The first frame shows {shown(shots[0])}. The last frame shows {shown(shots[-1])}. "
         f"{capital(why)}. In the third frame it is at the {place_name(box)}."
     )
     extra = {"kind": kind, "instruction": instruction}
     query = ask(studio, WORDINGS, "video", instruction=instruction)
     return Question(tuple(shots), query, box, 2, thought, extra)
-
-
-OPPOSITE = {
-    "to the right": "to the left",
-    "to the left": "to the right",
-    "downwards": "upwards",
-    "upwards": "downwards",
-}
 
 
 def _path(studio: Studio, frames: int) -> tuple[tuple[tuple[float, float], ...], str]:
@@ -323,14 +314,6 @@ def _choose_film(studio: Studio, kind: str) -> str:
     if studio.version == 1:
         return (FILM[kind].unseen if studio.split == "unseen" else FILM[kind].seen)[0]
     return choose_phrase(studio.words, FILM[kind], studio.split)
-
-
-def _note_film(kind: str, way: str, last: Scene) -> dict[Thing, str]:
-    """Say of things in the last frame, of which the actor is drawn last, what became of them."""
-    *others, actor = last.things
-    if kind == "recolour":
-        return {actor: "new"}
-    return {actor: way, **(dict.fromkeys(others, OPPOSITE[way]) if kind == "direction" else {})}
 
 
 def _tell_film(kind: str, way: str, first: Identity, changed: Identity, turn: int) -> str:
