@@ -31,6 +31,7 @@ __all__ = [
 RECORD, LOCK = "run.json", ".lock"
 """Beside a run's checkpoints: its facts, and what is held by its first process as long as that lives."""
 _held: dict[Path, FileLock] = {}
+"""The locks of this process: one that nobody holds is given back."""
 
 
 def check_launch() -> None:

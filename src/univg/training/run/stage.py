@@ -68,7 +68,6 @@ __all__ = [
     "train",
 ]
 
-"""The locks of this process: one that nobody holds is given back."""
 RESOLVED = "resolved.yaml"
 LENGTH = ("max_steps", "epochs")
 FREE_TO_CHANGE = {
