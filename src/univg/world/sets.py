@@ -1,7 +1,8 @@
 """Families whose answer is a set: every thing that fits, on whichever images, or none.
 
-None of them is drawn where no family is named: `univg world --family sets`. The thought goes through the images, says
-what is where, and concludes with the place and image of each target, or that there is none.
+None of them is drawn where no family is named: `univg world --family sets`. The thought goes through the images,
+names what fits first and then what else is where, and concludes with the place and image of each target, or that there
+is none.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from univg.world.identity import PATTERNS, Identity
 from univg.world.questions import ORDINALS, SetQuestion, ask, family, shuffled
 from univg.world.scene import Scene, Studio, Thing, Unplaceable, place_name
 from univg.world.shapes import SIMPLE_SHAPES
-from univg.world.telling import a, listing, shown
+from univg.world.telling import a, listing, set_apart, shown
 from univg.world.wordings.names import Name, name_things
 
 NUMBERS = ("none", "one", "two", "three", "four")
@@ -86,8 +87,9 @@ def find_all(studio: Studio) -> SetQuestion:
         counts[studio.rng.randrange(n)] += 1
     first = studio.rng.choice([i for i, count in enumerate(counts) if count or not wanted])
     scenes = tuple(_fill(studio, described, base, count, i == first) for i, count in enumerate(counts))
-    found = [(i, thing) for i, scene in enumerate(scenes) for thing in described.find(scene)]
-    views = _name_views(scenes, described if described.relation else None)
+    fitting = [described.find(scene) for scene in scenes]
+    found = [(i, thing) for i, things in enumerate(fitting) for thing in things]
+    views = _name_related(scenes, described) if described.relation else _set_apart(scenes, fitting)
     told = f"I find {_name_places(found, scenes)}: {NUMBERS[len(found)]}." if found else "There is none."
     need = studio.rng.choice(("I need", "I look for"))
     thought = f"{need} every {described}. {views} {told}"
@@ -269,14 +271,11 @@ def odd_one_out(studio: Studio) -> SetQuestion:
         for thing in sort_across(scene)
         if getattr(thing.identity, attribute) != shared
     ]
-    views = _name_views(scenes)
     rule = f"of the shape {shared}" if attribute == "shape" else shared
-    told = f"{_name_places(found, scenes)} {'is' if n_odd == 1 else 'are'} not"
-    thought = studio.rng.choice(
-        (
-            f"{views} All others are {rule}, but {told}.",
-            f"I look for what most of them share. {views} Most are {rule}; {told}.",
-        )
+    kept = [[t for t in sort_across(scene) if getattr(t.identity, attribute) == shared] for scene in scenes]
+    begin = studio.rng.choice(("", "I look for what most of them share. "))
+    thought = (
+        f"{begin}Most are {rule}. {_set_apart(scenes, kept)} The odd ones out: {_name_places(found, scenes)}."
     )
     # The easier the world, the more often the question says where to look.
     name = "odd_one_out, told" if studio.chance(0.6 * (1 - studio.difficulty)) else "odd_one_out"
@@ -324,25 +323,35 @@ def _box_all(found: Sequence[Found], scenes: Sequence[Scene]) -> tuple[tuple[int
     return tuple((i, scenes[i].box(thing)) for i, thing in found)
 
 
-def _name_views(scenes: Sequence[Scene], described: Description | None = None) -> str:
-    """Say what each image shows and where; of a relation also what stands so to its anchor."""
+def _name_views(scenes: Sequence[Scene]) -> str:
+    """Say what each image shows and where."""
+    return " ".join(f"{_name_image(i, scenes)} shows {shown(scene)}." for i, scene in enumerate(scenes))
+
+
+def _set_apart(scenes: Sequence[Scene], kept: Sequence[Sequence[Thing]]) -> str:
+    """Say what each image shows and where, those of its things that are `kept` first."""
+    pairs = enumerate(zip(scenes, kept, strict=True))
+    return " ".join(f"{_name_image(i, scenes)} shows {set_apart(scene, like)}." for i, (scene, like) in pairs)
+
+
+def _name_image(place: int, scenes: Sequence[Scene]) -> str:
+    return "The image" if len(scenes) == 1 else f"The {ORDINALS[place]} image"
+
+
+def _name_related(scenes: Sequence[Scene], described: Description) -> str:
+    """Say what each image shows and where, and what stands so to the relation's anchor."""
     views = []
     for i, scene in enumerate(scenes):
-        image = "The image" if len(scenes) == 1 else f"The {ORDINALS[i]} image"
-        views.append(f"{image} shows {shown(scene)}.")
-        if described is not None:
-            views.append(_name_related(scene, described))
+        views.append(f"{_name_image(i, scenes)} shows {shown(scene)}.")
+        anchor = described.find_anchor(scene)
+        if anchor is None:
+            views.append(f"No {described.anchor} is there.")
+            continue
+        names = listing([f"the {thing}" for thing in described.find(scene)] or ["none"])
+        kind = Description(described.shape).plural
+        at = place_name(scene.box(anchor))
+        views.append(f"The {described.anchor} is at the {at}; {kind} {described.relation} it: {names}.")
     return " ".join(views)
-
-
-def _name_related(scene: Scene, described: Description) -> str:
-    anchor = described.find_anchor(scene)
-    if anchor is None:
-        return f"No {described.anchor} is there."
-    names = listing([f"the {thing}" for thing in described.find(scene)] or ["none"])
-    kind = Description(described.shape).plural
-    at = place_name(scene.box(anchor))
-    return f"The {described.anchor} is at the {at}; {kind} {described.relation} it: {names}."
 
 
 def _name_places(found: Sequence[Found], scenes: Sequence[Scene]) -> str:

@@ -9,12 +9,12 @@ from itertools import product
 
 from univg.grounding.boxes import Box
 from univg.grounding.prompts import ZERO_SHOT_IMAGE, ZERO_SHOT_VIDEO
-from univg.world.descriptions import RELATIONS, Description
+from univg.world.descriptions import RELATIONS, Description, sort_across
 from univg.world.identity import Identity
 from univg.world.questions import Question, ask, family, refer, shuffled
 from univg.world.scene import Scene, Studio, Thing, Unplaceable, bounds, overlap, place_name
 from univg.world.shapes import COMPOSITES, SIMPLE_SHAPES
-from univg.world.telling import a, capital, shown
+from univg.world.telling import a, capital, set_apart, shown
 from univg.world.wordings.choosing import FILM, ODD_ONE, Wordings, choose_phrase
 from univg.world.wordings.names import name_one, name_things, place
 from univg.world.wordings.single import MORE_USES
@@ -209,10 +209,9 @@ def implicit(studio: Studio) -> Question:
     target = scene.things[0]
     scene = shuffled(studio, scene)
     box = scene.box(target)
-    name = str(target.identity)
-    thought = (
-        f"The image shows {shown(scene)}. I need {instruction}. {why}: the {name} at the {place_name(box)}."
-    )
+    seen = shown(scene) if use else set_apart(scene, [t for t in sort_across(scene) if t is not target])
+    found = f"the {target.identity} at the {place_name(box)}"
+    thought = f"The image shows {seen}. I need {instruction}. {why}: {found}."
     extra = {"kind": "use" if use else "odd one", "instruction": instruction}
     query = ask(studio, WORDINGS, "implicit", instruction=instruction)
     return Question((scene,), query, box, 0, thought, extra)
