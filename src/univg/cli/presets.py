@@ -14,6 +14,7 @@ PRESETS: Mapping[str, type[Config]] = {
     "tiny-base": PretrainConfig,
     "tiny-words": PretrainConfig,
     "tiny-think": PretrainConfig,
+    "tiny-think-more": PretrainConfig,
     "tiny-sft": SftConfig,
     "tiny-grpo": GrpoConfig,
     "tiny-r1": GrpoConfig,
