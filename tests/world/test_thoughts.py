@@ -58,11 +58,17 @@ def test_what_is_there_again_is_named_before_what_is_new(name: str) -> None:
     )
 
 
-def test_films_list_both_ends_from_left_to_right() -> None:
+def test_films_list_both_ends_and_last_of_all_what_moved_or_changed() -> None:
     for made, thought, scenes in drawn("video"):
         views = re.findall(r"The (?:first|last) frame shows ([^.]+)\.", thought)
-        for view, scene in zip(views, (scenes[0], scenes[-1]), strict=True):
-            said = [(str(thing), place_name(scene.box(thing))) for thing in across(scene)]
+        where = {thing.identity: (thing.x, thing.y) for thing in scenes[0].things}
+        actor = scenes[-1].things[-1]
+        if made.sample.extra["kind"] != "direction":
+            [changed] = [t for t in scenes[-1].things if where.get(t.identity) != (t.x, t.y)]
+            assert changed is actor
+        ends = [across(scenes[0]), [*(t for t in across(scenes[-1]) if t is not actor), actor]]
+        for view, scene, things in zip(views, (scenes[0], scenes[-1]), ends, strict=True):
+            said = [(str(thing), place_name(scene.box(thing))) for thing in things]
             assert NAMED.findall(view) == said, made.sample.source
 
 

@@ -282,8 +282,10 @@ def video(studio: Studio) -> Question:
     box = shots[2].box(shots[2].things[-1])
     instruction = _choose_film(studio, kind).format(way=way)
     why = _tell_film(kind, way, first, changed, turn)
+    actor = shots[-1].things[-1]
+    last = set_apart(shots[-1], [thing for thing in sort_across(shots[-1]) if thing is not actor])
     thought = (
-        f"The first frame shows {shown(shots[0])}. The last frame shows {shown(shots[-1])}. "
+        f"The first frame shows {shown(shots[0])}. The last frame shows {last}. "
         f"{capital(why)}. In the third frame it is at the {place_name(box)}."
     )
     extra = {"kind": kind, "instruction": instruction}
