@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from univg.files import EXAMPLES
+from univg.grounding.samples import read_jsonl
 from univg.world import Scene, WorldSample, make_sample
 from univg.world.scene import Thing, place_name
 
@@ -90,3 +92,10 @@ def test_the_closest_thing_is_it_or_lacks_what_is_said() -> None:
             assert lacking in asked.values() and lacking not in name.split()
         told.add(verdict)
     assert told == {"it", "no", "not"}
+
+
+def test_the_bundled_examples_have_the_world_s_thoughts() -> None:
+    for sample in read_jsonl(EXAMPLES / "samples.jsonl"):
+        split, family, seed, index = str(sample.source).removeprefix("world#v2-").rsplit("-", 3)
+        made = make_sample(family, split, int(seed), int(index), size=200).sample
+        assert (sample.query, sample.boxes, sample.thought) == (made.query, made.boxes, made.thought)

@@ -16,8 +16,8 @@ class PretrainCommand(StageCommand, PretrainConfig):
 def train(command: PretrainCommand) -> None:
     """Train a model from scratch on the procedural world."""
     folder = command.folder()
-    # On processors, every number of tokens is a matrix product of its own, which oneDNN keeps: a thousand of them took
-    # 9 GB where 64 take 4, and none of the time.
+    # On processors, every number of tokens is a matrix product of its own, and oneDNN keeps a thousand of them: 8.8 GB
+    # after 65 steps, where 64 of them take 5.4 after 255, at the same speed.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     from univg.training.pretrain.stage import pretrain, say_saved
     from univg.training.run.processes import ending_together

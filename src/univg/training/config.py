@@ -326,8 +326,8 @@ class PretrainConfig(Config):
         gt=0,
         description="A limit of time: the phases then are shares of it, if the machine is too slow for their steps.",
     )
-    batch: int = Field(default=48, gt=0, description="Samples a step.")
-    micro_batch: int = Field(default=16, gt=0, description="Of them at once.")
+    batch: int = Field(default=48, gt=0, description="Samples a step, of all processes.")
+    micro_batch: int = Field(default=16, gt=0, description="Of them at once, in each process.")
     image_px: ImagePx = Field(default=None, description=IMAGE_PX)
     world_version: Literal[1, 2] = Field(default=2, description="The world's; 1 is the first one.")
     text: dict[str, int] = Field(
@@ -354,7 +354,7 @@ class PretrainConfig(Config):
         default=2.0, ge=0, description="Of the auxiliary head that reads a box before its digits are written."
     )
     box_layer: int = Field(default=4, ge=1, description="The layer that this head reads.")
-    workers: int = Field(default=1, ge=0, description="Processes that draw data.")
+    workers: int = Field(default=1, ge=0, description="Data workers of each process.")
     bf16: bool = Field(
         default=True, description="Compute in bfloat16 (autocast) where the device is quicker in it."
     )

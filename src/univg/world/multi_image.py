@@ -114,7 +114,7 @@ def diff(studio: Studio) -> Question:
     elif kind == "vanishes":
         shots = (scene, replace(scene, things=rest))
         box, where = scene.box(target), 0
-        why = f"The first image shows {compared(shots[0], shots[1])}, which the second image does not"
+        why = f"In turn the first image shows {compared(shots[0], shots[1])}. Only the first image shows {a(target)}"
     else:
         new = _changed(studio, scene, target)
         after = replace(scene, things=tuple(new if t is target else t for t in scene.things))

@@ -1,8 +1,8 @@
 """Families whose answer is a set: every thing that fits, on whichever images, or none.
 
 None of them is drawn where no family is named: `univg world --family sets`. The thought goes through the images,
-names what fits first and then what else is where, and concludes with the place and image of each target, or that there
-is none.
+says what is where, and concludes with the place and image of each target, or that there is none. Of a kind or an
+attribute, it names in each image what fits first; of odd ones, what is like the rest.
 """
 
 from __future__ import annotations

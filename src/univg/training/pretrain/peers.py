@@ -84,12 +84,13 @@ ALONE = Peers()
 def joined(batch: int, out: Path) -> Iterator[Peers]:
     """Join the processes that a launcher started, by gloo on processors and NCCL on GPUs; without a launch, none.
 
-    The first one keeps other runs out of the folder `out`. Raises UnivgError where `batch` is too small for all to get
-    a sample, where there are too few GPUs, or where another run is in the folder.
+    The first one, or the only one, keeps other runs out of the folder `out`. Raises UnivgError where `batch` is too
+    small for all to get a sample, where there are too few GPUs, or where another run is in the folder.
     """
     check_launch()
     count, rank = count_processes(), int(os.environ.get("RANK", "0"))
     if count == 1:
+        lock_folder(out)
         yield ALONE
         return
     if batch < count:
@@ -103,9 +104,17 @@ def joined(batch: int, out: Path) -> Iterator[Peers]:
             raise UnivgError(f"process {local} of this machine has no GPU of its own: it has {there}")
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
-    if rank == 0:
-        lock_folder(out)
     distributed.init_process_group(backend, timeout=_PATIENCE)
-    yield Peers(rank, count)
+    peers, refusal = Peers(rank, count), None
+    if peers.first:
+        try:
+            lock_folder(out)
+        except UnivgError as error:
+            refusal = error
+    if peers.take_first(int(refusal is not None)):  # else the others would wait for a process that has ended
+        raise refusal or UnivgError(
+            "another run is writing here", out, "wait for its end, or choose another --out"
+        )
+    yield peers
     # After an error it is left to the process's end, which tells the others: they wait in a sum that never comes.
     distributed.destroy_process_group()

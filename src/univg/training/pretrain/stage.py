@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import pickle
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
@@ -111,9 +112,11 @@ def _begin(config: PretrainConfig, out: Path, resume: bool, console: Console, pe
         console.print(f"resuming at step {training.step} of {training.steps}")
     elif resume:
         console.print(f"no saved state in {out}: starting from step 0")
-    if peers.take_first(training.step) != training.step:
+    if peers.count > 1 and peers.take_first(_sum_up(training)) != _sum_up(training):
         raise UnivgError(
-            "the processes do not find the same state", state, "give them one folder, on a shared disk"
+            "the processes do not begin with the same config, step and weights",
+            state,
+            "give all of them one config, one start and one folder, on a shared disk",
         )
     if peers.first:
         save_config(config, out / "pretrain.yaml")
@@ -125,6 +128,14 @@ def _begin(config: PretrainConfig, out: Path, resume: bool, console: Console, pe
         f"{shared}{training.device.type}; {describe_precision(config.bf16)}"
     )
     return training
+
+
+def _sum_up(training: Run) -> int:
+    """Return a number that tells runs with another config, step or weights."""
+    found = zlib.crc32(f"{training.step} {training.config.model_dump_json()}".encode())
+    for weight in training.weights:
+        found = zlib.crc32(weight.detach().cpu().contiguous().numpy().tobytes(), found)
+    return found
 
 
 def _prepare(config: PretrainConfig) -> Run:
@@ -218,6 +229,8 @@ def _train(training: Run, out: Path, console: Console) -> None:
 
 def _pin(device: torch.device, step: tuple[int, list[MicroBatch]]) -> tuple[int, list[MicroBatch]]:
     place, batch = step
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # which a thread does not inherit
     return place, [part.pin() for part in batch] if device.type == "cuda" else batch
 
 

@@ -76,7 +76,7 @@ def _find_lost(error: Exception) -> str | None:
     if any(sign in text.lower() for sign in _GONE):
         return f"another process of the run has died {_ABOVE}"
     if any(sign in text.lower() for sign in _SILENT):
-        return f"another process of the run does not answer in time (trainer.ddp_timeout; {one_line(text)[:120]})"
+        return f"another process of the run does not answer in time ({one_line(text)[:120]})"
     return None
 
 
