@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from launching import Launcher, read_log
 
 from univg.config import save_config
+from univg.errors import UnivgError
 from univg.training.config import Phase, PretrainConfig
+from univg.training.pretrain.stage import pretrain
+from univg.training.run.launch import LOCK
 
 PHASE = Phase(name="one", steps=2, mixture={"referring/describe": 1.0, "diff/think": 1.0})
 # The heads' losses are means over a micro-batch's tokens: of one sample each, they are the same however it is divided.
@@ -99,3 +103,21 @@ def test_two_processes_end_at_the_same_step_when_their_time_is_up(run: Run) -> N
     """Else the one that takes a step more waits for the other's gradients."""
     out = run("ddp", "timed", steps=10**6, max_minutes=0.03, eval_every=0, save_every=10**6)
     assert 0 < len(read_log(out)) < 1000
+
+
+def test_a_folder_takes_one_run_at_a_time(tmp_path: Path) -> None:
+    with FileLock(tmp_path / LOCK), pytest.raises(UnivgError, match="another run is writing here"):
+        pretrain(CONFIG, tmp_path)
+    assert not (tmp_path / "pretrain.yaml").exists()
+
+
+def test_a_batch_has_a_sample_for_each_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in {
+        "WORLD_SIZE": "8",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "localhost",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UnivgError, match="batch=5: 8 processes cannot divide it"):
+        pretrain(CONFIG, tmp_path)
