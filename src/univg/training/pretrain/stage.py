@@ -83,7 +83,10 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False, console: C
         return out
     _write_model(training, out)
     if config.card_samples:
-        console.print(f"measuring {config.card_samples} held-out samples a family for the model card")
+        console.print(
+            f"the checkpoint is written; measuring {config.card_samples} held-out samples a family for its card "
+            "(card_samples=0 leaves that out)"
+        )
         loaded = load(out)
         scores = score_held_out(
             loaded, config.prompt_style, config.card_samples, config.image_px, version=config.world_version
