@@ -115,7 +115,7 @@ def _begin(config: PretrainConfig, out: Path, resume: bool, console: Console, pe
         console.print(f"resuming at step {training.step} of {training.steps}")
     elif resume:
         console.print(f"no saved state in {out}: starting from step 0")
-    if peers.count > 1 and peers.take_first(_sum_up(training)) != _sum_up(training):
+    if peers.count > 1 and peers.take_first(own := _sum_up(training)) != own:
         raise UnivgError(
             "the processes do not begin with the same config, step and weights",
             state,
