@@ -119,11 +119,12 @@ def _partner(studio: Studio, kind: str) -> Composed:
 
 
 JOBS = {
-    "cover": "covers it from above",
-    "support": "carries it from below",
-    "handle": "is where a hand holds it",
-    "container": "holds what is put in",
+    "cover": ("covers it from above", "cover it from above"),
+    "support": ("carries it from below", "carry it from below"),
+    "handle": ("is where a hand holds it", "are where a hand holds it"),
+    "container": ("holds what is put in", "hold what is put in"),
 }
+"""Of one part and of several (wheels)."""
 
 
 @family("correspondence", images=(2, 2))
@@ -150,9 +151,10 @@ def correspondence(studio: Studio) -> Question:
     parts = [next(p for p in SHAPES[i.shape] if p.role == role) for i in (one, two)]
     start = scenes[0].box(scenes[0].things[0], parts[0].name)
     box = scenes[1].box(scenes[1].things[0], parts[1].name)
+    jobs = [JOBS[role][part.name.endswith("s")] for part in parts]
     thought = (
-        f"The red box in the first image marks the {parts[0].name} of the {one.shape}, which {JOBS[role]}. "
-        f"The second image shows {a(two)}. Its {parts[1].name} {JOBS[role]}. It is at the {place_name(box)}."
+        f"The red box in the first image marks the {parts[0].name} of the {one.shape}, which {jobs[0]}. "
+        f"The second image shows {a(two)}. Its {parts[1].name} {jobs[1]}, at the {place_name(box)}."
     )
     shots = (scenes[0].marked(start), scenes[1])
     return Question(shots, ask(studio, WORDINGS, "correspondence"), box, 1, thought, {"role": role})

@@ -50,10 +50,11 @@ def compared(scene: Scene, before: Scene, places: bool = True) -> str:
 
 def set_apart(scene: Scene, kept: Sequence[Thing], places: bool = True) -> str:
     """Name some of a scene's things and last the others: 'a red circle at the left, and besides a blue star at the
-    right', or 'besides a blue star at the right' where all are others. Without `places`, the first have none."""
+    right', or 'something else: a blue star at the right' where all are others. Without `places`, the first have
+    none."""
     first = ", ".join(_place(scene, thing) if places else a(thing) for thing in kept)
     others = ", ".join(_place(scene, thing) for thing in sort_across(scene) if thing not in kept) or "nothing"
-    return f"{first}, and besides {others}" if first else f"besides {others}"
+    return f"{first}, and besides {others}" if first else f"something else: {others}"
 
 
 def _place(scene: Scene, thing: Thing) -> str:

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import platform
-
 import torch
+
+from univg.models.devices import find_processor
 
 __all__ = ["computes_in_bf16", "describe_precision", "has_bf16"]
 
-_X86 = ("x86_64", "amd64")
-
 
 def has_bf16() -> bool:
-    """Tell whether the device that training runs on is quicker in bfloat16 than in float32.
-
-    An x86 processor is with AMX; with AVX512-BF16 alone it takes 1.1 to 1.5 times as long, and emulating, which oneDNN
-    calls supported too, 4 times on AVX-512 and more than 20 times without (docs/experiments.md, section 11).
-    """
+    """Tell whether the device that training runs on is quicker in bfloat16 than in float32; see
+    :func:`~univg.models.devices.is_quick_in_bf16` for processors."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if torch.backends.mps.is_available():
         return True
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return False
-    if platform.machine().lower() not in _X86:
-        return True
-    return bool(torch.cpu._is_amx_tile_supported())
+    # oneDNN's own answer is yes where it only emulates, and no where it is kept from instructions that there are.
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and find_processor().bf16
 
 
 def computes_in_bf16(asked: bool) -> bool:
@@ -43,6 +35,5 @@ def describe_precision(asked: bool) -> str:
     device = "GPU" if cuda or torch.backends.mps.is_available() else "processor"
     if computes_in_bf16(asked):
         return f"computes in bfloat16, in which this {device} is quicker"
-    lacks = " has no AMX, and" if device == "processor" and platform.machine().lower() in _X86 else ""
-    why = f": bf16 was asked for, but this {device}{lacks} is slower in it" if asked else " (bf16: false)"
+    why = f": bf16 was asked for, but this {device} is slower in it" if asked else " (bf16: false)"
     return f"computes in float32{why}"
