@@ -150,7 +150,7 @@ def test_thoughts_say_what_each_image_shows_and_where_each_target_is(name: str, 
                 boxed = [box for at, box in sample.targets if (at or 0) == i]
                 fitting = [t for t in things if (scene.box(t) in boxed) == (name == "find_all")]
                 things = [*fitting, *(t for t in things if t not in fitting)]
-                assert told.startswith("besides ") == (not fitting)
+                assert told.startswith("something else: ") == (not fitting)
             shown = [(str(t), place_name(scene.box(t))) for t in things]
             assert NAMED.findall(told) == shown, sample.source
         if sample.extra["kind"] == "relation":
@@ -312,7 +312,7 @@ def test_one_sample_to_the_letter() -> None:
     sample = make_sample("find_all", "train", 3, 0, version=1).sample
     assert sample.query == "Which cars do you see in these images? Box them all."
     assert sample.thought == (
-        "I need every car. The first image shows besides a cyan striped pan at the center. The second "
+        "I need every car. The first image shows something else: a cyan striped pan at the center. The second "
         "image shows a red striped car at the left, and besides a yellow circle at the bottom. The third image shows a "
         "yellow car at the right, and besides an orange ring at the lower left, a yellow circle at the center. I find "
         "the red striped car at the left of the second image and the yellow car at the right of the third image: two."

@@ -94,6 +94,15 @@ def test_the_closest_thing_is_it_or_lacks_what_is_said() -> None:
     assert told == {"it", "no", "not"}
 
 
+def test_parts_do_their_job_by_their_number() -> None:
+    """Wheels carry, a trunk carries."""
+    for made, thought, _ in drawn("correspondence"):
+        said = re.findall(r"the (\w+) of the \w+, which (\w+) .*Its (\w+) (\w+) ", thought)
+        assert said, made.sample.source
+        for part, verb in zip(said[0][::2], said[0][1::2], strict=True):
+            assert part.endswith("s") == (verb == "are" or not verb.endswith("s")), thought
+
+
 def test_the_bundled_examples_have_the_world_s_thoughts() -> None:
     for sample in read_jsonl(EXAMPLES / "samples.jsonl"):
         split, family, seed, index = str(sample.source).removeprefix("world#v2-").rsplit("-", 3)

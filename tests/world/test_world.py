@@ -54,19 +54,19 @@ def test_the_same_seed_gives_the_same_pixels_and_words_in_another_process() -> N
 PINNED = {
     (1, "one box"): (
         "d7f7461fabdad88977c500a59271db6440563f6f10047f83cf5eedaa32df00c4",
-        "e6d6203b2dcfae26500281250b293e105238b4983ee91ec545da47bc5df5139d",
+        "f887407d92d2225c824e0ffa7b6b9f61bdce491f2e137292c31e0be2ff941385",
     ),
     (1, "sets"): (
         "780f632852267eaff7989ee135b6c0f280f5c50f0f6a3c43403222ef8248ffae",
-        "d822a643bf903730f2f4e2ec16b26cd7a31c6f645436cbaa0aba47752562f3aa",
+        "f9f023b0bda80ca94a97ebc6b574902016e237244fb65f4f81d3e30c5f610295",
     ),
     (2, "one box"): (
         "e3ed6129a970160500a6243ff1987873065767551a534919a93c99910b835f32",
-        "2721a3b7903f40e9097f3915eece8aa22616bfebc842a3ce3b38e698fc3f0910",
+        "cbaa6234e0bc0c86203a90f29df5730800625ee3a1faf3afd84ac326ea8bddcc",
     ),
     (2, "sets"): (
         "cd41216f1ac9a452a8079b03229e7749161b5c75db530bf5899ecacd3b1f84eb",
-        "3a4430a4d925ef54da590468df00dcd0f1473a2d5815d061665ecce1fac6bdcb",
+        "3e33bd39625b2771c1ce3cb642a5c228a06add8447b2c50cb5b3b9de1b0d4cb4",
     ),
 }
 

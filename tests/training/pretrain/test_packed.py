@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 from transformers import Qwen2VLForConditionalGeneration
@@ -16,7 +18,7 @@ from univg.models.tiny import build_tiny
 from univg.training.config import Phase, PretrainConfig
 from univg.training.pretrain.batches import Collator, MicroBatch, draw_samples, place_patches, render_dialogue
 from univg.training.pretrain.dense_head import BoxHead, DenseHead
-from univg.training.pretrain.packed import ByteEmbedding, Packing, encode_packed, norm_last, take
+from univg.training.pretrain.packed import LIKE, ByteEmbedding, encode_packed, norm_last, pack, take
 from univg.training.run.batches import IGNORED, PixelTable, encode_row, join_inputs, pad_right
 from univg.world import ALL_FAMILIES, WorldSample, make_sample
 
@@ -117,7 +119,10 @@ def test_the_packed_model_computes_what_the_model_does(
     visual: Any = model.model.visual
     monkeypatch.setattr(visual, "patch_embed", ByteEmbedding(visual.patch_embed, PixelTable(processor)))
     (part,) = Collator(processor).split(drawn, len(drawn))
-    assert part.rows.places_N is not None and part.images.mask_R11L is not None, "nothing is padded: no test"
+    masked = [group for group in part.images.groups if group.mask_R11L is not None]
+    assert masked and len(part.images.groups) > 1 and len(part.rows.groups) > 1, (
+        "nothing is set side by side: no test"
+    )
     hidden = encode_packed(model, part)
     last = norm_last(model, hidden[-1], torch.float32)
     for ours, theirs in zip([*hidden[:-1], last], states, strict=True):
@@ -130,14 +135,29 @@ def test_the_packed_model_computes_what_the_model_does(
         assert (gradient - expected[name]).norm() < 1e-4 * expected[name].norm() + 1e-5, name
 
 
-@pytest.mark.parametrize("lengths", [[3, 3], [1, 4, 2]])
+@pytest.mark.parametrize("lengths", [[3, 3], [1, 4, 2], [4, 9, 10, 4, 20], [2, 3]])
 def test_what_is_spread_and_gathered_is_as_it_was(lengths: list[int]) -> None:
-    longest = max(lengths)
-    places = [i * longest + k for i, n in enumerate(lengths) for k in range(n)]
-    packing = Packing(len(lengths), longest, torch.tensor(places) if len(set(lengths)) > 1 else None)
+    packing = pack(lengths)
     packed = torch.randn(sum(lengths), 2, 5, dtype=torch.double, requires_grad=True)
     assert torch.equal(packing.gather(packing.spread(packed)), packed.flatten(1))
-    assert torch.autograd.gradcheck(lambda x: packing.gather(packing.spread(x).square()), (packed,))
+    assert torch.autograd.gradcheck(
+        lambda x: packing.gather([each.square() for each in packing.spread(x)]), (packed,)
+    )
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=20))
+def test_pieces_of_like_length_are_side_by_side(lengths: list[int]) -> None:
+    """Each in a row of its own, from the row's first place, and no row much longer than what is in it."""
+    packing = pack(lengths, masked=True)
+    rows = torch.split(torch.arange(sum(lengths)) + 1, lengths)
+    found = [
+        row[row > 0].tolist()
+        for part in packing.spread(torch.arange(sum(lengths))[:, None, None] + 1)
+        for row in part[:, 0, :, 0]
+    ]
+    assert sorted(found) == [row.tolist() for row in rows]
+    for group in packing.groups:
+        assert group.mask_R11L is None or group.mask_R11L.sum() >= LIKE * group.rows * (group.longest - 15)
 
 
 def losses_of(part: MicroBatch, width: int = 8) -> list[float]:

@@ -25,7 +25,7 @@ from univg.grounding.prompts import PromptStyle, choose_style, render_answer, re
 from univg.models.processor import GroundingProcessor
 from univg.training.config import Phase, PretrainConfig
 from univg.training.pretrain.dense_head import DenseTargets, join_targets, make_dense_targets
-from univg.training.pretrain.packed import Packing
+from univg.training.pretrain.packed import Packing, pack
 from univg.training.pretrain.peers import ALONE, Peers
 from univg.training.pretrain.rows import EncodedRow, RowEncoder
 from univg.world import ALL_FAMILIES, FAMILIES, FAMILY_NAMES, WorldSample, list_families, make_sample
@@ -70,15 +70,15 @@ class MicroBatch:
 
 
 def _map_tensors(record: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return a dataclass with `change` done to its tensors, and to those of the dataclasses in it."""
-    changed = {}
-    for each in dataclasses.fields(record):
-        value = getattr(record, each.name)
-        if isinstance(value, Tensor):
-            changed[each.name] = change(value)
-        elif dataclasses.is_dataclass(value):
-            changed[each.name] = _map_tensors(value, change)
-    return dataclasses.replace(record, **changed)
+    """Return a dataclass or tuple with `change` done to its tensors, and to those of the dataclasses in it."""
+    if isinstance(record, Tensor):
+        return change(record)
+    if isinstance(record, tuple):
+        return tuple(_map_tensors(each, change) for each in record)
+    if not dataclasses.is_dataclass(record) or isinstance(record, type):
+        return record
+    fields = {each.name: getattr(record, each.name) for each in dataclasses.fields(record)}
+    return dataclasses.replace(record, **{name: _map_tensors(each, change) for name, each in fields.items()})
 
 
 @dataclass(frozen=True)
@@ -216,13 +216,13 @@ class Collator:
         return MicroBatch(
             torch.from_numpy(ids),
             torch.from_numpy(np.concatenate([row.positions_3T for row in rows], axis=1)),
-            _pack([len(row) for row in rows]),
+            pack([len(row) for row in rows]),
             torch.from_numpy(
                 np.concatenate([row.image_at + at for row, at in zip(rows, starts, strict=False)])
             ),
             torch.from_numpy(np.concatenate([row.patches_PF for row in rows])),
             torch.from_numpy(np.concatenate([place_patches(*grid, merge) for grid in grids])),
-            _pack([h * w for h, w in grids], masked=True),
+            pack([h * w for h, w in grids], masked=True),
             torch.from_numpy(answered_at),
             torch.from_numpy(answers),
             torch.from_numpy(weights.astype(np.float32)),
@@ -233,17 +233,6 @@ class Collator:
             float(weights.sum()),
             len(rows),
         )
-
-
-def _pack(lengths: Sequence[int], masked: bool = False) -> Packing:
-    """Say how pieces of these lengths stand side by side."""
-    longest = max(lengths)
-    if min(lengths) == longest:
-        return Packing(len(lengths), longest)
-    longest = -(-longest // 16) * 16  # masked attention on GPUs wants a multiple of 16
-    real = np.arange(longest) < np.array(lengths)[:, None]
-    mask = torch.from_numpy(real)[:, None, None] if masked else None
-    return Packing(len(lengths), longest, torch.from_numpy(np.flatnonzero(real)), mask)
 
 
 @lru_cache(maxsize=1024)

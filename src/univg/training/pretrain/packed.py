@@ -8,9 +8,11 @@ and larger steps: projections of the same input are one product, and norms and r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,33 +24,70 @@ from univg.training.run.cpu_layers import PatchLinear
 if TYPE_CHECKING:
     from univg.training.pretrain.batches import MicroBatch
 
-__all__ = ["ByteEmbedding", "Packing", "encode_packed", "norm_last", "take"]
+__all__ = ["ByteEmbedding", "Packing", "encode_packed", "norm_last", "pack", "take"]
+
+
+LIKE = 0.85
+"""Pieces this much as long as the longest, or longer, stand side by side with it: narrower groups would be many."""
 
 
 @dataclass(frozen=True)
-class Packing:
-    """How pieces that stand one after the other stand side by side: `rows` of `longest` places, padded on the right.
+class Group:
+    """Pieces of like length side by side: `rows` of `longest` places, padded on the right.
 
-    `places_N`: the place, counted through all rows, of each of the N tokens; none, if no row is padded. `mask_R11L`:
-    where a row has tokens, for attention that looks ahead; none, if no row is padded or it does not.
+    `mask_R11L`: where a row has tokens, for attention that looks ahead; none, if no row is padded or it does not.
     """
 
     rows: int
     longest: int
-    places_N: Tensor | None = None
     mask_R11L: Tensor | None = None
 
-    def spread(self, packed_NHD: Tensor) -> Tensor:
-        """Return (rows, heads, longest, head's width)."""
-        if self.places_N is not None:
-            wide = packed_NHD.new_zeros(self.rows * self.longest, *packed_NHD.shape[1:])
-            packed_NHD = wide.index_copy(0, self.places_N, packed_NHD)
-        return packed_NHD.unflatten(0, (self.rows, self.longest)).transpose(1, 2)
 
-    def gather(self, spread_RHLD: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Packing:
+    """How pieces that stand one after the other stand side by side, in groups of like length.
+
+    `places_N`: the place, counted through all rows of all groups, of each of the N tokens; none, if that is its own.
+    """
+
+    groups: tuple[Group, ...]
+    places_N: Tensor | None = None
+
+    def spread(self, packed_NHD: Tensor) -> list[Tensor]:
+        """Return (rows, heads, longest, head's width) of each group."""
+        sizes = [group.rows * group.longest for group in self.groups]
+        if self.places_N is not None:
+            wide = packed_NHD.new_zeros(sum(sizes), *packed_NHD.shape[1:])
+            packed_NHD = wide.index_copy(0, self.places_N, packed_NHD)
+        parts = zip(self.groups, packed_NHD.split(sizes), strict=True)
+        return [part.unflatten(0, (group.rows, group.longest)).transpose(1, 2) for group, part in parts]
+
+    def gather(self, spread: Sequence[Tensor]) -> Tensor:
         """Return (N, heads × head's width)."""
-        flat = spread_RHLD.transpose(1, 2).flatten(2).flatten(0, 1)
+        parts = [each.transpose(1, 2).flatten(2).flatten(0, 1) for each in spread]
+        flat = parts[0] if len(parts) == 1 else torch.cat(parts)
         return flat if self.places_N is None else take(flat, self.places_N)
+
+
+def pack(lengths: Sequence[int], masked: bool = False) -> Packing:
+    """Say how pieces of these lengths stand side by side; `masked`: attention looks ahead."""
+    starts, groups, end = np.empty(len(lengths), np.int64), [], 0
+    order = sorted(range(len(lengths)), key=lambda piece: lengths[piece], reverse=True)
+    while order:
+        like = [piece for piece in order if lengths[piece] >= LIKE * lengths[order[0]]]
+        order = order[len(like) :]
+        like.sort()
+        found, mask = np.array([lengths[piece] for piece in like]), None
+        longest = int(found.max())
+        if masked and found.min() < longest:
+            longest = -(-longest // 16) * 16  # masked attention on GPUs wants a multiple of 16
+            mask = torch.from_numpy(np.arange(longest) < found[:, None])[:, None, None]
+        groups.append(Group(len(like), longest, mask))
+        starts[like] = end + np.arange(len(like)) * longest
+        end += len(like) * longest
+    places = np.concatenate([start + np.arange(n) for start, n in zip(starts, lengths, strict=True)])
+    alone = len(places) == end and bool((np.diff(places) == 1).all())
+    return Packing(tuple(groups), None if alone else torch.from_numpy(places))
 
 
 def take(flat: Tensor, places: Tensor) -> Tensor:
@@ -136,17 +175,21 @@ def _attend(
         [heads + kv_heads, kv_heads], 1
     )
     rotated: Any = _Rotate.apply(turned, *turn.angles)  # type: ignore[no-untyped-call]
-    spread = packing.spread(torch.cat([rotated.to(dtype), values.to(dtype)], 1))
+    joined = torch.cat([rotated.to(dtype), values.to(dtype)], 1)
     with torch.autocast(projected_NX.device.type, enabled=False):
-        queries, keys, values = spread.split([heads, kv_heads, kv_heads], 1)
-        out = functional.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=packing.mask_R11L,
-            is_causal=causal,
-            enable_gqa=heads != kv_heads,
-        )
+        out = []
+        for group, part in zip(packing.groups, packing.spread(joined), strict=True):
+            queries, keys, values = part.split([heads, kv_heads, kv_heads], 1)
+            out.append(
+                functional.scaled_dot_product_attention(
+                    queries,
+                    keys,
+                    values,
+                    attn_mask=group.mask_R11L,
+                    is_causal=causal,
+                    enable_gqa=heads != kv_heads,
+                )
+            )
     return packing.gather(out).to(projected_NX.dtype)
 
 
