@@ -19,6 +19,7 @@ from univg.study.rows import (
     choose_arms,
     configure_stage,
     fingerprint,
+    list_stages,
     read_rows,
     write_row,
 )
@@ -137,6 +138,22 @@ def test_arms_of_a_seed_see_the_same_data_and_stages_see_different_data() -> Non
     assert weightings == {"none", "exp", "power", "log"}
 
 
+def test_where_the_start_thinks_already_only_what_follows_is_run() -> None:
+    config = load_config(StudyConfig, "study-rl", ["arms=[]"])
+    chains = {name: list_stages(config, name) for name in choose_arms(config)}
+    assert chains["cot-sft"] == () and chains["cot-sft-grpo-exp"] == ("grpo-exp",)
+    assert not chains.keys() & {"base", "rl", "sft"} and all(len(chain) < 2 for chain in chains.values())
+    assert choose_arms(load_config(StudyConfig, "study-rl")) == list(
+        load_config(StudyConfig, "study-rl").arms
+    )
+
+
+def test_arms_of_even_weights_differ_in_that_alone() -> None:
+    found = [configure_stage(StudyConfig(), f"grpo-{name}", 0, "m") for name in ("exp", "exp-even")]
+    assert [one.even_weights for one in found if isinstance(one, GrpoConfig)] == [False, True]
+    assert len({one.model_copy(update={"even_weights": False}).model_dump_json() for one in found}) == 1
+
+
 def test_a_row_counts_only_for_the_study_that_made_it() -> None:
     config = StudyConfig()
     was = fingerprint(config, "cot-sft", 0, "digest")
@@ -228,7 +245,7 @@ def test_what_can_be_put_right_is_one_line(
     assert told.count("\n") == 1 and told.startswith("error: ") and line in told
 
 
-@pytest.mark.parametrize("preset", ["study", "study-quick", "study-thoughts"])
+@pytest.mark.parametrize("preset", ["study", "study-quick", "study-rl", "study-thoughts"])
 def test_presets_load(preset: str) -> None:
     assert load_config(StudyConfig, preset).samples > 0
 
@@ -245,7 +262,7 @@ def run_twice(folder: Path, *arguments: str) -> dict[str, dict[str, Any]]:
 
 def test_a_study_runs_and_a_second_call_trains_nothing(tmp_path: Path) -> None:
     """Every kind of stage, at the smallest size: arms that begin alike share their first stage."""
-    arms = ["base", "cot-sft-more", "cot-sft-grpo-exp"]
+    arms = ["base", "cot-sft-more", "cot-sft-grpo-exp-even"]
     sizes = [
         "samples=1",
         "splits=[world]",
@@ -271,10 +288,11 @@ def test_a_study_runs_and_a_second_call_trains_nothing(tmp_path: Path) -> None:
     assert sorted(rows) == sorted(f"{arm}-seed0.json" for arm in arms)
     assert all({*row["ious"]["world"]} == {"diff", "region"} for row in rows.values())
     steps = {row["arm"]: [stage["steps"] for stage in row["stages"]] for row in rows.values()}
-    assert steps == {"base": [], "cot-sft-more": [1, 1], "cot-sft-grpo-exp": [1, 1]}
+    assert steps == {"base": [], "cot-sft-more": [1, 1], "cot-sft-grpo-exp-even": [1, 1]}
     shared = [row["stages"][0] for row in rows.values() if row["arm"].startswith("cot")]
     assert shared[0] == shared[1]
-    assert [point["step"] for point in rows["cot-sft-grpo-exp-seed0.json"]["curve"]] == [1]
+    (point,) = rows["cot-sft-grpo-exp-even-seed0.json"]["curve"]
+    assert point["step"] == point["weight"] == 1
 
 
 @pytest.mark.slow

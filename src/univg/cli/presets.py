@@ -42,6 +42,7 @@ PRESETS: Mapping[str, type[Config]] = {
     "qwen2-vl-2b-lora-16gb-grpo": GrpoConfig,
     "study": StudyConfig,
     "study-quick": StudyConfig,
+    "study-rl": StudyConfig,
     "study-thoughts": StudyConfig,
 }
 """The stem of every file directly in ``configs/`` and its class. A test loads every one of them."""

@@ -35,6 +35,10 @@ class StudyConfig(Config):
         description="A config of `univg pretrain` that makes the arms' common start of `model`, once.",
     )
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), description="One run of every arm for each.")
+    cold_start: bool = Field(
+        default=True,
+        description="Begin with stage 1; false: `model` has it behind it, and only what follows is compared.",
+    )
     sft: SftConfig = Field(
         default=SftConfig(),
         description="The cold start; without thinking it is the same but for the prompt style.",

@@ -28,6 +28,7 @@ __all__ = [
     "configure_stage",
     "fingerprint",
     "list_arms",
+    "list_stages",
     "read_row",
     "read_rows",
     "row_path",
@@ -38,6 +39,7 @@ ArmRow: TypeAlias = Mapping[str, Any]
 """What is kept of one arm and seed, as its JSON file holds it."""
 
 SFT_ANSWERS, SFT_THOUGHTS, MORE_SFT = "sft-answers", "sft-thoughts", "more-sft"
+EVEN = "even"  # after a stage's weighting: the weights of a step divided by their mean
 SFT_ON = "sft-on-"  # and a source of `univg.study.thoughts`
 
 
@@ -59,6 +61,11 @@ ARMS: Mapping[str, Arm] = {
     "cot-sft-grpo-exp": Arm("CoT-SFT + GRPO, weights exp", (SFT_THOUGHTS, "grpo-exp")),
     "cot-sft-grpo-power": Arm("CoT-SFT + GRPO, weights power", (SFT_THOUGHTS, "grpo-power")),
     "cot-sft-grpo-log": Arm("CoT-SFT + GRPO, weights log", (SFT_THOUGHTS, "grpo-log")),
+    "cot-sft-grpo-exp-even": Arm("CoT-SFT + GRPO, weights exp of mean 1", (SFT_THOUGHTS, "grpo-exp-even")),
+    "cot-sft-grpo-power-even": Arm(
+        "CoT-SFT + GRPO, weights power of mean 1", (SFT_THOUGHTS, "grpo-power-even")
+    ),
+    "cot-sft-grpo-log-even": Arm("CoT-SFT + GRPO, weights log of mean 1", (SFT_THOUGHTS, "grpo-log-even")),
     # Of a study of thoughts: the same stage on the same samples, taught by several sources.
     "thoughts-none": Arm("the start", ()),
     "thoughts-unverified": Arm("CoT-SFT on the teacher's first chain", (SFT_ON + "unverified",)),
@@ -78,6 +85,10 @@ CLAIMS: Sequence[tuple[str, str, str]] = (
     ("Difficulty weights (exp) add to RL", "cot-sft-grpo-exp", "cot-sft-grpo"),
     ("Difficulty weights (power) add to RL", "cot-sft-grpo-power", "cot-sft-grpo"),
     ("Difficulty weights (log) add to RL", "cot-sft-grpo-log", "cot-sft-grpo"),
+    ("So do those of mean 1 (exp)", "cot-sft-grpo-exp-even", "cot-sft-grpo"),
+    ("So do those of mean 1 (power)", "cot-sft-grpo-power-even", "cot-sft-grpo"),
+    ("So do those of mean 1 (log)", "cot-sft-grpo-log-even", "cot-sft-grpo"),
+    ("Their greater scale (exp) adds to that", "cot-sft-grpo-exp", "cot-sft-grpo-exp-even"),
     ("The whole recipe beats SFT without thinking", "cot-sft-grpo-exp", "sft"),
     ("A teacher's chains help at all", "thoughts-unverified", "thoughts-none"),
     ("Verification helps", "thoughts-verified", "thoughts-unverified"),
@@ -98,8 +109,17 @@ def choose_arms(config: StudyConfig) -> list[str]:
 
 
 def list_arms(config: StudyConfig) -> list[str]:
-    """List all arms of a study: the ablation's, or, where thoughts are given, those of their sources."""
-    return [name for name in ARMS if name.startswith("thoughts-") == (config.thoughts is not None)]
+    """List all arms of a study: the ablation's, or, where thoughts are given, those of their sources. Where the start
+    has its cold start behind it, those that begin with it."""
+    if config.thoughts is not None:
+        return [name for name in ARMS if name.startswith("thoughts-")]
+    ablation = [name for name in ARMS if not name.startswith("thoughts-")]
+    return [name for name in ablation if config.cold_start or ARMS[name].stages[:1] == (SFT_THOUGHTS,)]
+
+
+def list_stages(config: StudyConfig, arm: str) -> tuple[str, ...]:
+    """List the stages of an arm that the study runs."""
+    return tuple(stage for stage in ARMS[arm].stages if config.cold_start or stage != SFT_THOUGHTS)
 
 
 def configure_stage(
@@ -116,7 +136,8 @@ def configure_stage(
         source = DataSource(reader="univg", path=str(file), images=str(thoughts / "world"))
         return config.sft.model_copy(update={"model": model, "seed": seed, "data": (source,)})
     if stage.startswith("grpo-"):
-        return _seed_stage(config.grpo, seed, 1, model, weighting=stage.removeprefix("grpo-"))
+        weighting, _, even = stage.removeprefix("grpo-").partition("-")
+        return _seed_stage(config.grpo, seed, 1, model, weighting=weighting, even_weights=even == EVEN)
     if stage == MORE_SFT:
         return _seed_stage(config.sft, seed, 1, model, max_steps=config.more_sft_steps)
     style = "direct" if stage == SFT_ANSWERS else "think"
@@ -132,14 +153,14 @@ def _seed_stage(
     return stage.model_copy(update={"model": model, "seed": seed, "data": sources, **changes})
 
 
-ADDED_LATER = {"validation": None, "matrix_learning_rate": None, "mirror": False}
+ADDED_LATER = {"validation": None, "matrix_learning_rate": None, "mirror": False, "even_weights": False}
 """Settings that rows of before do not name, and what they then were."""
 
 
 def fingerprint(config: StudyConfig, arm: str, seed: int, model_digest: str) -> str:
     """Return a digest of all that decides an arm's numbers: the start's weights, its stages, what is evaluated."""
     stages = []
-    for stage in ARMS[arm].stages:
+    for stage in list_stages(config, arm):
         settings = configure_stage(config, stage, seed, "")
         free = {"rollout_page_every", "workers", "rows_at_once", "max_dropped", "check_memory"}
         free |= {key for key, value in ADDED_LATER.items() if getattr(settings, key, value) == value}

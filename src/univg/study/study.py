@@ -29,6 +29,7 @@ from univg.study.rows import (
     configure_stage,
     fingerprint,
     list_arms,
+    list_stages,
     read_row,
     read_rows,
     row_path,
@@ -138,8 +139,9 @@ def _train_start(config: StudyConfig, folder: Path, console: Console) -> str:
 def _run_arm(config: StudyConfig, name: str, seed: int, place: Path) -> dict[str, Any]:
     """Train an arm's stages one after another, evaluate the last checkpoint, and return the arm's numbers."""
     model, stages, curve = config.model, [], []
-    for depth in range(len(ARMS[name].stages)):
-        trained = _train_stage(config, ARMS[name].stages[: depth + 1], seed, model, place)
+    chain = list_stages(config, name)
+    for depth in range(len(chain)):
+        trained = _train_stage(config, chain[: depth + 1], seed, model, place)
         model, curve = trained["model"], trained["curve"]
         stages.append({key: trained[key] for key in ("name", "steps", "samples", "seconds")})
     started = time.perf_counter()

@@ -203,7 +203,13 @@ def _draw_curves(rows: Sequence[ArmRow]) -> bytes | None:
     figure, panels = make_figure(12, 3.4, len(wanted))
     for axes, (key, title) in zip(panels, wanted, strict=True):
         for weighting, group in groups.items():
-            axes.plot(*_average_curves(group, key), color=_COLOURS.get(weighting, "#868e96"), label=weighting)
+            name, _, even = weighting.partition("-")
+            axes.plot(
+                *_average_curves(group, key),
+                color=_COLOURS.get(name, "#868e96"),
+                linestyle="--" if even else "-",
+                label=f"{name}, mean 1" if even else name,
+            )
         axes.set(title=title, xlabel="GRPO step")
     panels[0].legend(frameon=False, title="weights", fontsize=8)
     return encode_png(figure)

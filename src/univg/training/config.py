@@ -235,6 +235,11 @@ class GrpoConfig(StageConfig):
         description="Difficulty weight of a group: exp, power, log, none, or the dotted path of a function.",
     )
     power_w: float = Field(default=1.0, ge=0, description="The exponent w of power.")
+    even_weights: bool = Field(
+        default=False,
+        description="Divide the weights of a step's groups by their mean: they then say which groups count, and "
+        "not how much the rewards weigh against the KL term.",
+    )
     rewards: dict[str, float] = Field(
         default={"iou": 1.0, "format": 1.0},
         description='"iou" ("set_f1" is the same), "image", "format" or the dotted path of a function, each with its '

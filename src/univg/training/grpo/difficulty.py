@@ -140,9 +140,14 @@ def weight_of(weighting: Weighting, mean_iou: float) -> float:
     return weight
 
 
-def weights_of(weighting: Weighting, mean_iou_P: Iterable[float]) -> np.ndarray:
-    """Return the weight of each group (P,), from its mean IoU."""
-    return np.array([weight_of(weighting, float(mean_iou)) for mean_iou in mean_iou_P])
+def weights_of(weighting: Weighting, mean_iou_P: Iterable[float], even: bool = False) -> np.ndarray:
+    """Return the weight of each group (P,), from its mean IoU; `even`: divided by their mean.
+
+    >>> weights_of(exp_weight, [0.0, 1.0], even=True).round(3)
+    array([1.462, 0.538])
+    """
+    weights_P = np.array([weight_of(weighting, float(mean_iou)) for mean_iou in mean_iou_P])
+    return weights_P / weights_P.mean() if even else weights_P
 
 
 def check_weighting(name: str, power_w: float = 1.0) -> None:

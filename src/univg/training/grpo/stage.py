@@ -153,6 +153,7 @@ def _make_trainer(
             processing_class=loaded.processor,
             weighting=config.weighting,
             power_w=config.power_w,
+            even_weights=config.even_weights,
             reader=reader,
             peft_config=make_lora(config, loaded),
             rows_at_once=config.rows_at_once,

@@ -77,10 +77,10 @@ class GroundingGRPOTrainer(GRPOTrainer):
 
     `train_dataset` holds rows (any sequence, map-style torch dataset, or a `datasets.Dataset`): `prompt` (chat
     messages), `images` (PIL), `sample` (a GroundingSample), and optionally `style`, how that prompt asks.
-    Further columns reach the rewards. `weighting` is a name of `difficulty.WEIGHTINGS`, a dotted path, or a
-    function. `reader` reads rollouts; by default as the model's family writes, asked for thoughts.
-    `rows_at_once`: rollouts drawn together (None: all of a generation). `shared_prefix` says whether a
-    group's prompt and images are encoded once: "auto" where that can be, "on" or not at all, "off".
+    Further columns reach the rewards. `weighting` is a name of `difficulty.WEIGHTINGS`, a dotted path, or a function;
+    `even_weights` divides those of a step by their mean. `reader` reads rollouts; by default as the model's family
+    writes, asked for thoughts. `rows_at_once`: rollouts drawn together (None: all of a generation). `shared_prefix`
+    says whether a group's prompt and images are encoded once: "auto" where that can be, "on" or not at all, "off".
     `checkpoints` makes them whole or absent; None leaves them to TRL. `vllm_tolerance`: how far vLLM's first
     log-probabilities may be from the model's (`vllm.EngineCheck`).
 
@@ -108,6 +108,7 @@ class GroundingGRPOTrainer(GRPOTrainer):
         processing_class: Any = None,
         weighting: str | Callable[[float], float] = "exp",
         power_w: float = 1.0,
+        even_weights: bool = False,
         reader: RolloutReader | None = None,
         rows_at_once: int | None = None,
         shared_prefix: Sharing = "auto",
@@ -119,7 +120,7 @@ class GroundingGRPOTrainer(GRPOTrainer):
         args = copy.copy(args) if args is not None else paper_arguments("grounding-grpo")
         self.weighting = find_weighting(weighting, power_w) if isinstance(weighting, str) else weighting
         self.reader = reader or RolloutReader.of(model, processing_class)
-        self.rows_at_once, self.checkpoints = rows_at_once, checkpoints
+        self.even_weights, self.rows_at_once, self.checkpoints = even_weights, rows_at_once, checkpoints
         self._generation: Generation | None = None
         if processing_class is not None:
             # TRL pads prompts on the left itself and takes it for granted that the processor does so too: token
@@ -202,12 +203,11 @@ class GroundingGRPOTrainer(GRPOTrainer):
         generation, self._generation = self._generation, None
         assert generation is not None
         agreement = self.engine.judge(output, self.accelerator) if self.engine else None
-        weights_P = weights_of(self.weighting, generation.groups.mean_iou_P)
+        weights_P = weights_of(self.weighting, generation.groups.mean_iou_P, self.even_weights)
         weights_N = self._take_own(weights_P.repeat(generation.size))
         output["advantages"] = output["advantages"] * torch.as_tensor(weights_N).to(output["advantages"])
         metrics = step_metrics(generation.groups, generation.rewards_PG, weights_P)
-        families = family_metrics(generation)
-        for name, value in {**metrics, **families}.items():
+        for name, value in {**metrics, **family_metrics(generation)}.items():
             self._metrics[self._mode][name].append(value)
         if self._mode == "train":
             worth = {"weights": weights_N.tolist(), "advantages": output["advantages"].tolist()}

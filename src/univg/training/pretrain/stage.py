@@ -246,19 +246,20 @@ class Teller:
         self.training, self.out, self.console = training, out, console
         self.pace, self.rows = Pace(training.steps), deque[dict[str, Any]](maxlen=MEAN_STEPS)
         self.task: TaskID | None = None
-        self.unread: tuple[int, str, dict[str, Tensor]] | None = None
+        self.unread: tuple[int, str, dict[str, Tensor], float] | None = None
         self.last = time.perf_counter()
 
     def tell(self, step: int, phase: str, terms: dict[str, Tensor]) -> None:
         """Take what a step tells, and write what the last one did."""
         self.finish()
-        self.unread = step, phase, terms
+        now, before = time.perf_counter(), self.last
+        self.unread, self.last = (step, phase, terms, now - before), now
 
     def finish(self) -> None:
         """Write what is not written yet; raise UnivgError where the loss is no longer finite."""
         if self.unread is None:
             return
-        (step, phase, terms), self.unread = self.unread, None
+        (step, phase, terms, seconds), self.unread = self.unread, None
         numbers = read_numbers(terms)
         if not math.isfinite(numbers["loss"]) or not math.isfinite(numbers["grad_norm"]):
             raise UnivgError(
@@ -267,9 +268,7 @@ class Teller:
             )
         if not self.training.peers.first:
             return
-        now, before = time.perf_counter(), self.last
-        self.last = now
-        row = {**numbers, "step": step, "seconds": now - before, "phase": phase}
+        row = {**numbers, "step": step, "seconds": seconds, "phase": phase}
         self.rows.append(row)
         append_rows(self.out / LOG, [row])
         self._show(row)
