@@ -163,7 +163,7 @@ def test_pieces_of_like_length_are_side_by_side(lengths: list[int]) -> None:
 def losses_of(part: MicroBatch, width: int = 8) -> list[float]:
     torch.manual_seed(0)
     dense, _ = DenseHead(width)(torch.randn(len(part.image_at_M), width), part.dense)
-    return [float(dense), float(BoxHead(width)(torch.randn(len(part.box_at_K), width), part.box_K4))]
+    return [float(dense.detach()), float(BoxHead(width)(torch.randn(len(part.box_at_K), width), part.box_K4))]
 
 
 def test_a_batch_without_any_box_has_a_loss(
