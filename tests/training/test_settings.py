@@ -67,7 +67,7 @@ WRONG = {
     "sft max_steps=null": "max_steps: the world has no end",
     "sft freeze_vision=maybe": "freeze_vision: Input should be a valid boolean",
     "sft max_tokens=0": "max_tokens: Input should be greater than 0",
-    "grpo max_tokens=100": "max_tokens: counts the rollout too, which may have max_completion_tokens=128: raise it",
+    "grpo max_tokens=100": "max_tokens: counts the rollout too, which may have max_completion_tokens=224: raise it",
     "sft pixel_budget.max_pixels=1": "pixel_budget.max_pixels: is below min_pixels=3136",
     "sft pixel_budget=1000": "pixel_budget: Input should be a mapping",
     # batches
