@@ -131,7 +131,7 @@ def test_a_picture_that_takes_too_long_costs_no_other() -> None:
 
 
 def test_a_reader_that_is_killed_or_held_costs_one_request() -> None:
-    decoders = Decoders(Limits(timeout_s=0.5), 1)
+    decoders = Decoders(Limits(timeout_s=4), 1)
     small = data_url(encode(Image.new("RGB", (56, 56))), "png")
     try:
         for number in (signal.SIGKILL, signal.SIGSTOP):
