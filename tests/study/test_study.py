@@ -88,10 +88,23 @@ def test_a_claim_holds_only_where_the_interval_over_samples_excludes_zero() -> N
     assert "Reasoning beats answering" not in text, "an arm that has not run makes no claim"
 
 
-def test_seeds_that_disagree_are_said() -> None:
+def test_a_claim_that_another_run_might_not_repeat_is_said() -> None:
     rows = [row("cot-sft", 0, 0.2, 0.2), row("cot-sft", 1, 0.55, 0.5)]
     rows += [row("cot-sft-grpo", 0, 0.9, 0.9), row("cot-sft-grpo", 1, 0.5, 0.5)]
-    assert line(markdown(rows), "RL adds to the cold start")[-1] == "holds, seeds disagree"
+    assert line(markdown(rows), "RL adds to the cold start")[-1] == "holds, not over seeds"
+
+
+def test_a_question_asked_of_more_seeds_is_no_further_question() -> None:
+    seeds = [
+        row(arm, seed, share, share)
+        for arm, share in (("cot-sft", 0.4), ("cot-sft-grpo", 0.55))
+        for seed in range(5)
+    ]
+    one = [each for each in seeds if each["seed"] == 0]
+    [asked_once, asked_five_times] = (
+        line(markdown(rows), "RL adds to the cold start") for rows in (one, seeds)
+    )
+    assert asked_once[3] == asked_five_times[3], "the same answers to the same questions, five times"
 
 
 def test_pictures_show_what_there_is(tmp_path: Path) -> None:
