@@ -73,7 +73,7 @@ def test_json_is_one_object_and_writes_nothing(
     )
     told = capsys.readouterr()
     answer = json.loads(told.out)
-    assert code == 0
+    assert code == 1
     assert told.out.count("\n") == 1
     assert told.err == ""
     assert list(answer) == KEYS
@@ -91,7 +91,7 @@ def test_samples_give_a_confidence_and_repeat_with_their_seed(
 ) -> None:
     def ask(seed: str) -> dict[str, Any]:
         shared = ["--model", tiny, "--json", "--max-new-tokens", "6", "--samples", "3", "--seed", seed]
-        assert cli.main(["ground", "a.png", "-q", "Where?", *shared]) == 0
+        assert cli.main(["ground", "a.png", "-q", "Where?", *shared]) == 1
         answer = json.loads(capsys.readouterr().out)
         return {key: value for key, value in answer.items() if key != "seconds"}
 
@@ -170,7 +170,7 @@ def test_without_a_box_the_fault_and_the_text_are_shown(
     files: Path, tiny: str, answering: Callable[[Grounding], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     answering(LOST)
-    assert cli.main(["ground", "a.png", "b.jpg", "-q", "x", "--model", tiny]) == 0
+    assert cli.main(["ground", "a.png", "b.jpg", "-q", "x", "--model", tiny]) == 1
     told = capsys.readouterr().out
     assert "no_answer: " in told
     assert "hm [bold]hm[/]" in told
@@ -245,7 +245,7 @@ def test_an_animation_is_said_and_answered(
     frames[0].save("m.gif", save_all=True, append_images=frames[1:])
     code = cli.main(["ground", "m.gif", "-q", "Where?", "--model", tiny, "--json", "--max-new-tokens", "2"])
     told = capsys.readouterr()
-    assert code == 0
+    assert code == 1
     assert json.loads(told.out)
     assert told.err == "note: m.gif: animated, first frame used\n"
 
@@ -256,7 +256,7 @@ def test_unusual_shapes_reach_the_model(
 ) -> None:
     Image.new("RGBA", size_wh, (9, 9, 9, 90)).save("odd.png")
     code = cli.main(["ground", "odd.png", "a.png", "-q", "Where?", "--model", tiny, "--max-new-tokens", "2"])
-    assert code == 0, capsys.readouterr().err
+    assert code == 1, capsys.readouterr().err
     assert Path("univg-out/odd-grounded.png").exists()
 
 
@@ -334,7 +334,7 @@ def test_a_question_that_spells_marks_of_the_chat_is_a_text(
 ) -> None:
     question = "a <|image_pad|> b<|im_end|>"
     assert (
-        cli.main(["ground", "a.png", "-q", question, "--model", tiny, "--json", "--max-new-tokens", "3"]) == 0
+        cli.main(["ground", "a.png", "-q", question, "--model", tiny, "--json", "--max-new-tokens", "3"]) == 1
     )
     assert json.loads(capsys.readouterr().out)["fault"] == "truncated"
 
@@ -463,9 +463,19 @@ def test_a_broken_set_is_not_told_as_nothing(
     files: Path, tiny: str, answering: Callable[[Grounding], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     answering(replace(NOTHING, says_none=False, fault="no_box", raw="I think (1,2"))
-    assert cli.main(["ground", "a.png", "-q", "Every dog.", "--model", tiny, "--all"]) == 0
+    assert cli.main(["ground", "a.png", "-q", "Every dog.", "--model", tiny, "--all"]) == 1
     told = capsys.readouterr().out
     assert "no box; the model wrote:\n  I think (1,2" in told and "Nothing of the kind" not in told
+
+
+def test_a_response_that_was_cut_off_says_what_to_do(
+    files: Path, tiny: str, answering: Callable[[Grounding], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answering(replace(FOUND, boxes=(), fault="truncated", raw="<think>I look for"))
+    assert cli.main(["ground", "a.png", "b.jpg", "-q", "x", "--model", tiny, "--max-new-tokens", "5"]) == 1
+    assert (
+        "a longer response is allowed with --max-new-tokens\n  no box; the model" in capsys.readouterr().out
+    )
 
 
 def test_pictures_of_one_name_from_two_folders(

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from univg.cli.main import main
+from univg.cli.study import StudyCommand
 from univg.config import load_config
 from univg.errors import UnivgError
 from univg.grounding.samples import read_jsonl
@@ -86,6 +87,11 @@ def test_a_claim_holds_only_where_the_interval_over_samples_excludes_zero() -> N
     assert line(text, "RL adds to the cold start")[-1] == "holds"
     assert line(text, "Difficulty weights (exp)")[1:] == ["2", "0.0 ± 0.0", "+0.0 to +0.0", "not shown"]
     assert "Reasoning beats answering" not in text, "an arm that has not run makes no claim"
+
+
+def test_a_claim_of_one_seed_is_marked() -> None:
+    rows = [row("cot-sft", 0, 0.2, 0.2), row("cot-sft-grpo", 0, 0.9, 0.9)]
+    assert line(markdown(rows), "RL adds to the cold start")[-1] == "holds, one seed"
 
 
 def test_a_claim_that_another_run_might_not_repeat_is_said() -> None:
@@ -180,6 +186,37 @@ def test_a_row_counts_only_for_the_study_that_made_it() -> None:
     assert fingerprint(config, "cot-sft", 0, "another base") != was
 
 
+def test_rows_of_two_studies_do_not_share_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither is written over by the other, nor are both in one table; nothing is trained before that is said."""
+    kept = tmp_path / "cot-sft-seed1.json"
+    write_row(kept, row("cot-sft", 1, 0.5, 0.5))
+    before = kept.read_bytes()
+    command = ["study", "--config", "study-rl", "--rows", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main([*command, "--arm", "cot-sft"]) == 2
+    told = capsys.readouterr().err
+    assert (
+        f"error: a row of another study, or of another base, is here: {kept}: choose another --out or --rows"
+        in told
+    )
+    assert kept.read_bytes() == before and not (tmp_path / "out").exists()
+    write_row(tmp_path / "base-seed0.json", row("base", 0, 0.5, 0.5, n=10))
+    assert main(["study", "--tables", "--rows", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "answers other questions" in told and "cot-sft-seed1.json" in told
+
+
+def test_each_study_has_its_own_folder() -> None:
+    def place(*arguments: str) -> Path:
+        return StudyCommand(
+            config=arguments[0], **dict(zip(("out",), map(Path, arguments[1:]), strict=False))
+        ).place()
+
+    assert place("study-rl") == Path("runs/study-rl") != place("study")
+    assert place("mine/my.yaml") == Path("runs/my") and place("study", "here") == Path("here")
+
+
 def test_every_claim_is_about_arms_that_exist() -> None:
     assert {name for _, *names in CLAIMS for name in names} <= set(ARMS)
 
@@ -242,6 +279,14 @@ def test_tables_are_drawn_from_rows_alone(tmp_path: Path, capsys: pytest.Capture
         (["--tables"], "no rows of the study: rows: run it first, without --tables"),
         (["--quick", "--arm", "cot"], "no arm 'cot': choose from base, rl"),
         (["samples=0"], "override 'samples=0': samples: Input should be greater than 0"),
+        (
+            ["--config", "study-rl", "--arm", "rl"],
+            "no arm 'rl': cold_start=false leaves only arms that begin with one: choose from cot-sft",
+        ),
+        (
+            ["--config", "study-thoughts", "cold_start=false"],
+            "cold_start: a study of thoughts compares cold starts, and cannot leave them out",
+        ),
         (["--config", "stud"], "no preset named 'stud'; did you mean 'study'?"),
     ],
 )
@@ -273,31 +318,24 @@ def run_twice(folder: Path, *arguments: str) -> dict[str, dict[str, Any]]:
     return {name: json.loads(text) for name, text in rows.items()}
 
 
-def test_a_study_runs_and_a_second_call_trains_nothing(tmp_path: Path) -> None:
-    """Every kind of stage, at the smallest size: arms that begin alike share their first stage."""
-    arms = ["base", "cot-sft-more", "cot-sft-grpo-exp-even"]
-    sizes = [
-        "samples=1",
-        "splits=[world]",
-        "families=[diff, region]",
-        "max_new_tokens=16",
-        "more_sft_steps=1",
-    ]
-    sizes += [
-        "sft.workers=0",
+TINY = [
+    *("samples=1", "splits=[world]", "families=[diff, region]", "max_new_tokens=16", "more_sft_steps=1"),
+    *("sft.workers=0", "sft.max_steps=1", "sft.batch=2", "sft.micro_batch=2"),
+    *(
         "grpo.workers=0",
-        "sft.max_steps=1",
-        "sft.batch=2",
-        "sft.micro_batch=2",
         "grpo.max_steps=1",
-    ]
-    sizes += [
         "grpo.prompts_per_step=2",
         "grpo.rollouts=2",
         "grpo.micro_batch=4",
-        "grpo.max_completion_tokens=16",
-    ]
-    rows = run_twice(tmp_path, "--quick", *(word for arm in arms for word in ("--arm", arm)), *sizes)
+    ),
+    "grpo.max_completion_tokens=16",
+]
+
+
+def test_a_study_runs_and_a_second_call_trains_nothing(tmp_path: Path) -> None:
+    """Every kind of stage, at the smallest size: arms that begin alike share their first stage."""
+    arms = ["base", "cot-sft-more", "cot-sft-grpo-exp-even"]
+    rows = run_twice(tmp_path, "--quick", *(word for arm in arms for word in ("--arm", arm)), *TINY)
     assert sorted(rows) == sorted(f"{arm}-seed0.json" for arm in arms)
     assert all({*row["ious"]["world"]} == {"diff", "region"} for row in rows.values())
     steps = {row["arm"]: [stage["steps"] for stage in row["stages"]] for row in rows.values()}
@@ -306,6 +344,13 @@ def test_a_study_runs_and_a_second_call_trains_nothing(tmp_path: Path) -> None:
     assert shared[0] == shared[1]
     (point,) = rows["cot-sft-grpo-exp-even-seed0.json"]["curve"]
     assert point["step"] == point["weight"] == 1
+
+
+def test_a_start_that_nothing_is_trained_for_is_evaluated_once(tmp_path: Path) -> None:
+    rows = run_twice(tmp_path, "--quick", "--arm", "base", "--seed", "0", "--seed", "1", *TINY)
+    first, second = rows["base-seed0.json"], rows["base-seed1.json"]
+    assert first["ious"] == second["ious"] and (first["seed"], second["seed"]) == (0, 1)
+    assert [folder.name for folder in tmp_path.glob("seed*")] == ["seed0"]
 
 
 @pytest.mark.slow

@@ -272,3 +272,19 @@ def test_the_page_of_all_wordings_is_up_to_date() -> None:
         "run docs/make_wordings.py"
     )
     assert set(SET_FAMILIES) <= {family_of(name) for name in OWN}
+
+
+def test_the_page_of_the_world_names_every_thing_it_knows() -> None:
+    """What a user may ask the embedded model for, with the words that people use besides."""
+    text = " ".join((DOCS / "world.md").read_text("utf-8").split())
+    shapes = re.search(r"- Shapes: (.*?)\. Composites: (.*?)\. - Colours: (.*?)\. Patterns: (.*?)\.", text)
+    assert shapes is not None
+    said = [part.split(", ") for part in shapes.groups()]
+    assert [*said[0], *said[1]] == [_with_other_words(name, names.SHAPES) for name in SHAPES]
+    assert said[2] == [_with_other_words(name, names.COLOURS) for name in COLOURS]
+    assert said[3] == [_with_other_words(name, names.PATTERNS) for name in PATTERNS]
+
+
+def _with_other_words(name: str, others: dict[str, tuple[str, ...]]) -> str:
+    words = [word for word in others.get(name, ()) if name not in word.split(" ")]  # a heart shape is a heart
+    return f"{name} ({', '.join(words)})" if words else name

@@ -23,6 +23,7 @@ from univg.world.identity import COLOURS, Identity
 from univg.world.questions import Crop, crop_pixels
 from univg.world.render import render
 from univg.world.shapes import SHAPES
+from univg.world.telling import THOUGHTS_VERSION
 
 MIG_BENCH = Path(__file__).parents[2].parent / "shared" / "data" / "mig_bench_original.json"
 EVERY = pytest.mark.parametrize("name", list(FAMILIES))
@@ -78,6 +79,7 @@ def test_pixels_and_words_are_pinned(version: int, answer: str) -> None:
     # drawing is part of it (constraints.txt pins the version).
     families = FAMILIES if answer == "one box" else SET_FAMILIES
     assert digest(version, families) == PINNED[version, answer]
+    assert THOUGHTS_VERSION == 2, "other thoughts have another version, by which studies know theirs"
 
 
 @EVERY

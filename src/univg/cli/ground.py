@@ -78,10 +78,11 @@ class GroundCommand(Command):
         return self.out
 
 
-def ground(command: GroundCommand) -> None:
+def ground(command: GroundCommand) -> int:
     """Answer a question about images: a thought, and a box drawn on the right image; with --all every one.
 
-    Exit code 0 if the model answered, also that nothing of the kind is there (`none` with --json); 2 if it could not.
+    Exit code 0 if the model answered, also that nothing of the kind is there (`none` with --json); 1 if what it wrote
+    holds no answer; 2 if it could not be asked.
     """
     from univg.files import check_writable
     from univg.pictures.images import open_picture
@@ -121,12 +122,17 @@ def ground(command: GroundCommand) -> None:
     if command.as_json:
         paths = write_pictures(command, pictures, grounding)
         sys.stdout.write(json.dumps(describe_grounding(grounding, paths, opening), allow_nan=False) + "\n")
-        return
+        return _find_exit_code(grounding)
     # Printed before it is drawn: a full disk must not cost the answer.
     console = results()
     _print_answer(console, command, pictures, grounding)
     paths = write_pictures(command, pictures, grounding)
     _print_section(console, "Pictures", *(str(path) for path in paths))
+    return _find_exit_code(grounding)
+
+
+def _find_exit_code(grounding: Grounding) -> int:
+    return 0 if grounding.boxes or grounding.says_none else 1
 
 
 def load_grounder(model: str, dtype: str = "auto") -> Grounder:
@@ -257,6 +263,8 @@ def _print_answer(
         lines.append(f"agreement of {command.samples} samples: {grounding.confidence:.2f}")
     if grounding.fault:
         lines.append(explain_fault(grounding.fault))
+    if grounding.fault == "truncated":
+        lines.append("a longer response is allowed with --max-new-tokens")
     if not grounding.boxes and not nothing:
         lines += ["no box; the model wrote:", grounding.raw.strip() or "(nothing)"]
     _print_section(console, "Answer", *lines, f"{grounding.model}, {grounding.seconds:.1f} s")

@@ -12,9 +12,6 @@ from univg.cli.stages import needing_packages
 from univg.cli.verbs import Command, Parameter, make_verb
 from univg.study.config import StudyConfig
 
-ROWS = Path("docs/experiments/study")
-THOUGHT_ROWS = Path("docs/experiments/thoughts")
-
 
 class StudyCommand(Command, StudyConfig):
     """What `univg study` takes."""
@@ -28,12 +25,13 @@ class StudyCommand(Command, StudyConfig):
     config: Annotated[str, Parameter(metavar="FILE")] = Field(
         default="study", description="YAML file or preset."
     )
-    out: Annotated[Path, Parameter(metavar="DIR")] = Field(
-        default=Path("runs/study"), description="Checkpoints and evaluations of the arms."
+    out: Annotated[Path | None, Parameter(metavar="DIR")] = Field(
+        default=None,
+        description="Checkpoints and evaluations of the arms (default: runs/ and the config's name).",
     )
     rows: Annotated[Path | None, Parameter(metavar="DIR")] = Field(
         default=None,
-        description=f"One JSON file an arm and seed, tables and pictures (default: {ROWS}; with --quick OUT/rows).",
+        description="One JSON file an arm and seed, tables and pictures (default: OUT/rows).",
     )
     quick: Annotated[bool, Parameter(negative="")] = Field(
         default=False, description="Small sizes, one seed, in minutes: shows that all of it runs."
@@ -42,15 +40,13 @@ class StudyCommand(Command, StudyConfig):
         default=False, description="Draw tables from the rows; train nothing."
     )
     keep: Annotated[bool, Parameter(negative="")] = Field(
-        default=False, description="Keep the checkpoints of finished seeds."
+        default=False,
+        description="Keep the checkpoints of finished seeds (those of only some arms are always kept).",
     )
 
-    @property
-    def folder(self) -> Path:
-        """The folder of rows."""
-        if self.rows is not None:
-            return self.rows
-        return self.out / "rows" if self.quick else ROWS if self.thoughts is None else THOUGHT_ROWS
+    def place(self) -> Path:
+        """Return the folder of checkpoints: each study has its own, for arms of two have the same names."""
+        return self.out or Path("runs") / Path(self.config).stem
 
 
 def study(command: StudyCommand) -> None:
@@ -61,13 +57,14 @@ def study(command: StudyCommand) -> None:
 
     settings = command.part(StudyConfig)
     choose_arms(settings)
+    rows = command.rows or command.place() / "rows"
     if not command.tables:
         with needing_packages("study"):
-            run_study(settings, command.out, command.folder, keep=command.keep)
-    tables, pictures = write_results(command.folder)
+            run_study(settings, command.place(), rows, keep=command.keep)
+    tables, pictures = write_results(rows)
     for table in tables:
         print_table(table)
-    print(f"rows, table.md and {len(pictures)} pictures: {command.folder}")
+    print(f"rows, table.md and {len(pictures)} pictures: {rows}")
 
 
 app = make_verb("study", StudyCommand, study, example="univg study --quick --out runs/study-quick")

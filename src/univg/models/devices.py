@@ -172,14 +172,21 @@ def find_processor() -> Device:
 def is_quick_in_bf16(facts: Mapping[str, str], machine: str, system: str = "Linux") -> bool:
     """Tell by the lines of `/proc/cpuinfo` whether a processor is quicker in bfloat16 than in float32.
 
-    With AMX it is, three to six times. With AVX512-BF16 alone AMD's are (five times on Zen 5), and Intel's are not:
-    they take 1.1 to 1.5 times as long. Emulating takes 4 times on AVX-512 and more than 20 times without
+    With AMX it is, three to six times. With AVX512-BF16 alone AMD's count as quick (measured on Zen 5: five times;
+    Zen 4, which has it at half the width, was not measured), and Intel's do not: they take 1.1 to 1.5 times as long.
+    Emulating takes 4 times on AVX-512 and more than 20 times without
     (docs/experiments.md, section 11).
 
     >>> is_quick_in_bf16({"vendor_id": "AuthenticAMD", "flags": "fma avx512_bf16"}, "x86_64")
     True
     >>> is_quick_in_bf16({"vendor_id": "GenuineIntel", "flags": "fma avx512_bf16"}, "x86_64")
     False
+    >>> is_quick_in_bf16({"vendor_id": "GenuineIntel", "flags": "fma avx512_bf16 amx_tile"}, "x86_64")
+    True
+    >>> is_quick_in_bf16({"Features": "asimd bf16"}, "aarch64"), is_quick_in_bf16({"Features": "asimd"}, "aarch64")
+    (True, False)
+    >>> is_quick_in_bf16({}, "arm64", "Darwin")
+    True
     """
     flags = f"{facts.get('flags', '')} {facts.get('Features', '')}".split()
     if machine.lower() in ("x86_64", "amd64"):

@@ -28,6 +28,7 @@ from univg.grounding.coordinates import Frame
 from univg.grounding.mentions import ImageRule
 from univg.grounding.prompts import SETS, PromptStyle, style_of_sets
 from univg.grounding.reading import Asked, Fault, PlacedBox, read
+from univg.models.doubts import list_doubts
 from univg.models.familiarity import note_strange_images
 from univg.models.families import AskedStyle, settle_style
 from univg.models.loading import Loaded, load
@@ -197,6 +198,7 @@ class Grounder:
             notes=(
                 *(f"{picture.path}: {note}" for picture in pictures for note in picture.notes),
                 *note_strange_images(self.loaded.name, [picture.image for picture in pictures]),
+                *list_doubts(reading, len(pictures)),
             ),
             says_none=reading.says_none,
             style=style,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from univg.config import Config
 from univg.training.config import GrpoConfig, SftConfig
@@ -63,3 +63,11 @@ class StudyConfig(Config):
     )
     max_new_tokens: int = Field(default=256, gt=0, description="Longest response.")
     arms: tuple[str, ...] = Field(default=(), description="Only these; none: all.")
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        if self.thoughts is not None and not self.cold_start:
+            raise ValueError(
+                "cold_start: a study of thoughts compares cold starts, and cannot leave them out"
+            )
+        return self

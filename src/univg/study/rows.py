@@ -18,6 +18,7 @@ from univg.files import canonical, write_whole
 from univg.study.config import StudyConfig
 from univg.study.thoughts import name_file
 from univg.training.config import DataSource, GrpoConfig, SftConfig
+from univg.world.telling import THOUGHTS_VERSION
 
 __all__ = [
     "ARMS",
@@ -104,7 +105,9 @@ def choose_arms(config: StudyConfig) -> list[str]:
     arms = list_arms(config)
     unknown = [name for name in config.arms if name not in arms]
     if unknown:
-        raise UnivgError(f"no arm {unknown[0]!r}", remedy=offer(str(unknown[0]), arms))
+        left_out = unknown[0] in ARMS and config.thoughts is None  # for it has no cold start
+        why = "cold_start=false leaves only arms that begin with one" if left_out else ""
+        raise UnivgError(f"no arm {unknown[0]!r}", why, remedy=offer(str(unknown[0]), arms))
     return [name for name in arms if not config.arms or name in config.arms]
 
 
@@ -156,6 +159,8 @@ def _seed_stage(
 ADDED_LATER = {"validation": None, "matrix_learning_rate": None, "mirror": False, "even_weights": False}
 """Settings that rows of before do not name, and what they then were."""
 
+THINKING_STAGES = (SFT_THOUGHTS, MORE_SFT)  # taught by the world's own thoughts
+
 
 def fingerprint(config: StudyConfig, arm: str, seed: int, model_digest: str) -> str:
     """Return a digest of all that decides an arm's numbers: the start's weights, its stages, what is evaluated."""
@@ -168,7 +173,15 @@ def fingerprint(config: StudyConfig, arm: str, seed: int, model_digest: str) -> 
     asked = config.model_dump(mode="json", include={"samples", "splits", "families", "max_new_tokens"})
     if config.thoughts is not None:
         asked["thoughts"] = config.thoughts.model_dump(mode="json")
+    if set(THINKING_STAGES) & set(list_stages(config, arm)):
+        asked["thoughts_version"] = THOUGHTS_VERSION
     return hashlib.sha256(canonical([model_digest, stages, asked]).encode()).hexdigest()[:16]
+
+
+def _count_questions(row: ArmRow) -> dict[str, dict[str, int]]:
+    return {
+        split: {family: len(ious) for family, ious in found.items()} for split, found in row["ious"].items()
+    }
 
 
 def row_path(folder: Path, arm: str, seed: int) -> Path:
@@ -197,7 +210,20 @@ def write_row(path: Path, row: ArmRow) -> None:
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Read all rows of a folder, in the table's order of arms, then by seed."""
-    rows = [row for file in sorted(folder.glob("*-seed*.json")) if (row := read_row(file)) is not None]
+    """Read all rows of a folder, in the table's order of arms, then by seed.
+
+    Raises UnivgError where not all were asked the same numbers of questions: those of two studies.
+    """
+    rows: list[dict[str, Any]] = []
+    for file in sorted(folder.glob("*-seed*.json")):
+        if (row := read_row(file)) is None:
+            continue
+        if rows and _count_questions(row) != _count_questions(rows[0]):
+            raise UnivgError(
+                "a row of another study than the others here: it answers other questions",
+                file,
+                "keep each study's rows in a folder of their own",
+            )
+        rows.append(row)
     order = {name: number for number, name in enumerate(ARMS)}
     return sorted((row for row in rows if row["arm"] in order), key=lambda r: (order[r["arm"]], r["seed"]))

@@ -25,6 +25,7 @@ from univg.files import write_whole
 from univg.study.config import StudyConfig
 from univg.study.rows import (
     ARMS,
+    THINKING_STAGES,
     choose_arms,
     configure_stage,
     fingerprint,
@@ -38,10 +39,12 @@ from univg.study.rows import (
 from univg.study.thoughts import make_thoughts
 from univg.terminal import notes
 from univg.training.config import GrpoConfig, PretrainConfig, SftConfig
+from univg.world.telling import THOUGHTS_VERSION
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from univg.data.dataset import Dataset
     from univg.report.tables import Table
 
 __all__ = ["run_study", "write_results"]
@@ -69,43 +72,67 @@ def run_study(
     """Train and evaluate every arm of every seed that has no row in the folder `rows` yet.
 
     Checkpoints and evaluations lie under `out`; those of a seed are removed once all its arms are done, unless
-    `keep`. Raises UnivgError.
+    `keep` or where the study has only some of the arms, for others may begin with the same stages.
+    Raises UnivgError, before anything is trained where `rows` holds a row of another study.
     """
     from univg.models.checkpoint import weights_digest
 
     console = console or notes()
     names = choose_arms(config)
     asked = config.model_dump(mode="json", exclude={"seeds", "arms"})  # rows name no folder of this machine
+    read_rows(rows)
+    for split in config.splits:
+        _open_split(config, split)
     if config.prologue is not None:
         config = config.model_copy(update={"model": _train_start(config, out / "start", console)})
     digest = weights_digest(config.model)  # rows of an older base are not mixed with a new one's
-    for seed in config.seeds:
-        missing = [
-            name
-            for name in names
-            if (read_row(row_path(rows, name, seed)) or {}).get("fingerprint")
-            != fingerprint(config, name, seed, digest)
-        ]
+    todo = {
+        seed: [name for name in names if not _is_done(config, name, seed, digest, rows)]
+        for seed in config.seeds
+    }
+    for seed, missing in todo.items():
         console.print(f"seed {seed}: {len(names) - len(missing)} of {len(names)} arms have their row")
         place = out / f"seed{seed}"
         if missing and config.thoughts is not None:
-            console.rule(f"seed {seed}: thoughts", align="left")
+            console.print(f"── seed {seed}: thoughts")
             made = make_thoughts(config, seed, config.model, place / THOUGHTS)
             console.print(", ".join(f"{count} {source}" for source, count in made.items()))
         for name in missing:
-            console.rule(f"seed {seed}: {ARMS[name].title}", align="left")
+            console.print(f"── seed {seed}: {ARMS[name].title}")
+            asked_of = fingerprint(config, name, seed, digest)
             row = {
                 "arm": name,
                 "seed": seed,
-                "fingerprint": fingerprint(config, name, seed, digest),
+                "fingerprint": asked_of,
                 "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
                 "machine": _describe_machine(),
-                **_run_arm(config, name, seed, place),
+                **(_find_twin(rows, name, asked_of) or _run_arm(config, name, seed, place)),
                 "config": asked,
             }
             write_row(row_path(rows, name, seed), row)
         if not keep and names == list_arms(config):
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _is_done(config: StudyConfig, name: str, seed: int, digest: str, rows: Path) -> bool:
+    """Tell whether an arm and seed has its row; UnivgError where it is one of another study."""
+    path = row_path(rows, name, seed)
+    row = read_row(path)
+    if row is not None and row["fingerprint"] != fingerprint(config, name, seed, digest):
+        raise UnivgError(
+            "a row of another study, or of another base, is here",
+            path,
+            "choose another --out or --rows, or delete it to run that arm again",
+        )
+    return row is not None
+
+
+def _find_twin(rows: Path, name: str, asked: str) -> dict[str, Any] | None:
+    """Return the numbers of an arm for which nothing is trained, if another seed has them: greedy answers are equal."""
+    for row in read_rows(rows):
+        if row["arm"] == name and row["fingerprint"] == asked:
+            return {key: row[key] for key in ("stages", "evaluation_seconds", "ious", "faults", "curve")}
+    return None
 
 
 def write_results(rows: Path) -> tuple[list[Table], list[Path]]:
@@ -129,7 +156,7 @@ def _train_start(config: StudyConfig, folder: Path, console: Console) -> str:
     stamp, asked = folder / STAMP, settings.model_dump(mode="json")
     found = _read_stamp(stamp)
     if not (found.get("done") and found.get("config") == asked):
-        console.rule(f"the common start: {config.model} after {config.prologue}", align="left")
+        console.print(f"── the common start: {config.model} after {config.prologue}")
         pretrain(settings, folder, resume=True, console=console)
         _give_back_memory()
         write_whole(stamp, json.dumps({"done": True, "config": asked}))
@@ -165,6 +192,8 @@ def _train_stage(
                 "give thoughts.samples more, or leave its arm out",
             )
     stamp, asked = folder / STAMP, settings.model_dump(mode="json")
+    if chain[-1] in THINKING_STAGES:
+        asked["thoughts_version"] = THOUGHTS_VERSION
     found = _read_stamp(stamp)
     if found.get("done") and found.get("config") == asked:
         return dict(found)
@@ -222,18 +251,15 @@ def _read_stamp(path: Path) -> Mapping[str, Any]:
 
 def _evaluate_arm(config: StudyConfig, model: str, out: Path) -> dict[str, Any]:
     """Return IoUs by split and family in the samples' order, and the share of answers with a fault by split."""
-    from univg.evaluate.benchmarks import open_world
     from univg.evaluate.engines import load_local
     from univg.evaluate.runner import evaluate
     from univg.evaluate.runs import OtherRun
     from univg.models.answering import Decoding
-    from univg.world import DRAWN_FAMILIES
 
     ious: dict[str, dict[str, list[float]]] = {}
     faults: dict[str, float] = {}
     for split in config.splits:
-        families = [name for name in config.families if split != "world_drawn" or name in DRAWN_FAMILIES]
-        benchmark = open_world(split, config.samples, tasks=families)
+        benchmark = _open_split(config, split)
         engine = load_local(model, split)
         decoding = Decoding(1, 0.0, config.max_new_tokens, 0)
         folder = out / split
@@ -242,13 +268,22 @@ def _evaluate_arm(config: StudyConfig, model: str, out: Path) -> dict[str, Any]:
         except OtherRun:  # rows of an earlier training of this arm
             shutil.rmtree(folder)
             outcome = evaluate(benchmark, engine, folder, decoding)
-        of_family: dict[str, list[float]] = {family: [] for family in families}
+        of_family: dict[str, list[float]] = {}
         for case in benchmark.items():
-            of_family[case.sample.task].append(round(outcome.rows[case.key]["iou"], 4))
-        ious[split] = of_family
+            of_family.setdefault(case.sample.task, []).append(round(outcome.rows[case.key]["iou"], 4))
+        ious[split] = {name: of_family[name] for name in config.families if name in of_family}
         rows = outcome.rows.values()
         faults[split] = round(sum(row["fault"] is not None for row in rows) / len(rows), 4)
     return {"ious": ious, "faults": faults}
+
+
+def _open_split(config: StudyConfig, split: str) -> Dataset:
+    """Open what is evaluated of a split: the families that it has. Raises UnivgError for one that none has."""
+    from univg.evaluate.benchmarks import open_world
+    from univg.world import DRAWN_FAMILIES
+
+    known = [name for name in config.families if split != "world_drawn" or name in DRAWN_FAMILIES]
+    return open_world(split, config.samples, tasks=known)
 
 
 def _read_curve(folder: Path) -> list[dict[str, float]]:

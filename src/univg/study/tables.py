@@ -90,14 +90,20 @@ def _build_claims(rows: Sequence[ArmRow], split: str) -> Table:
         gains = [average_accuracy(second, split) - average_accuracy(first, split) for first, second in pairs]
         low, high = _estimate_difference(pairs, split)
         reading = "holds" if low > 0 else "contradicted" if high < 0 else "not shown"
-        if reading != "not shown" and len(gains) > 1 and student_reach(gains) >= abs(np.mean(gains)):
+        if reading != "not shown" and len(gains) == 1:
+            reading += ", one seed"
+        elif reading != "not shown" and student_reach(gains) >= abs(np.mean(gains)):
             reading += ", not over seeds"
         lines.append(
             (claim, str(len(seeds)), format_over_seeds(gains), f"{low:+.1f} to {high:+.1f}", reading)
         )
     headings = ("claim", "seeds", "difference ± over seeds", "95 % over samples", "reading")
     title = f"Paired differences on {_TITLES[split]}, points of Acc@0.5"
-    return Table(title, headings, tuple(lines))
+    note = (
+        "It holds where both intervals lie above 0, is contradicted where both lie below, and is not shown where that "
+        'over samples holds 0; "not over seeds": only that over seeds does.'
+    )
+    return Table(title, headings, tuple(lines), notes=(note,))
 
 
 def _estimate_difference(pairs: Sequence[tuple[ArmRow, ArmRow]], split: str) -> tuple[float, float]:

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from univg.world.descriptions import sort_across
 from univg.world.scene import Scene, Thing, place_name
 
+THOUGHTS_VERSION = 2
+"""Of all thoughts of the world; 2 names what is new last. What was trained on others is not mixed with these."""
+
 
 def a(name: object) -> str:
     """Put the article before a name: 'an orange star'."""

@@ -201,7 +201,8 @@ def one_step(start: Path, out: Path, micro_batch: int, accumulation: int, **more
 if __name__ == "__main__":
     start, out, micro_batch, accumulation = sys.argv[1:]
     torch.set_num_threads(1)
-    found = one_step(Path(start), Path(out), int(micro_batch), int(accumulation))
-    rank = torch.distributed.get_rank()
-    torch.save(found, Path(out) / f"process-{rank}.pt")
+    for kind in (False, True):
+        found = one_step(Path(start), Path(out), int(micro_batch), int(accumulation), even_weights=kind)
+        rank = torch.distributed.get_rank()
+        torch.save(found, Path(out) / f"{'even' if kind else 'process'}-{rank}.pt")
     torch.distributed.destroy_process_group()

@@ -86,6 +86,11 @@ def test_two_processes_give_the_same_weights_and_gradient(
         _same_gradient(each["gradient"], whole["gradient"])
         for name in ("iou", "format", "groups/weight", "groups/no_spread", "groups/hard", "reward"):
             assert found[0]["logged"][name] == pytest.approx(whole["logged"][name], abs=1e-5), name
+    # Weights of mean 1: that of all groups, wherever they are.
+    even = [torch.load(tmp_path / f"even-{rank}.pt") for rank in (0, 1)]
+    scaled = np.array(whole["advantages"]) / whole["logged"]["groups/weight"]
+    assert even[0]["advantages"] + even[1]["advantages"] == pytest.approx(scaled.tolist(), abs=1e-5)
+    assert even[0]["logged"]["groups/weight"] == pytest.approx(1, abs=1e-6)
 
 
 def _same_gradient(one: torch.Tensor, other: torch.Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 from runs import QUIET, WEIGHTS, same_weights
@@ -106,6 +108,31 @@ def test_a_run_interrupted_and_resumed_ends_with_the_same_weights(
         with pytest.raises(KeyboardInterrupt):
             pretrain(small, tmp_path, console=QUIET)
     pretrain(small, tmp_path, resume=True, console=QUIET)
+    assert same_weights(finished, tmp_path)
+
+
+def test_a_run_interrupted_before_it_saved_says_so_and_begins_anew(
+    small: PretrainConfig, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truly, taken, said = stage.update, [], io.StringIO()
+
+    def update(*arguments: Any, **settings: Any) -> Any:
+        if taken:
+            raise KeyboardInterrupt
+        taken.append(1)
+        return truly(*arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "update", update)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(
+                small.model_copy(update={"save_every": 100}), tmp_path, console=Console(file=said, width=200)
+            )
+    assert "stopped at step 1: no state is saved yet (save_every): start again" in said.getvalue()
+    pretrain(small, tmp_path, console=QUIET)
+    rows = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    steps = [row["step"] for row in rows if "loss" in row]
+    assert steps == list(range(1, len(steps) + 1)), "the log is of the run that the folder holds"
     assert same_weights(finished, tmp_path)
 
 

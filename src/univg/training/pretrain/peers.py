@@ -101,7 +101,11 @@ def joined(batch: int, out: Path) -> Iterator[Peers]:
     if torch.cuda.is_available():
         local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= there:
-            raise UnivgError(f"process {local} of this machine has no GPU of its own: it has {there}")
+            raise UnivgError(
+                f"process {local} of this machine has no GPU of its own",
+                f"it has {there}",
+                f"start {there} processes on it, or none with CUDA_VISIBLE_DEVICES empty",
+            )
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=_PATIENCE)

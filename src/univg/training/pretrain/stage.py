@@ -77,7 +77,7 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False, console: C
             with naming_dead_workers():
                 _train(training, out, console)
         except KeyboardInterrupt:
-            console.print(f"stopped at step {training.step}: continue with --resume")
+            console.print(f"stopped at step {training.step}: {say_saved(out)}")
             raise
     if not peers.first:
         return out
@@ -97,7 +97,9 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False, console: C
 
 def say_saved(out: Path) -> str:
     """Say where a run that stops now can go on."""
-    return "continue with --resume" if (out / STATE).exists() else "no state is saved yet (save_every)"
+    if (out / STATE).exists():
+        return "continue with --resume, from the last step that save_every saved"
+    return "no state is saved yet (save_every): start again"
 
 
 def _begin(config: PretrainConfig, out: Path, resume: bool, console: Console, peers: Peers) -> Run:
@@ -110,8 +112,6 @@ def _begin(config: PretrainConfig, out: Path, resume: bool, console: Console, pe
     training.peers = peers
     if saved is not None:
         _restore(training, saved)
-        if peers.first:
-            drop_rows_after(out / LOG, training.step)
         console.print(f"resuming at step {training.step} of {training.steps}")
     elif resume:
         console.print(f"no saved state in {out}: starting from step 0")
@@ -122,6 +122,7 @@ def _begin(config: PretrainConfig, out: Path, resume: bool, console: Console, pe
             "give all of them one config, one start and one folder, on a shared disk",
         )
     if peers.first:
+        drop_rows_after(out / LOG, training.step)  # of a run that was killed before it saved, all
         save_config(config, out / "pretrain.yaml")
     parameters = sum(p.numel() for p in training.model.parameters())
     limit = f", {config.max_minutes:g} minutes at most" if config.max_minutes else ""
