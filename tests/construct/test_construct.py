@@ -74,7 +74,7 @@ def test_propose_verify_select_keep(
     assert manifest["spent"]["cost"] == pytest.approx(18 * (2 * 9 + 8 * 21) / 1e6)
     assert manifest["teacher"]["name"] == "served" and len(manifest["prompts"]["diff"]) == 12
     assert "3 of 3 samples" in (out / "README.md").read_text()
-    assert "votes 3" in capsys.readouterr().out
+    assert "     3 votes: the judge named it more often" in capsys.readouterr().out
     assert (
         main(
             ["data", "convert", str(out / "samples.jsonl"), "--to", "sharegpt", "--out", str(out / "x.json")]

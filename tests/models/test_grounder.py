@@ -355,3 +355,14 @@ def test_samples_of_a_set_agree_box_by_box(tiny: Loaded, picture: Picture, scrip
     found = Grounder(tiny).ground([picture(40, 40)] * 2, "Every cup.", samples=4, style="set")
     assert [box.confidence for box in found.boxes] == [pytest.approx(2 / 3), pytest.approx(1 / 3)]
     assert found.confidence == pytest.approx((2 / 3 + 1) / 3)
+
+
+def test_a_style_that_there_is_not_is_named(tiny: Loaded, picture: Picture) -> None:
+    with pytest.raises(UnivgError, match=r"no prompt style 'sets': .*'set'"):
+        Grounder(tiny).ground([picture(40, 40)], "Every cup.", style="sets")  # type: ignore[arg-type]
+
+
+def test_what_an_answer_says_against_itself_is_a_note(tiny: Loaded, picture: Picture, script: Script) -> None:
+    script(answer("(100,200),(300,400)", "The third image shows it."))
+    found = Grounder(tiny).ground([picture(40, 40)] * 2, "Where is it?")
+    assert found.notes == ("the thought speaks of image 3, and there are 2",)

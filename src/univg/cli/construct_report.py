@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg.construct.card import count_kept
+from univg.construct.select import MEANINGS
 from univg.terminal import notes, print_rich_table, progress, results
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def print_report(outcome: Outcome, ledger: Ledger) -> None:
             if count := manifest["rejected"].get(name):
                 console.print(f"       {count:6} {name}: {meaning}")
     if manifest["chosen_by"]:
-        console.print(f"chosen by {', '.join(f'{by} {n}' for by, n in manifest['chosen_by'].items())}")
+        console.print("which chain of a sample was chosen:")
+        for by, count in manifest["chosen_by"].items():
+            console.print(f"{count:6} {by}: {MEANINGS[by]}")
     spent = ledger.spent
     if spent.requests:
         cost = f", cost {ledger.prices.cost(spent):.4f}" if ledger.prices.cost(spent) else ""

@@ -19,8 +19,8 @@ MEANINGS: dict[Ground, str] = {
     "only": "it was the only verified one",
     "votes": "the judge named it more often than any other",
     "tie": "the judge's votes were even, or a single one: higher IoU, then the earlier proposal",
-    "refused": "the judge named none in a form that can be read: the same rule",
-    "rule": "no judge was asked: the same rule",
+    "refused": "the judge named none in a form that can be read: higher IoU, then the earlier proposal",
+    "rule": "no judge was asked: higher IoU, then the earlier proposal",
 }
 """What decides between verified chains."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
+from univg.errors import UnivgError, offer
 from univg.grounding.coordinates import Frame
 from univg.grounding.prompts import SETS, PromptStyle, style_of_sets
 from univg.models.pixels import PixelBudget
@@ -75,6 +76,11 @@ def settle_style(style: AskedStyle, family: ModelFamily, sets: bool = False) -> 
     ['marks', 'json', 'json']
     >>> settle_style("native", MODEL_FAMILIES["qwen3_vl"], sets=True)
     'set_json'
+
+    Errors: UnivgError for a style that there is not.
     """
+    known = get_args(AskedStyle)
+    if style not in known:
+        raise UnivgError(f"no prompt style {style!r}", remedy=offer(style, known))
     settled = family.native if style == "native" else style
     return style_of_sets(settled) if sets and settled not in SETS else settled
