@@ -129,9 +129,7 @@ class PromptKeys:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Return (R, heads, 1, D) from query (R, heads, 1, D) and the rows' own keys and values (R, kv heads, t, D)."""
         query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast the rotary embedding widens
-        # For one query a row the fused kernel packs all keys of the row anew, in half precision twelve times the work.
-        look = _look if query.dtype == torch.float32 else _look_plainly
-        own, own_total = look(query, key, value, scale)
+        own, own_total = _look(query, key, value, scale)
         heads, ordered = key.shape[1], query if self._order is None else query[self._order]
         parts, totals, start = [], [], 0
         for p, count in self._groups:
