@@ -221,12 +221,14 @@ def _train_stage(
 
 def _run_stage(settings: SftConfig | GrpoConfig, folder: Path) -> None:
     from univg.training.grpo.stage import train_grpo
+    from univg.training.run.checkpoints import find_checkpoints
     from univg.training.sft.stage import train_sft
 
+    begun = bool(find_checkpoints(folder))
     if isinstance(settings, SftConfig):
-        train_sft(settings, folder, resume=True)
+        train_sft(settings, folder, resume=begun)
     else:
-        train_grpo(settings, folder, resume=True)
+        train_grpo(settings, folder, resume=begun)
 
 
 def _give_back_memory() -> None:
