@@ -781,14 +781,15 @@ def config_dumps(folder: Path) -> Pin:
     return found
 
 
-STUDIES = {"study": "study", "study-quick": None, "study-thoughts": "thoughts"}
+STUDIES = {"study": "study", "study-quick": None, "study-thoughts": "thoughts", "study-rl": "study-rl"}
 DIGEST = "0123456789abcdef"
 
 
 def _aside_from_the_world(dump: Any) -> Any:
-    """A config's values without the version and the sizes of the world: kept rows are of the first one."""
+    """A config's values without the version and the sizes of the world and the room for its thoughts: kept rows are of
+    the first one, whose thoughts were shorter."""
     if isinstance(dump, dict):
-        names = [name for name in dump if name not in ("world_version", "image_px")]
+        names = [name for name in dump if name not in ("world_version", "image_px", "max_completion_tokens")]
         return {name: _aside_from_the_world(dump[name]) for name in names}
     return [_aside_from_the_world(one) for one in dump] if isinstance(dump, list) else dump
 
