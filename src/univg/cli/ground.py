@@ -81,8 +81,8 @@ class GroundCommand(Command):
 def ground(command: GroundCommand) -> int:
     """Answer a question about images: a thought, and a box drawn on the right image; with --all every one.
 
-    Exit code 0 if the model answered, also that nothing of the kind is there (`none` with --json); 1 if what it wrote
-    holds no answer; 2 if it could not be asked.
+    Exit code 0 if the model answered, also that nothing of the kind is there
+    (`none` with --json); 1 if what it wrote holds no answer; 2 if it could not be asked.
     """
     from univg.files import check_writable
     from univg.pictures.images import open_picture
