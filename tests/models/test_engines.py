@@ -21,7 +21,7 @@ from univg.models import checkpoint
 from univg.models.generation.generate import Chat, encode, generate
 from univg.models.layout import publish_layout
 from univg.models.loading import Loaded, load
-from univg.models.tiny import PATCH_SIZE, build_tiny, rotary_sections
+from univg.models.tiny import PATCH_SIZE, build_tiny, rotary_sections, save_tiny
 from univg.world import FAMILIES, make_sample
 from vllm_engine import answer_jobs, leave_marks_out
 
@@ -120,6 +120,17 @@ def test_what_the_published_layout_cannot_say_stays_as_it_is(change: dict[str, A
     path.write_text(json.dumps(NESTED))
     publish_layout(tmp_path)
     assert read(tmp_path)["rope_theta"] == 1e6
+
+
+def test_a_checkpoint_is_for_others_too(tiny: Loaded, tmp_path: Path) -> None:
+    batch = tiny.processor(text=["a", "a red disc"], padding=True, truncation=True, max_length=8)
+    assert len({len(ids) for ids in batch["input_ids"]}) == 1
+    save_tiny(tiny.model, tiny.processor, tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o644
+    tokenizer = read(tmp_path, "tokenizer.json")
+    assert (tokenizer["padding"], tokenizer["truncation"]) == (None, None)
+    again = tiny.processor(text=["a", "a red disc"], padding=True)
+    assert len({len(ids) for ids in again["input_ids"]}) == 1
 
 
 def test_a_checkpoint_is_small() -> None:

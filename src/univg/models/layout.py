@@ -54,11 +54,14 @@ def find_rotary_fault(folder: Path) -> str | None:
 
 
 def publish_layout(folder: str | Path) -> None:
-    """Rewrite `config.json` and `tokenizer_config.json` in `folder`, which transformers has saved, in Qwen's layout.
+    """Rewrite `config.json` and `tokenizer_config.json` in `folder`, which transformers has saved, in Qwen's layout,
+    and let others read its weights.
 
     What is of another family, or is in that layout already, stays as it is. Errors: UnivgError for a file that is no
     JSON.
     """
+    for weights in Path(folder).glob("*.safetensors"):
+        weights.chmod(0o644)  # safetensors makes files that only their owner reads; a checkpoint is shared
     for name, change in ((checkpoint.CONFIG_FILE, _publish), (TOKENIZER_FILE, _name_marks)):
         path = Path(folder) / name
         if path.is_file():

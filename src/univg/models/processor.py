@@ -139,10 +139,16 @@ class GroundingProcessor(Qwen2VLProcessor):
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.chat_template = self.chat_template
         backend = self.tokenizer.backend_tokenizer
-        ours = backend.normalizer
+        ours, padding, cut = backend.normalizer, backend.padding, backend.truncation
         backend.normalizer = ours[1] if len(ours) > 1 else None  # the file is as it came
+        backend.no_padding()  # nor does it hold how the last batch was padded, which other programs would do to theirs
+        backend.no_truncation()
         self.tokenizer.save_pretrained(folder)
         backend.normalizer = ours
+        if padding is not None:
+            backend.enable_padding(**padding)
+        if cut is not None:
+            backend.enable_truncation(**cut)
         settings = self.image_processor.to_dict()
         budget = self.pixel_budget
         processor_class, image_processor_type = self.published_as

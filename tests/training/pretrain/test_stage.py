@@ -170,6 +170,13 @@ def test_a_state_of_another_config_is_refused_by_name(small: PretrainConfig, fin
         pretrain(other, finished, resume=True, console=QUIET)
 
 
+def test_a_state_of_other_thoughts_is_refused(small: PretrainConfig, finished: Path, tmp_path: Path) -> None:
+    state = torch.load(finished / "state.pt", weights_only=True)
+    torch.save(state | {"thoughts_version": state["thoughts_version"] - 1}, tmp_path / "state.pt")
+    with pytest.raises(UnivgError, match=r"version 1 of the world's thoughts.*version 2.*another --out"):
+        pretrain(small, tmp_path, resume=True, console=QUIET)
+
+
 def test_a_torn_state_is_an_error_that_says_what_to_do(small: PretrainConfig, tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"PK torn")
     with pytest.raises(UnivgError, match=r"cannot be read.*delete it"):

@@ -55,6 +55,7 @@ from univg.training.run.muon import Muon, divide_weights
 from univg.training.run.precision import computes_in_bf16, describe_precision
 from univg.training.run.quiet import silence_libraries
 from univg.training.run.workers import made_ahead, naming_dead_workers
+from univg.world.telling import THOUGHTS_VERSION
 
 __all__ = ["pretrain", "rate_at", "say_saved"]
 
@@ -305,6 +306,7 @@ def _save_state(training: Run, path: Path) -> None:
         return
     state = {
         "config": training.config.model_dump(mode="json"),
+        "thoughts_version": THOUGHTS_VERSION,
         "step": training.step,
         "seconds": time.monotonic() - training.clock.began,
         "model": training.model.state_dict(),
@@ -316,7 +318,7 @@ def _save_state(training: Run, path: Path) -> None:
 
 
 def _read_state(config: PretrainConfig, path: Path) -> dict[str, Any]:
-    """Read a saved state; raise UnivgError for one that is torn or of another config."""
+    """Read a saved state; raise UnivgError for one that is torn, of another config or of other thoughts."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
@@ -324,6 +326,12 @@ def _read_state(config: PretrainConfig, path: Path) -> dict[str, Any]:
             f"the state cannot be read ({type(error).__name__})", path, "delete it and start again"
         ) from None
     check_same_config(state["config"], config, path)
+    if (told := state.get("thoughts_version", THOUGHTS_VERSION)) != THOUGHTS_VERSION:
+        raise UnivgError(
+            f"the run learnt version {told} of the world's thoughts, and this univg tells version {THOUGHTS_VERSION}",
+            path,
+            "finish it with the univg that began it, or choose another --out",
+        )
     return state
 
 

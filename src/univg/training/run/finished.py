@@ -61,8 +61,6 @@ def write_model(
         mend_settings(staged, config.model, "bfloat16" if as_bf16 else None)
         publish_layout(staged)
         write_stage_card(staged, out.name, config, facts, out / LOG, best)
-        for file in staged.iterdir():
-            file.chmod(0o644)  # safetensors makes files that only their owner reads; a checkpoint is shared
         files = sorted(staged.iterdir(), key=lambda path: (path.suffix == ".safetensors", path.name))
         for file in files:
             os.replace(file, out / file.name)  # the weights last: without them it is no checkpoint
