@@ -1,6 +1,7 @@
 """The study's rows, tables and pictures, and the whole command at its smallest size."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,24 @@ def test_a_question_asked_of_more_seeds_is_no_further_question() -> None:
         line(markdown(rows), "RL adds to the cold start") for rows in (one, seeds)
     )
     assert asked_once[3] == asked_five_times[3], "the same answers to the same questions, five times"
+
+
+def test_what_a_last_stage_did_to_each_family_is_a_table() -> None:
+    before, after = row("cot-sft", 0, 0.5, 0.5), row("cot-sft-grpo", 0, 0.5, 0.5)
+    after["ious"]["world"]["region"] = [0.9] * 20  # 10 of 20 before
+    text = markdown([before, after]).partition("What an arm's last stage did")[2]
+    assert line(text, "family")[1:] == ["CoT-SFT + GRPO"], "nothing comes before the cold start here"
+    assert line(text, "diff")[1:] == ["+0.0 (+0.0 to +0.0)"]
+    gain, low, high = (float(number) for number in re.findall(r"[+-][\d.]+", line(text, "region")[1]))
+    assert gain == 50 and 20 < low < 50 < high < 80
+
+
+def test_whether_rollouts_got_better_is_a_table() -> None:
+    text = markdown(ROWS).partition("Mean IoU × 100 of rollouts")[2]
+    # steps 1 to 6 of 30 against 25 to 30, of both seeds alike: 0.3 + step / 100
+    assert line(text, "CoT-SFT + GRPO ")[1:5] == ["33.5", "57.5", "24.0 ± 0.0", "90.0 %"]
+    taught = row("cot-sft", 0, 0.5, 0.5) | {"curve": [{"step": 1, "loss": 0.7}]}
+    assert "of rollouts" not in markdown([taught, row("base", 0, 0.3, 0.3)]), "none without GRPO"
 
 
 def test_pictures_show_what_there_is(tmp_path: Path) -> None:

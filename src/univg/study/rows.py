@@ -82,6 +82,8 @@ CLAIMS: Sequence[tuple[str, str, str]] = (
     ("A cold start helps RL", "cot-sft-grpo", "rl"),
     ("Reasoning beats answering at once (SFT)", "cot-sft", "sft"),
     ("RL adds to the cold start", "cot-sft-grpo", "cot-sft"),
+    ("Difficulty-weighted RL (exp) adds to the cold start", "cot-sft-grpo-exp", "cot-sft"),
+    ("Further SFT adds to the cold start", "cot-sft-more", "cot-sft"),
     ("RL adds more than further SFT", "cot-sft-grpo", "cot-sft-more"),
     ("Difficulty weights (exp) add to RL", "cot-sft-grpo-exp", "cot-sft-grpo"),
     ("Difficulty weights (power) add to RL", "cot-sft-grpo-power", "cot-sft-grpo"),

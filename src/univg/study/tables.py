@@ -15,7 +15,7 @@ import numpy as np
 
 from univg.files import write_whole
 from univg.report.plots import encode_png, make_figure
-from univg.report.statistics import MACRO, compare, student_reach
+from univg.report.statistics import MACRO, MICRO, compare, student_reach
 from univg.report.tables import Table
 from univg.study.rows import ARMS, CLAIMS, ArmRow
 
@@ -33,10 +33,14 @@ _LEVELS = (("easy", "#2b8a3e"), ("medium", "#e67700"), ("hard", "#c92a2a"))
 
 
 def build_study_tables(rows: Sequence[ArmRow]) -> list[Table]:
-    """Build scores an arm on each split, the claims as paired differences, scores a family, compute."""
+    """Build scores an arm on each split, the claims as paired differences, scores a family and what a last stage did to
+    each, rollouts, compute."""
     splits = list(dict.fromkeys(split for row in rows for split in row["ious"]))
     claims = [table for split in splits if (table := _build_claims(rows, split)).rows]
-    return [_build_scores(rows, splits), *claims, _build_families(rows, splits[0]), _build_compute(rows)]
+    gains = [table for split in splits if (table := _build_gains(rows, split)).rows]
+    rollouts = [table for table in (_build_rollouts(rows),) if table.rows]
+    families = _build_families(rows, splits[0])
+    return [_build_scores(rows, splits), *claims, families, *gains, *rollouts, _build_compute(rows)]
 
 
 def average_accuracy(row: ArmRow, split: str) -> float:
@@ -88,7 +92,7 @@ def _build_claims(rows: Sequence[ArmRow], split: str) -> Table:
             continue
         pairs = [(by_arm[against][seed], by_arm[arm][seed]) for seed in seeds]
         gains = [average_accuracy(second, split) - average_accuracy(first, split) for first, second in pairs]
-        low, high = _estimate_difference(pairs, split)
+        low, high = _estimate_differences(pairs, split)[MACRO][1:]
         reading = "holds" if low > 0 else "contradicted" if high < 0 else "not shown"
         if reading != "not shown" and len(gains) == 1:
             reading += ", one seed"
@@ -106,13 +110,16 @@ def _build_claims(rows: Sequence[ArmRow], split: str) -> Table:
     return Table(title, headings, tuple(lines), notes=(note,))
 
 
-def _estimate_difference(pairs: Sequence[tuple[ArmRow, ArmRow]], split: str) -> tuple[float, float]:
-    """Return the 95 % interval of the averages' difference: questions drawn again in families, each with all seeds."""
+def _estimate_differences(
+    pairs: Sequence[tuple[ArmRow, ArmRow]], split: str
+) -> dict[str, tuple[float, float, float]]:
+    """Return by family, and as MACRO of their average, the difference in points and its 95 % interval: questions drawn
+    again in families, each with all seeds."""
     first, second = (_average_over_seeds([pair[arm] for pair in pairs], split) for arm in (0, 1))
     lines = compare(first, second, metrics=("hit_50",)).lines
-    line = next((each for each in lines if each.name == MACRO), lines[0])
-    estimate = line.estimates["hit_50"]
-    return 100 * estimate.low, 100 * estimate.high
+    found = {line.name: line.estimates["hit_50"] for line in lines}
+    points = {name: (100 * one.value, 100 * one.low, 100 * one.high) for name, one in found.items()}
+    return {MACRO: next(iter(points.values()))} | points  # one family is its own average
 
 
 def _average_over_seeds(rows: Sequence[ArmRow], split: str) -> dict[str, Mapping[str, Any]]:
@@ -137,6 +144,86 @@ def _build_families(rows: Sequence[ArmRow], split: str) -> Table:
         lines.append((ARMS[arm].title, *cells))
     title = f"Acc@0.5 a family on {_TITLES[split]}, mean over seeds"
     return Table(title, ("arm", *families), tuple(lines))
+
+
+def _build_gains(rows: Sequence[ArmRow], split: str) -> Table:
+    """Build what the last stage of each arm did to each family: a line a family, a column an arm."""
+    by_arm = _group_by_arm(rows)
+    columns: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for arm, of_seed in by_arm.items():
+        before = next((name for name in by_arm if ARMS[name].stages == ARMS[arm].stages[:-1]), arm)
+        if before != arm and (seeds := sorted(of_seed.keys() & by_arm[before].keys())):
+            pairs = [(by_arm[before][seed], of_seed[seed]) for seed in seeds]
+            columns[ARMS[arm].title] = _estimate_differences(pairs, split)
+    families = list(
+        dict.fromkeys(name for found in columns.values() for name in found if name not in (MACRO, MICRO))
+    )
+    lines = [
+        ("average" if name == MACRO else name, *(_format_gain(found.get(name)) for found in columns.values()))
+        for name in (*families, MACRO)
+        if families
+    ]
+    title = f"What an arm's last stage did to each family on {_TITLES[split]}, points of Acc@0.5"
+    note = "Against the arm that ends before it, means over seeds; in brackets 95 % over samples."
+    return Table(title, ("family", *columns), tuple(lines), notes=(note,))
+
+
+def _format_gain(gain: tuple[float, float, float] | None) -> str:
+    """Write points and their interval.
+
+    >>> _format_gain((-0.04, -2.0, 1.5))
+    '+0.0 (-2.0 to +1.5)'
+    """
+    if gain is None:
+        return ""
+    value, low, high = (f"{round(points, 1) + 0.0:+}" for points in gain)  # no -0.0
+    return f"{value} ({low} to {high})"
+
+
+def _build_rollouts(rows: Sequence[ArmRow]) -> Table:
+    """Build what rollouts were at the beginning and at the end of the last stage, where it is GRPO."""
+    lines = []
+    for arm, of_seed in _group_by_arm(rows).items():
+        curves = [row["curve"] for row in of_seed.values() if row.get("curve")]
+        if not curves or not ARMS[arm].stages[-1].startswith("grpo-"):
+            continue
+        first, last = (100 * _average_fifth(curves, "iou", end) for end in (False, True))
+        kl = _average_fifth(curves, "kl", True).mean()
+        weight = np.mean([point.get("weight", math.nan) for curve in curves for point in curve])
+        lines.append(
+            (
+                ARMS[arm].title,
+                f"{first.mean():.1f}",
+                f"{last.mean():.1f}",
+                format_over_seeds(list(last - first)),
+                f"{100 * _average_fifth(curves, 'format', True).mean():.1f} %",
+                "" if math.isnan(kl) else f"{kl:.5f}",
+                "" if math.isnan(weight) else f"{weight:.2f}",
+            )
+        )
+    headings = (
+        "arm",
+        "first fifth",
+        "last fifth",
+        "difference ± over seeds",
+        "format, last",
+        "KL a token, last",
+        "mean weight",
+    )
+    note = "Arms draw the same prompts at the same step and seed; from one step to another prompts differ."
+    return Table("Mean IoU × 100 of rollouts over a GRPO stage", headings, tuple(lines), notes=(note,))
+
+
+def _average_fifth(
+    curves: Sequence[Sequence[Mapping[str, float]]], key: str, end: bool
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return a seed's mean of a logged number over the first, or the last, fifth of its steps; NaN where it is not."""
+    means = []
+    for curve in curves:
+        fifth = max(1, len(curve) // 5)
+        part = curve[-fifth:] if end else curve[:fifth]
+        means.append(np.mean([point.get(key, math.nan) for point in part]))
+    return np.array(means)
 
 
 def _build_compute(rows: Sequence[ArmRow]) -> Table:
