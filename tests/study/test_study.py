@@ -295,7 +295,10 @@ def test_tables_are_drawn_from_rows_alone(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--tables"], "no rows of the study: rows: run it first, without --tables"),
+        (
+            ["--tables"],
+            "no rows of the study: rows: give the folder of its rows (ARM-seedN.json); without --tables it is run",
+        ),
         (["--quick", "--arm", "cot"], "no arm 'cot': choose from base, rl"),
         (["samples=0"], "override 'samples=0': samples: Input should be greater than 0"),
         (

@@ -142,7 +142,11 @@ def write_results(rows: Path) -> tuple[list[Table], list[Path]]:
 
     found = read_rows(rows)
     if not found:
-        raise UnivgError("no rows of the study", rows, "run it first, without --tables")
+        raise UnivgError(
+            "no rows of the study",
+            rows,
+            "give the folder of its rows (ARM-seedN.json); without --tables it is run",
+        )
     tables = build_study_tables(found)
     write_whole(rows / "table.md", "\n".join(map(render_markdown, tables)))
     return tables, write_pictures(found, rows)
